@@ -1,0 +1,1 @@
+"""From documents to encoded sequences, a vocabulary and windows."""

@@ -1,0 +1,1 @@
+"""Quality of vectors against published evaluation sets."""

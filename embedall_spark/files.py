@@ -1,0 +1,119 @@
+"""Small files on any storage, and host-local copies, through pyarrow's filesystems.
+
+A run's folder may be a local path, a mount (``/dbfs``) or a URI (``s3://``, ``abfss://``, ``hdfs://``, ``gs://``).
+Files are written sequentially and become visible whole, which object stores allow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import pyarrow.fs as pafs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the filesystem of a path or URI and the path inside it."""
+    if uri.startswith("dbfs:/"):
+        uri = "/dbfs/" + uri.removeprefix("dbfs:").lstrip("/")
+    # Hadoop's names for S3 are not known outside Hadoop.
+    uri = re.sub(r"^s3[an]://", "s3://", uri)
+    if "://" not in uri and not uri.startswith("file:"):
+        return pafs.LocalFileSystem(), os.path.abspath(uri)
+    filesystem, path = pafs.FileSystem.from_uri(uri)
+    return filesystem, path
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether a path or URI lies in this machine's file tree (mounts included)."""
+    return isinstance(resolve(uri)[0], pafs.LocalFileSystem)
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def children(uri: str) -> list[str]:
+    """Return the names in a folder, sorted; none where the folder is not there."""
+    filesystem, path = resolve(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a whole small file."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole small file that readers see either not at all or complete."""
+    with create(uri) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def create(uri: str) -> Iterator[BinaryIO]:
+    """Open a new file for sequential writing; it appears under its name only when the block ends well."""
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        # An object store shows an upload only once it is complete.
+        with filesystem.open_output_stream(path) as stream:
+            yield stream
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with hidden.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(hidden, target)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def delete(uri: str) -> None:
+    """Remove a file or a whole folder; nothing happens where it is not there."""
+    filesystem, path = resolve(uri)
+    info = filesystem.get_file_info(path)
+    if info.type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
+    elif info.type == pafs.FileType.File:
+        filesystem.delete_file(path)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a host-wide lock on a local folder, so that one process per host fills it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def scratch(*parts: str) -> Path:
+    """Return a folder for host-local copies, below Spark's own local folder where the task has one."""
+    # In a container of YARN or Kubernetes only Spark's local folders have room and are cleaned with the application.
+    roots = os.environ.get("SPARK_LOCAL_DIRS") or os.environ.get("LOCAL_DIRS") or os.environ.get("TMPDIR") or "/tmp"
+    folder = Path(roots.split(",")[0]) / f"embedall-{os.getuid()}" / Path(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a local folder and all that is in it, also where parts of it vanish meanwhile."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""What a kind needs of the outside while it runs. Jobs, the command and pyspark.ml supply it; tests a plain one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class Run(Protocol):
+    """One run of one kind: its session, its folder, and where its results and figures go."""
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session."""
+
+    @property
+    def id(self) -> str:
+        """Name of the run; goes into every row that it makes."""
+
+    @property
+    def folder(self) -> str:
+        """The run's folder (path or URI), on storage that all hosts share, without a trailing slash."""
+
+    @property
+    def model_uri(self) -> str | None:
+        """The model that the rows come from, where it is tracked."""
+
+    def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
+        """Return a finished stage's table: made and written once, read back at every later call and rerun."""
+
+    def reject(self, df: DataFrame) -> None:
+        """Keep rows of REJECTS; they reach the rejects table together with the result."""
+
+    def check_reject_share(self, rejected: int, seen: int) -> None:
+        """Log how many rows were refused; raise BadData where the share is above what the run allows."""
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """Record a figure."""
+
+    def artifact(self, name: str, content: bytes) -> None:
+        """Record a file, such as a picture."""
+
+    def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Tell how far a stage is."""
+
+    def guard(self) -> None:
+        """Raise Superseded where another driver has taken over the run; call it before each commit."""

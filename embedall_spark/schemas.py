@@ -1,0 +1,81 @@
+"""The named table contracts between stages, and conform(), which holds a table to one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def _table(*fields: tuple[str, T.DataType, bool, str]) -> T.StructType:
+    return T.StructType([T.StructField(name, kind, null, {"comment": text}) for name, kind, null, text in fields])
+
+
+_FLOATS = T.ArrayType(T.FloatType(), containsNull=False)
+
+DOCUMENTS = _table(
+    ("id", T.LongType(), False, "the same for the same document, however the input is partitioned"),
+    ("text", T.StringType(), True, "the document; null where the source could not read it"),
+    ("origin", T.StringType(), True, "where the document came from, for the rejects table"),
+    ("problem", T.StringType(), True, "why the source could not read the document, else null"),
+)
+SEQUENCES = _table(
+    ("id", T.LongType(), False, "the same for the same sequence, however the input is partitioned"),
+    ("tokens", T.ArrayType(T.StringType(), containsNull=False), False, "the items in their order"),
+)
+ENCODED = _table(
+    ("id", T.LongType(), False, "id of the sequence"),
+    ("tokens", T.ArrayType(T.IntegerType(), containsNull=False), False, "ids in VOCABULARY, in order"),
+)
+VOCABULARY = _table(
+    ("id", T.IntegerType(), False, "0 for the most frequent token; ties in the order of the tokens' UTF-8 bytes"),
+    ("token", T.StringType(), False, "the token"),
+    ("count", T.LongType(), False, "how often it occurs"),
+)
+VECTORS = _table(
+    ("id", T.StringType(), False, "what was embedded: a word, an item, a vertex, an image's path"),
+    ("vector", _FLOATS, False, "the embedding"),
+    ("context", _FLOATS, True, "the output (context) vector; null unless asked for"),
+    ("norm", T.DoubleType(), False, "Euclidean length of the embedding before any normalisation"),
+    ("count", T.LongType(), True, "how often the id occurred in training; null where that has no meaning"),
+    ("kind", T.StringType(), False, "what kind of thing was embedded"),
+    ("run_id", T.StringType(), False, "the run that made the row"),
+    ("model_uri", T.StringType(), True, "the model that made the row"),
+)
+REJECTS = _table(
+    ("origin", T.StringType(), True, "where the row came from"),
+    ("reason", T.StringType(), False, "why it was refused"),
+    ("record", T.StringType(), True, "the beginning of the row as it was found"),
+)
+
+
+def conform(df: DataFrame, schema: T.StructType) -> DataFrame:
+    """Select the columns of a contract, in its order.
+
+    A nullable column that ``df`` lacks is filled with nulls; other columns of ``df`` are dropped.
+
+    Raises:
+        SchemaMismatch: a column is missing or has another type.
+    """
+    have = {field.name: field.dataType for field in df.schema}
+    wrong = [
+        f"{field.name}: need {field.dataType.simpleString()}, "
+        + (f"have {have[field.name].simpleString()}" if field.name in have else "have no such column")
+        for field in schema
+        if (field.name not in have and not field.nullable)
+        or (field.name in have and have[field.name].simpleString() != field.dataType.simpleString())
+    ]
+    if wrong:
+        raise SchemaMismatch(f"the table does not fit its contract: {'; '.join(wrong)} (columns: {', '.join(have)})")
+    return df.select(
+        *[
+            F.col(field.name) if field.name in have else F.lit(None).cast(field.dataType).alias(field.name)
+            for field in schema
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Nearest neighbours and analogies over any VECTORS table."""

@@ -1,0 +1,1 @@
+"""The distributed trainer: plan, windows, block rotation, checkpoints, kernels."""
