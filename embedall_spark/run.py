@@ -32,6 +32,9 @@ class Run(Protocol):
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         """Return a finished stage's table: made and written once, read back at every later call and rerun."""
 
+    def stage_path(self, name: str) -> str:
+        """Return the folder (path or URI) of a finished stage's parquet files."""
+
     def reject(self, df: DataFrame) -> None:
         """Keep rows of REJECTS; they reach the rejects table together with the result."""
 

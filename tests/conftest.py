@@ -1,0 +1,38 @@
+"""One Spark session per test process, small and local, with Delta; a plain Run for kinds and stages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def shared(*parts: str) -> Path:
+    """Return a path of the shared data, or skip the test where it is absent."""
+    path = SHARED.joinpath("data", *parts)
+    if not path.exists():
+        pytest.skip(f"needs the shared data: {path.name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory):
+    from embedall_spark import session
+
+    folder = tmp_path_factory.mktemp("spark")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    found = session.get(
+        "tests",
+        master="local[2]",
+        extra={
+            "spark.sql.warehouse.dir": str(folder / "warehouse"),
+            "spark.local.dir": str(folder / "local"),
+            "spark.driver.memory": "2g",
+        },
+    )
+    yield found
+    found.stop()
