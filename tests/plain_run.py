@@ -1,0 +1,59 @@
+"""A plain Run for tests: stages as parquet in a folder, everything else kept in lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedall_spark.errors import BadData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class PlainRun:
+    """Implements embedall_spark.run.Run; what a run records is in ``metrics``, ``artifacts``, ``rejects``, ..."""
+
+    def __init__(self, spark: SparkSession, folder: Path | str, max_reject_share: float = 0.01) -> None:
+        self.spark = spark
+        self.id = "plain"
+        self.folder = str(folder)
+        self.model_uri: str | None = None
+        self.max_reject_share = max_reject_share
+        self.made: list[str] = []  # stages that were computed, not only read back
+        self.rejects: list[DataFrame] = []
+        self.metrics: list[tuple[str, float, int | None]] = []
+        self.artifacts: dict[str, bytes] = {}
+        self.steps: list[tuple[str, float, float, str]] = []
+        self.guards = 0
+
+    def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
+        path = self.stage_path(name)
+        if not (Path(path) / "_SUCCESS").exists():
+            make().write.mode("overwrite").parquet(path)
+            self.made.append(name)
+        return self.spark.read.parquet(path)
+
+    def stage_path(self, name: str) -> str:
+        return f"{self.folder}/stages/{name}"
+
+    def reject(self, df: DataFrame) -> None:
+        self.rejects.append(df)
+
+    def check_reject_share(self, rejected: int, seen: int) -> None:
+        if rejected > self.max_reject_share * seen:
+            raise BadData(f"{rejected} of {seen} rows refused; allowed is a share of {self.max_reject_share}")
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        self.metrics.append((name, value, step))
+
+    def artifact(self, name: str, content: bytes) -> None:
+        self.artifacts[name] = content
+
+    def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
+        self.steps.append((stage, done, total, note))
+
+    def guard(self) -> None:
+        self.guards += 1
