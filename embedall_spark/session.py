@@ -1,0 +1,254 @@
+"""The only place that builds a Spark session, or checks one that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from embedall_spark.errors import SetupError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
+
+JAVA_VERSIONS = (17, 21)
+_REQUIRED = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+_ADVISED = {
+    "spark.dynamicAllocation.enabled": "false",
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16777216",
+}
+_INSTALL_JAVA = (
+    "install one: Debian/Ubuntu: sudo apt-get install openjdk-17-jre-headless; Fedora: sudo dnf install "
+    "java-21-openjdk-headless; macOS: brew install openjdk@17; or conda install -c conda-forge openjdk=17; "
+    "where it is installed already, set JAVA_HOME to its folder"
+)
+
+
+def conf_file(name: str) -> Path:
+    """Return the path of a file in the package's ``conf`` folder.
+
+    Raises:
+        SetupError: there is no such file.
+    """
+    folder = Path(__file__).parent / "conf"
+    if not (folder / name).is_file():
+        known = ", ".join(sorted(path.name for path in folder.iterdir()))
+        raise SetupError(f"conf/{name}: no such file in the package (known: {known})")
+    return folder / name
+
+
+def get(
+    app_name: str,
+    *,
+    master: str | None = None,
+    properties: str | Path | None = None,
+    extra: dict[str, str] | None = None,
+) -> SparkSession:
+    """Return the running session, checked and not changed, or start one.
+
+    A session runs already under spark-submit, on Databricks, through Spark Connect (``SPARK_REMOTE``) and in a
+    notebook. Otherwise Spark is started on this machine's JVM with ``properties`` (a Spark properties file; default:
+    the package's ``spark-local.conf``), then ``extra`` and ``master`` on top of it.
+
+    Raises:
+        SetupError: Java, Spark or Delta's jars are missing, or a running session lacks a setting that we need.
+    """
+    try:
+        from pyspark import SparkContext
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
+    running = SparkContext._active_spark_context is not None or SparkSession.getActiveSession() is not None
+    if running or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT")):
+        spark = SparkSession.builder.getOrCreate()  # noqa: TID251
+        check(spark)
+        return spark
+    java_version()
+    settings = read_properties(properties or conf_file("spark-local.conf")) | (extra or {})
+    if master is not None:
+        settings["spark.master"] = master
+    settings["spark.app.name"] = app_name
+    return _start(_with_environment(settings))
+
+
+def check(spark: SparkSession) -> None:
+    """Check a running session's settings; log those that are merely advised.
+
+    Raises:
+        SetupError: Delta is not set up in it; the text names the properties to pass.
+    """
+    advice = f"spark-submit --properties-file {conf_file('spark-standalone.conf')}"
+    # Databricks has Delta built in, under other settings.
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        found = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
+        wrong = [f"{key}={need} (found {found[key]})" for key, need in _REQUIRED.items() if need not in found[key]]
+        if wrong:
+            raise SetupError(f"the running Spark session lacks {'; '.join(wrong)}; start it with {advice}")
+    for key, need in _ADVISED.items():
+        have = spark.conf.get(key, None)
+        if have != need and not (key == "spark.dynamicAllocation.enabled" and have is None):
+            log.warning("the running Spark session has %s=%s, better %s (%s)", key, have, need, advice)
+
+
+def java_version() -> int:
+    """Return the major version of the Java that Spark would start.
+
+    Raises:
+        SetupError: there is none, or Spark does not run on it.
+    """
+    needed = " or ".join(map(str, JAVA_VERSIONS))
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    where = f"JAVA_HOME={home}" if home else "PATH"
+    if java is None:
+        raise SetupError(f"found no Java ({where}), need Java {needed}; {_INSTALL_JAVA}")
+    try:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SetupError(f"{java} ({where}) does not start: {error}; need Java {needed}; {_INSTALL_JAVA}") from None
+    said = (done.stderr + done.stdout).strip()
+    match = re.search(r'version "(?:1\.)?(\d+)', said)
+    if match is None:
+        raise SetupError(f"{java} -version tells no version ({said[:200]!r}), need Java {needed}; {_INSTALL_JAVA}")
+    version = int(match.group(1))
+    if version not in JAVA_VERSIONS:
+        raise SetupError(f"found Java {version} at {java} ({where}), need Java {needed}; {_INSTALL_JAVA}")
+    return version
+
+
+def read_properties(path: str | Path) -> dict[str, str]:
+    """Return the settings in a Spark properties file (``key value``, ``key=value`` or ``key: value`` lines).
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: cannot be read as Spark properties: {error}") from None
+    entries = (re.match(r"\s*([^#!\s=:][^\s=:]*)\s*[=:\s]\s*(.*?)\s*$", line) for line in lines)
+    return {entry.group(1): entry.group(2) for entry in entries if entry}
+
+
+def cache_folder(name: str) -> Path | None:
+    """Return our own folder on this machine that outlives a run, or None where there is no safe place for one."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~").expanduser() / ".cache"
+    for folder in (Path(home, "embedall", name), Path(tempfile.gettempdir(), f"embedall-{os.getuid()}", name)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        # What is cached there gets executed: a folder that another user has put there is none of ours.
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+def _with_environment(settings: dict[str, str]) -> dict[str, str]:
+    """Add what depends on this machine: Python, the compiled kernels' cache, Ivy's folder."""
+    added: dict[str, str] = {}
+    local = settings.get("spark.master", "local").startswith("local")
+    if local:
+        # Not a cluster's: its hosts may have Python somewhere else.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    kernels = cache_folder("numba")
+    if kernels is not None:
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
+    if not local:
+        added["spark.executorEnv.NUMBA_CACHE_DIR"] = f"/tmp/embedall-{os.getuid()}/numba"
+    ivy = cache_folder("ivy")
+    if not os.access(Path("~").expanduser(), os.W_OK) and ivy is not None:
+        added["spark.jars.ivy"] = str(ivy)
+    return added | settings
+
+
+def _start(settings: dict[str, str]) -> SparkSession:
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+    from pyspark.sql import SparkSession
+
+    conf = SparkConf().setAll(list(settings.items()))
+    if SparkContext._gateway is not None:
+        # This process has had a session before: its JVM is still there.
+        return SparkSession.builder.config(conf=conf).getOrCreate()  # noqa: TID251
+    output = _Output()
+    try:
+        gateway = launch_gateway(conf, {"stdout": output.end, "stderr": output.end})  # type: ignore[no-untyped-call]
+    except Exception as error:
+        output.close()
+        raise _failure(output.text(), settings, error) from None
+    output.close()
+    try:
+        SparkContext(conf=conf, gateway=gateway)
+        spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
+    except Exception as error:
+        raise _failure(output.text(), settings, error) from error
+    output.forward()
+    return spark
+
+
+def _failure(said: str, settings: dict[str, str], error: Exception) -> SetupError:
+    """Return what to tell about a Spark that did not start, from what its JVM has said."""
+    if "unresolved dependency" in said or "UNRESOLVED DEPENDENCIES" in said:
+        ivy = settings.get("spark.jars.ivy", "~/.ivy2.5.2")
+        return SetupError(
+            f"the jars of {settings.get('spark.jars.packages')} cannot be had: Maven Central does not answer or lacks "
+            f"them. Run 'embedall doctor' once with the network on, later sessions work offline; or copy {ivy} from a "
+            "machine where it has run; or name a mirror in an Ivy settings file (spark.jars.ivySettings). "
+            f"Spark said:\n{_excerpt(said, 'WARN|ERROR|unresolved|not found')}"
+        )
+    reason = _excerpt(said, "ERROR|Exception|Error|cannot|could not") or str(error)[:2000]
+    return SetupError(f"Spark (master {settings.get('spark.master')}) did not start; it said:\n{reason}")
+
+
+def _excerpt(said: str, pattern: str) -> str:
+    lines = [line for line in said.splitlines() if re.search(pattern, line) and "proxy server" not in line]
+    return "\n".join(lines[:12])
+
+
+class _Output:
+    """What a JVM prints: kept while Spark starts, for an error's text; then passed on to stderr."""
+
+    def __init__(self) -> None:
+        read_end, self.end = os.pipe()
+        self._kept: deque[str] = deque(maxlen=500)
+        self._forward = False
+        # Line by line and forgiving: Ivy prints what servers sent.
+        stream = open(read_end, encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._pump = threading.Thread(target=self._run, args=(stream,), name="spark-output", daemon=True)
+        self._pump.start()
+
+    def close(self) -> None:
+        """Close our end of the pipe; the JVM keeps its own."""
+        os.close(self.end)
+
+    def text(self) -> str:
+        """Return what has been said so far, whole where the JVM has ended."""
+        self._pump.join(timeout=1)
+        return "".join(self._kept)
+
+    def forward(self) -> None:
+        """Pass on whatever is said from now on."""
+        self._forward = True
+
+    def _run(self, stream: TextIO) -> None:
+        for line in stream:
+            if self._forward:
+                sys.stderr.write(line)
+            else:
+                self._kept.append(line)
