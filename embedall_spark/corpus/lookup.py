@@ -1,0 +1,217 @@
+"""Token to id and back, from files that every Python worker of a host maps into memory; no broadcast, no dictionary."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from numba import int32, int64, njit, types, uint8, uint64, void
+
+from embedall_spark import files
+from embedall_spark.errors import BadData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bytes: TypeAlias = NDArray[np.uint8]
+    Ints: TypeAlias = NDArray[np.int32]
+    Longs: TypeAlias = NDArray[np.int64]
+
+_ROWS = 65_536
+_OPEN: dict[str, tuple[str, Lookup]] = {}  # one opened lookup a folder, for the tasks that share a Python worker
+
+# Mapped files and Arrow's buffers are read-only; a signature that says so also takes writable arrays.
+_BYTES = types.Array(uint8, 1, "C", readonly=True)
+_LONGS = types.Array(int64, 1, "C", readonly=True)
+_INTS = types.Array(int32, 1, "C", readonly=True)
+
+
+@njit(uint64(_BYTES, int64, int64), nogil=True, cache=True, inline="always")
+def _hash(text: Bytes, start: int, stop: int) -> np.uint64:
+    """FNV-1a over the bytes, finished as splitmix64 does, since FNV alone leaves the low bits of short keys weak."""
+    state = uint64(0xCBF29CE484222325)
+    for at in range(start, stop):
+        state = (state ^ uint64(text[at])) * uint64(0x100000001B3)
+    state = (state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> uint64(27))) * uint64(0x94D049BB133111EB)
+    return state ^ (state >> uint64(31))
+
+
+@njit(void(int32[::1], _BYTES, _LONGS), nogil=True, cache=True)
+def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
+    """Fill an open-addressing table with the ids of distinct tokens.
+
+    Args:
+        slots: int32 [a power of two above the number of tokens], all -1.
+        text: uint8, the tokens' bytes one after the other.
+        offsets: int64 [tokens + 1], where each token begins in ``text``.
+    """
+    mask = uint64(slots.size - 1)
+    for token in range(offsets.size - 1):
+        slot = _hash(text, offsets[token], offsets[token + 1]) & mask
+        while slots[slot] >= 0:
+            slot = (slot + uint64(1)) & mask
+        slots[slot] = token
+
+
+@njit(void(_INTS, _BYTES, _LONGS, _BYTES, _LONGS, int32[::1]), nogil=True, cache=True)
+def find(slots: Ints, text: Bytes, offsets: Longs, asked: Bytes, asked_offsets: Longs, found: Ints) -> None:
+    """Write into ``found`` (int32) the id of each asked token, -1 for one that is not in the table."""
+    mask = uint64(slots.size - 1)
+    for at in range(asked_offsets.size - 1):
+        start, stop = asked_offsets[at], asked_offsets[at + 1]
+        slot = _hash(asked, start, stop) & mask
+        found[at] = -1
+        while slots[slot] >= 0:
+            token = slots[slot]
+            begin = offsets[token]
+            if offsets[token + 1] - begin == stop - start:
+                same = True
+                for step in range(stop - start):
+                    if text[begin + step] != asked[start + step]:
+                        same = False
+                        break
+                if same:
+                    found[at] = token
+                    break
+            slot = (slot + uint64(1)) & mask
+
+
+@njit(void(_BYTES, _LONGS, _LONGS, _LONGS, uint8[::1]), nogil=True, cache=True)
+def _gather(text: Bytes, offsets: Longs, ids: Longs, out_offsets: Longs, out: Bytes) -> None:
+    for at in range(ids.size):
+        begin = offsets[ids[at]]
+        for step in range(out_offsets[at + 1] - out_offsets[at]):
+            out[out_offsets[at] + step] = text[begin + step]
+
+
+class Lookup:
+    """The tokens of a VOCABULARY with their ids and counts; ``open`` makes one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._text: Bytes = _mapped(folder / "text", np.uint8)
+        self._offsets: Longs = _mapped(folder / "offsets", np.int64)
+        self._slots: Ints = _mapped(folder / "slots", np.int32)
+        self.counts: Longs = _mapped(folder / "counts", np.int64)
+
+    @classmethod
+    def open(cls, folder: str) -> Lookup:
+        """Return the lookup over a folder of VOCABULARY parquet files (path or URI), ordered by id.
+
+        The first process of a host to ask copies it to the host's own disk; all of them share that copy in memory.
+
+        Raises:
+            BadData: the folder has no parquet files, or their ids are not 0, 1, 2 ... in the order of the files.
+        """
+        parts, key = _parts(folder)
+        known = _OPEN.get(folder)
+        if known is None or known[0] != key:
+            _OPEN[folder] = known = (key, cls(_local_copy(folder, parts, key)))
+        return known[1]
+
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        return len(self.counts)
+
+    def ids(self, tokens: pa.StringArray) -> Ints:
+        """Return the tokens' ids, int32 [n]; -1 for a token that is not in the vocabulary."""
+        text, offsets = _bytes_of(tokens)
+        found = np.empty(len(tokens), np.int32)
+        find(self._slots, self._text, self._offsets, text, offsets, found)
+        return found
+
+    def tokens(self, ids: NDArray[np.integer]) -> pa.StringArray:
+        """Return the tokens of ids, which must lie in ``range(size)``.
+
+        Raises:
+            IndexError: an id is out of range.
+            ValueError: together the tokens have more than 2 GiB; ask for fewer at a time.
+        """
+        wanted = np.ascontiguousarray(ids, np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.size):
+            raise IndexError(f"ids must lie in 0..{self.size - 1}, found {wanted.min()}..{wanted.max()}")
+        offsets = np.zeros(len(wanted) + 1, np.int64)
+        np.cumsum(self._offsets[wanted + 1] - self._offsets[wanted], out=offsets[1:])
+        if offsets[-1] >= 2**31:
+            raise ValueError(f"{len(wanted)} tokens have {offsets[-1]} bytes, over 2 GiB; ask for fewer at a time")
+        text = np.empty(offsets[-1], np.uint8)
+        _gather(self._text, self._offsets, wanted, offsets, text)
+        return pa.StringArray.from_buffers(len(wanted), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
+
+
+def _parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
+    """Return a folder's parquet files in the order of their names, and a key that changes when they do."""
+    filesystem, path = files.resolve(folder)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    parts = sorted((info for info in found if info.base_name.endswith(".parquet")), key=lambda info: info.base_name)
+    if not parts:
+        raise BadData(f"{folder}: need the parquet files of a vocabulary, found none; has its stage been run?")
+    listing = [folder, *(f"{info.base_name} {info.size} {info.mtime_ns}" for info in parts)]
+    return parts, hashlib.sha256("\n".join(listing).encode()).hexdigest()[:24]
+
+
+def _local_copy(folder: str, parts: list[pafs.FileInfo], key: str) -> Path:
+    """Return the host's copy of a vocabulary; the first process to come makes it while the others wait."""
+    home = files.scratch("lookup", key)
+    ready = home / "ready"
+    if ready.exists():
+        return ready
+    with files.lock(home):
+        if not ready.exists():
+            draft = home / uuid.uuid4().hex
+            draft.mkdir()
+            try:
+                _write(files.resolve(folder)[0], [info.path for info in parts], draft)
+                os.rename(draft, ready)
+            finally:
+                files.remove_tree(draft)
+    return ready
+
+
+def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
+    """Write the tokens' bytes, offsets and counts, streaming, then the table over them."""
+    size = end = 0
+    with (folder / "text").open("wb") as text, (folder / "offsets").open("wb") as offsets:
+        offsets.write(np.zeros(1, np.int64).data)
+        with (folder / "counts").open("wb") as counts:
+            for part in parts:
+                with filesystem.open_input_file(part) as source:
+                    for batch in pq.ParquetFile(source).iter_batches(_ROWS, columns=["id", "token", "count"]):
+                        ids = batch.column("id").to_numpy()
+                        if not np.array_equal(ids, np.arange(size, size + len(ids))):
+                            raise BadData(f"{part}: need ids {size}, {size + 1} ... in this order, found {ids[:3]} ...")
+                        data, ends = _bytes_of(batch.column("token"))
+                        text.write(data.data)
+                        offsets.write((ends[1:] + end).data)
+                        counts.write(batch.column("count").to_numpy())
+                        size, end = size + len(ids), end + int(ends[-1])
+    # At most half full: a search for an absent token then takes 2.5 steps on average (Knuth, vol. 3, 6.4).
+    slots = np.memmap(folder / "slots", np.int32, "w+", shape=(1 << max(1, (2 * size - 1).bit_length()),))
+    slots[:] = -1
+    build(slots.view(np.ndarray), _mapped(folder / "text", np.uint8), _mapped(folder / "offsets", np.int64))
+    slots.flush()
+
+
+def _bytes_of(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
+    """Return the bytes of strings one after the other, and int64 offsets into them that begin with 0."""
+    width = np.dtype(np.int64 if pa.types.is_large_string(tokens.type) else np.int32)
+    _, offsets, data = tokens.buffers()
+    if not len(tokens) or offsets is None or data is None:
+        return np.empty(0, np.uint8), np.zeros(len(tokens) + 1, np.int64)
+    ends = np.frombuffer(offsets, width, len(tokens) + 1, tokens.offset * width.itemsize).astype(np.int64)
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]], ends - ends[0]
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    """Return a file as a read-only array; an empty file cannot be mapped."""
+    if not path.stat().st_size:
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, "r").view(np.ndarray)
