@@ -1,0 +1,83 @@
+"""Options of skip-gram training, under gensim's names and with gensim's defaults."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from embedall_spark.config import Section
+
+
+class Until(Section):
+    """When to stop before the last epoch."""
+
+    metric: Literal["loss", "analogy", "similarity"] = Field(
+        "loss", description="figure evaluated at the end of each epoch; loss falls, the others rise"
+    )
+    min_gain: float = Field(0.0, ge=0, description="an epoch that gains no more than this counts as no gain")
+    patience: int = Field(1, ge=1, description="stop after this many epochs without gain")
+
+
+# A run may go on with other values of these: they change where and how fast it trains, not what.
+_MOVABLE = {"movable": True}
+
+
+class SkipGram(Section):
+    """Skip-gram with negative sampling (Mikolov et al. 2013, "Distributed Representations", sections 2.2 and 2.3)."""
+
+    vector_size: int = Field(100, ge=1, le=4096, description="dimensions of a vector")
+    window: int = Field(5, ge=1, le=512, description="greatest distance between a center and its context")
+    shrink_windows: bool = Field(True, description="draw each window's size uniformly from 1 to window")
+    negative: int = Field(5, ge=1, le=64, description="negative samples per center")
+    ns_exponent: float = Field(0.75, ge=-2, le=2, description="negatives are drawn from count to this power")
+    sample: float = Field(
+        1e-3, ge=0, le=1, description="threshold above which frequent tokens are thinned out; 0: none"
+    )
+    alpha: float = Field(0.025, gt=0, le=1, description="learning rate at the start")
+    min_alpha: float = Field(0.0001, ge=0, le=1, description="learning rate at the end; falls linearly with the tokens")
+    epochs: int = Field(5, ge=1, le=1000, description="passes over the sequences; windows are drawn afresh in each")
+    seed: int = Field(1, ge=0, lt=2**63, description="seed of all random choices")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=128,
+        description="barrier tasks that share the model, each holding a part of it",
+        json_schema_extra=_MOVABLE,
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="threads per worker; 1 gives bit-identical vectors at every run; unset: the worker's share of cores",
+        json_schema_extra=_MOVABLE,
+    )
+    episodes: int | None = Field(
+        None, ge=1, le=1024, description="rotations of the model per epoch; unset: 4 to 16, by the pairs per token"
+    )
+    spool_bytes: int = Field(
+        8 << 30,
+        ge=1 << 20,
+        description="bytes of windows that a worker may keep on local disk",
+        json_schema_extra=_MOVABLE,
+    )
+    slice_tokens: int = Field(
+        250_000_000,
+        ge=1000,
+        description="tokens between two checkpoints; a killed job loses at most these",
+        json_schema_extra=_MOVABLE,
+    )
+    timeout: int = Field(
+        900,
+        ge=5,
+        description="seconds that a worker waits for another before the stage ends",
+        json_schema_extra=_MOVABLE,
+    )
+    context: bool = Field(False, description="also write the output (context) vectors")
+    until: Until | None = Field(None, description="stop early: {metric, min_gain, patience}")
+
+    @model_validator(mode="after")
+    def _rates(self) -> SkipGram:
+        if self.min_alpha > self.alpha:
+            raise ValueError(f"min_alpha must not be above alpha, got {self.min_alpha} > {self.alpha}")
+        return self

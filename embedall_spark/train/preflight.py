@@ -1,0 +1,151 @@
+"""What must hold before a long training starts: slots, memory, disk and addresses; each failure says what to change."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from embedall_spark import files
+from embedall_spark.errors import ResourceError
+from embedall_spark.train import plan as plans
+from embedall_spark.train import ring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.plan import Corpus
+
+_HOST = "host string, address string, memory long, disk long, folder string"
+
+
+def threads(spark: SparkSession, config: SkipGram) -> int:
+    """Return the threads of a worker: as configured, else its share of the cores that the session gives it."""
+    if config.threads is not None:
+        return config.threads
+    slots = local_slots(spark)
+    if slots is not None:
+        return max(1, slots // config.workers)
+    return int(str(spark.conf.get("spark.executor.cores" if config.workers == 1 else "spark.task.cpus", "1")))
+
+
+def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
+    """Ask the hosts that will train for what the plan needs.
+
+    Raises:
+        ResourceError: slots, memory, disk or an address is missing.
+    """
+    if config.workers > 1:
+        _slots(spark, config.workers)
+    hosts = _probe(spark, config.workers).collect()
+    on_host = Counter(row.host for row in hosts)
+    memory, disk = plans.memory_bytes(corpus, config), 0
+    if config.workers > 1:
+        disk = min(plans.spool_bytes(corpus, config), config.spool_bytes)
+    for row in hosts:
+        need, share = memory * on_host[row.host], f"{on_host[row.host]} worker(s)"
+        if need > row.memory:
+            raise ResourceError(
+                f"host {row.host} has {_size(row.memory)} of free memory; {share} need {_size(need)} for "
+                f"{corpus.vocabulary:,} tokens x {config.vector_size}: raise train.workers over more hosts, or "
+                "vocabulary.min_count, or lower train.vector_size"
+            )
+        if disk * on_host[row.host] > row.disk:
+            raise ResourceError(
+                f"host {row.host} has {_size(row.disk)} of free disk in {row.folder}; {share} need "
+                f"{_size(disk * on_host[row.host])} for windows: lower train.spool_bytes or free the disk"
+            )
+        if len(on_host) > 1 and row.address.startswith("127."):
+            raise ResourceError(
+                f"host {row.host} reaches the others only as {row.address}, which they cannot reach: "
+                "set SPARK_LOCAL_IP there to its address on the cluster's network"
+            )
+
+
+def local_slots(spark: SparkSession) -> int | None:
+    """Return N of a ``local[N]`` master, None for a cluster."""
+    master = str(spark.conf.get("spark.master", ""))
+    if not master.startswith("local"):
+        return None
+    found = re.match(r"local(?:-cluster)?\[(\*|\d+)", master)
+    if found is None:
+        return 1
+    return (os.cpu_count() or 1) if found[1] == "*" else int(found[1])
+
+
+def _slots(spark: SparkSession, workers: int) -> None:
+    if str(spark.conf.get("spark.dynamicAllocation.enabled", "false")) == "true":
+        raise ResourceError(
+            f"train.workers={workers} needs a fixed set of executors, and spark.dynamicAllocation.enabled is true: "
+            "set it to false and spark.executor.instances to enough"
+        )
+    slots = local_slots(spark)
+    if slots is not None and slots < workers:
+        raise ResourceError(
+            f"train.workers={workers} needs as many task slots at once, the master "
+            f"{spark.conf.get('spark.master')} has {slots}: use --master 'local[{workers}]' or lower train.workers"
+        )
+
+
+def _probe(spark: SparkSession, workers: int) -> DataFrame:
+    """Return a row per host and worker; for many workers through a barrier stage, as the training itself."""
+    rows = spark.range(0, workers, 1, workers)
+    if workers == 1:
+        return rows.mapInArrow(_alone, _HOST)
+    probe = rows.mapInArrow(_together, _HOST, barrier=True)
+    try:
+        return spark.createDataFrame(probe.collect(), _HOST)
+    except Exception as error:
+        if "SPARK-24819" in str(error) or "more slots than" in str(error):
+            raise ResourceError(
+                f"train.workers={workers} needs as many task slots at once, and the cluster has fewer: "
+                "add executors or cores, or lower train.workers"
+            ) from None
+        raise
+
+
+def _alone(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for _ in batches:
+        yield _row(socket.gethostname())
+
+
+def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    from pyspark import BarrierTaskContext
+
+    context = BarrierTaskContext.get()
+    hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
+    rank = context.partitionId()
+    for _ in batches:
+        pass
+    yield _row(ring.local_address(hosts[(rank + 1) % len(hosts)]))
+
+
+def _row(address: str) -> pa.RecordBatch:
+    folder = files.scratch()
+    values = [socket.gethostname(), address, free_memory(), shutil.disk_usage(folder).free, str(folder)]
+    return pa.RecordBatch.from_arrays(
+        [pa.array([value]) for value in values], [c.split()[0] for c in _HOST.split(", ")]
+    )
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still take: of the host, or of its container where that is less."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

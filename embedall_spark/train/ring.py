@@ -1,0 +1,71 @@
+"""Barrier tasks in a ring: they find each other through Spark and pass shards on through gloo."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark import BarrierTaskContext
+
+
+class Ring:
+    """A private process group; no global state, so that a reused Python worker can join one ring per job."""
+
+    def __init__(self, context: BarrierTaskContext, timeout: int) -> None:
+        """Meet the other tasks of the barrier stage; ``timeout`` in seconds holds for every later wait too."""
+        # torch takes seconds to import, and a run with one worker needs none of it.
+        import torch.distributed as dist
+
+        patience = datetime.timedelta(seconds=timeout)
+        hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
+        self.rank, self.size = context.partitionId(), len(hosts)
+        store: Any = None
+        if self.rank == 0:
+            address = local_address(hosts[1])
+            store = dist.TCPStore(address, 0, self.size, True, patience, wait_for_workers=False)
+            found = context.allGather(f"{address} {store.port}")
+        else:
+            found = context.allGather("")
+        address, port = found[0].split()
+        if store is None:
+            store = dist.TCPStore(address, int(port), self.size, False, patience)
+        options = dist.ProcessGroupGloo._Options()
+        options._timeout = patience
+        # By itself gloo takes the interface of the host's name, which is often the loopback one.
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_address(address))]
+        self._store = store
+        self._group = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+
+    def worst(self, status: int) -> int:
+        """Return the greatest status of all workers; also a barrier."""
+        import torch
+        import torch.distributed as dist
+
+        flag = torch.tensor([status], dtype=torch.int64)
+        options = dist.AllreduceOptions()
+        options.reduceOp = dist.ReduceOp.MAX
+        self._group.allreduce([flag], options).wait()
+        return int(flag.item())
+
+    def pass_on(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> None:
+        """Send a shard to the worker before this one and receive one from the worker after it."""
+        import torch
+
+        waits = [
+            self._group.send([torch.from_numpy(outgoing)], (self.rank - 1) % self.size, tag),
+            self._group.recv([torch.from_numpy(incoming)], (self.rank + 1) % self.size, tag),
+        ]
+        for wait in waits:
+            wait.wait()
+
+
+def local_address(peer: str) -> str:
+    """Return this host's address on the way to a peer; connecting a UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))
+        return str(probe.getsockname()[0])

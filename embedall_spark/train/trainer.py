@@ -1,0 +1,174 @@
+"""The driver's side of training: slice after slice, each one Spark job that ends in a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from embedall_spark import files
+from embedall_spark.errors import BadData, TrainingDiverged
+from embedall_spark.train import checkpoint, plan, preflight, rotation, solo, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.run import Run
+    from embedall_spark.train.config import SkipGram, Until
+    from embedall_spark.train.model import Saved
+    from embedall_spark.train.plan import Corpus, Plan
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    run: Run,
+    sequences: DataFrame,
+    vocabulary: DataFrame,
+    folder: str,
+    config: SkipGram,
+    evaluate: Callable[[DataFrame], float] | None = None,
+) -> DataFrame:
+    """Train on sequence blocks and return id, vector, context, norm and count of every token.
+
+    Goes on from the run's last checkpoint. ``sequences`` are BLOCKS, ``vocabulary`` is VOCABULARY, whose parquet files
+    lie in ``folder``. ``evaluate`` turns such vectors into the figure of ``config.until``.
+
+    Raises:
+        BadData: there is nothing to train on.
+        ResourceError: the cluster lacks slots, memory or disk.
+        TrainingDiverged: a shard is not finite or exploded.
+    """
+    corpus = measure(sequences, vocabulary, config)
+    made = plan.make(corpus, config, preflight.threads(run.spark, config))
+    preflight.check(run.spark, corpus, config)
+    log.info(
+        "training %s tokens of %s kinds, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d thread(s)",
+        f"{corpus.tokens:,}", f"{corpus.vocabulary:,}", config.epochs, made.slices, made.episodes, made.workers,
+        made.threads,
+    )  # fmt: skip
+    saved = checkpoint.latest(run)
+    while True:
+        epoch, index, current = _next(saved, made)
+        run.progress("train", epoch + index / current.slices, config.epochs, _note(saved))
+        if saved is not None and index == 0:
+            saved = _judge(run, saved, folder, config.until, evaluate)
+            if epoch == config.epochs or (config.until and _stale(saved["history"], config.until)):
+                break
+        saved = _slice(run, sequences, folder, current, config, saved, (epoch, index))
+    run.progress("train", config.epochs, config.epochs, _note(saved))
+    return checkpoint.vectors(run, saved, folder)
+
+
+def measure(sequences: DataFrame, vocabulary: DataFrame, config: SkipGram) -> Corpus:
+    """Return the sizes that a plan is made from; two small aggregates."""
+    size = sequences.agg(F.sum("count"), F.max("block")).first()
+    if size is None or not size[0]:
+        raise BadData(
+            "no sequence has two known tokens, so there is no window to train on; check the input and min_count"
+        )
+    # Kept as by word2vec's formula, which windows.py applies token by token.
+    frequency = F.col("count") / F.col("total")
+    keep = F.least(F.lit(1.0), F.sqrt(config.sample / frequency) + config.sample / frequency) if config.sample else 1.0
+    counts = vocabulary.agg(F.sum("count").alias("total"), F.count("*").alias("size"))
+    kept = vocabulary.crossJoin(counts).agg(F.max("size"), F.sum(F.col("count") * keep)).first()
+    assert kept is not None
+    return plan.Corpus(int(kept[0]), int(size[0]), float(kept[1]), int(size[1]) + 1)
+
+
+def _next(saved: Saved | None, made: Plan) -> tuple[int, int, Plan]:
+    """Return the epoch and slice to do, and the plan; an epoch that was begun ends under the plan that began it."""
+    if saved is None:
+        return 0, 0, made
+    if saved["index"] + 1 == saved["slices"]:
+        return int(saved["epoch"]) + 1, 0, made
+    begun = dataclasses.replace(made, slices=int(saved["slices"]), episodes=int(saved["episodes"]))
+    return int(saved["epoch"]), int(saved["index"]) + 1, begun
+
+
+def _slice(
+    run: Run,
+    sequences: DataFrame,
+    vocabulary: str,
+    made: Plan,
+    config: SkipGram,
+    before: Saved | None,
+    at: tuple[int, int],
+) -> Saved:
+    """Train one slice and return its checkpoint."""
+    epoch, index = at
+    folder = checkpoint.folder(run, epoch, index)
+    run.guard()
+    files.delete(folder)
+    slice_ = worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
+    since = time.perf_counter()
+    job = (solo if made.workers == 1 else rotation).run(sequences, slice_)
+    reports = [json.loads(row.report) for row in sorted(job.collect(), key=lambda row: int(row.rank))]
+    wall = time.perf_counter() - since
+    diverged = {report["diverged"] for report in reports} - {None}
+    if diverged:
+        files.delete(folder)
+        first = min(diverged, key=lambda text: "another" in text)
+        raise TrainingDiverged(
+            f"training diverged at {first}; nothing of this slice was kept. Lower train.alpha, or look for a token "
+            "that fills whole sequences"
+        )
+    figures = _figures(made, before if index else None, reports, wall)
+    for name in ("loss", "words_per_second"):
+        run.metric(name, figures[name], epoch * made.slices + index + 1)
+    return checkpoint.write(run, {
+        "folder": folder, "epoch": epoch, "index": index, "slices": made.slices, "episodes": made.episodes,
+        "workers": made.workers, "dim": config.vector_size, "sample": config.sample, "context": config.context,
+        "rows": [report["rows"] for report in reports],
+        "inputs": [report["inputs"] for report in reports], "outputs": [report["outputs"] for report in reports],
+        "history": before["history"] if before else [], "figures": figures, "reports": reports,
+    })  # fmt: skip
+
+
+def _figures(made: Plan, before: Saved | None, reports: list[dict[str, Any]], wall: float) -> dict[str, float]:
+    """Return the epoch's figures so far; ``before`` is the epoch's slice before this one."""
+    tokens = made.corpus.tokens / made.slices
+    sums = {name: float(sum(report[name] for report in reports)) for name in ("pairs", "loss", "loss_pairs")}
+    if before:
+        sums = {name: value + before["figures"]["sums"][name] for name, value in sums.items()}
+    return {
+        "sums": sums,  # type: ignore[dict-item]
+        "loss": sums["loss"] / max(1.0, sums["loss_pairs"]),
+        "words_per_second": tokens / wall,
+        "seconds": wall,
+    }
+
+
+def _judge(
+    run: Run, saved: Saved, vocabulary: str, until: Until | None, evaluate: Callable[[DataFrame], float] | None
+) -> Saved:
+    """Return the checkpoint at an epoch's end with the epoch's figure added to its history."""
+    if until is None:
+        return saved
+    if until.metric == "loss":
+        value = -float(saved["figures"]["loss"])
+    else:
+        assert evaluate is not None
+        value = evaluate(checkpoint.vectors(run, saved, vocabulary))
+        run.metric(f"until/{until.metric}", value, int(saved["epoch"]) + 1)
+    return {**saved, "history": [*saved["history"], value]}
+
+
+def _stale(history: list[float], until: Until) -> bool:
+    """Tell whether the last ``patience`` epochs gained no more than ``min_gain`` over the best before them."""
+    if len(history) <= until.patience:
+        return False
+    return max(history[-until.patience :]) <= max(history[: -until.patience]) + until.min_gain
+
+
+def _note(saved: Saved | None) -> str:
+    if saved is None:
+        return ""
+    figures = saved["figures"]
+    return f"loss {figures['loss']:.4f}, {figures['words_per_second']:,.0f} words/s"
