@@ -6,10 +6,10 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
 from embedall_spark.errors import ConfigError
@@ -25,6 +25,28 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+
+class Output(Section):
+    """Where the vectors of a run go, and where it keeps its work."""
+
+    table: str = Field(description="table of vectors: a path or URI, or catalog.schema.table")
+    mode: Literal["overwrite", "error", "append"] = Field(
+        "overwrite", description="when the table exists: replace it in one commit, stop, or add to it"
+    )
+    rejects: str | None = Field(None, description="table of refused rows; unset: the table's name with _rejects")
+    max_reject_share: float = Field(0.01, ge=0, le=1, description="stop where a larger share of the rows is refused")
+    run_root: str | None = Field(
+        None, description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table"
+    )
+    experiment: str | None = Field(None, description="MLflow experiment; unset: embedall/KIND")
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that the table lies in; None where it is named in a catalog."""
+        if "/" not in self.table and self.table.count(".") == 2:
+            return None
+        return self.table.rstrip("/").rpartition("/")[0] or ("/" if self.table.startswith("/") else ".")
 
 
 class Option(typing.NamedTuple):

@@ -1,0 +1,117 @@
+"""Words: documents -> tokens -> vocabulary -> sequence blocks -> skip-gram vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+from pyspark.sql import functions as F
+
+from embedall_spark.config import Output, Section
+from embedall_spark.corpus import blocks, pages, phrases, vocabulary
+from embedall_spark.corpus.phrases import PhrasesConfig
+from embedall_spark.corpus.tokens import TokensConfig
+from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.evaluate import words as evaluation
+from embedall_spark.schemas import DOCUMENTS, VECTORS, conform
+from embedall_spark.sources import text
+from embedall_spark.sources.text import TextConfig
+from embedall_spark.train import trainer
+from embedall_spark.train.config import SkipGram
+from embedall_spark.visualize import maps
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.run import Run
+
+
+class Evaluation(Section):
+    """What to measure before the table is replaced."""
+
+    analogies: str | None = Field(None, description="file of analogies in questions-words format")
+    similarity: list[str] = Field([], description="files of word pairs with a human score (WordSim, SimLex)")
+    restrict_vocab: int = Field(300_000, ge=1, description="analogies are answered from so many most frequent words")
+    map_words: int = Field(400, ge=0, le=5000, description="words on the map picture; 0: no picture")
+    gates: dict[str, float] = Field({}, description="least value of a figure, by its name; below, the table stays")
+
+
+class Config(Section):
+    """Configuration of ``embedall words``."""
+
+    input: TextConfig
+    output: Output
+    tokens: TokensConfig = TokensConfig()
+    phrases: PhrasesConfig = PhrasesConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    train: SkipGram = SkipGram()
+    evaluate: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _metric_has_its_file(self) -> Config:
+        metric = self.train.until.metric if self.train.until else "loss"
+        given = {"loss": True, "analogy": self.evaluate.analogies, "similarity": self.evaluate.similarity}
+        if not given[metric]:
+            name = "evaluate.analogies" if metric == "analogy" else "evaluate.similarity"
+            raise ValueError(f"train.until.metric is {metric}, which needs {name}")
+        return self
+
+
+def read(spark: SparkSession, config: Config) -> DataFrame:
+    """Return the DOCUMENTS that the configuration names."""
+    return text.read(spark, config.input)
+
+
+def version(spark: SparkSession, config: Config) -> str:
+    """Return a digest of the input's files or its table's version."""
+    return text.version(spark, config.input)
+
+
+def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
+    """Return one vector per word, as VECTORS.
+
+    Method: skip-gram with negative sampling (Mikolov et al. 2013), trained by block rotation where there are several
+    workers. Every stage is kept in the run's folder, so that a run killed anywhere goes on from its last stage or
+    checkpoint.
+
+    Raises:
+        BadData: too many documents were refused, or no word occurs ``vocabulary.min_count`` times.
+        ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
+        TrainingDiverged: a shard of the model is not finite or exploded.
+    """
+    documents = conform(documents, DOCUMENTS)
+    found = run.stage("pages", lambda: pages.from_documents(documents, config.tokens))
+    run.check_reject_share(*pages.reject_counts(found))
+    run.reject(pages.rejects(found))
+    found = phrases.phrases(run, found, config.phrases)
+    words = vocabulary.count(run, found, config.vocabulary)
+    folder = run.stage_path("vocabulary")
+    sequences = run.stage("blocks", lambda: blocks.of_pages(found, folder, blocks.number(vocabulary.total(words))))
+    vectors = trainer.train(run, sequences, words, folder, config.train, lambda v: _figure(v, config))
+    return conform(
+        vectors.withColumns(
+            {"kind": F.lit("words"), "run_id": F.lit(run.id), "model_uri": F.lit(run.model_uri).cast("string")}
+        ),
+        VECTORS,
+    )
+
+
+def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
+    """Return accuracy of analogies and correlation with human scores of similarity; record a map of the words."""
+    figures: dict[str, float] = {}
+    if config.evaluate.analogies:
+        figures |= evaluation.analogies(vectors, config.evaluate.analogies, config.evaluate.restrict_vocab).metrics()
+    for file in config.evaluate.similarity:
+        figures |= evaluation.similarity(vectors, file).metrics()
+    if config.evaluate.map_words:
+        run.artifact("map.png", maps.draw(vectors, config.evaluate.map_words, seed=config.train.seed))
+    return figures
+
+
+def _figure(vectors: DataFrame, config: Config) -> float:
+    """Return the figure that decides whether training goes on."""
+    assert config.train.until is not None
+    if config.train.until.metric == "analogy":
+        assert config.evaluate.analogies is not None
+        return evaluation.analogies(vectors, config.evaluate.analogies, config.evaluate.restrict_vocab).total
+    return min(evaluation.similarity(vectors, file).spearman for file in config.evaluate.similarity)
