@@ -37,7 +37,8 @@ class Output(Section):
     rejects: str | None = Field(None, description="table of refused rows; unset: the table's name with _rejects")
     max_reject_share: float = Field(0.01, ge=0, le=1, description="stop where a larger share of the rows is refused")
     run_root: str | None = Field(
-        None, description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table"
+        None,
+        description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",
     )
     experiment: str | None = Field(None, description="MLflow experiment; unset: embedall/KIND")
 
@@ -99,6 +100,18 @@ def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
 def dump(config: Section) -> str:
     """Return the whole configuration, defaults included, as YAML that load() reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def identity(config: Section, prefix: str = "") -> dict[str, Any]:
+    """Return every option by its path, without those that a run may change when it goes on (``movable``)."""
+    found: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value, extra = getattr(config, name), field.json_schema_extra
+        if isinstance(value, Section):
+            found |= identity(value, f"{prefix}{name}.")
+        elif not (isinstance(extra, dict) and extra.get("movable")):
+            found[prefix + name] = value
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

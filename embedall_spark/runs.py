@@ -1,0 +1,214 @@
+"""Runs on storage: a folder per run, resumed where it was left, fenced against a second driver.
+
+A run's folder holds config.yaml, manifest.json, stages/ and checkpoints/. The manifest carries a token that each
+driver replaces when it takes the run over; a driver that finds another's token stops before its next commit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from embedall_spark import config as configs
+from embedall_spark import files
+from embedall_spark.errors import BadData, ConfigError, Superseded
+from embedall_spark.progress import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.config import Output, Section
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+
+Manifest = dict[str, Any]
+
+
+class Tracker(NamedTuple):
+    """Where a run's figures and files go."""
+
+    metric: Callable[[str, float, int | None], None]
+    artifact: Callable[[str, bytes], None]
+    model_uri: str | None
+
+
+class StoredRun:
+    """A run in a folder; implements ``embedall_spark.run.Run``."""
+
+    def __init__(self, spark: SparkSession, folder: str, manifest: Manifest, output: Output, tracker: Tracker) -> None:
+        """Take over the run in ``folder``, which ``begin`` has made or found."""
+        self.spark, self.folder, self.id = spark, folder, str(manifest["run_id"])
+        self.model_uri = tracker.model_uri
+        self.meter = Meter()
+        self.rejects: list[DataFrame] = []
+        self.rejected = 0
+        self._token, self._attempt = manifest["token"], manifest["attempt"]
+        self._output, self._tracker = output, tracker
+
+    def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
+        """Return a finished stage's table, made and written once."""
+        marker = f"{self.folder}/stages/{name}.json"
+        if files.exists(marker):
+            log.info("%s: done before", name)
+            return self.spark.read.parquet(self.stage_path(name))
+        self.guard()
+        since = time.monotonic()
+        # A superseded driver may still be writing under its own attempt.
+        path = f"{self.folder}/stages/{name}-{self._attempt}"
+        make().write.mode("overwrite").parquet(path)
+        self.guard()
+        files.write_bytes(marker, json.dumps({"folder": f"{name}-{self._attempt}"}).encode())
+        log.info("%s: done in %.1f s", name, time.monotonic() - since)
+        return self.spark.read.parquet(path)
+
+    def stage_path(self, name: str) -> str:
+        """Return the folder of a finished stage's parquet files."""
+        marker = json.loads(files.read_bytes(f"{self.folder}/stages/{name}.json"))
+        return f"{self.folder}/stages/{marker['folder']}"
+
+    def reject(self, df: DataFrame) -> None:
+        """Keep refused rows until the result is written."""
+        self.rejects.append(df)
+
+    def check_reject_share(self, rejected: int, seen: int) -> None:
+        """Log how many rows were refused; raise BadData where none was good or too many were not."""
+        self.rejected += rejected
+        self.metric("rejected", self.rejected, None)
+        if seen == 0:
+            raise BadData("the input has no row; check the configured path and column")
+        share = rejected / seen
+        if rejected:
+            log.warning("%s of %s rows refused (%.2f%%)", f"{rejected:,}", f"{seen:,}", 100 * share)
+        if share > self._output.max_reject_share or rejected == seen:
+            raise BadData(
+                f"{rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
+                f"output.max_reject_share={self._output.max_reject_share}. Mend the input or raise the share"
+            )
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """Record a figure."""
+        self._tracker.metric(name, value, step)
+
+    def artifact(self, name: str, content: bytes) -> None:
+        """Record a file in the run's folder and where runs are tracked."""
+        files.write_bytes(f"{self.folder}/artifacts/{name}", content)
+        self._tracker.artifact(name, content)
+
+    def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Tell how far a stage is."""
+        self.meter.show(stage, done, total, note)
+
+    def guard(self) -> None:
+        """Raise Superseded where another driver has taken over."""
+        found = read(self.folder)
+        if found["token"] != self._token:
+            raise Superseded(
+                f"run {self.id}: another driver took over (attempt {found['attempt']}, this one is "
+                f"{self._attempt}); this one stops and has committed nothing since"
+            )
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Write how the run ended into its manifest."""
+        self.meter.close()
+        self.guard()
+        _write(self.folder, {**read(self.folder), "status": status, **facts})
+
+
+def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
+    """Return folder and manifest of the run to do: named, or left unfinished by an equal one, or new.
+
+    Raises:
+        ConfigError: the named run has another configuration or input.
+    """
+    identity = {"kind": kind, "input": version, "config": configs.identity(config)}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    name = run_id or _unfinished(root, digest) or _new_id(kind)
+    folder = f"{root}/{name}"
+    if files.exists(f"{folder}/{_MANIFEST}"):
+        manifest = read(folder)
+        if manifest["digest"] != digest:
+            raise ConfigError(_difference(name, manifest, identity))
+        if manifest["status"] == "done":
+            return folder, manifest
+        log.info("run %s: going on after attempt %d", name, manifest["attempt"])
+    else:
+        files.write_bytes(f"{folder}/config.yaml", configs.dump(config).encode())
+        manifest = {"format": _FORMAT, "run_id": name, "attempt": 0, "digest": digest, "created": _now(), **identity}
+    manifest |= {"attempt": manifest["attempt"] + 1, "token": secrets.token_hex(8), "status": "running"}
+    _write(folder, manifest)
+    return folder, manifest
+
+
+def read(folder: str) -> Manifest:
+    """Return a run's manifest."""
+    manifest: Manifest = json.loads(files.read_bytes(f"{folder}/{_MANIFEST}"))
+    return manifest
+
+
+def note(folder: str, **facts: Any) -> None:
+    """Add facts to a run's manifest."""
+    _write(folder, {**read(folder), **facts})
+
+
+def clean(root: str, keep: int) -> list[str]:
+    """Remove stages and checkpoints of all but the newest ``keep`` runs; return the runs' ids.
+
+    Manifests stay, so that a table's lineage can still be read.
+    """
+    runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
+    cleaned = []
+    for run in runs[keep:]:
+        folder = f"{root}/{run['run_id']}"
+        parts = [part for part in ("stages", "checkpoints") if files.exists(f"{folder}/{part}")]
+        for part in parts:
+            files.delete(f"{folder}/{part}")
+        if parts:
+            cleaned.append(str(run["run_id"]))
+            if run["status"] != "done":
+                # Without its stages it would start over, though under an old name.
+                note(folder, status="cleaned")
+    return cleaned
+
+
+def _all(root: str) -> list[Manifest]:
+    return [read(f"{root}/{name}") for name in files.children(root) if files.exists(f"{root}/{name}/{_MANIFEST}")]
+
+
+def _unfinished(root: str, digest: str) -> str | None:
+    """Return the newest run with this digest that was begun and not ended."""
+    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
+    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
+
+
+def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:
+    before, now = manifest["config"], identity["config"]
+    keys = [
+        f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if manifest["input"] != identity["input"]:
+        keys.append("the input has changed")
+    return f"run {name} exists with another configuration ({'; '.join(keys)}): choose another --run-id, or undo that"
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _write(folder: str, manifest: Manifest) -> None:
+    files.write_bytes(f"{folder}/{_MANIFEST}", json.dumps({**manifest, "updated": _now()}, indent=1).encode())
