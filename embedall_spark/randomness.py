@@ -21,6 +21,17 @@ def mix(*keys: int) -> int:
     return state
 
 
+def mix_arrays(*keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return mix() of each row of equally long int64 arrays, as int64 (the same 64 bits, read as signed)."""
+    state = np.zeros(len(keys[0]), np.uint64)
+    for key in keys:
+        value = state + np.uint64(_GOLDEN) + key.view(np.uint64)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = value ^ (value >> np.uint64(31))
+    return state.view(np.int64)
+
+
 def generator(*keys: int) -> np.random.Generator:
     """Return a numpy generator that depends on the keys alone."""
     return np.random.Generator(np.random.PCG64(mix(*keys)))

@@ -1,0 +1,165 @@
+"""Finds words and sentences in UTF-8 bytes: numba kernels over a table of code point classes. Knows no Spark."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import unicodedata
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Classes of code points, in the low two bits of a table's entry.
+OUTSIDE, WORD, MARK, JOINER = 0, 1, 2, 3
+_CLASS = 3
+# Flags above them, which only the sentence splitter reads.
+MAY_END, ENDS, CLOSES, BLANK = 4, 8, 16, 32
+
+# Apostrophes and hyphens, and the invisible soft hyphen and (non-)joiners that spelling needs inside words.
+JOINERS = "'\u2019-\u2010\u2011\u00ad\u200c\u200d"
+MAY_END_MARKS = ".!?…"
+END_MARKS = "\u3002\uff01\uff1f\n\r\v\f\u0085\u2028\u2029"
+
+
+@functools.cache
+def classes(whitespace: bool) -> NDArray[np.uint8]:
+    """Return the class and flags of every code point, uint8 [0x110000], read-only.
+
+    Args:
+        whitespace: every character but white space belongs to words; otherwise letters, numbers and marks do.
+    """
+    points = [chr(code) for code in range(sys.maxunicode + 1)]
+    category = np.frombuffer("".join(map(unicodedata.category, points)).encode(), np.uint8).reshape(-1, 2)
+    major, minor = category[:, 0], category[:, 1]
+    blank = np.fromiter((char.isspace() for char in points), np.bool_, len(points))
+    table = np.zeros(len(points), np.uint8)
+    if whitespace:
+        table[~blank] = WORD
+    else:
+        table[np.isin(major, [ord("L"), ord("N")])] = WORD
+        table[major == ord("M")] = MARK
+        table[[ord(char) for char in JOINERS]] = JOINER
+    table[blank] |= BLANK
+    table[(major == ord("P")) & np.isin(minor, [ord("e"), ord("f")])] |= CLOSES
+    for marks, flag in (("\"'", CLOSES), (MAY_END_MARKS, MAY_END), (END_MARKS, ENDS)):
+        table[[ord(char) for char in marks]] |= flag
+    table.flags.writeable = False
+    return table
+
+
+@njit(nogil=True, cache=True)
+def _decode(data: NDArray[np.uint8], at: int) -> tuple[np.int64, int]:
+    """Return the code point that starts at a byte of valid UTF-8, and how many bytes it takes."""
+    first = np.int64(data[at])
+    if first < 0x80:
+        return first, 1
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F), 2
+    if first < 0xF0:
+        return (first & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | np.int64(data[at + 2] & 0x3F), 3
+    high = (first & 0x07) << 18 | np.int64(data[at + 1] & 0x3F) << 12
+    return high | np.int64(data[at + 2] & 0x3F) << 6 | np.int64(data[at + 3] & 0x3F), 4
+
+
+@njit(nogil=True, cache=True)
+def _begins_word(data: NDArray[np.uint8], at: int, end: int, table: NDArray[np.uint8]) -> bool:
+    return at < end and table[_decode(data, at)[0]] & _CLASS == WORD
+
+
+@njit(nogil=True, cache=True)
+def sentences(
+    data: NDArray[np.uint8], documents: NDArray[np.int32], table: NDArray[np.uint8], cuts: NDArray[np.int32]
+) -> int:
+    """Cut documents into sentences and return how many there are.
+
+    A sentence ends after . ! ? or … where white space follows (closing quotes and brackets may stand between), after
+    the full-width marks of END_MARKS and after a line break.
+
+    Args:
+        data: valid UTF-8, uint8 [bytes].
+        documents: where each document begins and the last one ends, int32 [documents + 1].
+        table: from classes().
+        cuts: receives documents[0] and every sentence's end, int32 [at least bytes + 1].
+    """
+    cuts[0] = documents[0]
+    count = 0
+    for document in range(len(documents) - 1):
+        at, end = documents[document], documents[document + 1]
+        armed = False
+        while at < end:
+            code, width = _decode(data, at)
+            kind = table[code]
+            at += width
+            # Most characters: nothing to remember, nothing to end.
+            if not armed and kind & (MAY_END | ENDS) == 0:
+                continue
+            if kind & ENDS or (armed and kind & BLANK):
+                count += 1
+                cuts[count] = at
+                armed = False
+            elif kind & MAY_END:
+                armed = True
+            elif kind & CLOSES == 0:
+                armed = False
+        if cuts[count] < end:
+            count += 1
+            cuts[count] = end
+    return count
+
+
+@njit(nogil=True, cache=True)
+def words(
+    data: NDArray[np.uint8],
+    segments: NDArray[np.int32],
+    table: NDArray[np.uint8],
+    min_length: int,
+    out: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> int:
+    """Copy the words of each segment, back to back, and return how many there are.
+
+    A word is WORD (WORD | MARK)*, and more of the same after a single JOINER. A mark without a letter before it (such
+    as the variation selector after an emoji) makes no word.
+
+    Args:
+        data: valid UTF-8, uint8 [bytes].
+        segments: where each segment begins and the last one ends, int32 [segments + 1].
+        table: from classes().
+        min_length: shorter words (in characters) are left out.
+        out: receives the words' bytes, uint8 [bytes].
+        offsets: receives where each word begins in ``out`` and the last one ends, int32 [bytes / 2 + segments + 1].
+        counts: receives the number of words of each segment, int64 [segments].
+    """
+    put = count = 0
+    offsets[0] = 0
+    for segment in range(len(segments) - 1):
+        at, end = segments[segment], segments[segment + 1]
+        before = count
+        while at < end:
+            code, width = _decode(data, at)
+            if table[code] & _CLASS != WORD:
+                at += width
+                continue
+            start, characters = put, 0
+            while at < end:
+                code, width = _decode(data, at)
+                kind = table[code] & _CLASS
+                if kind == OUTSIDE or (kind == JOINER and not _begins_word(data, at + width, end, table)):
+                    break
+                for _ in range(width):
+                    out[put] = data[at]
+                    put += 1
+                    at += 1
+                characters += 1
+            if characters >= min_length:
+                count += 1
+                offsets[count] = put
+            else:
+                put = start
+        counts[segment] = count - before
+    return count
