@@ -1,0 +1,88 @@
+"""Analogies by vector arithmetic: a is to b as c is to what? Exact, for one question or many at once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from embedall_spark.search import exact
+from embedall_spark.search.block import block_top_k_mul, unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    Question = tuple[str, str, str]
+    Hit = tuple[str, float]
+
+Method = Literal["add", "mul"]
+
+
+def answer(
+    vectors: DataFrame,
+    questions: Sequence[Question],
+    k: int = 10,
+    *,
+    method: Method = "add",
+    restrict: int | None = None,
+    epsilon: float = 1e-3,
+) -> list[list[Hit]]:
+    """Return the ``k`` best answers to each question "a is to b as c is to" as (id, score), best first.
+
+    ``add`` is 3CosAdd (Mikolov et al. 2013): the cosine to b - a + c over unit vectors. ``mul`` is 3CosMul (Levy and
+    Goldberg 2014, eq. 4): cos(b)cos(c) / (cos(a) + epsilon) with cosines shifted to [0, 1]. The three ids of a
+    question are never its answer.
+
+    Args:
+        vectors: VECTORS.
+        questions: ids (a, b, c) of the table.
+        k: how many answers.
+        method: ``add`` or ``mul``.
+        restrict: answer with this many most frequent ids only.
+        epsilon: of ``mul``; 1e-3 as in the paper.
+
+    Raises:
+        UnknownId: ids that are not in the table, with the nearest spellings.
+        ConfigError: too many questions at once.
+    """
+    words = exact.fetch(vectors, [word for question in questions for word in question])
+    return solve(vectors, words, questions, k, method=method, restrict=restrict, epsilon=epsilon)
+
+
+def solve(
+    vectors: DataFrame,
+    words: Mapping[str, NDArray[np.float32]],
+    questions: Sequence[Question],
+    k: int,
+    *,
+    method: Method = "add",
+    restrict: int | None = None,
+    epsilon: float = 1e-3,
+) -> list[list[Hit]]:
+    """Return answers as answer() does, with the questions' vectors, float32 [d], already fetched into ``words``.
+
+    The questions may be many: they go through in parts that the tasks can take.
+    """
+    if not questions:
+        return []
+    names = {word: row for row, word in enumerate(words)}
+    units = unit(np.stack(list(words.values())))
+    per_question = 3 * units.shape[1] * units.itemsize
+    step = max(1, min(exact.MAX_QUERY_BYTES // per_question, exact.MAX_RESULTS // k))
+    among = vectors if restrict is None else exact.most_frequent(vectors, restrict)
+    hits: list[list[Hit]] = []
+    for start in range(0, len(questions), step):
+        some = questions[start : start + step]
+        triples = units[[[names[word] for word in question] for question in some]]
+        exclude = [set(question) for question in some]
+        if method == "add":
+            a, b, c = (triples[:, i] for i in range(3))
+            hits += exact.top_k(among, b - a + c, k, exclude=exclude)
+        else:
+            block = partial(block_top_k_mul, triples=triples, epsilon=epsilon)
+            hits += exact.search(among, block, triples, k, exclude=exclude)
+    return hits

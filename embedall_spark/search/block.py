@@ -1,0 +1,135 @@
+"""The arithmetic of exact search on one block of vectors: numpy only, no Spark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+    Found = tuple[NDArray[np.int64], Float]
+
+F = TypeVar("F", bound=np.floating[Any])
+
+CELLS = 1 << 22  # scores held at once: 16 MiB
+_GROUP = 32  # columns whose best score stands for all of them
+_RESCORED = 1 << 14  # candidates scored in double precision at once
+
+
+def unit(matrix: Float) -> Float:
+    """Return the rows at length 1, float32 [n, d]; a row of zeros, or one that is not finite, becomes zeros."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+    usable = np.isfinite(lengths) & (lengths > 0)
+    rows = np.zeros_like(matrix)
+    np.divide(matrix, lengths[:, None], out=rows, where=usable[:, None], casting="same_kind")
+    return rows
+
+
+def block_top_k(matrix: Float, queries: Float, k: int) -> Found:
+    """Return the ``k`` rows of a block that are nearest to each query by cosine.
+
+    Args:
+        matrix: unit rows, float32 [n, d].
+        queries: unit rows, float32 [q, d].
+        k: how many; all ``n`` where there are fewer.
+
+    Returns:
+        Rows, int64 [q, min(k, n)], and their scores, float32, best first. Equal scores are in the order of the rows,
+        and a row's score does not depend on the block that it is in: the matrix product only finds candidates, which
+        are then scored in double precision.
+    """
+    # No rounding in a float32 dot product of unit vectors exceeds this on both sides of a comparison.
+    slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
+
+    def part(start: int, stop: int) -> Found:
+        at, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)
+        exact = _dots(queries[start:stop], at, matrix, rows)
+        return _first(at, rows, exact, stop - start, min(k, len(matrix)))
+
+    return _in_parts(len(queries), len(matrix), part)
+
+
+def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Found:
+    """Return the ``k`` rows of a block that answer each analogy best by 3CosMul (Levy and Goldberg 2014, eq. 4).
+
+    Args:
+        matrix: unit rows, float32 [n, d].
+        triples: unit rows, float32 [q, 3, d]: "a is to b as c is to" the row.
+        k: how many; all ``n`` where there are fewer.
+        epsilon: keeps the quotient finite.
+
+    Returns:
+        As block_top_k(); the score is cos(b)cos(c) / (cos(a) + epsilon), each cosine shifted to [0, 1].
+    """
+
+    def part(start: int, stop: int) -> Found:
+        a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
+        quick = _mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon)
+        at, rows = _candidates(quick, k, relative=2e-3)
+        to_a, to_b, to_c = (_dots(word, at, matrix, rows) for word in (a, b, c))
+        exact = _mul(to_a, to_b, to_c, epsilon)
+        return _first(at, rows, exact, stop - start, min(k, len(matrix)))
+
+    return _in_parts(len(triples), 3 * len(matrix), part)
+
+
+def _in_parts(queries: int, cells: int, part: Callable[[int, int], Found]) -> Found:
+    """Go through the queries, so many at a time that their scores stay within CELLS."""
+    step = max(1, CELLS // max(1, cells))
+    parts = [part(start, min(start + step, queries)) for start in range(0, queries, step)]
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+
+def _mul(a: NDArray[F], b: NDArray[F], c: NDArray[F], epsilon: float) -> NDArray[F]:
+    score: NDArray[F] = ((1 + b) / 2) * ((1 + c) / 2) / ((1 + a) / 2 + epsilon)
+    return score
+
+
+def _candidates(
+    scores: Float, k: int, absolute: float = 0.0, relative: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (query, row) of every score that may be among the query's ``k`` best, ties at the border included.
+
+    The k-th best of the maxima of groups is a floor that at least ``k`` scores reach; to find it costs a thirtieth of
+    a partition of all scores.
+    """
+    n = scores.shape[1]
+    k = min(k, n)
+    group = max(1, min(_GROUP, n // k))
+    width = -(-n // group)
+    best = scores[:, :width].copy()
+    for first in range(width, n, width):
+        some = scores[:, first : first + width]
+        np.maximum(best[:, : some.shape[1]], some, out=best[:, : some.shape[1]])
+    least = np.partition(best, width - k, axis=1)[:, width - k]
+    floor = least - absolute - relative * np.abs(least)
+    at, column = np.nonzero(best >= floor[:, None])
+    rows = column[:, None] + np.arange(0, n, width)
+    values = scores[at[:, None], np.minimum(rows, n - 1)]
+    which, member = np.nonzero((rows < n) & (values >= floor[at][:, None]))
+    return at[which], rows[which, member]
+
+
+def _dots(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the dot product of each candidate pair in double precision, float64 [len(at)]."""
+    dots = np.empty(len(at))
+    for start in range(0, len(at), _RESCORED):
+        some = slice(start, start + _RESCORED)
+        # Converted first: einsum's own casting would sum in an order that depends on the pair's place.
+        left, right = queries[at[some]].astype(np.float64), matrix[rows[some]].astype(np.float64)
+        dots[some] = np.einsum("ij,ij->i", left, right)
+    return dots
+
+
+def _first(at: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float64], queries: int, k: int) -> Found:
+    """Return each query's ``k`` best candidates by (score descending, row)."""
+    rounded = scores.astype(np.float32)
+    order = np.lexsort((rows, -rounded, at))
+    begin = np.searchsorted(at[order], np.arange(queries))
+    chosen = order[begin[:, None] + np.arange(k)]
+    return rows[chosen], rounded[chosen]

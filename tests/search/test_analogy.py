@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from vector_tables import table
+
+from embedall_spark.errors import UnknownId
+from embedall_spark.search import analogy, exact
+
+N, D = 400, 10
+
+
+@pytest.fixture(scope="module")
+def peer():
+    peer = KeyedVectors(D)
+    peer.add_vectors([f"w{i}" for i in range(N)], np.random.default_rng(5).normal(size=(N, D)).astype(np.float32))
+    return peer
+
+
+@pytest.fixture(scope="module")
+def vectors(spark, peer):
+    return table(spark, peer.index_to_key, peer.vectors, range(N, 0, -1)).cache()
+
+
+def questions(count):
+    rng = np.random.default_rng(6)
+    return [tuple(f"w{i}" for i in rng.choice(N, 3, replace=False)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("method", "peers"), [("add", "most_similar"), ("mul", "most_similar_cosmul")])
+def test_same_answers_as_gensim(vectors, peer, method, peers):
+    asked = questions(30)
+    found = analogy.answer(vectors, asked, 5, method=method, epsilon=1e-6)  # gensim's epsilon
+    for hits, (a, b, c) in zip(found, asked, strict=True):
+        expected = getattr(peer, peers)(positive=[b, c], negative=[a], topn=5)
+        assert [name for name, _ in hits] == [name for name, _ in expected]
+        np.testing.assert_allclose([s for _, s in hits], [s for _, s in expected], rtol=2e-4)
+
+
+def test_restrict_same_as_gensim(vectors, peer):
+    [hits] = analogy.answer(vectors, [("w1", "w2", "w300")], 4, restrict=40)
+    expected = peer.most_similar(positive=["w2", "w300"], negative=["w1"], topn=4, restrict_vocab=40)
+    assert [name for name, _ in hits] == [name for name, _ in expected]
+
+
+def test_many_questions_go_through_in_parts(vectors, monkeypatch):
+    asked = questions(7)
+    whole = analogy.answer(vectors, asked, 2)
+    monkeypatch.setattr(exact, "MAX_QUERY_BYTES", 3 * 3 * D * 4)
+    assert analogy.answer(vectors, asked, 2) == whole
+
+
+def test_unknown_word_is_named(vectors):
+    with pytest.raises(UnknownId, match="'W7x' is not in the table"):
+        analogy.answer(vectors, [("w1", "w2", "W7x")])

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from vector_tables import table
+
+from embedall_spark.errors import ConfigError, UnknownId
+from embedall_spark.search import exact
+
+N, D = 500, 12
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vectors(spark, matrix):
+    return table(spark, [f"w{i:03}" for i in range(N)], matrix, range(2 * N, N, -1), partitions=3).cache()
+
+
+def cosines(matrix, queries):
+    matrix, queries = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (matrix, queries))
+    return queries @ matrix.T
+
+
+def test_top_k_same_as_brute_force(vectors, matrix):
+    queries = np.random.default_rng(1).normal(size=(20, D)).astype(np.float32)
+    scores = cosines(matrix, queries)
+    found = exact.top_k(vectors, queries, 5)
+    assert [[name for name, _ in hits] for hits in found] == [
+        [f"w{i:03}" for i in row] for row in np.argsort(-scores)[:, :5]
+    ]
+    np.testing.assert_allclose([[s for _, s in hits] for hits in found], -np.sort(-scores)[:, :5], atol=1e-6)
+
+
+def test_excluded_ids_make_room_for_the_next(vectors, matrix):
+    order = np.argsort(-cosines(matrix, matrix[:3]))
+    exclude = [{f"w{i:03}" for i in row[:4]} for row in order]
+    exclude[1] = set()
+    found = exact.top_k(vectors, matrix[:3], 2, exclude=exclude)
+    expected = [order[0, 4:6], order[1, :2], order[2, 4:6]]
+    assert [[name for name, _ in hits] for hits in found] == [[f"w{i:03}" for i in row] for row in expected]
+
+
+def test_restrict_looks_among_the_most_frequent_only(vectors, matrix):
+    found = exact.top_k(vectors, matrix[400:401], 3, restrict=50)
+    best = np.argsort(-cosines(matrix[:50], matrix[400:401]))[0, :3]
+    assert [name for name, _ in found[0]] == [f"w{i:03}" for i in best]
+
+
+def test_most_frequent_cuts_ties_by_id_and_keeps_a_table_without_counts(spark):
+    counted = table(spark, ["d", "c", "b", "a"], np.eye(4), [5, 5, 9, 5])
+    assert {row.id for row in exact.most_frequent(counted, 3).collect()} == {"b", "a", "c"}
+    bare = table(spark, ["d", "c"], np.eye(2))
+    assert exact.most_frequent(bare, 1).count() == 2
+
+
+def test_ties_do_not_depend_on_the_partitioning(spark):
+    rng = np.random.default_rng(4)
+    matrix = np.repeat(rng.normal(size=(10, D)), 30, axis=0)
+    ids = [f"é{i}" for i in rng.permutation(300)]
+    found = [exact.top_k(table(spark, ids, matrix, partitions=p), matrix[:60:30], 40) for p in (1, 4)]
+    assert found[0] == found[1]
+    assert [name for name, _ in found[0][0][:30]] == sorted(ids[:30])
+
+
+def test_neighbours_leave_the_id_itself_out(vectors, matrix):
+    found = exact.neighbours(vectors, ["w007", "w003"], 4)
+    for hits, own in zip(found, (7, 3), strict=True):
+        best = np.argsort(-cosines(matrix, matrix[own : own + 1]))[0, 1:5]
+        assert [name for name, _ in hits] == [f"w{i:03}" for i in best]
+
+
+def test_results_of_a_task_are_merged_as_they_come(spark, vectors, matrix, monkeypatch):
+    held = exact._searcher  # the task's function, run here over many small batches
+    monkeypatch.setattr(exact, "_MERGE_ROWS", 30)
+    search = held(exact.partial(exact.block_top_k, queries=exact.unit(matrix[:6])), D, 3, [])
+    batches = vectors.select("id", "vector").toArrow().to_batches(max_chunksize=16)
+    rows = [row for batch in search(iter(batches)) for row in batch.to_pylist()]
+    assert len(rows) == 18
+    assert [row["id"] for row in rows[::3]] == [f"w{i:03}" for i in range(6)]
+
+
+def test_fewer_ids_than_k(spark):
+    assert exact.top_k(table(spark, ["b", "a"], [[1, 0], [1, 0]]), np.eye(2)[:1], 5) == [[("a", 1.0), ("b", 1.0)]]
+    assert exact.top_k(table(spark, ["b", "a"], [[1, 0], [1, 0]]), np.empty((0, 2)), 5) == []
+
+
+def test_fetch_returns_float32_and_names_what_is_missing(vectors, matrix):
+    found = exact.fetch(vectors, ["w499", "w000", "w499"])
+    np.testing.assert_array_equal(found["w499"], matrix[499])
+    assert found["w000"].dtype == np.float32
+    with pytest.raises(
+        UnknownId, match=r"'w49', 'x' are not in the table \(500 ids\); nearest spellings of 'w49': w049"
+    ):
+        exact.fetch(vectors, ["w001", "w49", "x"])
+
+
+def test_limits_say_what_to_do(vectors):
+    with pytest.raises(ConfigError, match="80 MiB, at most 64 MiB"):
+        exact.top_k(vectors, np.zeros((1 << 20, 20), dtype=np.float32), 1)
+    with pytest.raises(ConfigError, match="k = 0"):
+        exact.top_k(vectors, np.zeros((1, D)), 0)
+    with pytest.raises(ConfigError, match="at most 10,000"):
+        exact.fetch(vectors, [str(i) for i in range(10_001)])
+
+
+def test_queries_of_another_length_are_refused(vectors):
+    with pytest.raises(ConfigError, match=f"queries have 3 numbers, the table's vectors {D}"):
+        exact.top_k(vectors, np.ones((1, 3)), 1)

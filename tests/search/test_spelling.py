@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from vector_tables import table
+
+from embedall_spark.search import spelling
+
+IDS = {"paris": 10, "Parris": 1, "parties": 90, "parrot": 50, "london": 99, "ferris": 7, "мир": 5, "мор": 6}
+
+
+@pytest.fixture(scope="module")
+def vectors(spark):
+    return table(spark, IDS, np.ones((len(IDS), 2)), IDS.values()).cache()
+
+
+def test_other_case_first_then_fewer_edits_then_frequent_ones(vectors):
+    assert spelling.nearest(vectors, "parris") == ["Parris", "paris", "parties", "parrot", "ferris"]
+    assert spelling.nearest(vectors, "parris", 2) == ["Parris", "paris"]
+
+
+def test_letters_count_not_bytes(vectors):
+    assert spelling.nearest(vectors, "мер") == ["мор", "мир"]
+
+
+def test_text_of_the_error(vectors):
+    assert str(spelling.unknown(vectors, ["pariss"])).startswith(
+        "'pariss' is not in the table (8 ids); nearest spellings: paris, "
+    )
+    assert str(spelling.unknown(vectors, ["zzzzzzzz"])).endswith("(8 ids); nothing is spelled alike")
+    many = [f"q{i}" for i in range(12)]
+    assert "'q9' and 2 more are not in the table" in str(spelling.unknown(vectors, many))

@@ -1,0 +1,26 @@
+"""VECTORS tables for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from embedall_spark.schemas import VECTORS, conform
+
+
+def table(spark, ids, vectors, counts=None, partitions=2):
+    """Return VECTORS of ids and a matrix, in the given number of partitions."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    flat = pa.array(vectors.ravel())
+    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * vectors.shape[1])
+    data = pa.table(
+        {
+            "id": pa.array(list(ids), pa.string()),
+            "vector": pa.ListArray.from_arrays(offsets, flat),
+            "norm": np.linalg.norm(vectors.astype(np.float64), axis=1),
+            "count": pa.array(counts, pa.int64()) if counts is not None else pa.nulls(len(ids), pa.int64()),
+            "kind": ["words"] * len(ids),
+            "run_id": ["test"] * len(ids),
+        }
+    )
+    return conform(spark.createDataFrame(data).repartition(partitions), VECTORS)
