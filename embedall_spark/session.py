@@ -9,10 +9,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections import deque
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from embedall_spark.errors import SetupError
 
@@ -62,7 +61,8 @@ def get(
 
     A session runs already under spark-submit, on Databricks, through Spark Connect (``SPARK_REMOTE``) and in a
     notebook. Otherwise Spark is started on this machine's JVM with ``properties`` (a Spark properties file; default:
-    the package's ``spark-local.conf``), then ``extra`` and ``master`` on top of it.
+    the package's ``spark-local.conf``), then ``extra`` and ``master`` on top of it; what the JVM prints goes to a file
+    in our cache folder, and the beginning of it into the error where Spark does not start.
 
     Raises:
         SetupError: Java, Spark or Delta's jars are missing, or a running session lacks a setting that we need.
@@ -171,9 +171,9 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
     if not local:
         added["spark.executorEnv.NUMBA_CACHE_DIR"] = f"/tmp/embedall-{os.getuid()}/numba"
-    ivy = cache_folder("ivy")
-    if not os.access(Path("~").expanduser(), os.W_OK) and ivy is not None:
-        added["spark.jars.ivy"] = str(ivy)
+    if not os.access(Path("~").expanduser(), os.W_OK):
+        ivy = cache_folder("ivy")
+        added |= {"spark.jars.ivy": str(ivy)} if ivy else {}
     return added | settings
 
 
@@ -186,69 +186,41 @@ def _start(settings: dict[str, str]) -> SparkSession:
     if SparkContext._gateway is not None:
         # This process has had a session before: its JVM is still there.
         return SparkSession.builder.config(conf=conf).getOrCreate()  # noqa: TID251
-    output = _Output()
+    said = _log_file()
     try:
-        gateway = launch_gateway(conf, {"stdout": output.end, "stderr": output.end})  # type: ignore[no-untyped-call]
-    except Exception as error:
-        output.close()
-        raise _failure(output.text(), settings, error) from None
-    output.close()
-    try:
+        with said.open("wb") as output:
+            gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         SparkContext(conf=conf, gateway=gateway)
         spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
     except Exception as error:
-        raise _failure(output.text(), settings, error) from error
-    output.forward()
+        raise _failure(said, settings, error) from error
+    log.info("Spark's own log is %s", said)
     return spark
 
 
-def _failure(said: str, settings: dict[str, str], error: Exception) -> SetupError:
+def _log_file() -> Path:
+    """Return a new file for what Spark's JVM prints; of older ones the last nine are kept."""
+    folder = cache_folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
+    for old in sorted(folder.glob("spark-*.log"))[:-9]:
+        old.unlink(missing_ok=True)
+    return folder / f"spark-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+
+
+def _failure(log_file: Path, settings: dict[str, str], error: Exception) -> SetupError:
     """Return what to tell about a Spark that did not start, from what its JVM has said."""
+    said = log_file.read_text(encoding="utf-8", errors="replace")
     if "unresolved dependency" in said or "UNRESOLVED DEPENDENCIES" in said:
         ivy = settings.get("spark.jars.ivy", "~/.ivy2.5.2")
         return SetupError(
             f"the jars of {settings.get('spark.jars.packages')} cannot be had: Maven Central does not answer or lacks "
             f"them. Run 'embedall doctor' once with the network on, later sessions work offline; or copy {ivy} from a "
             "machine where it has run; or name a mirror in an Ivy settings file (spark.jars.ivySettings). "
-            f"Spark said:\n{_excerpt(said, 'WARN|ERROR|unresolved|not found')}"
+            f"Spark said ({log_file}):\n{_excerpt(said, 'WARN|ERROR|unresolved|not found')}"
         )
     reason = _excerpt(said, "ERROR|Exception|Error|cannot|could not") or str(error)[:2000]
-    return SetupError(f"Spark (master {settings.get('spark.master')}) did not start; it said:\n{reason}")
+    return SetupError(f"Spark (master {settings.get('spark.master')}) did not start; it said ({log_file}):\n{reason}")
 
 
 def _excerpt(said: str, pattern: str) -> str:
     lines = [line for line in said.splitlines() if re.search(pattern, line) and "proxy server" not in line]
     return "\n".join(lines[:12])
-
-
-class _Output:
-    """What a JVM prints: kept while Spark starts, for an error's text; then passed on to stderr."""
-
-    def __init__(self) -> None:
-        read_end, self.end = os.pipe()
-        self._kept: deque[str] = deque(maxlen=500)
-        self._forward = False
-        # Line by line and forgiving: Ivy prints what servers sent.
-        stream = open(read_end, encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._pump = threading.Thread(target=self._run, args=(stream,), name="spark-output", daemon=True)
-        self._pump.start()
-
-    def close(self) -> None:
-        """Close our end of the pipe; the JVM keeps its own."""
-        os.close(self.end)
-
-    def text(self) -> str:
-        """Return what has been said so far, whole where the JVM has ended."""
-        self._pump.join(timeout=1)
-        return "".join(self._kept)
-
-    def forward(self) -> None:
-        """Pass on whatever is said from now on."""
-        self._forward = True
-
-    def _run(self, stream: TextIO) -> None:
-        for line in stream:
-            if self._forward:
-                sys.stderr.write(line)
-            else:
-                self._kept.append(line)

@@ -1,0 +1,291 @@
+"""The only place that touches Delta: tables are read, replaced or appended to in one commit each.
+
+A table is named by a path or URI (whatever holds a slash, or no dot) or as ``schema.table`` or
+``catalog.schema.table``. A commit carries its run's id, so that a rerun of the same run has no effect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark import files
+from embedall_spark.errors import BadData, EmbedallError, SchemaMismatch, TableError
+from embedall_spark.schemas import conform
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.readwriter import DataFrameWriterV2
+
+Mode = Literal["error", "overwrite", "append"]
+
+_SIZE = "embedall.vector_size"
+_CONFLICTS = re.compile(r"DELTA_CONCURRENT|Concurrent\w*Exception|DELTA_METADATA_CHANGED|MetadataChangedException")
+
+
+def exists(spark: SparkSession, name: str) -> bool:
+    """Tell whether there is a table of this name, or a Delta table in this folder.
+
+    Raises:
+        TableError: the catalog or schema is not there.
+    """
+    try:
+        if not is_path(name):
+            return bool(spark.catalog.tableExists(_identifier(name)))
+        spark.sql(f"DESCRIBE DETAIL {_identifier(name)}").collect()
+    except AnalysisException as error:
+        if "DELTA_MISSING_DELTA_TABLE" in str(error):
+            return False
+        raise TableError(f"{name}: {_first_line(error)}") from None
+    return True
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a table's name is a path or URI, not a name in a catalog."""
+    return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
+
+
+def read(spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
+    """Return a table, as of a version where one is given.
+
+    Raises:
+        TableError: there is no such table, or no such version of it.
+    """
+    if not exists(spark, name):
+        hint = "a folder that holds a Delta table" if is_path(name) else "catalog.schema.table; a path has a slash"
+        raise TableError(f"{name}: there is no such table (need {hint})")
+    try:
+        if version is None:
+            return spark.table(_identifier(name))
+        found = spark.read.option("versionAsOf", version).table(_identifier(name))
+        # A version that is not there is noticed only by whoever looks at the columns.
+        _ = found.schema
+    except AnalysisException as error:
+        raise TableError(f"{name}: {_first_line(error)}") from None
+    return found
+
+
+def version(spark: SparkSession, name: str) -> int | None:
+    """Return the number of a table's latest version, or None where there is no table."""
+    if not exists(spark, name):
+        return None
+    return int(spark.sql(f"DESCRIBE HISTORY {_identifier(name)} LIMIT 1").collect()[0]["version"])
+
+
+def history(spark: SparkSession, name: str) -> DataFrame:
+    """Return one row per commit: version, timestamp, operation, run_id, txn_version, metadata (JSON).
+
+    The last three are null for commits that others made.
+
+    Raises:
+        TableError: there is no such table, or it is no Delta table.
+    """
+    if not exists(spark, name):
+        raise TableError(f"{name}: there is no such table")
+    try:
+        commits = spark.sql(f"DESCRIBE HISTORY {_identifier(name)}")
+    except AnalysisException as error:
+        raise TableError(f"{name}: {_first_line(error)}") from None
+    return commits.select(
+        "version",
+        "timestamp",
+        "operation",
+        F.get_json_object("userMetadata", "$.run_id").alias("run_id"),
+        F.get_json_object("userMetadata", "$.txn_version").cast("bigint").alias("txn_version"),
+        F.col("userMetadata").alias("metadata"),
+    )
+
+
+def write(
+    spark: SparkSession,
+    df: DataFrame,
+    name: str,
+    schema: T.StructType,
+    *,
+    mode: Mode,
+    run_id: str,
+    txn_version: int = 0,
+    vector_size: int | None = None,
+    comment: str = "",
+    metadata: dict[str, Any] | None = None,
+) -> int:
+    """Write ``df`` as one atomic commit and return the table's version that holds it.
+
+    Where this run has made this commit before, nothing happens. A new or replaced table gets CHECK constraints: its
+    required columns are not null, its vectors have ``vector_size`` finite values. Columns are commented as in
+    ``schema``.
+
+    Args:
+        spark: The session.
+        df: The rows; columns beyond the contract are dropped.
+        name: The table.
+        schema: The contract that the table is held to.
+        mode: ``error`` refuses an existing table, ``overwrite`` replaces one of the same contract, ``append`` adds to
+            one, or makes it.
+        run_id: The run that writes.
+        txn_version: Number of the commit within the run, rising.
+        vector_size: Length of all array<float> columns; required where the contract has any.
+        comment: What the table holds.
+        metadata: Goes into the commit as JSON, beside run_id and txn_version.
+
+    Raises:
+        TableError: the table exists and must not, is none of this contract, or another writer was faster.
+        SchemaMismatch: ``df`` lacks a column of the contract.
+        BadData: a row violates a constraint; nothing was written.
+    """
+    properties = _properties(schema, vector_size, comment)
+    there = exists(spark, name)
+    if there:
+        done = _committed(spark, name, run_id, txn_version)
+        if done is not None:
+            return done
+        _check_replaceable(spark, name, schema, mode, vector_size)
+    elif is_path(name):
+        _check_free(name)
+    user = json.dumps({"run_id": run_id, "txn_version": txn_version} | (metadata or {}), ensure_ascii=False)
+    options = {"txnAppId": run_id, "txnVersion": str(txn_version), "userMetadata": user}
+    try:
+        _commit(df, name, schema, mode, properties, options)
+    except Exception as error:
+        # Two drivers of one run may write at once: one commit of it is what was asked for.
+        done = _committed(spark, name, run_id, txn_version) if exists(spark, name) else None
+        if done is not None:
+            return done
+        explained = _explain(name, error, vector_size)
+        if explained is None:
+            raise
+        raise explained from error
+    done = _committed(spark, name, run_id, txn_version)
+    if done is None:
+        raise TableError(
+            f"{name}: run {run_id} wrote this table before, so nothing was written, and the table's history no longer "
+            "reaches back to it; give a new run id"
+        )
+    return done
+
+
+def _commit(
+    df: DataFrame, name: str, schema: T.StructType, mode: Mode, properties: dict[str, str], options: dict[str, str]
+) -> None:
+    rows = conform(df, schema).select(
+        *[F.col(field.name).alias(field.name, metadata=field.metadata) for field in schema]
+    )
+    if mode == "append":
+        if not exists(df.sparkSession, name):
+            _create_empty(rows, name, properties)
+        rows.writeTo(_identifier(name)).using("delta").options(**options).append()
+        return
+    # Delta's create() would leave out the commit's metadata.
+    _with(rows.writeTo(_identifier(name)).using("delta").options(**options), properties).createOrReplace()
+
+
+def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> None:
+    """Make the table to append to; another writer that makes it at the same time loses nothing by it."""
+    try:
+        _with(rows.limit(0).writeTo(_identifier(name)).using("delta"), properties).create()
+    except Exception as error:
+        if "ALREADY_EXISTS" not in str(error) and not _CONFLICTS.search(str(error)):
+            raise
+
+
+def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWriterV2:
+    for key, value in properties.items():
+        writer = writer.tableProperty(key, value)
+    return writer
+
+
+def _committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
+    """Return the version that this commit of this run has made, or None."""
+    ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
+    found = ours.select(F.min("version")).collect()[0][0]
+    return None if found is None else int(found)
+
+
+def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> dict[str, str]:
+    vectors = [field for field in schema if field.dataType.simpleString() == "array<float>"]
+    if vectors and vector_size is None:
+        raise TableError(f"vector_size is required: {', '.join(field.name for field in vectors)} are array<float>")
+    required = [f"`{field.name}` IS NOT NULL" for field in schema if not field.nullable]
+    properties = {"delta.constraints.required": " AND ".join(required)} if required else {}
+    for field in vectors:
+        # In Spark NaN is greater than any other number, so array_max finds it too.
+        checks = (
+            f"size(`{field.name}`) = {vector_size} AND array_max(`{field.name}`) < float('Infinity') "
+            f"AND array_min(`{field.name}`) > float('-Infinity')"
+        )
+        properties[f"delta.constraints.{field.name}"] = (
+            f"`{field.name}` IS NULL OR ({checks})" if field.nullable else checks
+        )
+    if vectors:
+        properties[_SIZE] = str(vector_size)
+    return properties | ({"comment": comment} if comment else {})
+
+
+def _check_replaceable(
+    spark: SparkSession, name: str, schema: T.StructType, mode: Mode, vector_size: int | None
+) -> None:
+    if mode == "error":
+        raise TableError(f"{name}: the table exists; name another, or ask for mode overwrite (old versions are kept)")
+    table = read(spark, name)
+    try:
+        conform(table, schema)
+    except SchemaMismatch as error:
+        raise TableError(f"{name}: exists and is none of our tables, so it is left as it is: {error}") from None
+    if mode == "append" and vector_size is not None:
+        detail = spark.sql(f"DESCRIBE DETAIL {_identifier(name)}").collect()[0]
+        have = detail["properties"].get(_SIZE)
+        if have is not None and int(have) != vector_size:
+            raise TableError(
+                f"{name}: its vectors have {have} values, those to append {vector_size}; "
+                "train with the same vector_size, or ask for mode overwrite"
+            )
+
+
+def _check_free(path: str) -> None:
+    """Refuse a folder that holds something else: Delta itself would make a table around it."""
+    if not files.exists(path):
+        return
+    try:
+        found = files.children(path)
+    except OSError:
+        raise TableError(f"{path}: is a file; name a new or empty folder for the table") from None
+    if found:
+        raise TableError(f"{path}: the folder exists and holds no Delta table, but {found[0]}; name a new or empty one")
+
+
+def _explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
+    """Return what a failed commit means, or None where it is not about the table."""
+    text = str(error)
+    violated = re.search(r"CHECK constraint (\w+) ", text)
+    if violated and violated.group(1) == "required":
+        return BadData(f"{name}: a required column is null in some row; nothing was written")
+    if violated:
+        return BadData(
+            f"{name}: some row's {violated.group(1)} is not {vector_size} finite values; nothing was written"
+        )
+    if "ALREADY_EXISTS" in text or "NonEmptyDir" in text:
+        return TableError(f"{name}: the table has been made by another writer meanwhile; nothing was written")
+    if _CONFLICTS.search(text):
+        return TableError(f"{name}: another writer changed the table meanwhile; nothing was written, run again")
+    if isinstance(error, AnalysisException) or "DELTA_NOT_A_DELTA_TABLE" in text:
+        return TableError(f"{name}: {_first_line(error)}")
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _identifier(name: str) -> str:
+    """Return a table's name quoted for SQL."""
+    if not is_path(name):
+        return ".".join(f"`{part}`" for part in name.split("."))
+    # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
+    path = name if "://" in name or name.startswith(("/", "dbfs:", "file:")) else os.path.abspath(name)
+    return f"delta.`{path.replace('`', '``')}`"
