@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Section(BaseModel):
@@ -87,19 +87,39 @@ def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
     """Yield every leaf option of a configuration with its type, default and description."""
     for name, field in cls.model_fields.items():
         section = _section(field.annotation)
-        if section is not None:
+        if section is field.annotation:
             yield from options(section, f"{prefix}{name}.")
             continue
+        about = field.description or ""
+        if section is not None:
+            # It may be left out as a whole, so that its keys have defaults only where it is given.
+            about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
         required = field.default is PydanticUndefined and field.default_factory is None
         default = "required" if required else yaml.safe_dump(field.get_default(call_default_factory=True))
         kind = getattr(field.annotation, "__name__", "") if isinstance(field.annotation, type) else ""
         kind = kind or str(field.annotation).replace("typing.", "").replace("NoneType", "None")
-        yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), field.description or "")
+        yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), about)
 
 
 def dump(config: Section) -> str:
     """Return the whole configuration, defaults included, as YAML that load() reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def template(found: Iterable[Option]) -> str:
+    """Return options as a YAML file to start from: every key with its default, and its meaning as a comment."""
+    lines: list[str] = []
+    before: list[str] = []
+    for option in found:
+        *sections, name = option.path.split(".")
+        for depth, section in enumerate(sections):
+            if before[: depth + 1] != sections[: depth + 1]:
+                lines.append(f"{'  ' * depth}{section}:")
+        before = sections
+        indent = "  " * len(sections)
+        required = option.default == "required"
+        lines += [f"{indent}# {option.description}", f"{indent}{name}: {'???  # required' if required else option.default}"]
+    return "\n".join(lines)
 
 
 def identity(config: Section, prefix: str = "") -> dict[str, Any]:

@@ -117,3 +117,14 @@ def scratch(*parts: str) -> Path:
 def remove_tree(folder: Path) -> None:
     """Remove a local folder and all that is in it, also where parts of it vanish meanwhile."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(name: str) -> int:
+    """Remove what dead processes left below the scratch folder ``name``; return how many folders that were.
+
+    Below it lies a folder per run, and in that one folder per process, named by the process's number.
+    """
+    left = [child for child in scratch(name).glob("*/*") if not Path(f"/proc/{child.name.split('-')[0]}").exists()]
+    for child in left:
+        remove_tree(child)
+    return len(left)

@@ -74,7 +74,7 @@ class SkipGram(Section):
         json_schema_extra=_MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")
-    until: Until | None = Field(None, description="stop early: {metric, min_gain, patience}")
+    until: Until | None = Field(None, description="stop before the last epoch; unset: never. Keys:")
 
     @model_validator(mode="after")
     def _rates(self) -> SkipGram:

@@ -33,11 +33,8 @@ class Spool:
     @contextmanager
     def of(cls, run_id: str) -> Iterator[Spool]:
         """Give a spool that is gone at the end of the block; spools of killed workers go at its beginning."""
-        parent = files.scratch("spool", run_id)
-        for left in parent.iterdir():
-            if not Path(f"/proc/{left.name.split('-')[0]}").exists():
-                files.remove_tree(left)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        files.sweep("spool")
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=files.scratch("spool", run_id)))
         try:
             spool = cls(folder)
             yield spool

@@ -41,7 +41,7 @@ class Windower(NamedTuple):
 
     def prepare(self, block: Block) -> Block:
         """Return the block with sequences cut that would not fit into a buffer."""
-        return blocks.cut(block, windows.longest(self.capacity, self.window))
+        return cut(block, windows.longest(self.capacity, self.window))
 
     def buffers(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return empty streams, int32 [workers², capacity], and how far each is filled, int64 [workers²]."""
@@ -66,6 +66,23 @@ class Windower(NamedTuple):
                 fill,
             )
         )
+
+
+def cut(block: Block, longest: int) -> Block:
+    """Return the block with sequences of more than ``longest`` tokens cut into several, each with an id of its own.
+
+    Only with many workers and long sequences is there anything to cut.
+    """
+    lengths = np.diff(block.offsets)
+    if not len(lengths) or lengths.max() <= longest:
+        return block
+    pieces = -(-lengths // longest)
+    owner = np.repeat(np.arange(len(lengths)), pieces)
+    piece = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    offsets = np.append(block.offsets[owner] + piece * longest, block.offsets[-1])
+    # An odd multiplier gives each piece another id, and the first piece its sequence's.
+    ids = block.ids[owner] + piece * np.int64(0x5851F42D4C957F2D)
+    return block._replace(ids=ids, offsets=offsets)
 
 
 def windower(lookup: Lookup, config: SkipGram, epoch: int, workers: int) -> Windower:

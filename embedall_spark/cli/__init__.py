@@ -1,0 +1,62 @@
+"""The ``embedall`` command. Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+
+from embedall_spark import __version__, progress
+from embedall_spark.cli import query, run
+from embedall_spark.errors import EmbedallError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    help="Embed all the things on Spark.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+run.register(app)
+query.register(app)
+
+
+@app.callback()
+def _common(verbose: bool = typer.Option(False, "--verbose", help="Log details.")) -> None:
+    progress.configure_logging(verbose)
+
+
+@app.command("version")
+def _version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code."""
+    sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command and return its exit code; an error that a user can act on is told without a stack."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except Exit as stop:
+        return stop.exit_code
+    except ClickException as error:
+        error.show()
+        return 2
+    except (Abort, KeyboardInterrupt):
+        log.error("stopped")
+        return 130
+    except EmbedallError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except Exception as error:
+        log.exception("unexpected %s", type(error).__name__)
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,176 @@
+"""A run of any kind from its configuration to its table: what jobs and the command do around a kind's embed()."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyspark.sql import functions as F
+
+from embedall_spark import config as configs
+from embedall_spark import files, kinds, runs, schemas, session, tables, tracking
+from embedall_spark.errors import ConfigError, QualityGateFailed, Superseded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.config import Output, Section
+    from embedall_spark.runs import StoredRun
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """What the command line says beside the configuration."""
+
+    run_id: str | None = None
+    properties: str | None = None
+    master: str | None = None
+    dry_run: bool = False
+
+
+def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
+    """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
+
+    A run that was killed is resumed; one that is done is not repeated.
+
+    Raises:
+        EmbedallError: see errors.py; the class tells the exit code.
+    """
+    since = time.monotonic()
+    module = kinds.load(kind)
+    config: Any = configs.load(module.Config, path, overrides)
+    output: Output = config.output
+    root = run_root(output)
+    spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
+    _check_root(spark, root)
+    inputs, version = module.read(spark, config), module.version(spark, config)
+    if options.dry_run:
+        found = module.estimate(spark, config)
+        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
+    folder, manifest = runs.begin(root, kind, config, version, options.run_id)
+    if manifest["status"] == "done":
+        log.info("run %s is done already; nothing to do", manifest["run_id"])
+        return {**manifest["summary"], "status": "done", "repeated": True}
+    log.info("run %s in %s", manifest["run_id"], folder)
+    tracked = tracking.start(
+        kind,
+        manifest["run_id"],
+        config,
+        folder=output.folder or root,
+        experiment=output.experiment,
+        mlflow_run_id=manifest.get("mlflow_run_id"),
+    )
+    runs.note(folder, mlflow_run_id=tracked.id)
+    run = runs.StoredRun(spark, folder, manifest, output, runs.Tracker(tracked.metric, tracked.artifact, tracked.uri))
+    try:
+        tracked.input(_input_name(config), version)
+        vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
+        figures = module.evaluate(run, vectors, config)
+        summary = _publish(run, vectors, output, kind, tracked.id, figures, config)
+    except BaseException as error:
+        _fail(run, tracked, error)
+        raise
+    tracked.output(output.table, summary["version"])
+    summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
+    run.finish("done", summary=summary)
+    tracked.finish("FINISHED")
+    return summary
+
+
+def run_root(output: Output) -> str:
+    """Return the folder of the runs: as configured, else beside the table.
+
+    Raises:
+        ConfigError: the table is named in a catalog, so that there is no beside.
+    """
+    if output.run_root is not None:
+        return output.run_root.rstrip("/")
+    if output.folder is None:
+        raise ConfigError(f"output.run_root: required, because the table {output.table} is named in a catalog; give a folder")
+    return f"{output.folder}/.runs"
+
+
+def _check_root(spark: SparkSession, root: str) -> None:
+    """Make a relative or local folder absolute only where all tasks see it: on a local master."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local") or "://" in root or root.startswith("/"):
+        return
+    raise ConfigError(
+        f"output.run_root: {root} is relative, and the tasks run on other hosts: give a path or URI that all hosts share"
+    )
+
+
+def _input_name(config: Any) -> str:
+    return str(getattr(config.input, "path", "input"))
+
+
+def _publish(
+    run: StoredRun, vectors: DataFrame, output: Output, kind: str, mlflow_run_id: str, figures: dict[str, float], config: Any
+) -> Summary:
+    """Replace the table in one commit, unless a figure is below its gate."""
+    for name, value in figures.items():
+        run.metric(name, value)
+    gates = getattr(config.evaluate, "gates", {})
+    low = [f"{name} is {figures.get(name)}, need {least}" for name, least in gates.items() if not figures.get(name, -1.0) >= least]
+    if low:
+        raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
+    run.guard()
+    metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id}
+    rejects = _write_rejects(run, output, metadata)
+    version = tables.write(
+        run.spark,
+        vectors,
+        output.table,
+        schemas.VECTORS,
+        mode=output.mode,
+        run_id=run.id,
+        vector_size=config.train.vector_size,
+        comment=f"Vectors of {kind}",
+        metadata=metadata,
+    )
+    rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
+    return {
+        "status": "done",
+        "kind": kind,
+        "run_id": run.id,
+        "table": output.table,
+        "version": version,
+        "rows": rows,
+        "rejected": run.rejected,
+        "rejects": rejects,
+        "metrics": figures,
+        "mlflow_run_id": mlflow_run_id,
+        "folder": run.folder,
+    }
+
+
+def _write_rejects(run: StoredRun, output: Output, metadata: dict[str, str]) -> str | None:
+    """Append the refused rows to their table; return its name, None where no row was refused."""
+    if not run.rejected or not run.rejects:
+        return None
+    name = output.rejects or f"{output.table}_rejects"
+    rows = run.rejects[0]
+    for more in run.rejects[1:]:
+        rows = rows.unionByName(more)
+    rows = rows.withColumn("run_id", F.lit(run.id))
+    tables.write(
+        run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
+    )
+    return name
+
+
+def _fail(run: StoredRun, tracked: Any, error: BaseException) -> None:
+    """Note the failure where runs are looked up; the error itself goes on."""
+    tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+    if isinstance(error, Superseded):
+        return
+    try:
+        run.finish("failed", error=str(error)[:2000])
+    except Exception as second:
+        log.warning("the run's manifest could not be updated: %s", second)
+    run.meter.close()

@@ -1,0 +1,73 @@
+"""Shards are balanced by work, episodes hold every block once, slices fit the spool."""
+
+import numpy as np
+import pytest
+
+from embedall_spark.corpus.blocks import Block
+from embedall_spark.train import plan, streams
+from embedall_spark.train.config import SkipGram
+
+
+def zipf(size):
+    return np.sort((1e7 / np.arange(1, size + 1) ** 1.05).astype(np.int64) + 5)[::-1].copy()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_shards_are_balanced_by_work(workers):
+    counts = zipf(20_000)
+    shard, local = plan.deal(counts, workers, 1e-3)
+    frequency = counts / counts.sum()
+    work = counts * np.minimum(1, np.sqrt(1e-3 / frequency) + 1e-3 / frequency)
+    load = np.bincount(shard, weights=work)
+    assert load.max() / load.mean() < 1.01
+    for index in range(workers):
+        assert np.array_equal(local[shard == index], np.arange((shard == index).sum()))
+
+
+def test_shards_are_kept_and_mapped(tmp_path):
+    counts = zipf(1000)
+    first = plan.shards(counts, 3, 1e-3, tmp_path)
+    again = plan.shards(counts[:0], 3, 1e-3, tmp_path)  # read back, not dealt again
+    assert np.array_equal(first.shard, again.shard)
+    assert np.array_equal(first.local, again.local)
+    assert sorted(np.concatenate([first.ids(index) for index in range(3)])) == list(range(1000))
+
+
+def test_every_block_is_in_one_episode_of_one_slice():
+    config = SkipGram(workers=4, spool_bytes=1 << 20)
+    made = plan.make(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
+    assert made.slices > 1
+    assert made.episodes >= 4
+    for epoch in range(3):
+        episodes = made.episode_of_blocks(epoch, 7)
+        sizes = np.bincount(episodes, minlength=made.episodes)
+        assert len(episodes) == 100
+        assert sizes.max() - sizes.min() <= 1
+    whole = [episode for index in range(made.slices) for episode in made.slice_episodes(index)]
+    assert whole == list(range(made.episodes))
+    assert not np.array_equal(made.episode_of_blocks(0, 7), made.episode_of_blocks(1, 7))
+
+
+def test_one_worker_has_one_episode_a_slice():
+    made = plan.make(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
+    assert made.slices == made.episodes == 4
+    assert plan.make(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
+
+
+def test_the_rate_falls_linearly():
+    config = SkipGram(alpha=0.02, min_alpha=0.001)
+    assert plan.rate(config, 0) == pytest.approx(0.02)
+    assert plan.rate(config, 0.5) == pytest.approx(0.0105)
+    assert plan.rate(config, 1.0) == plan.rate(config, 1.1) == pytest.approx(0.001)
+
+
+def test_long_sequences_are_cut_without_losing_a_token():
+    lengths = [3, 25, 10, 1]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    block = Block(5, np.array([10, 20, 30, 40]), offsets, np.arange(39, dtype=np.int32))
+    found = streams.cut(block, 10)
+    assert np.diff(found.offsets).tolist() == [3, 10, 10, 5, 10, 1]
+    assert found.ids[[0, 1, 4, 5]].tolist() == [10, 20, 30, 40]
+    assert len(set(found.ids.tolist())) == 6
+    assert found.offsets[0] == 0 and found.offsets[-1] == 39
+    assert streams.cut(block, 25) is block
