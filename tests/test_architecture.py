@@ -1,0 +1,123 @@
+"""The rules of docs/architecture.md, checked on the source: imports go down only, one place for each outside thing."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+BASE = {"errors", "schemas", "config", "randomness", "files", "run"}
+STAGES = {"sources", "corpus", "train", "search", "evaluate", "visualize", "export"}
+KINDS = {"kinds"}
+OUTER = {"session", "tables", "tracking", "runs", "progress", "launch", "doctor", "cli"}
+# Where results come to the driver, and why that does not grow with the data.
+COLLECTS = {
+    "cli/query.py": "k neighbours of each asked word",
+    "corpus/pages.py": "two sums",
+    "corpus/phrases.py": "two sums",
+    "corpus/vocabulary.py": "rows per partition",
+    "doctor.py": "the rows of its own tiny table",
+    "evaluate/words.py": "figures of an evaluation set, whose size is checked",
+    "search/exact.py": "k results per query and partition, checked",
+    "search/analogy.py": "k results per question, checked",
+    "search/spelling.py": "a handful of spellings",
+    "sources/text.py": "whether there is a row",
+    "tables.py": "history and details of one table",
+    "train/preflight.py": "a row per worker",
+    "train/trainer.py": "a report per worker",
+    "visualize/maps.py": "at most 5,000 rows, checked",
+}
+
+
+def name(path):
+    return str(path.relative_to(PACKAGE))
+
+
+def layer(module):
+    part = module.split(".")[1] if "." in module else ""
+    for rank, names in enumerate((BASE, STAGES, KINDS, OUTER)):
+        if part in names:
+            return rank
+    return 0
+
+
+def imports(path):
+    """Return the package's modules that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_go_down_only(path):
+    module = "embedall_spark." + name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    for found in imports(path):
+        if found.startswith("embedall_spark."):
+            assert layer(found) <= layer(module), f"{module} imports {found}"
+
+
+def test_every_module_has_a_layer():
+    top = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
+    assert top - {"__init__"} == BASE | STAGES | KINDS | OUTER
+
+
+@pytest.mark.parametrize(
+    ("pattern", "home"),
+    [
+        (r"SparkSession\.builder", {"session.py"}),
+        (r"\bmlflow\.", {"tracking.py", "doctor.py"}),
+        (r"import mlflow", {"tracking.py", "doctor.py"}),
+        (r"\.(rdd|sparkContext|_jvm|_jdf|_jsparkSession)\b", {"session.py"}),
+        (r"SparkContext", {"session.py"}),
+        (r"txnAppId|userMetadata|DESCRIBE HISTORY", {"tables.py"}),
+        (r"toPandas\(|F\.broadcast\(|\.broadcast\(", set()),
+        (r"\bprint\(", set()),
+    ],
+)
+def test_one_place_for_each_outside_thing(pattern, home):
+    found = {name(path) for path in MODULES if re.search(pattern, path.read_text())}
+    assert found <= home
+
+
+def test_results_come_to_the_driver_only_where_they_are_small():
+    found = {name(path) for path in MODULES if re.search(r"\.(collect|toArrow|toLocalIterator)\(", path.read_text())}
+    assert found <= set(COLLECTS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_files_and_functions_stay_small(path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 300
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert node.end_lineno - first.lineno < 75, f"{node.name} is too long"
+
+
+def test_kernels_import_without_pyspark():
+    code = "import sys; sys.modules['pyspark'] = None; import embedall_spark.corpus.windows, embedall_spark.train.sgns"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_modules_import_without_a_session():
+    names = [name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in MODULES]
+    imported = "; ".join(f"import embedall_spark.{module}" for module in names if module != "__init__")
+    code = f"{imported}; from pyspark import SparkContext as S; assert S._active_spark_context is None"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kind_has_its_job_and_configuration():
+    from embedall_spark import kinds
+
+    root = PACKAGE.parent
+    for kind in kinds.names():
+        assert (root / "jobs" / f"{kind}.py").exists()
+        assert (root / "conf" / f"{kind}.yaml").exists()
