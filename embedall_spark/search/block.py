@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
     Found = tuple[NDArray[np.int64], Float]
-
-F = TypeVar("F", bound=np.floating[Any])
 
 CELLS = 1 << 22  # scores held at once: 16 MiB
 _GROUP = 32  # columns whose best score stands for all of them
@@ -69,8 +67,8 @@ def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Fo
 
     def part(start: int, stop: int) -> Found:
         a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
-        quick = _mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon)
-        at, rows = _candidates(quick, k, relative=2e-3)
+        # Rounding of a small cosine to a is up to a thousand times larger in the quotient.
+        at, rows = _candidates(_mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon), k, relative=2e-3)
         to_a, to_b, to_c = (_dots(word, at, matrix, rows) for word in (a, b, c))
         exact = _mul(to_a, to_b, to_c, epsilon)
         return _first(at, rows, exact, stop - start, min(k, len(matrix)))
@@ -85,8 +83,8 @@ def _in_parts(queries: int, cells: int, part: Callable[[int, int], Found]) -> Fo
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 
-def _mul(a: NDArray[F], b: NDArray[F], c: NDArray[F], epsilon: float) -> NDArray[F]:
-    score: NDArray[F] = ((1 + b) / 2) * ((1 + c) / 2) / ((1 + a) / 2 + epsilon)
+def _mul(to_a: NDArray[Any], to_b: NDArray[Any], to_c: NDArray[Any], epsilon: float) -> NDArray[Any]:
+    score: NDArray[Any] = ((1 + to_b) / 2) * ((1 + to_c) / 2) / ((1 + to_a) / 2 + epsilon)
     return score
 
 

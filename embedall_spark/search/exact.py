@@ -81,14 +81,18 @@ def top_k(
 
     Args:
         vectors: VECTORS; only ``id``, ``vector`` and, with ``restrict``, ``count`` are read.
-        queries: float32 [q, d], of any length; they travel to the tasks, so their size is limited.
+        queries: float32 [q, d]; they need not be unit vectors; they travel to the tasks, so their size is limited.
         k: how many; fewer come back where the table has fewer.
         exclude: ids that each query must not return.
         restrict: look among this many most frequent ids only.
 
     Raises:
-        ConfigError: the queries are larger than MAX_QUERY_BYTES, or the results more than MAX_RESULTS.
+        ConfigError: the queries are not of the vectors' length, or larger than MAX_QUERY_BYTES, or the results more
+            than MAX_RESULTS.
     """
+    row = vectors.select(F.size("vector").alias("numbers")).first()
+    if row is not None and row["numbers"] != queries.shape[1]:
+        raise ConfigError(f"the queries have {queries.shape[1]} numbers, the table's vectors {row['numbers']}")
     block = partial(block_top_k, queries=unit(np.ascontiguousarray(queries, dtype=np.float32)))
     return search(vectors, block, queries, k, exclude=exclude, restrict=restrict)
 
@@ -124,7 +128,7 @@ def search(
         return []
     among = vectors if restrict is None else most_frequent(vectors, restrict)
     found = among.select("id", "vector").mapInArrow(
-        _searcher(block, queries.shape[-1], k, list(exclude or [])),
+        _searcher(block, k, list(exclude or [])),
         _RESULT,
     )
     rank = F.row_number().over(Window.partitionBy("query").orderBy(F.desc("score"), "id"))
@@ -163,7 +167,7 @@ def rows(column: pa.ListArray) -> NDArray[np.float32]:
     return flat.reshape(len(column), lengths["max"] or 0)
 
 
-def _searcher(block: Block, dim: int, k: int, exclude: list[Collection[str]]) -> Callable[[Batches], Batches]:
+def _searcher(block: Block, k: int, exclude: list[Collection[str]]) -> Callable[[Batches], Batches]:
     """Build the task's function: its own best ``k`` of every query over all its batches."""
     excluded_by = np.repeat(np.arange(len(exclude)), [len(names) for names in exclude])
     excluded_ids = [name for names in exclude for name in names]
@@ -172,8 +176,6 @@ def _searcher(block: Block, dim: int, k: int, exclude: list[Collection[str]]) ->
     def one(batch: pa.RecordBatch) -> pa.Table:
         batch = batch.take(pc.sort_indices(batch["id"]))
         matrix = unit(rows(batch["vector"]))
-        if matrix.shape[1] != dim:
-            raise BadData(f"the queries have {dim} numbers, the table's vectors {matrix.shape[1]}")
         found, scores = block(matrix, k=reach)
         query = np.repeat(np.arange(len(found)), found.shape[1])
         found, scores = found.ravel(), scores.ravel()

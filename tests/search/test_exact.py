@@ -76,7 +76,7 @@ def test_neighbours_leave_the_id_itself_out(vectors, matrix):
 def test_results_of_a_task_are_merged_as_they_come(spark, vectors, matrix, monkeypatch):
     held = exact._searcher  # the task's function, run here over many small batches
     monkeypatch.setattr(exact, "_MERGE_ROWS", 30)
-    search = held(exact.partial(exact.block_top_k, queries=exact.unit(matrix[:6])), D, 3, [])
+    search = held(exact.partial(exact.block_top_k, queries=exact.unit(matrix[:6])), 3, [])
     batches = vectors.select("id", "vector").toArrow().to_batches(max_chunksize=16)
     rows = [row for batch in search(iter(batches)) for row in batch.to_pylist()]
     assert len(rows) == 18
@@ -99,8 +99,8 @@ def test_fetch_returns_float32_and_names_what_is_missing(vectors, matrix):
 
 
 def test_limits_say_what_to_do(vectors):
-    with pytest.raises(ConfigError, match="80 MiB, at most 64 MiB"):
-        exact.top_k(vectors, np.zeros((1 << 20, 20), dtype=np.float32), 1)
+    with pytest.raises(ConfigError, match="96 MiB, at most 64 MiB"):
+        exact.top_k(vectors, np.zeros((1 << 21, D), dtype=np.float32), 1)
     with pytest.raises(ConfigError, match="k = 0"):
         exact.top_k(vectors, np.zeros((1, D)), 0)
     with pytest.raises(ConfigError, match="at most 10,000"):
