@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Mode = Literal["error", "overwrite", "append"]
 
 _SIZE = "embedall.vector_size"
-_CONFLICTS = re.compile(r"DELTA_CONCURRENT|Concurrent\w*Exception|DELTA_METADATA_CHANGED|MetadataChangedException")
+_CONFLICTS = re.compile(r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|Concurrent\w*Exception")
 
 
 def exists(spark: SparkSession, name: str) -> bool:
@@ -255,7 +255,8 @@ def _check_free(path: str) -> None:
         found = files.children(path)
     except OSError:
         raise TableError(f"{path}: is a file; name a new or empty folder for the table") from None
-    if found:
+    # A write that failed or was killed before its commit leaves its files and an empty log.
+    if found and "_delta_log" not in found:
         raise TableError(f"{path}: the folder exists and holds no Delta table, but {found[0]}; name a new or empty one")
 
 

@@ -1,0 +1,202 @@
+"""Is this machine ready? One check per thing that a run needs; Delta's jars are resolved here, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from embedall_spark import files, session, tracking
+from embedall_spark.errors import EmbedallError, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GIB = 1 << 30
+_MEMORY = 4 * _GIB
+_DISK = 5 * _GIB
+
+
+class Check(NamedTuple):
+    """What was found; ``fix`` is empty where it is as it should be."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str
+
+
+def checks() -> list[Check]:
+    """Return one check per thing that a run needs, in the order in which to mend them. Starts Spark."""
+    todo: dict[str, Callable[[], str]] = {
+        "Python": python,
+        "Java": java,
+        "Spark": spark,
+        "Delta": delta,
+        "cores": cores,
+        "memory": memory,
+        "GPU": gpu,
+        "MLflow": mlflow,
+        "scratch folder": scratch,
+        "compiled kernels": kernels,
+        "network": network,
+    }
+    return [_check(name, look) for name, look in todo.items()]
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    """Return what a function has found; what it raises reads ``what is wrong; what to do``."""
+    try:
+        return Check(name, True, look(), "")
+    except EmbedallError as error:
+        detail, _, fix = str(error).partition("; ")
+        return Check(name, False, detail, fix or "see above")
+    except Exception as error:
+        return Check(name, False, f"{type(error).__name__}: {str(error)[:500]}", "see what this error says")
+
+
+def python() -> str:
+    """Return the version of Python.
+
+    Raises:
+        SetupError: it is not one that all our dependencies have.
+    """
+    found = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if found not in ("3.11", "3.12"):
+        raise SetupError(f"found Python {found}, need 3.11 or 3.12; make the virtual environment with one of these")
+    return f"{sys.version.split()[0]} ({sys.executable})"
+
+
+def java() -> str:
+    """Return the version of Java that Spark starts; SetupError where it is no good."""
+    return str(session.java_version())
+
+
+def spark() -> str:
+    """Return the version of Spark.
+
+    Raises:
+        SetupError: there is none, or it is not 4.1.
+    """
+    try:
+        import pyspark
+    except ImportError:
+        raise SetupError("pyspark is not installed; pip install 'embedall_spark[local]'") from None
+    if not pyspark.__version__.startswith("4.1."):
+        raise SetupError(f"found Spark {pyspark.__version__}, need 4.1; pip install 'embedall_spark[local]'")
+    return str(pyspark.__version__)
+
+
+def delta() -> str:
+    """Write and read a small Delta table; the first time this fetches Delta's jars."""
+    from pyspark.sql import SparkSession
+
+    before = SparkSession.getActiveSession()
+    found = session.get("embedall doctor", extra={"spark.master": "local[1]"})
+    with tempfile.TemporaryDirectory(prefix="embedall-doctor-") as folder:
+        try:
+            found.range(3).write.format("delta").save(f"{folder}/table")
+            rows = found.read.format("delta").load(f"{folder}/table").count()
+        finally:
+            if before is None:
+                found.stop()
+    if rows != 3:
+        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {session.cache_folder('logs')}")
+    jars = session.read_properties(session.conf_file("spark-local.conf"))["spark.jars.packages"]
+    return f"{jars}, a table written and read"
+
+
+def cores() -> str:
+    """Return how many cores this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return str(usable)
+
+
+def memory() -> str:
+    """Return the memory that this process may use, cgroup limits included.
+
+    Raises:
+        SetupError: it is less than Spark and the trainer need for small data.
+    """
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        found = min(found, int(limit.read_text()))
+    if found < _MEMORY:
+        raise SetupError(
+            f"{found / _GIB:.1f} GiB, need {_MEMORY // _GIB}; give the machine or container more, or lower "
+            "spark.driver.memory in a properties file (--properties)"
+        )
+    return f"{found / _GIB:.1f} GiB"
+
+
+def gpu() -> str:
+    """Return which GPUs torch can use; that there is none is fine."""
+    import torch
+
+    names = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    return ", ".join(names) or "none (not needed)"
+
+
+def mlflow() -> str:
+    """Return where runs are tracked, once it has answered; SetupError where it does not."""
+    with tempfile.TemporaryDirectory(prefix="embedall-doctor-") as folder:
+        store = tracking.check(folder)
+        return "SQLite file in the output folder" if folder in store else store
+
+
+def scratch() -> str:
+    """Return where host-local copies and spools go and how much room there is.
+
+    Raises:
+        SetupError: nothing can be written there, or there is too little room.
+    """
+    advice = "set TMPDIR, or SPARK_LOCAL_DIRS, to a folder on a large local disk"
+    try:
+        folder = files.scratch("doctor")
+        (folder / "probe").write_bytes(b"x")
+        free = shutil.disk_usage(folder).free
+        files.remove_tree(folder)
+    except OSError as error:
+        raise SetupError(f"cannot be written: {error}; {advice}") from None
+    if free < _DISK:
+        raise SetupError(f"{folder.parent} has {free / _GIB:.1f} GiB free, need {_DISK // _GIB}; {advice}")
+    return f"{folder.parent}, {free / _GIB:.0f} GiB free"
+
+
+def kernels() -> str:
+    """Return where compiled kernels are kept.
+
+    Raises:
+        SetupError: nowhere, so that every task would compile them again.
+    """
+    folder = os.environ.get("NUMBA_CACHE_DIR") or session.cache_folder("numba")
+    if folder is None:
+        raise SetupError("no folder to keep compiled kernels in; set NUMBA_CACHE_DIR to one that you can write")
+    return str(folder)
+
+
+def network() -> str:
+    """Return the address at which tasks of this machine reach each other.
+
+    Raises:
+        SetupError: they cannot.
+    """
+    try:
+        # As Spark does on a local master: a server on a free port, and a connection to it.
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5) as client,
+        ):
+            port = client.getpeername()[1]
+        resolved = socket.gethostbyname("localhost")
+    except OSError as error:
+        raise SetupError(
+            f"tasks cannot reach each other at localhost: {error}; look at /etc/hosts (127.0.0.1 localhost) and at "
+            "firewalls on the loopback interface"
+        ) from None
+    return f"{resolved}, ports free (tried {port})"

@@ -1,0 +1,309 @@
+"""The only place that touches MLflow: one MLflow run per run, which goes on where it was resumed.
+
+The store is MLFLOW_TRACKING_URI's, or Databricks' own, else an SQLite file in the output folder. MLflow is imported
+inside the functions, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from embedall_spark import files
+from embedall_spark.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from embedall_spark.config import Section
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 2.0
+_RETRY_SECONDS = 60.0
+_KEPT = 10_000
+_PARAMS_AT_ONCE = 100
+_METRICS_AT_ONCE = 1000
+_WRONG = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+
+
+class Tracked:
+    """A run in MLflow. Once it has begun, a store that does not answer is warned about and never stops the run."""
+
+    def __init__(self, client: Any, mlflow_run_id: str, store: str) -> None:
+        self._client = client
+        self.id = mlflow_run_id
+        self.store = store
+        self.uri = f"runs:/{mlflow_run_id}"
+        self._metrics: list[Any] = []
+        self._calls: list[Callable[[], object]] = []
+        self._next_flush = 0.0
+        self._down = False
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """Record a figure; it reaches the store within seconds."""
+        from mlflow.entities import Metric
+
+        if len(self._metrics) < _KEPT:
+            self._metrics.append(Metric(_key(name), float(value), int(time.time() * 1000), step or 0))
+        self.flush()
+
+    def artifact(self, name: str, content: bytes) -> None:
+        """Record a file, whose name may hold folders (``maps/words.png``)."""
+        self._later(lambda: self._put(PurePosixPath(name), content))
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag."""
+        self._later(lambda: self._client.set_tag(self.id, _key(name), value[:5000]))
+
+    def input(self, name: str, version: str) -> None:
+        """Record what the run reads: a table or folder, and which version of it."""
+        self.tag(f"embedall.input.{name}", version)
+        self._later(lambda: self._client.log_inputs(self.id, [_dataset(name, version)]))
+
+    def output(self, name: str, version: int) -> None:
+        """Record which version of which table the run wrote."""
+        self.tag("embedall.output.table", name)
+        self.tag("embedall.output.version", str(version))
+
+    def finish(self, status: str) -> None:
+        """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        self._calls.append(lambda: self._client.set_terminated(self.id, status))
+        self.flush(now=True)
+        left = len(self._metrics) + len(self._calls)
+        if left:
+            log.warning("MLflow (%s) misses %d of this run's entries; its folder has them", self.store, left)
+
+    def flush(self, *, now: bool = False) -> None:
+        """Send what waits, unless that was done a moment ago or the store did not answer a moment ago."""
+        if not now and time.monotonic() < self._next_flush:
+            return
+        self._next_flush = time.monotonic() + _FLUSH_SECONDS
+        while self._metrics:
+            some = self._metrics[:_METRICS_AT_ONCE]
+            if not self._attempt(lambda some=some: self._client.log_batch(self.id, metrics=some)):  # type: ignore[misc]
+                return
+            del self._metrics[: len(some)]
+        while self._calls:
+            if not self._attempt(self._calls[0]):
+                return
+            del self._calls[0]
+
+    def _later(self, call: Callable[[], object]) -> None:
+        if len(self._calls) < _KEPT:
+            self._calls.append(call)
+        self.flush(now=not self._down)
+
+    def _attempt(self, call: Callable[[], object]) -> bool:
+        """Tell whether a call is done with: made, or refused for good."""
+        try:
+            call()
+        except Exception as error:
+            if getattr(error, "error_code", None) in _WRONG:
+                log.warning("MLflow refused an entry: %s", _short(error))
+                return True
+            if not self._down:
+                log.warning(
+                    "MLflow (%s) does not answer; the run goes on and tries again: %s", self.store, _short(error)
+                )
+            self._down = True
+            self._next_flush = time.monotonic() + _RETRY_SECONDS
+            return False
+        if self._down:
+            log.warning("MLflow (%s) answers again", self.store)
+        self._down = False
+        return True
+
+    def _put(self, name: PurePosixPath, content: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="embedall-") as folder:
+            path = Path(folder, name.name)
+            path.write_bytes(content)
+            parent = str(name.parent)
+            self._client.log_artifact(self.id, str(path), None if parent == "." else parent)
+
+
+def start(
+    kind: str,
+    run_id: str,
+    config: Section,
+    *,
+    folder: str,
+    experiment: str | None = None,
+    mlflow_run_id: str | None = None,
+) -> Tracked:
+    """Return the MLflow run of a run: a new one with the configuration as its parameters, or a known one resumed.
+
+    Args:
+        kind: What is embedded; names the experiment ``embedall/KIND`` where ``experiment`` does not.
+        run_id: Our own name of the run.
+        config: Becomes the parameters.
+        folder: The output folder, where the default store lies.
+        experiment: Name of the experiment.
+        mlflow_run_id: The MLflow run to go on with.
+
+    Raises:
+        SetupError: the store cannot be reached or used.
+    """
+    uri = store_uri(folder)
+    try:
+        client, shown = _client(uri)
+        tracked = _resume(client, mlflow_run_id, shown) if mlflow_run_id else None
+        if tracked is None:
+            found = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
+            tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
+            tracked = Tracked(client, client.create_run(found, tags=tags).info.run_id, shown)
+        _log_params(client, tracked, config)
+    except SetupError:
+        raise
+    except Exception as error:
+        raise _unusable(uri, error) from error
+    return tracked
+
+
+def check(folder: str) -> str:
+    """Return the address of the store that a run with this output folder has, once it has answered.
+
+    Raises:
+        SetupError: it cannot be reached or used.
+    """
+    uri = store_uri(folder)
+    try:
+        return _client(uri)[1]
+    except Exception as error:
+        raise _unusable(uri, error) from error
+
+
+def store_uri(folder: str) -> str | None:
+    """Return the address of the store, None for MLflow's own choice on Databricks.
+
+    Raises:
+        SetupError: the output folder is not on this machine's file tree, so that no SQLite file can lie in it.
+    """
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured or "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return configured or None
+    if not files.is_local(folder):
+        raise SetupError(
+            f"{folder}: an MLflow store in SQLite needs a local folder or mount; set MLFLOW_TRACKING_URI to a server, "
+            "or to sqlite:////folder/mlflow.db"
+        )
+    path = Path(files.resolve(folder)[1])
+    path.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}/mlflow.db"
+
+
+def default_experiment(kind: str, store: str) -> str:
+    """Return the experiment's name where none is configured."""
+    # There experiments are files of the workspace, with absolute paths.
+    return f"/Shared/embedall-{kind}" if store.startswith("databricks") else f"embedall/{kind}"
+
+
+def _client(uri: str | None) -> tuple[Any, str]:
+    """Return a client whose store answers, and the store's address as it may be shown."""
+    # A store that went away must cost seconds, not the minutes of MLflow's own patience.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    # Making a new SQLite file tells of each of its fifty migrations.
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
+    return client, _without_password(uri or mlflow.get_tracking_uri())
+
+
+def _resume(client: Any, mlflow_run_id: str, store: str) -> Tracked | None:
+    """Return a known run, running again, or None where the store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(mlflow_run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        log.warning("MLflow (%s) has no run %s; a new one is started", store, mlflow_run_id)
+        return None
+    return Tracked(client, mlflow_run_id, store)
+
+
+def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
+    """Return an experiment's id; it is made where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = uri is not None and "MLFLOW_TRACKING_URI" not in os.environ
+        artifacts = Path(files.resolve(folder)[1], "mlartifacts").as_uri() if local else None
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            # Another run may have made it meanwhile.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        raise SetupError(f"the MLflow experiment {name} is deleted: restore it, or name another (output.experiment)")
+    return str(found.experiment_id)
+
+
+def _log_params(client: Any, tracked: Tracked, config: Section) -> None:
+    """Record the configuration; of a resumed run, what was changed since goes into tags."""
+    from mlflow.entities import Param
+    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+    have = client.get_run(tracked.id).data.params
+    flat = {_key(name): value[:MAX_PARAM_VAL_LENGTH] for name, value in _flat(config.model_dump(mode="json"))}
+    params = [Param(name, value) for name, value in flat.items() if name not in have]
+    for at in range(0, len(params), _PARAMS_AT_ONCE):
+        client.log_batch(tracked.id, params=params[at : at + _PARAMS_AT_ONCE])
+    for name, value in flat.items():
+        if have.get(name, value) != value:
+            tracked.tag(f"resumed.{name}", value)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _dataset(name: str, version: str) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    # MLflow takes 36 characters.
+    digest = version if 0 < len(version) <= 36 else hashlib.sha256(version.encode()).hexdigest()[:36]
+    source = json.dumps({"path": name, "version": version})
+    dataset = Dataset(name=name[-500:], digest=digest, source_type="local", source=source)
+    return DatasetInput(dataset=dataset, tags=[InputTag(key="mlflow.data.context", value="training")])
+
+
+def _unusable(uri: str | None, error: Exception) -> SetupError:
+    return SetupError(
+        f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
+        "server, correct MLFLOW_TRACKING_URI, or unset it to have an SQLite file in the output folder"
+    )
+
+
+def _key(name: str) -> str:
+    """Return a name with only the characters that MLflow takes."""
+    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII).strip("/.")[:250]
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"://[^/@]*@", "://", uri)
+
+
+def _short(error: Exception) -> str:
+    return _without_password(" ".join(str(error).split())[:300]) or type(error).__name__

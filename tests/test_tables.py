@@ -1,0 +1,206 @@
+"""Tables: one commit per write, reruns without effect, and nothing of others ever overwritten."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pyspark.sql import functions as F
+
+from embedall_spark import tables
+from embedall_spark.errors import BadData, SchemaMismatch, TableError
+from embedall_spark.schemas import REJECTS, VECTORS, conform
+
+
+def vectors(spark, size, count=3, value=1.5, run_id="a"):
+    vector = F.array_repeat(F.lit(value).cast("float"), size)
+    columns = [F.concat(F.lit("слово-한국 "), "id").alias("id"), vector.alias("vector"), F.lit(1.0).alias("norm")]
+    return conform(
+        spark.range(count).select(*columns, F.lit("words").alias("kind"), F.lit(run_id).alias("run_id")), VECTORS
+    )
+
+
+def put(spark, name, size=4, run_id="a", mode="overwrite", txn_version=0, count=3, value=1.5, **more):
+    df = vectors(spark, size, count, value, run_id)
+    more = {"vector_size": size} | more
+    return tables.write(spark, df, name, VECTORS, mode=mode, run_id=run_id, txn_version=txn_version, **more)
+
+
+@pytest.fixture(params=["path", "catalog"])
+def name(request, spark, tmp_path):
+    if request.param == "path":
+        return str(tmp_path / "словарь with spaces")
+    table = f"spark_catalog.default.t{abs(hash(str(tmp_path)))}"
+    request.addfinalizer(lambda: spark.sql(f"DROP TABLE IF EXISTS {table}"))
+    return table
+
+
+def test_write_and_read(spark, name):
+    assert not tables.exists(spark, name)
+    assert tables.version(spark, name) is None
+    assert put(spark, name, comment="word vectors", metadata={"mlflow_run_id": "m1"}) == 0
+    rows = tables.read(spark, name).orderBy("id").collect()
+    assert [row.id for row in rows] == ["слово-한국 0", "слово-한국 1", "слово-한국 2"]
+    assert rows[0].vector == [1.5] * 4
+    commit = tables.history(spark, name).collect()[0]
+    assert (commit.version, commit.run_id, commit.txn_version) == (0, "a", 0)
+    assert json.loads(commit.metadata) == {"run_id": "a", "txn_version": 0, "mlflow_run_id": "m1"}
+    quoted = tables._identifier(name)
+    comments = {row.col_name: row.comment for row in spark.sql(f"DESCRIBE TABLE {quoted}").collect()}
+    assert comments == {field.name: field.metadata["comment"] for field in VECTORS}
+    assert spark.sql(f"DESCRIBE DETAIL {quoted}").collect()[0]["description"] == "word vectors"
+
+
+def test_rerun_has_no_effect_also_where_the_length_changes(spark, name):
+    assert put(spark, name, size=4, run_id="a") == 0
+    assert put(spark, name, size=4, run_id="a") == 0
+    assert put(spark, name, size=6, run_id="b") == 1
+    assert put(spark, name, size=6, run_id="b") == 1
+    assert put(spark, name, size=4, run_id="a") == 0
+    assert tables.version(spark, name) == 1
+    assert {len(row.vector) for row in tables.read(spark, name).collect()} == {6}
+    assert {len(row.vector) for row in tables.read(spark, name, version=0).collect()} == {4}
+
+
+def test_delta_itself_skips_a_commit_that_the_history_does_not_show(spark, tmp_path, monkeypatch):
+    name = str(tmp_path / "t")
+    put(spark, name)
+    monkeypatch.setattr(tables, "_committed", lambda *_: None)
+    with pytest.raises(TableError, match="run a wrote this table before, so nothing was written"):
+        put(spark, name)
+    assert tables.version(spark, name) == 0
+
+
+def test_error_mode_refuses_an_existing_table_except_on_a_rerun(spark, name):
+    assert put(spark, name, mode="error") == 0
+    assert put(spark, name, mode="error") == 0
+    with pytest.raises(TableError, match="the table exists; name another, or ask for mode overwrite"):
+        put(spark, name, mode="error", run_id="b")
+    assert tables.version(spark, name) == 0
+
+
+def test_append(spark, name):
+    # Version 0 is the table made empty, so that writers who make it at the same time lose nothing.
+    assert put(spark, name, mode="append", txn_version=0) == 1
+    assert put(spark, name, mode="append", txn_version=1) == 2
+    assert put(spark, name, mode="append", txn_version=1) == 2
+    assert put(spark, name, mode="append", run_id="b") == 3
+    assert tables.read(spark, name).count() == 9
+    with pytest.raises(TableError, match=r"its vectors have 4 values, those to append 5; .*vector_size"):
+        put(spark, name, mode="append", size=5, run_id="c")
+    assert tables.version(spark, name) == 3
+
+
+@pytest.mark.parametrize(("value", "mode"), [("nan", "overwrite"), ("inf", "append"), ("-inf", "overwrite")])
+def test_a_value_that_is_not_finite_never_gets_in(spark, tmp_path, value, mode):
+    name = str(tmp_path / "t")
+    put(spark, name)
+    with pytest.raises(BadData, match="some row's vector is not 4 finite values; nothing was written"):
+        put(spark, name, mode=mode, run_id="b", value=float(value))
+    assert tables.version(spark, name) == 0
+
+
+def test_other_violations(spark, tmp_path):
+    name = str(tmp_path / "t")
+    with pytest.raises(BadData, match="vector is not 5 finite values"):
+        put(spark, name, size=4, vector_size=5)
+    assert not tables.exists(spark, name)
+    context = vectors(spark, 4).withColumn("context", F.array(F.lit(1.0).cast("float")))
+    with pytest.raises(BadData, match="context is not 4 finite values"):
+        tables.write(spark, context, name, VECTORS, mode="overwrite", run_id="a", vector_size=4)
+    gap = vectors(spark, 4).withColumn("id", F.when(F.col("id") != "слово-한국 1", F.col("id")))
+    with pytest.raises(BadData, match="a required column is null"):
+        tables.write(spark, gap, name, VECTORS, mode="overwrite", run_id="a", vector_size=4)
+    with pytest.raises(SchemaMismatch, match="vector: need array<float>, have no such column"):
+        tables.write(spark, gap.drop("vector"), name, VECTORS, mode="error", run_id="a", vector_size=4)
+    with pytest.raises(TableError, match="vector_size is required"):
+        tables.write(spark, gap, name, VECTORS, mode="error", run_id="a")
+
+
+def test_what_others_made_is_left_alone(spark, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(TableError, match=r"holds no Delta table, but thesis\.txt"):
+        put(spark, str(folder))
+    with pytest.raises(TableError, match="is a file"):
+        put(spark, str(folder / "thesis.txt"))
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    other = str(tmp_path / "sales")
+    spark.range(3).write.format("delta").save(other)
+    for mode in ("overwrite", "append"):
+        with pytest.raises(
+            TableError, match=r"none of our tables, so it is left as it is: .*vector: need array<float>"
+        ):
+            put(spark, other, mode=mode)
+    assert tables.read(spark, other).count() == 3
+    (tmp_path / "empty").mkdir()
+    assert put(spark, str(tmp_path / "empty")) == 0
+
+
+def test_a_table_of_another_format_is_left_alone(spark):
+    spark.range(2).write.format("parquet").saveAsTable("default.pq")
+    try:
+        with pytest.raises(TableError, match="Delta table"):
+            put(spark, "default.pq")
+        assert spark.table("default.pq").count() == 2
+    finally:
+        spark.sql("DROP TABLE default.pq")
+
+
+def test_tables_that_are_not_there(spark, tmp_path):
+    with pytest.raises(TableError, match=r"there is no such table .*a folder that holds a Delta table"):
+        tables.read(spark, str(tmp_path / "none"))
+    with pytest.raises(TableError, match=r"there is no such table \(need catalog\.schema\.table; a path has a slash"):
+        tables.read(spark, "default.none")
+    with pytest.raises(TableError, match="none"):
+        tables.history(spark, str(tmp_path / "none"))
+    with pytest.raises(TableError, match=r"nocat\.default\.t: "):
+        tables.read(spark, "nocat.default.t")
+    with pytest.raises(TableError, match="SCHEMA_NOT_FOUND"):
+        put(spark, "spark_catalog.noschema.t")
+    put(spark, str(tmp_path / "t"))
+    with pytest.raises(TableError, match="Cannot time travel Delta table to version 7"):
+        tables.read(spark, str(tmp_path / "t"), version=7)
+
+
+def test_names():
+    paths = ["/a/b", "vectors", "./a.b", "s3://bucket/a.b", "dbfs:/a", "demo-output/words", "a b.c"]
+    assert all(tables.is_path(name) for name in paths)
+    assert not any(tables.is_path(name) for name in ["a.b", "main.nlp.word_vectors", "spark_catalog.default.x-1"])
+    assert tables._identifier("main.nlp.x-1") == "`main`.`nlp`.`x-1`"
+    assert tables._identifier("s3://b/it's `quoted`") == "delta.`s3://b/it's ``quoted```"
+    assert tables._identifier("relative").startswith("delta.`/")
+
+
+def test_two_drivers_of_one_run_make_one_commit(spark, tmp_path):
+    name = str(tmp_path / "t")
+    put(spark, name, run_id="before")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: put(spark, name, run_id="a"), range(4)))
+    assert found == [1] * 4
+    assert tables.version(spark, name) == 1
+
+
+def test_two_runs_at_once_leave_a_whole_table(spark, tmp_path):
+    name = str(tmp_path / "t")
+
+    def attempt(run_id):
+        try:
+            return put(spark, name, run_id=run_id, mode="error")
+        except TableError as error:
+            assert "exists" in str(error) or "another writer" in str(error)
+            return None
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(attempt, ["a", "b", "c"]))
+    assert sorted(found, key=str) == [0, None, None]
+    assert tables.read(spark, name).count() == 3
+
+
+def test_rejects(spark, tmp_path):
+    name = str(tmp_path / "rejects")
+    df = spark.createDataFrame([("f.txt", "broken UTF-8", "\ufffdabc"), (None, "empty document", None)], REJECTS)
+    for run_id in ("a", "a", "b"):
+        tables.write(spark, df, name, REJECTS, mode="append", run_id=run_id)
+    assert tables.read(spark, name).count() == 4
+    assert [row.run_id for row in tables.history(spark, name).orderBy("version").collect()] == [None, "a", "b"]
