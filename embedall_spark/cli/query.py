@@ -2,20 +2,155 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from typing import TYPE_CHECKING, Optional
 
 import typer
+from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from embedall_spark import export, schemas, session, tables
+from embedall_spark import export, schemas, session, tables, tracking
+from embedall_spark.config import Output
+from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import words as evaluation
-from embedall_spark.search import analogy, exact, spelling
+from embedall_spark.search import analogy, exact
 from embedall_spark.sources import word2vec_format
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.search.exact import Hit
+
 _TABLE = typer.Argument(help="Table of vectors: a path or URI, or catalog.schema.table.", metavar="TABLE")
-_N = typer.Option(10, "-n", min=1, max=1000, help="How many neighbours.")
+_N = typer.Option(10, "-n", min=1, max=1000, help="How many.")
 _MASTER = typer.Option(None, "--master", help="Spark master, such as local[4].")
+_RESTRICT = typer.Option(None, "--restrict-vocab", min=1, help="Look only among so many most frequent ids.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("similar")(_similar)
+    app.command("analogy")(_analogy)
+    app.command("evaluate")(_evaluate)
+    app.command("export")(_export)
+    app.command("import")(_import)
+
+
+def show_neighbours(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
+    """Print a column of neighbours with their cosines for each name."""
+    # Names come from data: brackets in them are no markup.
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for rank in range(max((len(hits) for hits in found), default=0)):
+        table.add_row(*[f"{hits[rank][0]} {hits[rank][1]:.3f}" if rank < len(hits) else "" for hits in found])
+    Console(markup=False, highlight=False).print(table)
+
+
+def _similar(
+    table: str = _TABLE,
+    words: list[str] = typer.Argument(help="Ids whose neighbours to show.", metavar="WORD..."),
+    n: int = _N,
+    restrict: Optional[int] = _RESTRICT,  # noqa: UP045
+    master: Optional[str] = _MASTER,  # noqa: UP045
+) -> None:
+    """Show the nearest neighbours of words, by cosine."""
+    _, vectors = _open(table, master)
+    show_neighbours(words, exact.neighbours(vectors, words, n, restrict))
+
+
+def _analogy(
+    table: str = _TABLE,
+    a: str = typer.Argument(metavar="A"),
+    b: str = typer.Argument(metavar="B"),
+    c: str = typer.Argument(metavar="C"),
+    n: int = _N,
+    mul: bool = typer.Option(False, "--mul", help="3CosMul (Levy and Goldberg 2014) in place of 3CosAdd."),
+    restrict: Optional[int] = _RESTRICT,  # noqa: UP045
+    master: Optional[str] = _MASTER,  # noqa: UP045
+) -> None:
+    """A is to B as C is to what?"""  # noqa: D400, D415
+    _, vectors = _open(table, master)
+    found = analogy.answer(vectors, [(a, b, c)], n, method="mul" if mul else "add", restrict=restrict)
+    show_neighbours([f"{a} : {b} = {c} : ?"], found)
+
+
+def _evaluate(
+    table: str = _TABLE,
+    analogies: Optional[str] = typer.Option(None, help="File in questions-words format."),  # noqa: UP045
+    similarity: list[str] = typer.Option([], help="File of word pairs with a human score; may be given often."),
+    restrict: int = typer.Option(300_000, "--restrict-vocab", min=1, help="Analogies: so many most frequent ids."),
+    master: Optional[str] = _MASTER,  # noqa: UP045
+) -> None:
+    """Measure vectors against analogies and human scores of similarity; the figures join the run that made them."""
+    if analogies is None and not similarity:
+        raise ConfigError("nothing to evaluate: give --analogies FILE or --similarity FILE")
+    spark, vectors = _open(table, master)
+    shown = Table("figure", "value", "used", "of", box=None, pad_edge=False)
+    figures: dict[str, float] = {}
+    if analogies is not None:
+        answered = evaluation.analogies(vectors, analogies, restrict)
+        for score in answered.sections:
+            shown.add_row(score.section, f"{score.accuracy:.3f}", f"{score.used:,}", f"{score.questions:,}")
+        figures |= answered.metrics()
+        shown.add_row("all analogies", f"{answered.total:.3f}", "", f"coverage {answered.coverage:.0%}")
+    for file in similarity:
+        ranked = evaluation.similarity(vectors, file, restrict)
+        shown.add_row(f"{ranked.file} (Spearman)", f"{ranked.spearman:.3f}", f"{ranked.used:,}", f"{ranked.pairs:,}")
+        figures |= ranked.metrics()
+    Console(markup=False, highlight=False).print(shown)
+    _amend(spark, table, figures)
+
+
+def _export(
+    table: str = _TABLE,
+    path: str = typer.Argument(help="File to write: a path or URI.", metavar="FILE"),
+    binary: bool = typer.Option(False, "--binary", help="word2vec's binary format in place of text."),
+    master: Optional[str] = _MASTER,  # noqa: UP045
+) -> None:
+    """Write vectors in word2vec's format, as gensim's KeyedVectors.load_word2vec_format reads it."""
+    _, vectors = _open(table, master)
+    typer.echo(export.write(vectors, path, binary=binary).text(path))
+
+
+def _import(
+    path: str = typer.Argument(help="File in word2vec's text or binary format, or GloVe's.", metavar="FILE"),
+    table: str = _TABLE,
+    mode: str = typer.Option("error", help="When the table exists: error, overwrite or append."),
+    master: Optional[str] = _MASTER,  # noqa: UP045
+) -> None:
+    """Read vectors in word2vec's or GloVe's format into a table."""
+    if mode not in ("error", "overwrite", "append"):
+        raise ConfigError(f"--mode {mode}: unknown (known: error, overwrite, append)")
+    spark = session.get("embedall import", master=master)
+    run_id = f"import-{uuid.uuid4().hex[:12]}"
+    found = word2vec_format.read(spark, path, run_id=run_id)
+    version = tables.write(
+        spark,
+        found.vectors,
+        table,
+        schemas.VECTORS,
+        mode=mode,  # type: ignore[arg-type]
+        run_id=run_id,
+        vector_size=found.vector_size,
+        comment=f"Vectors imported from {path}",
+        metadata={"kind": "words", "source": path},
+    )
+    typer.echo(f"{table}: version {version}, {found.vector_size} dimensions")
+
+
+def _open(table: str, master: str | None) -> tuple[SparkSession, DataFrame]:
+    spark = session.get("embedall", master=master)
+    return spark, schemas.conform(tables.read(spark, table), schemas.VECTORS)
+
+
+def _amend(spark: SparkSession, table: str, figures: dict[str, float]) -> None:
+    """Add figures to the MLflow run that made the table, where a run of ours did."""
+    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
+    mlflow_run_id = json.loads(commit["metadata"]).get("mlflow_run_id") if commit else None
+    if mlflow_run_id is not None:
+        tracking.amend(Output(table=table).folder, mlflow_run_id, figures)

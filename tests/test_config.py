@@ -1,0 +1,101 @@
+"""Configuration errors name the key's path, what was found and what is allowed; all before Spark starts."""
+
+import pytest
+import yaml
+
+from embedall_spark import config
+from embedall_spark.errors import ConfigError
+from embedall_spark.kinds.words import Config
+
+REQUIRED = {"input": {"path": "x"}, "output": {"table": "y"}}
+
+
+def write(path, data):
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_yaml_and_overrides(tmp_path):
+    path = write(tmp_path / "c.yaml", {**REQUIRED, "train": {"epochs": 3}})
+    found = config.load(Config, path, ["train.vector_size=50", "output.mode=error", "evaluate.similarity=[a, b]"])
+    assert (found.train.epochs, found.train.vector_size) == (3, 50)
+    assert found.output.mode == "error"
+    assert found.evaluate.similarity == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.vectr_size=3",
+            r"train\.vectr_size: unknown key \(known: vector_size, .*\); did you mean vector_size\?",
+        ),
+        ("trian.epochs=3", r"trian: unknown key \(known: input, output, .*\); did you mean train\?"),
+        ("train.epochs=many", r"train\.epochs: found 'many': input should be a valid integer"),
+        ("train.epochs=0", r"train\.epochs: found 0: input should be greater than or equal to 1"),
+        ("output.mode=replace", r"output\.mode: found 'replace': input should be 'overwrite', 'error' or 'append'"),
+        ("train.min_alpha=0.5", r"min_alpha must not be above alpha, got 0\.5 > 0\.025"),
+        ("train.epochs", r"--set train\.epochs: need a\.b=value"),
+        ("input.path.x=1", r"--set input\.path\.x=1: input\.path is a value, not a section"),
+        ("train.until={metric: analogy}", r"train\.until\.metric is analogy, which needs evaluate\.analogies"),
+        ("train.alpha=.nan", r"train\.alpha: found nan: input should be a finite number"),
+    ],
+)
+def test_a_wrong_key_or_value_says_where_and_what_is_allowed(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        config.load(Config, write(tmp_path / "c.yaml", REQUIRED), [override])
+
+
+def test_a_required_key_that_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match=r"input\.path: required, but not given; .* --set input\.path=VALUE"):
+        config.load(Config, write(tmp_path / "c.yaml", {**REQUIRED, "input": {}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [", "is not YAML"), ("- a", "need a mapping of keys to values, found list")],
+)
+def test_a_file_that_is_no_configuration(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        config.load(Config, tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
+        config.load(Config, tmp_path / "absent.yaml")
+
+
+def test_what_is_dumped_is_read_back(tmp_path):
+    found = config.parse(Config, REQUIRED)
+    (tmp_path / "c.yaml").write_text(config.dump(found))
+    assert config.load(Config, tmp_path / "c.yaml") == found
+
+
+def test_the_template_is_a_configuration_with_every_option(tmp_path):
+    options = list(config.options(Config))
+    (tmp_path / "c.yaml").write_text(config.template(options))
+    found = config.load(Config, tmp_path / "c.yaml", ["input.path=x", "output.table=y"])
+    assert found == config.parse(Config, REQUIRED)
+    assert all(option.description for option in options)
+    assert {"train.negative", "tokens.lower", "evaluate.gates", "train.until"} <= {option.path for option in options}
+
+
+def test_the_shipped_configurations_are_valid():
+    from embedall_spark import session
+
+    for name in ("words.yaml", "demo-words.yaml"):
+        config.load(Config, session.conf_file(name))
+    assert config.load(Config, session.conf_file("words.yaml")).train.vector_size == 300
+
+
+def test_identity_leaves_out_what_a_run_may_change():
+    one = config.identity(config.parse(Config, REQUIRED))
+    other = config.identity(config.parse(Config, {**REQUIRED, "train": {"workers": 4, "threads": 2}}))
+    assert one == other
+    assert one != config.identity(config.parse(Config, {**REQUIRED, "train": {"epochs": 4}}))
+
+
+@pytest.mark.parametrize(
+    ("table", "folder"),
+    [("a/b/words", "a/b"), ("words", "."), ("/words", "/"), ("s3://b/words/", "s3://b"), ("c.s.t", None)],
+)
+def test_the_folder_of_a_table(table, folder):
+    assert config.Output(table=table).folder == folder
