@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Every format and every bad input, against the rows that were put in."""
 
 import bz2
