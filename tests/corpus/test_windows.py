@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -70,7 +71,7 @@ def pairs(streams, workers):
 def brute_force(data, window):
     tokens, offsets, _ = data
     found = Counter()
-    for begin, stop in zip(offsets, offsets[1:], strict=False):
+    for begin, stop in itertools.pairwise(offsets):
         sequence = tokens[begin:stop]
         for i, center in enumerate(sequence):
             for j, context in enumerate(sequence):
@@ -109,7 +110,7 @@ def test_draws_depend_on_the_seed_and_the_sequence_id_alone():
     lengths = np.diff(offsets)
     alone = [
         draw((tokens[begin:stop], np.array([0, stop - begin]), ids[i : i + 1]), 1, 4, True, keep)[0][0]
-        for i, (begin, stop) in enumerate(zip(offsets, offsets[1:], strict=False))
+        for i, (begin, stop) in enumerate(itertools.pairwise(offsets))
     ]
     order = np.random.default_rng(0).permutation(len(ids))
     moved = np.concatenate([tokens[offsets[i] : offsets[i + 1]] for i in order])
