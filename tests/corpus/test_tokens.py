@@ -75,7 +75,8 @@ def sentences_of(text):
 
 
 TEXTS = {
-    "it's a well-known 'quote' - O\u2019Neil\u2019s rock'n'roll": "it's a well-known quote o\u2019neil\u2019s rock'n'roll",
+    "it's a well-known 'quote' - O\u2019Neil\u2019s": "it's a well-known quote o\u2019neil\u2019s",
+    "rock'n'roll'": "rock'n'roll",
     "snake_case and word--word a-": "snake case and word word a",
     "Съешь ещё этих мягких французских БУЛОК": "съешь ещё этих мягких французских булок",
     "안녕하세요 세계, 대한민국!": "안녕하세요 세계 대한민국",
