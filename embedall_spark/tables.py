@@ -203,8 +203,8 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
 def _committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
     """Return the version that this commit of this run has made, or None."""
     ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
-    found = ours.select(F.min("version")).collect()[0][0]
-    return None if found is None else int(found)
+    # The history is a local table of the driver: without an aggregation this starts no Spark job.
+    return min((int(row["version"]) for row in ours.select("version").collect()), default=None)
 
 
 def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> dict[str, str]:

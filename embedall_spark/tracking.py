@@ -10,9 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 import re
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +31,12 @@ log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 2.0
 _RETRY_SECONDS = 60.0
 _KEPT = 10_000
-_PARAMS_AT_ONCE = 100
 _METRICS_AT_ONCE = 1000
 _WRONG = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
 
 class Tracked:
-    """A run in MLflow. Once it has begun, a store that does not answer is warned about and never stops the run."""
+    """A run in MLflow; a store that stops answering is warned about and never stops the run."""
 
     def __init__(self, client: Any, mlflow_run_id: str, store: str) -> None:
         self._client = client
@@ -60,7 +61,7 @@ class Tracked:
         self._later(lambda: self._put(PurePosixPath(name), content))
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag."""
+        """Set a tag; of a long value only the beginning."""
         self._later(lambda: self._client.set_tag(self.id, _key(name), value[:5000]))
 
     def input(self, name: str, version: str) -> None:
@@ -77,8 +78,7 @@ class Tracked:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self._calls.append(lambda: self._client.set_terminated(self.id, status))
         self.flush(now=True)
-        left = len(self._metrics) + len(self._calls)
-        if left:
+        if left := len(self._metrics) + len(self._calls):
             log.warning("MLflow (%s) misses %d of this run's entries; its folder has them", self.store, left)
 
     def flush(self, *, now: bool = False) -> None:
@@ -110,9 +110,7 @@ class Tracked:
                 log.warning("MLflow refused an entry: %s", _short(error))
                 return True
             if not self._down:
-                log.warning(
-                    "MLflow (%s) does not answer; the run goes on and tries again: %s", self.store, _short(error)
-                )
+                log.warning("MLflow (%s) does not answer; the run goes on, and retries: %s", self.store, _short(error))
             self._down = True
             self._next_flush = time.monotonic() + _RETRY_SECONDS
             return False
@@ -140,19 +138,14 @@ def start(
 ) -> Tracked:
     """Return the MLflow run of a run: a new one with the configuration as its parameters, or a known one resumed.
 
-    Args:
-        kind: What is embedded; names the experiment ``embedall/KIND`` where ``experiment`` does not.
-        run_id: Our own name of the run.
-        config: Becomes the parameters.
-        folder: The output folder, where the default store lies.
-        experiment: Name of the experiment.
-        mlflow_run_id: The MLflow run to go on with.
+    ``run_id`` is our own name of the run; ``folder`` is the output folder, where the default store lies; the default
+    ``experiment`` is ``embedall/KIND``; ``mlflow_run_id`` names the run to go on with.
 
     Raises:
         SetupError: the store cannot be reached or used.
     """
     uri = store_uri(folder)
-    try:
+    with _usable(uri):
         client, shown = _client(uri)
         tracked = _resume(client, mlflow_run_id, shown) if mlflow_run_id else None
         if tracked is None:
@@ -160,11 +153,16 @@ def start(
             tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
             tracked = Tracked(client, client.create_run(found, tags=tags).info.run_id, shown)
         _log_params(client, tracked, config)
-    except SetupError:
-        raise
-    except Exception as error:
-        raise _unusable(uri, error) from error
     return tracked
+
+
+def amend(folder: str | None, mlflow_run_id: str, figures: dict[str, float]) -> None:
+    """Add figures to an ended run; ``folder`` is the output folder, where the default store lies."""
+    client, shown = _client(store_uri(folder or "."))
+    tracked = Tracked(client, mlflow_run_id, shown)
+    for name, value in figures.items():
+        tracked.metric(name, value)
+    tracked.flush(now=True)
 
 
 def check(folder: str) -> str:
@@ -174,28 +172,26 @@ def check(folder: str) -> str:
         SetupError: it cannot be reached or used.
     """
     uri = store_uri(folder)
-    try:
+    with _usable(uri):
         return _client(uri)[1]
-    except Exception as error:
-        raise _unusable(uri, error) from error
 
 
 def store_uri(folder: str) -> str | None:
     """Return the address of the store, None for MLflow's own choice on Databricks.
 
     Raises:
-        SetupError: the output folder is not on this machine's file tree, so that no SQLite file can lie in it.
+        SetupError: the output folder is on remote storage, where no SQLite file can lie.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     if configured or "DATABRICKS_RUNTIME_VERSION" in os.environ:
         return configured or None
-    if not files.is_local(folder):
+    if "://" in folder and not folder.startswith("file:"):
         raise SetupError(
             f"{folder}: an MLflow store in SQLite needs a local folder or mount; set MLFLOW_TRACKING_URI to a server, "
             "or to sqlite:////folder/mlflow.db"
         )
-    path = Path(files.resolve(folder)[1])
-    path.mkdir(parents=True, exist_ok=True)
+    path = files.resolve(folder)[1]
+    os.makedirs(path, exist_ok=True)
     return f"sqlite:///{path}/mlflow.db"
 
 
@@ -214,9 +210,9 @@ def _client(uri: str | None) -> tuple[Any, str]:
     import mlflow
     from mlflow.tracking import MlflowClient
 
-    # Making a new SQLite file tells of each of its fifty migrations.
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # A new SQLite file is worth fifty lines to them, and each retry another.
+    for name in ("alembic", "mlflow", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)
     return client, _without_password(uri or mlflow.get_tracking_uri())
@@ -246,11 +242,11 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
         artifacts = Path(files.resolve(folder)[1], "mlartifacts").as_uri() if local else None
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException as error:
+        except MlflowException:
             # Another run may have made it meanwhile.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
             found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         raise SetupError(f"the MLflow experiment {name} is deleted: restore it, or name another (output.experiment)")
     return str(found.experiment_id)
@@ -264,11 +260,10 @@ def _log_params(client: Any, tracked: Tracked, config: Section) -> None:
     have = client.get_run(tracked.id).data.params
     flat = {_key(name): value[:MAX_PARAM_VAL_LENGTH] for name, value in _flat(config.model_dump(mode="json"))}
     params = [Param(name, value) for name, value in flat.items() if name not in have]
-    for at in range(0, len(params), _PARAMS_AT_ONCE):
-        client.log_batch(tracked.id, params=params[at : at + _PARAMS_AT_ONCE])
-    for name, value in flat.items():
-        if have.get(name, value) != value:
-            tracked.tag(f"resumed.{name}", value)
+    for at in range(0, len(params), 100):  # more are refused at once
+        client.log_batch(tracked.id, params=params[at : at + 100])
+    for name in [name for name, value in flat.items() if have.get(name, value) != value]:
+        tracked.tag(f"resumed.{name}", flat[name])
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -284,21 +279,27 @@ def _dataset(name: str, version: str) -> Any:
 
     # MLflow takes 36 characters.
     digest = version if 0 < len(version) <= 36 else hashlib.sha256(version.encode()).hexdigest()[:36]
-    source = json.dumps({"path": name, "version": version})
-    dataset = Dataset(name=name[-500:], digest=digest, source_type="local", source=source)
-    return DatasetInput(dataset=dataset, tags=[InputTag(key="mlflow.data.context", value="training")])
+    dataset = Dataset(name[-500:], digest, "local", json.dumps({"path": name, "version": version}))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _unusable(uri: str | None, error: Exception) -> SetupError:
-    return SetupError(
-        f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
-        "server, correct MLFLOW_TRACKING_URI, or unset it to have an SQLite file in the output folder"
-    )
+@contextmanager
+def _usable(uri: str | None) -> Iterator[None]:
+    """Raise SetupError where the store fails."""
+    try:
+        yield
+    except SetupError:
+        raise
+    except Exception as error:
+        raise SetupError(
+            f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
+            "server, correct MLFLOW_TRACKING_URI, or unset it to have an SQLite file in the output folder"
+        ) from error
 
 
 def _key(name: str) -> str:
-    """Return a name with only the characters that MLflow takes."""
-    return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII).strip("/.")[:250]
+    """Return a name that MLflow takes: without odd characters, and a plain path where it holds slashes."""
+    return posixpath.normpath(re.sub(r"[^\w\-. /]", "_", name).strip("/. "))[:250]
 
 
 def _without_password(uri: str) -> str:

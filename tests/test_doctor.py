@@ -1,0 +1,91 @@
+"""The doctor: this machine is well, and each illness is told with its cure."""
+
+import shutil
+import socket
+import sys
+
+import pytest
+
+from embedall_spark import doctor, files, session
+
+
+def test_this_machine_is_well(spark):
+    found = doctor.checks()
+    assert [check.name for check in found if not check.ok] == []
+    assert all(check.detail and not check.fix for check in found)
+    assert {"Python", "Java", "Delta", "MLflow", "scratch folder"} <= {check.name for check in found}
+    # A session that ran before is left running.
+    assert spark.range(2).count() == 2
+
+
+def ill(look):
+    check = doctor._check("it", look)
+    assert not check.ok
+    return check
+
+
+def test_java(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = ill(doctor.java)
+    assert check.detail == "found no Java (PATH), need Java 17 or 21"
+    assert check.fix.startswith("install one: Debian/Ubuntu: sudo apt-get install")
+
+
+def test_python_and_spark(monkeypatch):
+    import pyspark
+
+    monkeypatch.setattr(pyspark, "__version__", "3.5.1")
+    assert ill(doctor.spark).detail == "found Spark 3.5.1, need 4.1"
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    assert ill(doctor.spark).fix == "pip install 'embedall_spark[local]'"
+
+    class Version(tuple):
+        major, minor = 3, 9
+
+    monkeypatch.setattr(sys, "version_info", Version((3, 9)))
+    assert ill(doctor.python).detail == "found Python 3.9, need 3.11 or 3.12"
+
+
+def test_memory_disk_and_scratch(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_MEMORY", 1 << 50)
+    assert "need 1048576" in ill(doctor.memory).detail
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    check = ill(doctor.scratch)
+    assert "1.0 GiB free, need 5" in check.detail
+    assert "TMPDIR" in check.fix
+
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(files, "scratch", refuse)
+    assert "cannot be written: read-only" in ill(doctor.scratch).detail
+
+
+def test_store_kernels_and_network(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://server")
+    check = ill(doctor.mlflow)
+    assert check.detail.startswith("the MLflow store nonsense://server cannot be used")
+    assert "MLFLOW_TRACKING_URI" in check.fix
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(session, "cache_folder", lambda _: None)
+    assert "NUMBA_CACHE_DIR" in ill(doctor.kernels).fix
+
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert "/etc/hosts" in ill(doctor.network).fix
+
+
+def test_an_unforeseen_failure_is_one_line_too():
+    def broken():
+        raise KeyError("odd")
+
+    assert ill(broken).detail == "KeyError: 'odd'"
+
+
+@pytest.mark.parametrize("look", [doctor.cores, doctor.gpu, doctor.memory])
+def test_figures(look):
+    assert look()
