@@ -28,17 +28,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 2.0
-_RETRY_SECONDS = 60.0
+_FLUSH_SECONDS, _RETRY_SECONDS = 2.0, 60.0
 _KEPT = 10_000
-_METRICS_AT_ONCE = 1000
 _WRONG = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
 
 class Tracked:
     """A run in MLflow; a store that stops answering is warned about and never stops the run."""
 
-    def __init__(self, client: Any, mlflow_run_id: str, store: str) -> None:
+    def __init__(self, client: Any, store: str, mlflow_run_id: str) -> None:
         self._client = client
         self.id = mlflow_run_id
         self.store = store
@@ -87,7 +85,7 @@ class Tracked:
             return
         self._next_flush = time.monotonic() + _FLUSH_SECONDS
         while self._metrics:
-            some = self._metrics[:_METRICS_AT_ONCE]
+            some = self._metrics[:1000]  # more are refused at once
             if not self._attempt(lambda some=some: self._client.log_batch(self.id, metrics=some)):  # type: ignore[misc]
                 return
             del self._metrics[: len(some)]
@@ -123,18 +121,11 @@ class Tracked:
         with tempfile.TemporaryDirectory(prefix="embedall-") as folder:
             path = Path(folder, name.name)
             path.write_bytes(content)
-            parent = str(name.parent)
-            self._client.log_artifact(self.id, str(path), None if parent == "." else parent)
+            self._client.log_artifact(self.id, str(path), str(name.parent).lstrip(".") or None)
 
 
 def start(
-    kind: str,
-    run_id: str,
-    config: Section,
-    *,
-    folder: str,
-    experiment: str | None = None,
-    mlflow_run_id: str | None = None,
+    kind: str, run_id: str, config: Section, *, folder: str, experiment: str | None, mlflow_run_id: str | None
 ) -> Tracked:
     """Return the MLflow run of a run: a new one with the configuration as its parameters, or a known one resumed.
 
@@ -151,15 +142,16 @@ def start(
         if tracked is None:
             found = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
             tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
-            tracked = Tracked(client, client.create_run(found, tags=tags).info.run_id, shown)
+            tracked = Tracked(client, shown, client.create_run(found, tags=tags).info.run_id)
         _log_params(client, tracked, config)
     return tracked
 
 
 def amend(folder: str | None, mlflow_run_id: str, figures: dict[str, float]) -> None:
     """Add figures to an ended run; ``folder`` is the output folder, where the default store lies."""
-    client, shown = _client(store_uri(folder or "."))
-    tracked = Tracked(client, mlflow_run_id, shown)
+    uri = store_uri(folder or ".")
+    with _usable(uri):
+        tracked = Tracked(*_client(uri), mlflow_run_id)
     for name, value in figures.items():
         tracked.metric(name, value)
     tracked.flush(now=True)
@@ -187,8 +179,7 @@ def store_uri(folder: str) -> str | None:
         return configured or None
     if "://" in folder and not folder.startswith("file:"):
         raise SetupError(
-            f"{folder}: an MLflow store in SQLite needs a local folder or mount; set MLFLOW_TRACKING_URI to a server, "
-            "or to sqlite:////folder/mlflow.db"
+            f"{folder}: an SQLite file needs a local folder; set MLFLOW_TRACKING_URI to a server or sqlite:////a/mlflow.db"
         )
     path = files.resolve(folder)[1]
     os.makedirs(path, exist_ok=True)
@@ -204,16 +195,14 @@ def default_experiment(kind: str, store: str) -> str:
 def _client(uri: str | None) -> tuple[Any, str]:
     """Return a client whose store answers, and the store's address as it may be shown."""
     # A store that went away must cost seconds, not the minutes of MLflow's own patience.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    os.environ.update(patience | {"MLFLOW_DISABLE_TELEMETRY": "true"} | os.environ)
     import mlflow
-    from mlflow.tracking import MlflowClient
 
     # A new SQLite file is worth fifty lines to them, and each retry another.
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri)
+    client = mlflow.MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)
     return client, _without_password(uri or mlflow.get_tracking_uri())
 
@@ -229,7 +218,7 @@ def _resume(client: Any, mlflow_run_id: str, store: str) -> Tracked | None:
             raise
         log.warning("MLflow (%s) has no run %s; a new one is started", store, mlflow_run_id)
         return None
-    return Tracked(client, mlflow_run_id, store)
+    return Tracked(client, store, mlflow_run_id)
 
 
 def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
@@ -238,7 +227,7 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        local = uri is not None and "MLFLOW_TRACKING_URI" not in os.environ
+        local = uri is not None and not os.environ.get("MLFLOW_TRACKING_URI")
         artifacts = Path(files.resolve(folder)[1], "mlartifacts").as_uri() if local else None
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))

@@ -36,7 +36,8 @@ def no_server(monkeypatch):
 
 
 def begin(folder, **more):
-    return tracking.start("words", "run-1", more.pop("config", Config()), folder=str(folder), **more)
+    more = {"config": Config(), "experiment": None, "mlflow_run_id": None} | more
+    return tracking.start("words", "run-1", folder=str(folder), **more)
 
 
 def client(folder):
@@ -171,9 +172,7 @@ def test_a_server_that_cannot_be_used_is_told_at_the_start(folder, monkeypatch):
 
 def test_where_the_store_is(tmp_path, monkeypatch):
     assert tracking.store_uri(str(tmp_path / "a")) == f"sqlite:///{tmp_path}/a/mlflow.db"
-    with pytest.raises(
-        SetupError, match=r"s3://bucket/out: an MLflow store in SQLite needs a local folder.*MLFLOW_TRACKING_URI"
-    ):
+    with pytest.raises(SetupError, match=r"s3://bucket/out: an SQLite file needs a local folder.*MLFLOW_TRACKING_URI"):
         tracking.store_uri("s3://bucket/out")
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     assert tracking.store_uri("s3://bucket/out") is None
