@@ -280,7 +280,7 @@ def _add(_: Any, inputs: Any, own: Any, n: Any, outputs: Any, targets: Any, step
 
 @_instructions
 def _prefetch(_: Any, matrix: Any, base: Any, dim: Any) -> Any:
-    """Ask the processor to bring a row into its cache."""
+    """Ask the processor to bring a row into its cache, to be written to."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         flat, first, *_ = _pointers(context, builder, signature, values)
@@ -289,7 +289,7 @@ def _prefetch(_: Any, matrix: Any, base: Any, dim: Any) -> Any:
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         for k in range(0, dim.literal_value, _LINE):
             line = builder.bitcast(builder.gep(flat, [builder.add(first, _LONG(k))]), byte)
-            builder.call(function, [line, _WORD(0), _WORD(3), _WORD(1)])
+            builder.call(function, [line, _WORD(1), _WORD(3), _WORD(1)])
         return context.get_dummy_value()
 
     return types.void(matrix, base, dim), build
