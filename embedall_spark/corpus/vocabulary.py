@@ -51,6 +51,12 @@ def count(run: Run, pages: DataFrame, config: VocabularyConfig) -> DataFrame:
     return run.stage("vocabulary", lambda: _numbered(ordered, pages, config))
 
 
+def total(vocabulary: DataFrame) -> int:
+    """Return how many tokens a corpus has, those outside its VOCABULARY left out."""
+    row = vocabulary.agg(F.sum("count")).first()
+    return int(row[0] or 0) if row else 0
+
+
 def encode(pages: DataFrame, folder: str) -> DataFrame:
     """Return PAGES as ENCODED over the VOCABULARY in a folder; unknown tokens are dropped, empty sequences kept."""
     return pages.select("ids", "lengths", "codes", "tokens").mapInArrow(_encoded(folder), ENCODED)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedall_spark.corpus import blocks, pages
+from embedall_spark.corpus.blocks import Block
+from embedall_spark.randomness import mix
+from embedall_spark.schemas import ENCODED, SEQUENCES
+
+WORDS = [f"w{number}" for number in range(50)] + ["é", "한글"]
+
+
+def corpus() -> list[tuple[int, list[str]]]:
+    """Ids of both signs, some twice; short and empty sequences; unknown words."""
+    draw = random.Random(2)
+    rows = []
+    for _ in range(500):
+        words = draw.choices([*WORDS, "unknown", "?"], k=draw.choice([0, 1, 2, 3, 5, 40]))
+        rows.append((draw.randrange(-(2**63), 2**63) if draw.random() < 0.8 else draw.randrange(20), words))
+    return rows
+
+
+def write_vocabulary(folder: Path) -> str:
+    folder.mkdir()
+    ids = pa.array(range(len(WORDS)), pa.int32())
+    pq.write_table(pa.table({"id": ids, "token": WORDS, "count": [9] * len(WORDS)}), folder / "part-0.parquet")
+    return str(folder)
+
+
+def rows(df) -> list[tuple]:
+    return sorted(tuple(row) for row in df.select("block", "ids", "lengths", "tokens", "count").collect())
+
+
+def brute(data: list[tuple[int, list[int]]], number: int) -> dict[int, list[tuple[int, list[int]]]]:
+    found: dict[int, list[tuple[int, list[int]]]] = {}
+    for key, tokens in data:
+        if len(tokens) > 1:
+            found.setdefault(mix(key) % number, []).append((key, tokens))
+    order = {token: np.int32(token).tobytes() for token in range(len(WORDS))}
+    for kept in found.values():
+        kept.sort(key=lambda pair: (pair[0], len(pair[1]), b"".join(order[token] for token in pair[1])))
+    return found
+
+
+def test_same_blocks_from_any_partitioning(spark, tmp_path):
+    data, folder = corpus(), write_vocabulary(tmp_path / "v")
+    table = spark.createDataFrame(data, SEQUENCES)
+    found = [rows(blocks.of_pages(pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
+    assert found[0] == found[1] == found[2]
+
+    known = {word: number for number, word in enumerate(WORDS)}
+    encoded = [(key, [known[word] for word in words if word in known]) for key, words in data]
+    expected = brute(encoded, 13)
+    assert [row[0] for row in found[0]] == sorted(expected)
+    for number, ids, lengths, tokens, count in found[0]:
+        assert np.frombuffer(ids, np.int64).tolist() == [key for key, _ in expected[number]]
+        assert np.frombuffer(lengths, np.int32).tolist() == [len(words) for _, words in expected[number]]
+        assert np.frombuffer(tokens, np.int32).tolist() == [word for _, words in expected[number] for word in words]
+        assert count == len(tokens) // 4
+
+    table = blocks.of_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
+    assert rows(table) == found[0]
+    kept = [words for _, words in encoded if len(words) > 1]
+    assert blocks.total(table) == (sum(map(len, kept)), len(kept))
+    assert table.schema.simpleString() == blocks.BLOCKS.simpleString()
+
+
+def test_nothing_to_train_on(spark, tmp_path):
+    folder = write_vocabulary(tmp_path / "v")
+    table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)
+    found = blocks.of_pages(pages.from_sequences(table), folder, 4)
+    assert (found.count(), blocks.total(found)) == (0, (0, 0))
+
+
+def test_unpack_gives_writable_arrays_and_batches_stay_small():
+    ids, lengths = np.arange(40), np.full(40, 100_000)
+    source = Block(-1, ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(4_000_000, dtype=np.int32))
+    batches = list(blocks._pack(blocks._cut(source.ids, source.offsets, source.tokens, 10**6)))
+    assert len(batches) > 1 and all(batch.nbytes < 2 * blocks._BATCH_BYTES for batch in batches)
+    found = [block for batch in batches for block in blocks.unpack(batch)]
+    assert sorted(block.ids[0] for block in found) == ids.tolist()
+    for block in found:
+        assert block.number == mix(int(block.ids[0])) % 10**6
+        start = block.ids[0] * 100_000
+        assert block.offsets.tolist() == [0, 100_000]
+        assert block.tokens[0] == start and block.tokens[-1] == start + 99_999
+        block.tokens[0] = block.ids[0] = block.offsets[0] = 0
+
+
+def test_merging_does_not_depend_on_the_pieces_order():
+    draw = random.Random(4)
+    pieces = []
+    for _ in range(30):
+        lengths = [draw.randint(2, 4) for _ in range(draw.randint(1, 5))]
+        tokens = np.array([draw.randrange(2) for _ in range(sum(lengths))], np.int32)
+        ids = np.array([draw.randrange(5) for _ in lengths], np.int64)
+        pieces.append(Block(3, ids, np.concatenate([[0], np.cumsum(lengths)]), tokens))
+    first = blocks._merge(pieces)
+    for _ in range(5):
+        draw.shuffle(pieces)
+        again = blocks._merge(pieces)
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        (0, 1),
+        (5_000, 1),
+        (100_000, 6),
+        (1 << 20, 64),
+        (4_000_000, 64),
+        (17_000_000, 259),
+        (10**9, 4096),
+        (10**11, 381_470),
+    ],
+)
+def test_number(total, expected):
+    assert blocks.number(total) == expected
+
+
+def test_blocks_have_16_to_256_thousand_tokens():
+    totals = [int(1.1**power) for power in range(105, 300)]
+    assert all(1 << 14 <= total / blocks.number(total) <= 1.01 * (1 << 18) for total in totals)
+    assert all(blocks.number(total) >= 64 for total in totals if total >= 1 << 20)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from plain_run import PlainRun
+
+from embedall_spark.corpus import pages, vocabulary
+from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.errors import BadData
+from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY
+
+
+def sentences() -> list[list[str]]:
+    draw = random.Random(1)
+    # Many ties; \uffff comes before \U0001f600 in UTF-8 but after it in UTF-16, as Java keeps strings.
+    words = [
+        f"{letter}{number}" for letter in ("a", "Z", "é", "한", "ж", "\uffff", "\U0001f600") for number in range(40)
+    ]
+    return [[words[min(int(draw.paretovariate(0.3)), 279)] for _ in range(draw.randint(0, 30))] for _ in range(300)]
+
+
+def ranked(data: list[list[str]], min_count: int) -> list[tuple[str, int]]:
+    counts = Counter(word for sentence in data for word in sentence)
+    kept = [(word, count) for word, count in counts.items() if count >= min_count]
+    return sorted(kept, key=lambda pair: (-pair[1], pair[0].encode()))
+
+
+def stored(folder: str) -> list[tuple[int, str, int]]:
+    """Return a stage's rows in the order of its files' names and of the rows in them."""
+    from pathlib import Path
+
+    found = []
+    for part in sorted(Path(folder).glob("*.parquet")):
+        found += [(row["id"], row["token"], row["count"]) for row in pq.read_table(part).to_pylist()]
+    return found
+
+
+@pytest.mark.parametrize("partitions", [1, 7])
+def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
+    data = sentences()
+    # Without adaptive execution the order is spread over several files, as it is for a large vocabulary.
+    spark.conf.set("spark.sql.adaptive.enabled", str(partitions == 1).lower())
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        run = PlainRun(spark, tmp_path)
+        table = spark.createDataFrame(list(enumerate(data)), SEQUENCES).repartition(partitions)
+        found = vocabulary.count(run, pages.from_sequences(table), VocabularyConfig(min_count=2))
+    finally:
+        spark.conf.unset("spark.sql.adaptive.enabled")
+        spark.conf.unset("spark.sql.shuffle.partitions")
+    expected = [(number, word, count) for number, (word, count) in enumerate(ranked(data, 2))]
+    assert stored(run.stage_path("vocabulary")) == expected
+    assert [(field.name, field.dataType) for field in found.schema] == [(f.name, f.dataType) for f in VOCABULARY]
+    assert vocabulary.total(found) == sum(count for _, _, count in expected)
+    assert partitions == 1 or len(list((tmp_path / "stages" / "vocabulary").glob("*.parquet"))) > 1
+
+    encoded = vocabulary.encode(pages.from_sequences(table), run.stage_path("vocabulary"))
+    ids = {word: number for number, word, _ in expected}
+    assert encoded.schema.simpleString() == ENCODED.simpleString()
+    assert {row["id"]: row["tokens"] for row in encoded.collect()} == {
+        number: [ids[word] for word in sentence if word in ids] for number, sentence in enumerate(data)
+    }
+
+
+def test_at_most_max_vocabulary(spark, tmp_path):
+    data = sentences()
+    source = pages.from_sequences(spark.createDataFrame(list(enumerate(data)), SEQUENCES))
+    run = PlainRun(spark, tmp_path)
+    vocabulary.count(run, source, VocabularyConfig(min_count=1, max_vocabulary=10))
+    assert [row[1:] for row in stored(run.stage_path("vocabulary"))] == ranked(data, 1)[:10]
+
+
+def test_nothing_left(spark, tmp_path):
+    source = pages.from_sequences(spark.createDataFrame([(1, ["a", "a", "a", "b"])], SEQUENCES))
+    with pytest.raises(BadData, match=r"occurs 5 times \(min_count\); the most frequent one occurs 3 times"):
+        vocabulary.count(PlainRun(spark, tmp_path / "few"), source, VocabularyConfig(min_count=5))
+    with pytest.raises(BadData, match="there are no tokens at all"):
+        vocabulary.count(PlainRun(spark, tmp_path / "none"), source.limit(0), VocabularyConfig())
