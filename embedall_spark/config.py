@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
+from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Output(Section):
     @property
     def folder(self) -> str | None:
         """The folder that the table lies in; None where it is named in a catalog."""
-        if "/" not in self.table and self.table.count(".") == 2:
+        if not files.is_path(self.table):
             return None
         return self.table.rstrip("/").rpartition("/")[0] or ("/" if self.table.startswith("/") else ".")
 
@@ -86,11 +87,10 @@ def parse(cls: type[S], data: dict[str, Any]) -> S:
 def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
     """Yield every leaf option of a configuration with its type, default and description."""
     for name, field in cls.model_fields.items():
-        section = _section(field.annotation)
-        if section is field.annotation:
-            yield from options(section, f"{prefix}{name}.")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from options(field.annotation, f"{prefix}{name}.")
             continue
-        about = field.description or ""
+        about, section = field.description or "", _section(field.annotation)
         if section is not None:
             # It may be left out as a whole, so that its keys have defaults only where it is given.
             about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
@@ -118,7 +118,8 @@ def template(found: Iterable[Option]) -> str:
         before = sections
         indent = "  " * len(sections)
         required = option.default == "required"
-        lines += [f"{indent}# {option.description}", f"{indent}{name}: {'???  # required' if required else option.default}"]
+        value = "???  # required" if required else option.default
+        lines += [f"{indent}# {option.description}", f"{indent}{name}: {value}"]
     return "\n".join(lines)
 
 

@@ -35,13 +35,18 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def is_local(uri: str) -> bool:
     """Tell whether a path or URI lies in this machine's file tree (mounts included)."""
-    return isinstance(resolve(uri)[0], pafs.LocalFileSystem)
+    return "://" not in uri or uri.startswith("file:")
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a table's name is a path or URI, not ``schema.table`` or ``catalog.schema.table``."""
+    return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
 
 
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
     filesystem, path = resolve(uri)
-    return filesystem.get_file_info(path).type != pafs.FileType.NotFound
+    return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
 def children(uri: str) -> list[str]:

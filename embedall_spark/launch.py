@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, runs, schemas, session, tables, tracking
+from embedall_spark import kinds, runs, schemas, session, tables, tracking
 from embedall_spark.errors import ConfigError, QualityGateFailed, Superseded
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.config import Output, Section
+    from embedall_spark.config import Output
     from embedall_spark.runs import StoredRun
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, output, kind, tracked.id, figures, config)
+        summary = _publish(run, vectors, kind, tracked.id, figures, config)
     except BaseException as error:
         _fail(run, tracked, error)
         raise
@@ -92,7 +92,9 @@ def run_root(output: Output) -> str:
     if output.run_root is not None:
         return output.run_root.rstrip("/")
     if output.folder is None:
-        raise ConfigError(f"output.run_root: required, because the table {output.table} is named in a catalog; give a folder")
+        raise ConfigError(
+            f"output.run_root: required, because the table {output.table} is named in a catalog; give a folder"
+        )
     return f"{output.folder}/.runs"
 
 
@@ -101,7 +103,7 @@ def _check_root(spark: SparkSession, root: str) -> None:
     if str(spark.conf.get("spark.master", "local")).startswith("local") or "://" in root or root.startswith("/"):
         return
     raise ConfigError(
-        f"output.run_root: {root} is relative, and the tasks run on other hosts: give a path or URI that all hosts share"
+        f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
     )
 
 
@@ -110,13 +112,18 @@ def _input_name(config: Any) -> str:
 
 
 def _publish(
-    run: StoredRun, vectors: DataFrame, output: Output, kind: str, mlflow_run_id: str, figures: dict[str, float], config: Any
+    run: StoredRun, vectors: DataFrame, kind: str, mlflow_run_id: str, figures: dict[str, float], config: Any
 ) -> Summary:
     """Replace the table in one commit, unless a figure is below its gate."""
+    output: Output = config.output
     for name, value in figures.items():
         run.metric(name, value)
-    gates = getattr(config.evaluate, "gates", {})
-    low = [f"{name} is {figures.get(name)}, need {least}" for name, least in gates.items() if not figures.get(name, -1.0) >= least]
+    nan = float("nan")
+    low = [
+        f"{name} is {figures.get(name, nan):.4f}, need {least}"
+        for name, least in config.evaluate.gates.items()
+        if not figures.get(name, nan) >= least
+    ]
     if low:
         raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
     run.guard()

@@ -71,7 +71,7 @@ class Meter:
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._bar.add_task(stage, total=1.0, completed=share, note=note)
+            self._bar.add_task(stage, total=1.0, note=note)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=share, note=note)
 

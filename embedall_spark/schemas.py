@@ -52,6 +52,7 @@ REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),
     ("reason", T.StringType(), False, "why it was refused"),
     ("record", T.StringType(), True, "the beginning of the row as it was found"),
+    ("run_id", T.StringType(), True, "the run that refused it"),
 )
 
 

@@ -36,7 +36,7 @@ def exists(spark: SparkSession, name: str) -> bool:
         TableError: the catalog or schema is not there.
     """
     try:
-        if not is_path(name):
+        if not files.is_path(name):
             return bool(spark.catalog.tableExists(_identifier(name)))
         spark.sql(f"DESCRIBE DETAIL {_identifier(name)}").collect()
     except AnalysisException as error:
@@ -46,11 +46,6 @@ def exists(spark: SparkSession, name: str) -> bool:
     return True
 
 
-def is_path(name: str) -> bool:
-    """Tell whether a table's name is a path or URI, not a name in a catalog."""
-    return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
-
-
 def read(spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
     """Return a table, as of a version where one is given.
 
@@ -58,7 +53,9 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
         TableError: there is no such table, or no such version of it.
     """
     if not exists(spark, name):
-        hint = "a folder that holds a Delta table" if is_path(name) else "catalog.schema.table; a path has a slash"
+        hint = (
+            "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
+        )
         raise TableError(f"{name}: there is no such table (need {hint})")
     try:
         if version is None:
@@ -146,7 +143,7 @@ def write(
         if done is not None:
             return done
         _check_replaceable(spark, name, schema, mode, vector_size)
-    elif is_path(name):
+    elif files.is_path(name):
         _check_free(name)
     user = json.dumps({"run_id": run_id, "txn_version": txn_version} | (metadata or {}), ensure_ascii=False)
     options = {"txnAppId": run_id, "txnVersion": str(txn_version), "userMetadata": user}
@@ -285,7 +282,7 @@ def _first_line(error: Exception) -> str:
 
 def _identifier(name: str) -> str:
     """Return a table's name quoted for SQL."""
-    if not is_path(name):
+    if not files.is_path(name):
         return ".".join(f"`{part}`" for part in name.split("."))
     # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
     path = name if "://" in name or name.startswith(("/", "dbfs:", "file:")) else os.path.abspath(name)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark.sql import functions as F
 
-from embedall_spark import tables
+from embedall_spark import files, tables
 from embedall_spark.errors import BadData, SchemaMismatch, TableError
 from embedall_spark.schemas import REJECTS, VECTORS, conform
 
@@ -162,8 +162,8 @@ def test_tables_that_are_not_there(spark, kept, tmp_path):
 
 def test_names():
     paths = ["/a/b", "vectors", "./a.b", "s3://bucket/a.b", "dbfs:/a", "demo-output/words", "a b.c"]
-    assert all(tables.is_path(name) for name in paths)
-    assert not any(tables.is_path(name) for name in ["a.b", "main.nlp.word_vectors", "spark_catalog.default.x-1"])
+    assert all(files.is_path(name) for name in paths)
+    assert not any(files.is_path(name) for name in ["a.b", "main.nlp.word_vectors", "spark_catalog.default.x-1"])
     assert tables._identifier("main.nlp.x-1") == "`main`.`nlp`.`x-1`"
     assert tables._identifier("s3://b/it's `quoted`") == "delta.`s3://b/it's ``quoted```"
     assert tables._identifier("relative").startswith("delta.`/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import typer
 from pyspark.sql import functions as F
@@ -55,8 +55,8 @@ def _similar(
     table: str = _TABLE,
     words: list[str] = typer.Argument(help="Ids whose neighbours to show.", metavar="WORD..."),
     n: int = _N,
-    restrict: Optional[int] = _RESTRICT,  # noqa: UP045
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    restrict: int | None = _RESTRICT,
+    master: str | None = _MASTER,
 ) -> None:
     """Show the nearest neighbours of words, by cosine."""
     _, vectors = _open(table, master)
@@ -70,10 +70,10 @@ def _analogy(
     c: str = typer.Argument(metavar="C"),
     n: int = _N,
     mul: bool = typer.Option(False, "--mul", help="3CosMul (Levy and Goldberg 2014) in place of 3CosAdd."),
-    restrict: Optional[int] = _RESTRICT,  # noqa: UP045
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    restrict: int | None = _RESTRICT,
+    master: str | None = _MASTER,
 ) -> None:
-    """A is to B as C is to what?"""  # noqa: D400, D415
+    """A is to B as C is to what?"""
     _, vectors = _open(table, master)
     found = analogy.answer(vectors, [(a, b, c)], n, method="mul" if mul else "add", restrict=restrict)
     show_neighbours([f"{a} : {b} = {c} : ?"], found)
@@ -81,10 +81,10 @@ def _analogy(
 
 def _evaluate(
     table: str = _TABLE,
-    analogies: Optional[str] = typer.Option(None, help="File in questions-words format."),  # noqa: UP045
+    analogies: str | None = typer.Option(None, help="File in questions-words format."),
     similarity: list[str] = typer.Option([], help="File of word pairs with a human score; may be given often."),
     restrict: int = typer.Option(300_000, "--restrict-vocab", min=1, help="Analogies: so many most frequent ids."),
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    master: str | None = _MASTER,
 ) -> None:
     """Measure vectors against analogies and human scores of similarity; the figures join the run that made them."""
     if analogies is None and not similarity:
@@ -110,7 +110,7 @@ def _export(
     table: str = _TABLE,
     path: str = typer.Argument(help="File to write: a path or URI.", metavar="FILE"),
     binary: bool = typer.Option(False, "--binary", help="word2vec's binary format in place of text."),
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    master: str | None = _MASTER,
 ) -> None:
     """Write vectors in word2vec's format, as gensim's KeyedVectors.load_word2vec_format reads it."""
     _, vectors = _open(table, master)
@@ -121,7 +121,7 @@ def _import(
     path: str = typer.Argument(help="File in word2vec's text or binary format, or GloVe's.", metavar="FILE"),
     table: str = _TABLE,
     mode: str = typer.Option("error", help="When the table exists: error, overwrite or append."),
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    master: str | None = _MASTER,
 ) -> None:
     """Read vectors in word2vec's or GloVe's format into a table."""
     if mode not in ("error", "overwrite", "append"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import typer
 from click.exceptions import Exit
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CONFIG = typer.Option(None, "--config", help="YAML file; 'embedall config KIND' lists its keys.")
-_SET = typer.Option([], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE")
+_SET = typer.Option(
+    [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
+)
 _RUN_ID = typer.Option(None, "--run-id", help="Name of the run, such as a scheduler's own; resumed where it exists.")
 _SUMMARY = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file.")
 _DRY_RUN = typer.Option(False, "--dry-run", help="Check configuration, input and resources; estimate the cost; stop.")
@@ -50,13 +52,13 @@ def show_summary(summary: dict[str, Any], file: Path | None) -> None:
 
 def _kind(name: str) -> Callable[..., None]:
     def command(
-        config: Optional[str] = _CONFIG,  # noqa: UP045
+        config: str | None = _CONFIG,
         overrides: list[str] = _SET,
-        run_id: Optional[str] = _RUN_ID,  # noqa: UP045
-        summary: Optional[Path] = _SUMMARY,  # noqa: UP045
+        run_id: str | None = _RUN_ID,
+        summary: Path | None = _SUMMARY,
         dry_run: bool = _DRY_RUN,
-        properties: Optional[str] = _PROPERTIES,  # noqa: UP045
-        master: Optional[str] = _MASTER,  # noqa: UP045
+        properties: str | None = _PROPERTIES,
+        master: str | None = _MASTER,
     ) -> None:
         try:
             found = launch(name, config, overrides, Options(run_id, properties, master, dry_run))
@@ -71,7 +73,7 @@ def _kind(name: str) -> Callable[..., None]:
 
 def _demo(
     folder: str = typer.Option("demo-output", help="Where tables, pictures and the MLflow store go."),
-    master: Optional[str] = _MASTER,  # noqa: UP045
+    master: str | None = _MASTER,
 ) -> None:
     """Embed the docstrings of the installed Python packages and show what came out."""
     # Only here: the demo needs what the other commands do not.

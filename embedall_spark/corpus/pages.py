@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.corpus.tokens import Reject, Sequences, TokensConfig, tokenize
+from embedall_spark.corpus.tokens import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
 from embedall_spark.schemas import REJECTS
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ PAGE_BYTES = 8 << 20
 _SLICE_BYTES = 1 << 20
 _REJECTS = 4096
 
+# The run is known only to whoever writes the rejects.
+_REFUSED = T.StructType([field for field in REJECTS if field.name != "run_id"])
 PAGES = T.StructType(
     [
         T.StructField("ids", T.BinaryType(), False, {"comment": "ids of the page's sequences, int64"}),
@@ -42,7 +44,7 @@ PAGES = T.StructType(
         T.StructField("tokens", T.ArrayType(T.StringType(), False), False, {"comment": "the page's distinct tokens"}),
         T.StructField("counts", T.ArrayType(T.LongType(), False), False, {"comment": "how often each occurs"}),
         T.StructField("seen", T.LongType(), False, {"comment": "documents or sequences read, refused ones included"}),
-        T.StructField("rejects", T.ArrayType(REJECTS, False), False, {"comment": "what was refused"}),
+        T.StructField("rejects", T.ArrayType(_REFUSED, False), False, {"comment": "what was refused"}),
     ]
 )
 _REJECT = pa.struct([pa.field("origin", pa.string()), pa.field("reason", pa.string()), pa.field("record", pa.string())])
@@ -95,8 +97,12 @@ def rejects(pages: DataFrame) -> DataFrame:
 
 
 def reject_counts(pages: DataFrame) -> tuple[int, int]:
-    """Return how many rows were refused, and how many were read in all."""
-    row = pages.agg(F.sum(F.size("rejects")), F.sum("seen")).first()
+    """Return how many rows were refused for what is in them, and how many others were read.
+
+    Rows with nothing in them (blank lines between paragraphs) are neither.
+    """
+    blank = F.size(F.filter("rejects", lambda reject: reject["reason"].isin(EMPTY, NO_TOKEN)))
+    row = pages.agg(F.sum(F.size("rejects") - blank), F.sum(F.col("seen") - blank)).first()
     return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
 
 

@@ -1,7 +1,6 @@
 """The kinds of things that can be embedded: one file per kind, and this folder is their registry.
 
-A kind has: ``Config``; ``read(spark, config)``, its input as a table; ``version(spark, config)``, which changes when the
-input does; ``embed(run, inputs, config)``, the method, VECTORS; ``evaluate(run, vectors, config)``, figures and pictures.
+``Kind`` says what a file offers; ``embed`` is the method.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ class Kind(Protocol):
 
     def version(self, spark: SparkSession, config: Any) -> str:
         """Return what changes when the input does."""
+
+    def estimate(self, spark: SparkSession, config: Any) -> dict[str, float]:
+        """Return about what a run costs: tokens, seconds, memory and disk of a worker."""
 
     def embed(self, run: Run, inputs: DataFrame, config: Any) -> DataFrame:
         """Return VECTORS of what is in the input."""

@@ -14,9 +14,9 @@ from embedall_spark.corpus.tokens import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.evaluate import words as evaluation
 from embedall_spark.schemas import DOCUMENTS, VECTORS, conform
-from embedall_spark.sources import text
+from embedall_spark.sources import listing, text
 from embedall_spark.sources.text import TextConfig
-from embedall_spark.train import trainer
+from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
 from embedall_spark.visualize import maps
 
@@ -64,7 +64,22 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return text.version(spark, config.input)
+    return listing.version(spark, config.input)
+
+
+def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
+    """Return about what a run costs; raises ResourceError where the cluster lacks what it needs."""
+    stored = listing.size(spark, config.input)
+    packed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
+    # English has six bytes a word; packed text is a third of its size. Kinds of words grow as the root of the text
+    # (Heaps' law, here with the constant of Wikipedia at min_count 5).
+    tokens = stored * (3 if packed else 1) // 6
+    kinds = int(17 * tokens**0.5)
+    corpus = plan.Corpus(max(1, kinds), max(1, tokens), 0.7 * tokens, blocks.number(tokens))
+    preflight.check(spark, corpus, config.train)
+    return {"input_bytes": stored, "tokens": tokens, "vocabulary": kinds} | preflight.estimate(
+        spark, corpus, config.train
+    )
 
 
 def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:

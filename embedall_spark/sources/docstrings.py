@@ -64,6 +64,15 @@ def version(folder: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def size(folder: str) -> int:
+    """Return about how many bytes of docstrings there are: a sixth of the source.
+
+    Raises:
+        BadData: as read().
+    """
+    return sum(Path(folder, name).stat().st_size for name in _names(folder)) // 6
+
+
 def _names(folder: str) -> list[str]:
     root = Path(folder)
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.py") if path.is_file())

@@ -9,11 +9,10 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
-from embedall_spark.sources import docstrings
+from embedall_spark.sources import docstrings, listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +50,6 @@ class TextConfig(Section):
     max_document_bytes: int = Field(
         1 << 24, ge=1, le=1 << 28, description="larger documents are rejected unread; JSON Lines: at most 16 MiB a line"
     )
-    max_reject_share: float = Field(
-        0.01, ge=0, le=1, description="the run fails where a larger share of the documents is rejected"
-    )
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -80,8 +76,10 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
         "csv": _read_csv,
         "parquet": _read_table,
         "delta": _read_table,
-        "docstrings": lambda spark, config: docstrings.read(spark, config.path),
     }
+    if config.format == "docstrings":
+        # It looks at the files itself; a first row would cost the parsing of all of them.
+        return conform(docstrings.read(spark, config.path), DOCUMENTS)
     try:
         found = readers[config.format](spark, config)
         empty = found.isEmpty()
@@ -94,28 +92,6 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
             "name begins with neither _ nor ."
         )
     return conform(found, DOCUMENTS)
-
-
-def version(spark: SparkSession, config: TextConfig) -> str:
-    """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
-    if config.format == "docstrings":
-        return docstrings.version(config.path)
-    is_path = _is_path(config.path)
-    if config.format == "delta":
-        name = f"delta.`{config.path}`" if is_path else config.path
-        detail = spark.sql(f"DESCRIBE DETAIL {name}").select("id").collect()[0]
-        commit = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").select("version").collect()[0]
-        return f"{detail['id']}@{commit['version']}"
-    if is_path or config.format != "parquet":
-        found = spark.read.format("binaryFile").load(config.path).select("path", "length", "modificationTime")
-    else:
-        found = spark.table(config.path).select("_metadata.file_path", "_metadata.file_size").distinct()
-    digest = found.select(F.xxhash64(*found.columns).alias("file")).agg(F.bit_xor("file"), F.count("*")).collect()[0]
-    return f"{digest[0] or 0:x}.{digest[1]}"
-
-
-def _is_path(path: str) -> bool:
-    return "/" in path or files.exists(path)
 
 
 def _documents(df: DataFrame, config: TextConfig, identity: Column | None = None) -> DataFrame:
@@ -237,7 +213,7 @@ def _read_csv(spark: SparkSession, config: TextConfig) -> DataFrame:
 
 def _read_table(spark: SparkSession, config: TextConfig) -> DataFrame:
     reader = _strict(spark).format(config.format)
-    table = reader.load(config.path) if _is_path(config.path) else spark.table(config.path)
+    table = reader.load(config.path) if listing.is_path(config.path) else spark.table(config.path)
     kinds = {field.name: field.dataType.simpleString() for field in table.schema}
     _check_columns(kinds, config)
     identity = None

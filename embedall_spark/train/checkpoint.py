@@ -17,7 +17,7 @@ from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.train import model, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import DataFrame
 
@@ -77,8 +77,8 @@ def _complete(run: Run) -> list[str]:
     return [name for name in files.children(parent) if files.exists(f"{parent}/{name}/{_MANIFEST}")]
 
 
-def _read(saved: Saved, vocabulary: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _read(saved: Saved, vocabulary: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         lookup = Lookup.open(vocabulary)
         shards = plan.shards(lookup.counts, int(saved["workers"]), float(saved["sample"]), lookup.folder)
         dim = int(saved["dim"])

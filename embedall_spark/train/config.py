@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from embedall_spark.config import Section
 
@@ -20,7 +21,7 @@ class Until(Section):
 
 
 # A run may go on with other values of these: they change where and how fast it trains, not what.
-_MOVABLE = {"movable": True}
+_MOVABLE: JsonDict = {"movable": True}
 
 
 class SkipGram(Section):
@@ -49,7 +50,7 @@ class SkipGram(Section):
         None,
         ge=1,
         le=256,
-        description="threads per worker; 1 gives bit-identical vectors at every run; unset: the worker's share of cores",
+        description="threads per worker; 1 gives the same bits at every run; unset: the worker's share of cores",
         json_schema_extra=_MOVABLE,
     )
     episodes: int | None = Field(

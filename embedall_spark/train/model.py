@@ -93,19 +93,19 @@ def greatest(rows: NDArray[np.float32]) -> float:
     return float(_greatest(rows.reshape(-1)))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _greatest(values: NDArray[np.float32]) -> float:
-    most = np.float32(0)
+    most = 0.0
     for value in values:
         # Written so that NaN, which compares false with everything, counts as too great.
         if not (abs(value) <= most):
-            most = abs(value)
-            if not (most <= np.float32(3e38)):
-                return np.inf
+            most = float(abs(value))
+            if not (most <= 3.4e38):
+                return float("inf")
     return most
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _fill(rows: NDArray[np.float32], ids: NDArray[np.int64], dim: int, seed: np.uint64) -> None:
     scale = np.float32(1.0 / dim)
     for row in range(len(ids)):

@@ -129,7 +129,7 @@ def deal(counts: NDArray[np.int64], workers: int, sample: float) -> tuple[NDArra
     return shard, local
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _deal(work: NDArray[np.float64], workers: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     load = np.zeros(workers)
     rows = np.zeros(workers, np.int32)

@@ -18,7 +18,7 @@ from embedall_spark.train import plan as plans
 from embedall_spark.train import ring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -71,6 +71,17 @@ def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
             )
 
 
+def estimate(spark: SparkSession, corpus: Corpus, config: SkipGram) -> dict[str, float]:
+    """Return about how long training takes, and what memory and disk a worker needs, in seconds and bytes."""
+    # Words that one thread trains a second, times dimensions: measured, see docs/log.md.
+    rate = 1.5e8 / config.vector_size * threads(spark, config) * config.workers
+    return {
+        "seconds": round(corpus.tokens * config.epochs / rate),
+        "worker_memory_bytes": plans.memory_bytes(corpus, config),
+        "worker_disk_bytes": min(plans.spool_bytes(corpus, config), config.spool_bytes) if config.workers > 1 else 0,
+    }
+
+
 def local_slots(spark: SparkSession) -> int | None:
     """Return N of a ``local[N]`` master, None for a cluster."""
     master = str(spark.conf.get("spark.master", ""))
@@ -113,12 +124,12 @@ def _probe(spark: SparkSession, workers: int) -> DataFrame:
         raise
 
 
-def _alone(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _alone(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for _ in batches:
         yield _row(socket.gethostname())
 
 
-def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     from pyspark import BarrierTaskContext
 
     context = BarrierTaskContext.get()

@@ -19,8 +19,10 @@ class Ring:
     def __init__(self, context: BarrierTaskContext, timeout: int) -> None:
         """Meet the other tasks of the barrier stage; ``timeout`` in seconds holds for every later wait too."""
         # torch takes seconds to import, and a run with one worker needs none of it.
-        import torch.distributed as dist
+        import torch.distributed
 
+        # torch's own stubs know little of what lies below its public functions.
+        dist: Any = torch.distributed
         patience = datetime.timedelta(seconds=timeout)
         hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
         self.rank, self.size = context.partitionId(), len(hosts)
@@ -39,7 +41,7 @@ class Ring:
         # By itself gloo takes the interface of the host's name, which is often the loopback one.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_address(address))]
         self._store = store
-        self._group = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+        self._group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
 
     def worst(self, status: int) -> int:
         """Return the greatest status of all workers; also a barrier."""

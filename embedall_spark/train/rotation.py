@@ -1,8 +1,8 @@
 """The trainer with many workers: block rotation.
 
 Worker i holds input shard i for good; output shards travel round the ring. In sub-step s of an episode it trains on
-block (i, (i + s) mod W), so that no two workers ever touch the same row, and there is nothing to average. The idea is
-that of PyTorch-BigGraph's buckets (Lerer et al. 2019, section 4) and GraphVite's episodes (Zhu et al. 2019, section 3.2).
+block (i, (i + s) mod W): no two workers ever touch the same row, so that there is nothing to average. The idea is that
+of PyTorch-BigGraph's buckets (Lerer et al. 2019, section 4) and GraphVite's episodes (Zhu et al. 2019, section 3.2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from embedall_spark.train.ring import Ring
 from embedall_spark.train.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -35,8 +35,8 @@ def run(sequences: DataFrame, slice_: worker.Slice) -> DataFrame:
     return chunks.mapInArrow(_task(slice_), worker.REPORT, barrier=True)
 
 
-def _task(slice_: worker.Slice) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def train(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import BarrierTaskContext
 
         context = BarrierTaskContext.get()

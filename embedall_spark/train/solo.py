@@ -13,7 +13,7 @@ from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.train import plan, sgns, streams, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
     from pyspark.sql import DataFrame
@@ -31,8 +31,8 @@ def run(sequences: DataFrame, slice_: worker.Slice) -> DataFrame:
     return (ordered if ordered is not None else sequences.coalesce(1)).mapInArrow(_task(slice_), worker.REPORT)
 
 
-def _task(slice_: worker.Slice) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def train(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tally = worker.Tally()
         lookup = Lookup.open(slice_.vocabulary)
         inputs, outputs, _ = worker.open_model(slice_, lookup, 0)
@@ -49,7 +49,7 @@ def _task(slice_: worker.Slice) -> Callable[[Iterator[pa.RecordBatch]], Iterator
     return train
 
 
-def _blocks(batches: Iterator[pa.RecordBatch], slice_: worker.Slice) -> Iterator[Block]:
+def _blocks(batches: Iterable[pa.RecordBatch], slice_: worker.Slice) -> Iterator[Block]:
     episodes = slice_.plan.episode_of_blocks(slice_.epoch, slice_.config.seed)
     mine = slice_.plan.slice_episodes(slice_.index)
     for batch in batches:

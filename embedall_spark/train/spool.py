@@ -61,6 +61,6 @@ class Spool:
         self._file.flush()
         for _, _, offset, size in sorted(self._index[episode, shard]):
             stream = np.empty(size // 4, np.int32)
-            if os.preadv(self._file.fileno(), [memoryview(stream).cast("B")], offset) != size:
+            if os.preadv(self._file.fileno(), [stream.view(np.uint8).data], offset) != size:
                 raise OSError("the spool of windows is shorter than it was written; is the local disk full?")
             yield stream

@@ -13,7 +13,7 @@ from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.train import plan as plans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -111,8 +111,8 @@ def streams(sequences: DataFrame, vocabulary: str, plan: Plan, config: SkipGram,
 
 def _draw(
     vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         source = windower(Lookup.open(vocabulary), config, epoch, plan.workers)
         episodes, mine = plan.episode_of_blocks(epoch, config.seed), plan.slice_episodes(index)
         rows: list[tuple[int, int, int, int, int, bytes]] = []

@@ -14,7 +14,7 @@ import pytest
 from embedall_spark.config import parse
 from embedall_spark.corpus.tokens import TokensConfig, tokenize
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.sources import text
+from embedall_spark.sources import listing, text
 
 
 def read(spark, path, **options):
@@ -130,18 +130,18 @@ def test_parquet_and_delta(spark, tmp_path):
     rows = read(spark, tmp_path / "d", format="delta", column="s")
     assert {row.text: row.id for row in rows} == {s: spark.sql(f"select xxhash64('{s}')").first()[0] for s in "abc"}
     config = text.TextConfig(path=str(tmp_path / "d"), format="delta")
-    before = text.version(spark, config)
+    before = listing.version(spark, config)
     spark.read.parquet(str(tmp_path / "p")).write.format("delta").mode("append").save(str(tmp_path / "d"))
-    assert before.endswith("@0") and text.version(spark, config) == before[:-1] + "1"
+    assert before.endswith("@0") and listing.version(spark, config) == before[:-1] + "1"
 
 
 def test_a_version_follows_the_files(spark, tmp_path):
     put(tmp_path, "a.txt", "one")
     config = text.TextConfig(path=str(tmp_path))
-    before = text.version(spark, config)
-    assert text.version(spark, config) == before
+    before = listing.version(spark, config)
+    assert listing.version(spark, config) == before
     put(tmp_path, "b.txt", "two")
-    assert text.version(spark, config) != before
+    assert listing.version(spark, config) != before
 
 
 DAMAGED = {

@@ -38,7 +38,8 @@ def corpus(spark, tmp_path_factory):
 
 
 def config(**options):
-    return SkipGram(**{"vector_size": 24, "window": 5, "sample": 0, "epochs": 4, "alpha": 0.05, "threads": 1, **options})
+    usual = {"vector_size": 24, "window": 5, "sample": 0, "epochs": 4, "alpha": 0.05, "threads": 1}
+    return SkipGram(**{**usual, **options})
 
 
 def train(spark, corpus, folder, options, evaluate=None, sequences=None):
@@ -154,7 +155,8 @@ def test_a_diverged_shard_is_never_checkpointed(spark, corpus, tmp_path, workers
     rows = np.fromfile(damaged, np.float32)
     rows[5] = np.nan
     rows.tofile(damaged)
-    with pytest.raises(TrainingDiverged, match=r"epoch 2, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"):
+    message = r"epoch 2, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"
+    with pytest.raises(TrainingDiverged, match=message):
         train(spark, corpus, tmp_path, config(workers=workers, epochs=2))
     assert not (tmp_path / "checkpoints/0001-0000").exists()
 

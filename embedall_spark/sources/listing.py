@@ -1,0 +1,59 @@
+"""What an input is made of: a digest that changes when it does, and its size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from embedall_spark import files
+from embedall_spark.sources import docstrings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Row, SparkSession
+
+    from embedall_spark.sources.text import TextConfig
+
+
+def version(spark: SparkSession, config: TextConfig) -> str:
+    """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
+    if config.format == "docstrings":
+        return docstrings.version(config.path)
+    if config.format == "delta":
+        detail = _detail(spark, config)
+        commit = spark.sql(f"DESCRIBE HISTORY {_delta(config)} LIMIT 1").select("version").collect()[0]
+        return f"{detail['id']}@{commit['version']}"
+    found = _files(spark, config)
+    digest = found.select(F.xxhash64(*found.columns).alias("file")).agg(F.bit_xor("file"), F.count("*")).collect()[0]
+    return f"{digest[0] or 0:x}.{digest[1]}"
+
+
+def size(spark: SparkSession, config: TextConfig) -> int:
+    """Return about how many bytes the input has, as it is stored."""
+    if config.format == "docstrings":
+        return docstrings.size(config.path)
+    if config.format == "delta":
+        return int(_detail(spark, config)["sizeInBytes"])
+    row = _files(spark, config).agg(F.sum("length")).first()
+    return int(row[0] or 0) if row else 0
+
+
+def _files(spark: SparkSession, config: TextConfig) -> DataFrame:
+    """Return path, length and time of the input's files."""
+    if is_path(config.path) or config.format != "parquet":
+        return spark.read.format("binaryFile").load(config.path).select("path", "length", "modificationTime")
+    size, time = F.col("_metadata.file_size").alias("length"), F.col("_metadata.file_modification_time")
+    return spark.table(config.path).select("_metadata.file_path", size, time).distinct()
+
+
+def _detail(spark: SparkSession, config: TextConfig) -> Row:
+    return spark.sql(f"DESCRIBE DETAIL {_delta(config)}").select("id", "sizeInBytes").collect()[0]
+
+
+def _delta(config: TextConfig) -> str:
+    return f"delta.`{config.path}`" if is_path(config.path) else config.path
+
+
+def is_path(path: str) -> bool:
+    """Tell whether an input is named by a path, not as a table in a catalog."""
+    return "/" in path or files.exists(path)
