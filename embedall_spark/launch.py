@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,7 +49,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     output: Output = config.output
     root = run_root(output)
     spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
-    _check_root(spark, root)
+    _check_root(spark, output)
     inputs, version = module.read(spark, config), module.version(spark, config)
     if options.dry_run:
         found = module.estimate(spark, config)
@@ -90,17 +91,26 @@ def run_root(output: Output) -> str:
         ConfigError: the table is named in a catalog, so that there is no beside.
     """
     if output.run_root is not None:
-        return output.run_root.rstrip("/")
+        return _absolute(output.run_root)
     if output.folder is None:
         raise ConfigError(
             f"output.run_root: required, because the table {output.table} is named in a catalog; give a folder"
         )
-    return f"{output.folder}/.runs"
+    return _absolute(f"{output.folder}/.runs")
 
 
-def _check_root(spark: SparkSession, root: str) -> None:
-    """Make a relative or local folder absolute only where all tasks see it: on a local master."""
-    if str(spark.conf.get("spark.master", "local")).startswith("local") or "://" in root or root.startswith("/"):
+def _absolute(folder: str) -> str:
+    return folder.rstrip("/") if _has_scheme(folder) else os.path.abspath(folder)
+
+
+def _has_scheme(folder: str) -> bool:
+    return "://" in folder or folder.startswith(("file:", "dbfs:"))
+
+
+def _check_root(spark: SparkSession, output: Output) -> None:
+    """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
+    root = output.run_root or output.folder or ""
+    if str(spark.conf.get("spark.master", "local")).startswith("local") or _has_scheme(root) or root.startswith("/"):
         return
     raise ConfigError(
         f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"

@@ -5,59 +5,65 @@ from __future__ import annotations
 import os
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
-from embedall_spark import session, tables
-from embedall_spark.cli.query import show_neighbours
+from embedall_spark import files, session, tables
 from embedall_spark.launch import Options, Summary, launch
 from embedall_spark.search import analogy, exact
 
+if TYPE_CHECKING:
+    from embedall_spark.search.exact import Hit
+
+# Words that everyday English knows otherwise: what stands beside them tells what the text is about.
 _WORDS = (
-    ("array", "gradient", "dataframe", "thread"),
-    ("kernel", "cluster", "token", "matrix"),
-    ("exception", "encoding", "probability", "plot"),
+    *("array", "dataframe", "gradient", "probability", "kernel", "tree"),
+    *("thread", "exception", "cookie", "socket", "unicode", "plot", "monday", "deprecated"),
 )
 _ANALOGIES = (
     ("rows", "row", "columns"),
     ("min", "max", "lower"),
     ("read", "reader", "write"),
-    ("encode", "encoder", "decode"),
+    ("encode", "decode", "serialize"),
+    ("numpy", "array", "pandas"),
+    ("x", "y", "width"),
 )
 
 
 def run(folder: str, master: str | None) -> None:
     """Embed words into ``folder``/words and print what came out and how to go on."""
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     packages = sysconfig.get_paths()["purelib"]
-    console.print(f"Embedding the words in the docstrings of the Python packages in {packages}")
+    console.print("Embedding the words in the docstrings of the installed Python packages:", os.path.relpath(packages))
     table = f"{folder.rstrip('/')}/words"
     overrides = [f"input.path={packages}", f"output.table={table}"]
     found = launch("words", str(session.conf_file("demo-words.yaml")), overrides, Options(master=master))
+    picture = Path(folder, "words-map.png")
+    picture.write_bytes(files.read_bytes(f"{found['folder']}/artifacts/map.png"))
     _show(console, table, found)
-
-
-def _show(console: Console, table: str, found: Summary) -> None:
-    spark = session.get("embedall demo")
-    vectors = tables.read(spark, table)
-    console.print(f"\n{found['rows']:,} words, {found['seconds']:.0f} s; refused documents: {found['rejected']:,}\n")
-    # One search for all: each goes over the whole table.
-    names = [name for group in _WORDS for name in group]
-    neighbours = dict(zip(names, exact.neighbours(vectors, names, 7), strict=True))
-    console.print("Nearest neighbours, by cosine:")
-    for group in _WORDS:
-        show_neighbours(group, [neighbours[name] for name in group])
-        console.print()
-    console.print("Analogies (3CosAdd):")
-    for (a, b, c), hits in zip(_ANALOGIES, analogy.answer(vectors, _ANALOGIES, 3), strict=True):
-        console.print(f"  {a} is to {b} as {c} is to {', '.join(name for name, _ in hits)}")
-    where = Path(found["folder"], "artifacts", "map.png")
     console.print(
         f"\nThe table:  {table} (Delta, version {found['version']})"
-        f"\nThe map:    {os.path.relpath(where)}"
-        f"\nThe run:    {found['mlflow_uri']}"
+        f"\nThe map:    {picture}"
+        f"\nThe run:    {found['run_id']} in MLflow, {found['mlflow_uri']}"
         "\n\nGo on with:"
         f"\n  .venv/bin/embedall similar {table} tensor"
         f"\n  .venv/bin/embedall analogy {table} rows row columns"
         f"\n  .venv/bin/mlflow ui --backend-store-uri {found['mlflow_uri']}"
     )
+
+
+def _show(console: Console, table: str, found: Summary) -> None:
+    vectors = tables.read(session.get("embedall demo"), table)
+    console.print(f"\n{found['rows']:,} words in {found['seconds']:.0f} s; {found['rejected']} documents refused")
+    console.print("\nNearest neighbours, by cosine:")
+    for name, hits in zip(_WORDS, exact.neighbours(vectors, _WORDS, 7), strict=True):
+        console.print(Text(f"  {name:>12}  ", "bold"), Text(_names(hits)), sep="")
+    console.print("\nAnalogies (3CosAdd):")
+    for (a, b, c), hits in zip(_ANALOGIES, analogy.answer(vectors, _ANALOGIES, 3), strict=True):
+        console.print(Text(f"  {a} is to {b} as {c} is to ", "bold"), Text(_names(hits)), sep="")
+
+
+def _names(hits: list[Hit]) -> str:
+    return ", ".join(name for name, _ in hits)
