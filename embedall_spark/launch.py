@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import kinds, runs, schemas, session, tables, tracking
-from embedall_spark.errors import ConfigError, QualityGateFailed, Superseded
+from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from embedall_spark.config import Output
     from embedall_spark.runs import StoredRun
+    from embedall_spark.tracking import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +52,17 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     config: Any = configs.load(module.Config, path, overrides)
     output: Output = config.output
     root = run_root(output)
-    spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
+    with ThreadPoolExecutor(1) as beside:
+        # MLflow takes as long to import as Spark to start, and a store that does not answer must show now.
+        store = beside.submit(tracking.check, output.folder or root)
+        spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
+        store.result()
     _check_root(spark, output)
     inputs, version = module.read(spark, config), module.version(spark, config)
+    # A table that cannot be written must show before hours of training.
+    tables.check_writable(
+        spark, output.table, schemas.VECTORS, output.mode, options.run_id or "", 0, config.train.vector_size
+    )
     if options.dry_run:
         found = module.estimate(spark, config)
         return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
@@ -75,7 +87,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         figures = module.evaluate(run, vectors, config)
         summary = _publish(run, vectors, kind, tracked.id, figures, config)
     except BaseException as error:
-        _fail(run, tracked, error)
+        _fail(run, tracked, kind, error)
         raise
     tracked.output(output.table, summary["version"])
     summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
@@ -138,7 +150,7 @@ def _publish(
         raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
     run.guard()
     metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id}
-    rejects = _write_rejects(run, output, metadata)
+    rejects = _write_rejects(run, metadata)
     version = tables.write(
         run.spark,
         vectors,
@@ -166,14 +178,14 @@ def _publish(
     }
 
 
-def _write_rejects(run: StoredRun, output: Output, metadata: dict[str, str]) -> str | None:
+def _write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
     """Append the refused rows to their table; return its name, None where no row was refused."""
-    if not run.rejected or not run.rejects:
+    if not run.rejects:
         return None
-    name = output.rejects or f"{output.table}_rejects"
-    rows = run.rejects[0]
-    for more in run.rejects[1:]:
-        rows = rows.unionByName(more)
+    rows = functools.reduce(DataFrame.unionByName, run.rejects)
+    if rows.isEmpty():
+        return None
+    name = run.output.rejects or f"{run.output.table}_rejects"
     rows = rows.withColumn("run_id", F.lit(run.id))
     tables.write(
         run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
@@ -181,13 +193,15 @@ def _write_rejects(run: StoredRun, output: Output, metadata: dict[str, str]) -> 
     return name
 
 
-def _fail(run: StoredRun, tracked: Any, error: BaseException) -> None:
+def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
     """Note the failure where runs are looked up; the error itself goes on."""
+    run.meter.close()
     tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     if isinstance(error, Superseded):
         return
     try:
+        if isinstance(error, BadData) and (name := _write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
+            log.error("the refused rows are in %s", name)
         run.finish("failed", error=str(error)[:2000])
     except Exception as second:
-        log.warning("the run's manifest could not be updated: %s", second)
-    run.meter.close()
+        log.warning("the run's end could not be noted: %s", second)

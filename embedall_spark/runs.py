@@ -53,7 +53,7 @@ class StoredRun:
         self.rejects: list[DataFrame] = []
         self.rejected = 0
         self._token, self._attempt = manifest["token"], manifest["attempt"]
-        self._output, self._tracker = output, tracker
+        self.output, self._tracker = output, tracker
 
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         """Return a finished stage's table, made and written once."""
@@ -89,10 +89,10 @@ class StoredRun:
         share = rejected / seen
         if rejected:
             log.warning("%s of %s rows refused (%.2f%%)", f"{rejected:,}", f"{seen:,}", 100 * share)
-        if share > self._output.max_reject_share or rejected == seen:
+        if share > self.output.max_reject_share or rejected == seen:
             raise BadData(
                 f"{rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
-                f"output.max_reject_share={self._output.max_reject_share}. Mend the input or raise the share"
+                f"output.max_reject_share={self.output.max_reject_share}. Mend the input or raise the share"
             )
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:

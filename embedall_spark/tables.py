@@ -118,18 +118,9 @@ def write(
     required columns are not null, its vectors have ``vector_size`` finite values. Columns are commented as in
     ``schema``.
 
-    Args:
-        spark: The session.
-        df: The rows; columns beyond the contract are dropped.
-        name: The table.
-        schema: The contract that the table is held to.
-        mode: ``error`` refuses an existing table, ``overwrite`` replaces one of the same contract, ``append`` adds to
-            one, or makes it.
-        run_id: The run that writes.
-        txn_version: Number of the commit within the run, rising.
-        vector_size: Length of all array<float> columns; required where the contract has any.
-        comment: What the table holds.
-        metadata: Goes into the commit as JSON, beside run_id and txn_version.
+    ``mode`` error refuses an existing table, overwrite replaces one of the same contract, append adds to one, or makes
+    it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of all array<float>
+    columns, required where there are any. ``metadata`` goes into the commit as JSON, with run_id and txn_version.
 
     Raises:
         TableError: the table exists and must not, is none of this contract, or another writer was faster.
@@ -137,14 +128,9 @@ def write(
         BadData: a row violates a constraint; nothing was written.
     """
     properties = _properties(schema, vector_size, comment)
-    there = exists(spark, name)
-    if there:
-        done = _committed(spark, name, run_id, txn_version)
-        if done is not None:
-            return done
-        _check_replaceable(spark, name, schema, mode, vector_size)
-    elif files.is_path(name):
-        _check_free(name)
+    done = check_writable(spark, name, schema, mode, run_id, txn_version, vector_size)
+    if done is not None:
+        return done
     user = json.dumps({"run_id": run_id, "txn_version": txn_version} | (metadata or {}), ensure_ascii=False)
     options = {"txnAppId": run_id, "txnVersion": str(txn_version), "userMetadata": user}
     try:
@@ -164,6 +150,30 @@ def write(
             f"{name}: run {run_id} wrote this table before, so nothing was written, and the table's history no longer "
             "reaches back to it; give a new run id"
         )
+    return done
+
+
+def check_writable(
+    spark: SparkSession,
+    name: str,
+    schema: T.StructType,
+    mode: Mode,
+    run_id: str,
+    txn_version: int,
+    vector_size: int | None,
+) -> int | None:
+    """Check that write() with the same arguments can do its work; return the version where it has done it before.
+
+    Raises:
+        TableError: the table exists and must not, or is none of this contract.
+    """
+    if not exists(spark, name):
+        if files.is_path(name):
+            _check_free(name)
+        return None
+    done = _committed(spark, name, run_id, txn_version)
+    if done is None:
+        _check_replaceable(spark, name, schema, mode, vector_size)
     return done
 
 

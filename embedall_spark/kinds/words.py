@@ -96,8 +96,8 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     """
     documents = conform(documents, DOCUMENTS)
     found = run.stage("pages", lambda: pages.from_documents(documents, config.tokens))
-    run.check_reject_share(*pages.reject_counts(found))
     run.reject(pages.rejects(found))
+    run.check_reject_share(*pages.reject_counts(found))
     found = phrases.phrases(run, found, config.phrases)
     words = vocabulary.count(run, found, config.vocabulary)
     folder = run.stage_path("vocabulary")
