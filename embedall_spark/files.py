@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,16 @@ def scratch(*parts: str) -> Path:
 def remove_tree(folder: Path) -> None:
     """Remove a local folder and all that is in it, also where parts of it vanish meanwhile."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def expire(name: str, seconds: float) -> None:
+    """Remove the folders below the scratch folder ``name`` that nobody has touched for so long.
+
+    Processes that have mapped their files keep what they have mapped.
+    """
+    for child in scratch(name).iterdir():
+        if child.stat().st_mtime < time.time() - seconds:
+            remove_tree(child)
 
 
 def sweep(name: str) -> int:

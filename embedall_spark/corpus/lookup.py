@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Longs: TypeAlias = NDArray[np.int64]
 
 _ROWS = 65_536
+_UNUSED_SECONDS = 2 * 24 * 3600
 _OPEN: dict[str, tuple[str, Lookup]] = {}  # one opened lookup a folder, for the tasks that share a Python worker
 
 # Mapped files and Arrow's buffers are read-only; a signature that says so also takes writable arrays.
@@ -96,6 +97,7 @@ class Lookup:
     """The tokens of a VOCABULARY with their ids and counts; ``open`` makes one."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._text: Bytes = _mapped(folder / "text", np.uint8)
         self._offsets: Longs = _mapped(folder / "offsets", np.int64)
         self._slots: Ints = _mapped(folder / "slots", np.int32)
@@ -161,11 +163,13 @@ def _parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
 def _local_copy(folder: str, parts: list[pafs.FileInfo], key: str) -> Path:
     """Return the host's copy of a vocabulary; the first process to come makes it while the others wait."""
     home = files.scratch("lookup", key)
+    os.utime(home)
     ready = home / "ready"
     if ready.exists():
         return ready
     with files.lock(home):
         if not ready.exists():
+            files.expire("lookup", _UNUSED_SECONDS)
             draft = home / uuid.uuid4().hex
             draft.mkdir()
             try:

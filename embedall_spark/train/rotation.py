@@ -134,7 +134,7 @@ def _block(
         rate = plan.rate(config, slice_.progress((step + done / max(1, total)) / steps))
         cursor = randomness.mix(config.seed, slice_.epoch, episode, shard, number) % size
         _, *result = compiled(stream, 0, len(stream), inputs, outputs, table, cursor, rate, _SHARE)
-        tally.trained(*result)
+        tally.trained(0, *result)
         with lock:
             done += len(stream)
 

@@ -81,8 +81,7 @@ def _trainer(
             rate = plan.rate(config, slice_.progress(min(1.0, tally.tokens / expected)))
             cursor = randomness.mix(config.seed, slice_.epoch, block.number, first) % size
             _, *done = compiled(stream[0], 0, fill[0], inputs, outputs, table, cursor, rate, 1)
-            tally.trained(*done)
-            tally.tokens += int(block.offsets[stop] - block.offsets[first])
+            tally.trained(int(block.offsets[stop] - block.offsets[first]), *done)
             first = stop
 
     return train

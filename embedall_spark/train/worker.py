@@ -75,9 +75,10 @@ class Tally:
         self.seconds[part] += now - self._since
         self._since = now
 
-    def trained(self, pairs: int, loss: float, loss_pairs: int) -> None:
+    def trained(self, tokens: int, pairs: int, loss: float, loss_pairs: int) -> None:
         """Add what one call of the kernel did."""
         with self._lock:
+            self.tokens += tokens
             self.pairs += int(pairs)
             self.loss += float(loss)
             self.loss_pairs += int(loss_pairs)
