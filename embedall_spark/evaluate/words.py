@@ -7,11 +7,10 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.sql import types as T
-from scipy import stats
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import files as sets
@@ -178,10 +177,17 @@ def similarity(
         cosines, scores = np.einsum("ij,ij->i", left, right), np.array([score for *_, score in used])
         # A rank correlation with a constant has no value.
         if np.ptp(cosines) > 0 and np.ptp(scores) > 0:
-            spearman = float(stats.spearmanr(scores, cosines).statistic)
+            spearman = _spearman(scores, cosines)
     result = Similarity(_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
     log.info("%s: Spearman %.3f over %d of %d pairs", file, result.spearman, result.used, result.pairs)
     return result
+
+
+def _spearman(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> float:
+    # Imported here: tasks import this module too, and scipy.stats takes a Python worker seconds.
+    from scipy import stats
+
+    return float(stats.spearmanr(left, right).statistic)
 
 
 def _answer(question: tuple[str, ...], hits: list[tuple[str, float]], fold: Callable[[str], str]) -> str | None:

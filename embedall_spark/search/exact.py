@@ -51,7 +51,8 @@ def fetch(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float3
     wanted = list(dict.fromkeys(ids))
     if len(wanted) > MAX_IDS:
         raise ConfigError(f"{len(wanted):,} ids asked for, at most {MAX_IDS:,} are fetched at once; join the table")
-    table = vectors.where(F.col("id").isin(wanted)).select("id", "vector").toArrow()
+    names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
+    table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
     found = dict(zip(table["id"].to_pylist(), rows(table["vector"].combine_chunks()), strict=True))
     if missing := [name for name in wanted if name not in found]:
         raise spelling.unknown(vectors, missing)

@@ -1,0 +1,182 @@
+"""A map: the most frequent ids in two dimensions, as a picture with readable labels."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pyspark.sql import functions as F
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.search import exact
+from embedall_spark.search.block import unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+MAX_IDS = 5_000
+_COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
+_LONGEST = 24  # letters of a label
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_INCHES, _DPI = (13.0, 10.0), 140
+
+
+def draw(
+    vectors: DataFrame,
+    count: int = 400,
+    *,
+    method: Literal["tsne", "pca"] = "tsne",
+    clusters: int = 10,
+    seed: int = 1,
+    title: str | None = None,
+) -> bytes:
+    """Return a PNG of the most frequent ids, near each other where their vectors point the same way.
+
+    Every id is a dot; a label is drawn only where it covers no other label, frequent ids first. The same vectors and
+    seed give the same picture.
+
+    Args:
+        vectors: VECTORS; ids without a count come last, in an order that a hash gives.
+        count: how many ids.
+        method: ``tsne`` (van der Maaten and Hinton 2008) keeps neighbours together, ``pca`` keeps large distances.
+        clusters: colours by k-means over the unit vectors, at most 10; 0 or 1: one colour.
+        seed: of the projection and the clusters.
+        title: above the picture.
+
+    Raises:
+        BadData: the table has fewer than two ids.
+        ConfigError: ``count`` is over MAX_IDS.
+    """
+    if not 2 <= count <= MAX_IDS:
+        raise ConfigError(f"a map of {count:,} ids: need 2 to {MAX_IDS:,}; a picture has room for some hundred labels")
+    order = [F.desc_nulls_last("count"), F.xxhash64("id"), F.col("id")]
+    table = vectors.orderBy(*order).limit(count).select("id", "vector").toArrow()
+    if len(table) < 2:
+        raise BadData(f"a map needs two ids or more, the table has {len(table)}")
+    ids: list[str] = table["id"].to_pylist()
+    units = unit(exact.rows(table["vector"].combine_chunks()))
+    places = project(units, method, seed)
+    groups = _groups(units, clusters, seed)
+    heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
+    return _picture(ids, places, groups, heading)
+
+
+def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float32]:
+    """Return two coordinates for each unit vector, float32 [n, 2]."""
+    if not np.ptp(units, axis=0).any():
+        return np.zeros((len(units), 2), dtype=np.float32)
+    components = min(2, *units.shape)
+    # Threads would add in another order each time.
+    with threadpool_limits(1):
+        flat = PCA(components, svd_solver="full", random_state=seed).fit_transform(units)
+        if method == "tsne" and len(units) > 3:
+            start = np.pad(flat, ((0, 0), (0, 2 - components))) / max(float(np.std(flat[:, 0])), 1e-12) * 1e-4
+            options = {"perplexity": min(30.0, (len(units) - 1) / 3), "metric": "cosine", "random_state": seed}
+            flat = TSNE(2, init=start.astype(np.float32), n_jobs=1, **options).fit_transform(units)
+    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))).astype(np.float32)
+
+
+def place(boxes: NDArray[np.float64], dots: NDArray[np.float64], frame: tuple[float, float]) -> NDArray[np.int64]:
+    """Choose where each label goes so that none covers another, earlier labels first.
+
+    Args:
+        boxes: candidates (left, bottom, right, top) of each label, the best one first, float64 [n, candidates, 4];
+            among those that are free the one over the fewest dots is taken.
+        dots: places of the dots, float64 [n, 2].
+        frame: width and height that labels must stay within.
+
+    Returns:
+        The candidate chosen for each label, -1 where none is free, int64 [n].
+    """
+    chosen = np.full(len(boxes), -1, dtype=np.int64)
+    taken = np.empty((len(boxes), 4))
+    used = 0
+    for label, candidates in enumerate(boxes):
+        old = taken[:used, None]
+        apart = (
+            (candidates[:, 2] <= old[..., 0])
+            | (candidates[:, 0] >= old[..., 2])
+            | (candidates[:, 3] <= old[..., 1])
+            | (candidates[:, 1] >= old[..., 3])
+        ).all(axis=0)
+        inside = (candidates[:, :2] >= 0).all(axis=1) & (candidates[:, 2:] <= frame).all(axis=1)
+        if (free := np.flatnonzero(apart & inside)).size:
+            corners = candidates[free][:, None]
+            covered = ((dots > corners[..., :2]) & (dots < corners[..., 2:])).all(axis=2).sum(axis=1)
+            chosen[label] = free[covered.argmin()]
+            taken[used] = candidates[chosen[label]]
+            used += 1
+    return chosen
+
+
+def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:
+    """Return a colour number for each row, the same number for the same kind of words."""
+    clusters = min(clusters, len(_COLORS), len(np.unique(units, axis=0)))
+    if clusters < 2:
+        return np.zeros(len(units), dtype=np.int64)
+    with threadpool_limits(1):
+        labels: NDArray[np.int64] = KMeans(clusters, n_init=4, random_state=seed).fit_predict(units).astype(np.int64)
+    return labels
+
+
+def _picture(ids: list[str], places: NDArray[np.float32], groups: NDArray[np.int64], title: str) -> bytes:
+    figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.015, 0.015, 0.97, 0.935))
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.03)
+    for spine in axes.spines.values():
+        spine.set_color("#d4d4d8")
+    axes.set_title(title, fontsize=13, loc="left", color="#18181b", parse_math=False)
+    colors = [_COLORS[group] for group in groups]
+    axes.scatter(places[:, 0], places[:, 1], s=9, c=colors, alpha=0.55, linewidths=0)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        _label(axes, canvas, ids, places, colors)
+        figure.savefig(content, format="png", dpi=_DPI)
+    return content.getvalue()
+
+
+def _label(axes: Any, canvas: Any, ids: list[str], places: NDArray[np.float32], colors: list[str]) -> None:
+    """Write the labels that have room beside their dots."""
+    canvas.draw()
+    size = 8.5 if len(ids) <= 1000 else 7.0
+    frame = axes.get_window_extent()
+    dots = axes.transData.transform(places) - (frame.x0, frame.y0)
+    texts = [
+        axes.text(0, 0, _short(name), fontsize=size, color=color, va="bottom", transform=None, parse_math=False)
+        for name, color in zip(ids, colors, strict=True)
+    ]
+    extents = np.array([text.get_window_extent(canvas.get_renderer()).size for text in texts])
+    gap = 0.35 * size * _DPI / 72
+    boxes = np.stack([_candidates(dots, extents, gap, side) for side in _SIDES], axis=1)
+    for text, candidates, choice in zip(texts, boxes, place(boxes, dots, (frame.width, frame.height)), strict=True):
+        if choice < 0:
+            text.remove()
+        else:
+            text.set_position((candidates[choice, 0] + frame.x0, candidates[choice, 1] + frame.y0))
+
+
+def _candidates(
+    dots: NDArray[np.float64], extents: NDArray[np.float64], gap: float, side: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the boxes of the labels on one side of their dots, float64 [n, 4]."""
+    corner = dots + np.array(side) * gap + (np.array(side) - 1) / 2 * extents
+    return np.hstack([corner, corner + extents])
+
+
+def _short(name: str) -> str:
+    name = re.sub(r"\s+|[\x00-\x1f]", " ", name).strip() or "·"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from vector_tables import table
+
+from embedall_spark import export, schemas
+from embedall_spark.errors import BadData
+from embedall_spark.sources import word2vec_format
+
+D = 5
+IDS = ["мир", "the", "서울", "e\u0301", "#", "1.5", "naïve", "</s>", "𝄞"]
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    rng = np.random.default_rng(12)
+    found = (rng.normal(size=(len(IDS), D)) * 10.0 ** rng.integers(-30, 30, size=(len(IDS), D))).astype(np.float32)
+    found[0] = [0.1, -0.0, 1e-45, 16777217.0, np.finfo(np.float32).max]
+    return found
+
+
+@pytest.fixture(scope="module")
+def vectors(spark, matrix):
+    return table(spark, IDS, matrix, [9, 9, 7, 6, 5, 4, 3, 2, 1], partitions=3).cache()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_gensim_reads_every_bit(vectors, matrix, tmp_path, binary):
+    path = str(tmp_path / "vectors")
+    written = export.write(vectors, path, binary=binary)
+    assert written == export.Written(len(IDS), D, 0, 0)
+    peer = KeyedVectors.load_word2vec_format(path, binary=binary)
+    assert peer.index_to_key == ["the", "мир", *IDS[2:]]  # equal counts in the order of ids
+    np.testing.assert_array_equal(peer.vectors[2:].view(np.int32), matrix[2:].view(np.int32))
+    np.testing.assert_array_equal(peer["мир"].view(np.int32), matrix[0].view(np.int32))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_round_trip(spark, vectors, matrix, tmp_path, binary):
+    path = f"file://{tmp_path}/vectors"
+    export.write(vectors, path, binary=binary)
+    found = word2vec_format.read(spark, path, run_id="r")
+    assert (found.rows, found.vector_size, found.duplicates) == (len(IDS), D, 0)
+    assert schemas.conform(found.vectors, schemas.VECTORS).columns == found.vectors.columns
+    rows = {row.id: row for row in found.vectors.collect()}
+    assert set(rows) == set(IDS)
+    for name, vector in zip(IDS, matrix, strict=True):
+        np.testing.assert_array_equal(np.array(rows[name].vector, np.float32).view(np.int32), vector.view(np.int32))
+        assert rows[name].norm == pytest.approx(np.linalg.norm(vector.astype(np.float64)))
+        assert (rows[name]["count"], rows[name].kind, rows[name].run_id) == (None, "words", "r")
+
+
+def test_whitespace_becomes_an_underscore_and_the_frequent_id_wins(spark, tmp_path):
+    ids = ["new york", "new_york", "a\nb\t c", "", "x\u00a0y", "plain"]
+    vectors = table(spark, ids, np.eye(6), [5, 9, 3, 2, 1, 4])
+    path = str(tmp_path / "out.txt")
+    written = export.write(vectors, path)
+    assert written == export.Written(5, 6, 4, 1)
+    assert "4 ids had whitespace" in written.text(path)
+    assert "1 of them" in written.text(path)
+    peer = KeyedVectors.load_word2vec_format(path)
+    assert peer.index_to_key == ["new_york", "plain", "a_b_c", "_", "x_y"]
+    assert peer["new_york"][1] == 1
+
+
+def test_an_empty_table_is_refused(spark, vectors, tmp_path):
+    with pytest.raises(BadData, match="no vectors"):
+        export.write(vectors.where("false"), str(tmp_path / "x"))
+    assert not list(tmp_path.iterdir())
