@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
@@ -190,12 +191,19 @@ def _start(settings: dict[str, str]) -> SparkSession:
     try:
         with said.open("wb") as output:
             gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
-        SparkContext(conf=conf, gateway=gateway)
+        context = SparkContext(conf=conf, gateway=gateway)
         spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
     except Exception as error:
         raise _failure(said, settings, error) from error
-    log.info("Spark's own log is %s", said)
+    log.debug("Spark's own log is %s", said)
+    _leave_jars_to_java(context)
     return spark
+
+
+def _leave_jars_to_java(context: SparkContext) -> None:
+    """Take Delta's jars off sys.path, where Spark puts them: every task would read all their listings again (0.2 s)."""
+    for names in (context._python_includes or [], sys.path):
+        names[:] = [name for name in names if not name.endswith(".jar")]
 
 
 def _log_file() -> Path:
