@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact
