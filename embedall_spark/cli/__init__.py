@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 
 from embedall_spark import __version__, progress
 from embedall_spark.cli import query, run
@@ -44,19 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def call(arguments: list[str]) -> int:
     """Run the command and return its exit code; an error that a user can act on is told without a stack."""
     try:
-        code = app(arguments, standalone_mode=False)
-    except Exit as stop:
-        return stop.exit_code
-    except ClickException as error:
-        error.show()
-        return 2
-    except (Abort, KeyboardInterrupt):
-        log.error("stopped")
-        return 130
+        app(arguments)
+    except SystemExit as end:
+        # typer has told what is wrong with the arguments.
+        return int(end.code or 0)
     except EmbedallError as error:
         log.error("%s", error)
         return error.exit_code
     except Exception as error:
         log.exception("unexpected %s", type(error).__name__)
         return 1
-    return code if isinstance(code, int) else 0
+    return 0

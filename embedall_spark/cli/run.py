@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from click.exceptions import Exit
 from rich.console import Console
 from rich.table import Table
 
@@ -92,7 +91,7 @@ def _doctor() -> None:
             bad += 1
             console.print(f"     {check.fix}", highlight=False)
     if bad:
-        raise Exit(1)
+        raise typer.Exit(1)
 
 
 def _clean(
