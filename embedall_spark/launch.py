@@ -54,15 +54,16 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     root = run_root(output)
     with ThreadPoolExecutor(1) as beside:
         # MLflow takes as long to import as Spark to start, and a store that does not answer must show now.
-        store = beside.submit(tracking.check, output.folder or root)
+        # The default store is made where it is not there, which a dry run must not do.
+        store = None if options.dry_run else beside.submit(tracking.check, output.folder or root)
         spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
-        store.result()
+        if store is not None:
+            store.result()
     _check_root(spark, output)
     inputs, version = module.read(spark, config), module.version(spark, config)
-    # A table that cannot be written must show before hours of training.
-    tables.check_writable(
-        spark, output.table, schemas.VECTORS, output.mode, options.run_id or "", 0, config.train.vector_size
-    )
+    # A table that cannot be written must show before hours of training; one that this run has written is no such.
+    known = options.run_id or runs.unfinished(root, kind, config, version) or ""
+    tables.check_writable(spark, output.table, schemas.VECTORS, output.mode, known, 0, config.train.vector_size)
     if options.dry_run:
         found = module.estimate(spark, config)
         return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
@@ -149,7 +150,7 @@ def _publish(
     if low:
         raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
     run.guard()
-    metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id}
+    metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id, "run_folder": run.folder}
     rejects = _write_rejects(run, metadata)
     version = tables.write(
         run.spark,
@@ -196,9 +197,10 @@ def _write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
 def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
     """Note the failure where runs are looked up; the error itself goes on."""
     run.meter.close()
-    tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     if isinstance(error, Superseded):
+        # The other driver goes on with the same manifest and the same MLflow run.
         return
+    tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     try:
         if isinstance(error, BadData) and (name := _write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
             log.error("the refused rows are in %s", name)

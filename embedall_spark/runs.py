@@ -130,9 +130,8 @@ def begin(root: str, kind: str, config: Section, version: str, run_id: str | Non
     Raises:
         ConfigError: the named run has another configuration or input.
     """
-    identity = {"kind": kind, "input": version, "config": configs.identity(config)}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    name = run_id or _unfinished(root, digest) or _new_id(kind)
+    identity, digest = _identity(kind, config, version)
+    name = run_id or unfinished(root, kind, config, version) or _new_id(kind)
     folder = f"{root}/{name}"
     if files.exists(f"{folder}/{_MANIFEST}"):
         manifest = read(folder)
@@ -147,6 +146,13 @@ def begin(root: str, kind: str, config: Section, version: str, run_id: str | Non
     manifest |= {"attempt": manifest["attempt"] + 1, "token": secrets.token_hex(8), "status": "running"}
     _write(folder, manifest)
     return folder, manifest
+
+
+def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
+    """Return the newest run of this configuration and input that was begun and not ended."""
+    _, digest = _identity(kind, config, version)
+    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
+    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
 
 
 def read(folder: str) -> Manifest:
@@ -184,10 +190,10 @@ def _all(root: str) -> list[Manifest]:
     return [read(f"{root}/{name}") for name in files.children(root) if files.exists(f"{root}/{name}/{_MANIFEST}")]
 
 
-def _unfinished(root: str, digest: str) -> str | None:
-    """Return the newest run with this digest that was begun and not ended."""
-    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
-    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
+def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:
+    """Return what makes two runs the same, and a digest of it."""
+    identity = {"kind": kind, "input": version, "config": configs.identity(config)}
+    return identity, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:

@@ -151,6 +151,8 @@ def _open(table: str, master: str | None) -> tuple[SparkSession, DataFrame]:
 def _amend(spark: SparkSession, table: str, figures: dict[str, float]) -> None:
     """Add figures to the MLflow run that made the table, where a run of ours did."""
     commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
-    mlflow_run_id = json.loads(commit["metadata"]).get("mlflow_run_id") if commit else None
-    if mlflow_run_id is not None:
-        tracking.amend(Output(table=table).folder, mlflow_run_id, figures)
+    metadata = json.loads(commit["metadata"]) if commit else {}
+    if "mlflow_run_id" in metadata:
+        # A table in a catalog has its store with its runs.
+        folder = Output(table=table).folder or metadata["run_folder"].rpartition("/")[0]
+        tracking.amend(folder, metadata["mlflow_run_id"], figures)
