@@ -163,6 +163,7 @@ def _publish(
         comment=f"Vectors of {kind}",
         metadata=metadata,
     )
+    log.info("table %s: version %d", output.table, version)
     rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
     return {
         "status": "done",

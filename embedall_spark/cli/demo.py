@@ -56,7 +56,7 @@ def run(folder: str, master: str | None) -> None:
 
 def _show(console: Console, table: str, found: Summary) -> None:
     vectors = tables.read(session.get("embedall demo"), table)
-    console.print(f"\n{found['rows']:,} words in {found['seconds']:.0f} s; {found['rejected']} documents refused")
+    console.print(f"\n{found['rows']:,} words in {found['seconds']:.0f} s; documents refused: {found['rejected']}")
     console.print("\nNearest neighbours, by cosine:")
     for name, hits in zip(_WORDS, exact.neighbours(vectors, _WORDS, 7), strict=True):
         console.print(Text(f"  {name:>12}  ", "bold"), Text(_names(hits)), sep="")

@@ -56,11 +56,11 @@ def train(
     saved = checkpoint.latest(run)
     while True:
         epoch, index, current = _next(saved, made)
-        run.progress("train", epoch + index / current.slices, config.epochs, _note(saved))
         if saved is not None and index == 0:
             saved = _judge(run, saved, folder, config.until, evaluate)
             if epoch == config.epochs or (config.until and _stale(saved["history"], config.until)):
                 break
+        run.progress("train", epoch + index / current.slices, config.epochs, _note(saved))
         saved = _slice(run, sequences, folder, current, config, saved, (epoch, index))
     run.progress("train", config.epochs, config.epochs, _note(saved))
     return checkpoint.vectors(run, saved, folder)
