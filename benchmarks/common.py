@@ -1,0 +1,235 @@
+"""What the benchmarks share: their corpus, processes measured from outside, one evaluation for all, the last line."""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from embedall_spark import runs, session
+from embedall_spark.evaluate import files as sets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
+
+    from embedall_spark.kinds.words import Config
+
+    Quality = dict[str, float]
+
+THREADS = 2
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "text" / "wiki_en_100mb.tsv.bz2"
+# As many tokens as text8 has.
+WHOLE = 17_005_207
+_LINE = 1000
+_DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
+_PAUSE = 0.25
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_AMONG = 30_000
+
+
+def options(about: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="steady-state rates only, within a minute on 2 cores")
+    parser.add_argument("--corpus", type=Path, help="text file, a document per line; default: Wikipedia, shared data")
+    parser.add_argument("--tokens", type=int, help="use only so many tokens from the corpus's beginning")
+    return parser
+
+
+def result(name: str, ratios: Mapping[str, float], goals: Mapping[str, float]) -> str:
+    """Return the line of JSON that ends a benchmark; a goal is the least value of a ratio, met only if measured."""
+    rounded = {key: round(float(value), 4) for key, value in ratios.items()}
+    met = all(rounded.get(key, float("nan")) >= goal for key, goal in goals.items())
+    return json.dumps({"benchmark": name, "ratios": rounded, "goals": dict(goals), "met": met})
+
+
+def say(what: str, **facts: Any) -> None:
+    """Print a partial result as soon as it is there."""
+    shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in facts.items()}
+    print(f"{what}: {json.dumps(shown)}", flush=True)
+
+
+def absent(peer: str) -> bool:
+    """Tell whether a peer is not installed, and say so."""
+    if importlib.util.find_spec(peer) is not None:
+        return False
+    print(f"{peer} is not installed: nothing to compare with; make install brings it", flush=True)
+    return True
+
+
+def corpus(given: Path | None, tokens: int | None) -> Path | None:
+    """Return a file with a document per line; None, and why is said, where there is no text.
+
+    By itself it is the first ``tokens`` of the shared Wikipedia articles under text8's rules, 1,000 tokens a line, made
+    once and kept in our cache folder.
+    """
+    if given is not None and not given.is_file():
+        print(f"--corpus {given}: no such file", flush=True)
+        return None
+    if given is not None and tokens is None:
+        return given
+    if given is None and not SHARED.is_file():
+        print("no corpus: the shared data are not beside this checkout; give --corpus LINES_FILE", flush=True)
+        return None
+    folder = session.cache_folder("benchmarks") or Path(tempfile.gettempdir())
+    size = WHOLE if tokens is None else tokens
+    made = folder / f"{'wiki' if given is None else given.name}-{size}.lines"
+    # A user's file may have changed since.
+    if given is not None or not made.exists():
+        hidden = made.with_suffix(f".{os.getpid()}")
+        with hidden.open("w", encoding="utf-8") as out:
+            out.writelines(_first(_text8(SHARED) if given is None else _lines(given), size))
+        hidden.replace(made)
+    return made
+
+
+def _lines(file: Path) -> Iterator[list[str]]:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            yield line.split()
+
+
+def _text8(file: Path) -> Iterator[list[str]]:
+    """Yield lines of 1,000 tokens from (id, title, text) rows: lower case, digits spelled out, nothing but a to z."""
+    left: list[str] = []
+    with bz2.open(file, "rt", encoding="utf-8") as rows:
+        for row in rows:
+            text = re.sub("[0-9]", lambda digit: f" {_DIGITS[int(digit[0])]} ", row.split("\t", 2)[2].lower())
+            left += re.sub("[^a-z]+", " ", text).split()
+            while len(left) >= _LINE:
+                yield left[:_LINE]
+                del left[:_LINE]
+    yield left
+
+
+def _first(lines: Iterable[list[str]], tokens: int) -> Iterator[str]:
+    for line in lines:
+        yield " ".join(islice(line, tokens)) + "\n"
+        tokens -= len(line)
+        if tokens <= 0:
+            return
+
+
+class Measured(NamedTuple):
+    """A process, seen from outside."""
+
+    seconds: float
+    peak_bytes: int
+    """Most resident memory of it and all below it; pages that processes share count in each."""
+    said: dict[str, Any]
+    """The last line that it printed, which is JSON."""
+
+
+def measured(command: Sequence[str], limit: float = 1800) -> Measured:
+    """Run a process to its end.
+
+    Raises:
+        RuntimeError: it failed, or took more than ``limit`` seconds and was ended.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        since = time.perf_counter()
+        with subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True) as process:
+            peak = 0
+            while process.poll() is None:
+                peak = max(peak, _tree_bytes(process.pid))
+                if time.perf_counter() - since > limit:
+                    os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    process.wait(_PAUSE)
+                except subprocess.TimeoutExpired:
+                    continue
+        seconds = time.perf_counter() - since
+        output.seek(0)
+        errors.seek(0)
+        lines = output.read().splitlines()
+        if process.returncode != 0:
+            raise RuntimeError(f"{command[:3]} failed ({process.returncode}): {errors.read()[-2000:]}")
+    return Measured(seconds, peak, json.loads(lines[-1]))
+
+
+def _tree_bytes(root: int) -> int:
+    """Return the resident memory of a process and all below it, in bytes."""
+    parents: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in brackets, may hold anything; after it the second field is the parent, the 22nd the pages.
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(file.parent.name)] = int(fields[1])
+        sizes[int(file.parent.name)] = int(fields[21]) * _PAGE
+    total, level = 0, [root]
+    while level:
+        total += sum(sizes.get(pid, 0) for pid in level)
+        level = [pid for pid, parent in parents.items() if parent in level]
+    return total
+
+
+def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
+    """Return analogy accuracy among the 30,000 most frequent words (3CosAdd), and Spearman on WS-353 and SimLex-999.
+
+    ``words`` are by falling frequency; the sets are those in gensim's package.
+    """
+    from gensim.test.utils import datapath
+    from scipy.stats import spearmanr
+
+    rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    place = {word: row for row, word in enumerate(words)}
+    found: Quality = {}
+    for name, file in (("ws353", "wordsim353.tsv"), ("simlex", "simlex999.txt")):
+        pairs = [(a.lower(), b.lower(), score) for a, b, score in sets.pairs(datapath(file))]
+        known = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
+        left, right, scores = (np.array(column) for column in zip(*known, strict=True))
+        found[name] = float(spearmanr(scores, np.einsum("ij,ij->i", rows[left], rows[right])).statistic)
+    rows = rows[:_AMONG]
+    asked = [
+        [place.get(word.lower(), _AMONG) for word in words]
+        for _, words in sets.questions(datapath("questions-words.txt"))
+    ]
+    questions = np.array([question for question in asked if max(question) < len(rows)])
+    right_answers = 0
+    for part in np.array_split(questions, len(questions) // 1000 + 1):
+        scores = (rows[part[:, 1]] - rows[part[:, 0]] + rows[part[:, 2]]) @ rows.T
+        np.put_along_axis(scores, part[:, :3], -9, axis=1)
+        right_answers += int((scores.argmax(axis=1) == part[:, 3]).sum())
+    return {"analogy": right_answers / len(questions), **found}
+
+
+def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return a column of vectors of one length as float32 [n, d]."""
+    return np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks]).reshape(len(column), -1)
+
+
+def open_run(spark: SparkSession, root: Path, name: str, config: Config) -> runs.StoredRun:
+    """Return a run as launch() makes it, without a table and without tracking."""
+    folder, manifest = runs.begin(str(root), "words", config, "benchmark", name)
+    quiet = runs.Tracker(lambda *_: None, lambda *_: None, None)
+    return runs.StoredRun(spark, folder, manifest, config.output, quiet)
+
+
+def checkpoints(folder: str) -> list[dict[str, Any]]:
+    """Return the manifests of the checkpoints that a run has kept, the last two slices', in order."""
+    return [json.loads(file.read_text()) for file in sorted(Path(folder).glob("checkpoints/*/manifest.json"))]
+
+
+def this_python(*arguments: str) -> list[str]:
+    """Return a command of this Python."""
+    return [sys.executable, *arguments]

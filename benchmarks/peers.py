@@ -1,0 +1,92 @@
+"""The peers of words.py: gensim's and Spark MLlib's Word2Vec. ``peers.py NAME LINES DIM EPOCHS SAVE`` prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import common
+
+from embedall_spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+MLLIB_TOKENS = 200_000
+_MIN_COUNT = 5
+_MORE = 2
+
+
+def gensim(lines: str, dim: int, epochs: int, save: str | None = None) -> dict[str, Any]:
+    """Train gensim's Word2Vec on a file; return words per second of each epoch, words of the vocabulary only."""
+    from gensim.models import Word2Vec
+    from gensim.models.callbacks import CallbackAny2Vec
+
+    class Clock(CallbackAny2Vec):  # type: ignore[misc]
+        """Notes when epochs begin and end."""
+
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.since = 0.0
+
+        def on_epoch_begin(self, _: Word2Vec) -> None:
+            self.since = time.perf_counter()
+
+        def on_epoch_end(self, _: Word2Vec) -> None:
+            self.seconds.append(time.perf_counter() - self.since)
+
+    clock = Clock()
+    model = Word2Vec(
+        corpus_file=lines, vector_size=dim, sg=1, hs=0, window=5, negative=5, sample=1e-3, min_count=_MIN_COUNT,
+        workers=common.THREADS, epochs=epochs, seed=1, callbacks=[clock],
+    )  # fmt: skip
+    if save is not None:
+        model.wv.save(save)
+    tokens = sum(model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key)
+    return {"words_per_second": [tokens / seconds for seconds in clock.seconds], "vocabulary": len(model.wv)}
+
+
+def mllib(spark: SparkSession, lines: str, dim: int, tokens: int = MLLIB_TOKENS) -> dict[str, Any]:
+    """Train MLlib's Word2Vec (hierarchical softmax) on the first tokens of a file; return words per second.
+
+    The rate is that of the iterations by which one fit is longer than another, so that neither counting words nor
+    Spark's start counts.
+    """
+    from pyspark.ml.feature import Word2Vec
+    from pyspark.sql import functions as F
+
+    head = common.corpus(Path(lines), tokens)
+    assert head is not None
+    texts = spark.read.text(str(head)).select(F.split("value", " ").alias("words")).repartition(common.THREADS).cache()
+    counts = Counter(head.read_text(encoding="utf-8").split())
+    known = sum(count for count in counts.values() if count >= _MIN_COUNT)
+
+    def seconds(iterations: int) -> float:
+        since = time.perf_counter()
+        Word2Vec(
+            vectorSize=dim, windowSize=5, minCount=_MIN_COUNT, numPartitions=common.THREADS, maxIter=iterations,
+            stepSize=0.025, seed=1, maxSentenceLength=1000, inputCol="words", outputCol="vector",
+        ).fit(texts)  # fmt: skip
+        return time.perf_counter() - since
+
+    # The first one warms Java up.
+    _, short, long = seconds(1), seconds(1), seconds(1 + _MORE)
+    texts.unpersist()
+    return {"words_per_second": [_MORE * known / (long - short)], "tokens": known}
+
+
+def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
+    """Run one peer in this process and print what it found."""
+    if name == "gensim":
+        found = gensim(lines, int(dim), int(epochs), save)
+    else:
+        found = mllib(session.get("peers", master=f"local[{common.THREADS}]"), lines, int(dim))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

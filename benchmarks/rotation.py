@@ -1,0 +1,219 @@
+"""Block rotation: what W workers cost, part by part, and whether they keep the quality of one.
+
+W = 1, 2 and 4 train on the same sequence blocks in turns, in one session on local[4], beside the bare kernel on the
+same windows.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import common
+import numpy as np
+
+from embedall_spark import config as configs
+from embedall_spark import session
+from embedall_spark.corpus import blocks, pages, vocabulary
+from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.kinds import words
+from embedall_spark.train import model, plan, sgns, streams, trainer
+from embedall_spark.train import rotation as rotating
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.kinds.words import Config
+    from embedall_spark.train.config import SkipGram
+
+    Facts = dict[str, Any]
+
+GOALS = {"analogy_w2_minus_w1": -0.015, "analogy_w4_minus_w1": -0.015}
+# What is not the kernel: drawing windows where W = 1, reading them where it is more, and Python around them.
+QUICK_GOALS = {"training_over_kernel_w1": 0.5, "training_over_kernel_w2": 0.5}
+QUICK_TOKENS, QUICK_EPOCHS = 1_000_000, 3
+WORKERS, QUICK_WORKERS = [1, 2, 4], [1, 2]
+CORES = os.cpu_count() or 1
+# The bare kernel sees so many tokens, in memory, and so often.
+KERNEL_TOKENS, KERNEL_PASSES = 2_000_000, 3
+
+
+class Corpus(NamedTuple):
+    """The stages that all runs share."""
+
+    sequences: DataFrame
+    """BLOCKS."""
+    vocabulary: DataFrame
+    folder: str
+    """Where the vocabulary's files are."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = common.options(__doc__ or "")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of each run")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each number of workers")
+    options = parser.parse_args(arguments)
+    ratios: dict[str, float] = {}
+    # The sets that measure quality are in gensim's package.
+    if not common.absent("gensim"):
+        lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None))
+        if lines is not None:
+            with tempfile.TemporaryDirectory(prefix="embedall-rotation-") as work:
+                ratios = measure(lines, Path(work), options)
+    print(common.result("rotation", ratios, QUICK_GOALS if options.quick else GOALS))
+
+
+def measure(lines: Path, work: Path, options: Any) -> dict[str, float]:
+    """Return the ratios of W workers to one and to the bare kernel."""
+    epochs, rounds, sizes = options.epochs, options.rounds, WORKERS
+    if options.quick:
+        epochs, rounds, sizes = QUICK_EPOCHS, 1, QUICK_WORKERS
+    values = {"input": {"path": str(lines)}, "output": {"table": str(work / "words")}, "train": {"epochs": epochs}}
+    config = configs.parse(words.Config, values)
+    corpus = stages(work, config)
+    found: dict[int, list[Facts]] = defaultdict(list)
+    for turn in range(rounds):
+        for workers in sizes:
+            # As many threads as there are cores, however they are shared out.
+            chosen = config.train.model_copy(update={"workers": workers, "threads": max(1, CORES // workers)})
+            run = common.open_run(session.get("rotation"), work, f"w{workers}-{turn}", config)
+            vectors = trainer.train(run, *corpus, chosen)
+            facts = parts(run.folder) | windows_job(corpus, chosen) | bare(corpus, chosen)
+            if not options.quick:
+                facts |= quality(vectors)
+            common.say(f"W={workers}, {chosen.threads} thread(s) each", **facts)
+            found[workers].append(facts)
+    return compare(found)
+
+
+def stages(work: Path, config: Config) -> Corpus:
+    """Return the corpus, read, counted and encoded once."""
+    spark = session.get("rotation", master="local[4]")
+    run = common.open_run(spark, work, "stages", config)
+    found = run.stage("pages", lambda: pages.from_documents(words.read(spark, config), config.tokens))
+    known = vocabulary.count(run, found, config.vocabulary)
+    folder, number = run.stage_path("vocabulary"), blocks.number(vocabulary.total(known))
+    return Corpus(run.stage("blocks", lambda: blocks.of_pages(found, folder, number)), known, folder)
+
+
+def parts(folder: str) -> Facts:
+    """Return where an epoch's time went, seconds and bytes of a worker on average, from the last epochs' reports."""
+    # A run's first epoch starts Python workers and loads kernels.
+    warm = [saved for saved in common.checkpoints(folder) if saved["epoch"] > 0]
+    reports = [report for saved in warm for report in saved["reports"]]
+    names = dict.fromkeys(part for report in reports for part in report["seconds"])
+    seconds = {part: round(fmean(report["seconds"].get(part, 0.0) for report in reports), 3) for part in names}
+    tokens = fmean(saved["figures"]["words_per_second"] * saved["figures"]["seconds"] for saved in warm)
+    return {
+        "job_seconds": fmean(saved["figures"]["seconds"] for saved in warm),
+        "parts": seconds,
+        "words_per_second": fmean(saved["figures"]["words_per_second"] for saved in warm),
+        "training_words_per_second": tokens / seconds["train"],
+        **{name: fmean(report[name] for report in reports) for name in ("sent_bytes", "spool_bytes", "peak_rss_bytes")},
+    }
+
+
+def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
+    """Return how long windows and their shuffle take alone, in seconds; with one worker there is no such job."""
+    if config.workers == 1:
+        return {}
+    sizes = trainer.measure(corpus.sequences, corpus.vocabulary, config)
+    made = plan.make(sizes, config, config.threads or 1)
+    since = time.perf_counter()
+    for index in range(made.slices):
+        chunks = streams.streams(corpus.sequences, corpus.folder, made, config, 0, index)
+        chunks.write.format("noop").mode("overwrite").save()
+    return {"windows_and_shuffle_seconds": time.perf_counter() - since}
+
+
+def bare(corpus: Corpus, config: SkipGram) -> Facts:
+    """Return tokens per second of drawing windows (one core) and of the kernel (all cores), in this process."""
+    lookup, workers = Lookup.open(corpus.folder), config.workers
+    tokens, _ = blocks.total(corpus.sequences)
+    sample = corpus.sequences.limit(max(1, corpus.sequences.count() * KERNEL_TOKENS // max(tokens, KERNEL_TOKENS)))
+    found = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
+    source = streams.windower(lookup, config, 0, workers)
+    lanes, draws = draw(source, found)
+    rows = [model.start(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)]
+    tables = [
+        sgns.negative_table(lookup.counts[source.shards.ids(shard)], config.ns_exponent, 1 << 20, config.seed, shard)
+        for shard in range(workers)
+    ]
+    compiled = sgns.kernel(sgns.pad(config.vector_size), config.negative)
+    share = 1 if workers == 1 else rotating._SHARE
+
+    def train(lane: list[tuple[int, NDArray[np.int32]]]) -> None:
+        for at, (key, stream) in enumerate(lane):
+            inputs, outputs = rows[key // workers][0], rows[key % workers][1]
+            compiled(stream, 0, len(stream), inputs, outputs, tables[key % workers], at, np.float32(0.02), share)
+
+    seconds = []
+    with ThreadPoolExecutor(CORES) as pool:
+        for _ in range(1 + KERNEL_PASSES):
+            since = time.perf_counter()
+            list(pool.map(train, lanes))
+            seconds.append(time.perf_counter() - since)
+    size = sum(len(block.tokens) for block in found)
+    return {"windows_words_per_second": size / draws, "kernel_words_per_second": size / median(seconds[1:])}
+
+
+def draw(
+    source: streams.Windower, found: Sequence[blocks.Block]
+) -> tuple[list[list[tuple[int, NDArray[np.int32]]]], float]:
+    """Return (stream, windows) chunks in lanes that run side by side, as the trainer's threads do; and the seconds."""
+    buffers, fill = source.buffers()
+    chunks: list[tuple[int, NDArray[np.int32]]] = []
+    source.draw(found[0], 0, buffers, fill)
+    fill[:] = 0
+    since = time.perf_counter()
+    for block in map(source.prepare, found):
+        first = 0
+        while first < len(block.ids):
+            first = source.draw(block, first, buffers, fill)
+            chunks += [(int(key), buffers[key, : fill[key]].copy()) for key in np.flatnonzero(fill)]
+            fill[:] = 0
+    seconds = time.perf_counter() - since
+    workers = source.workers
+    if workers == 1:
+        return [chunks[lane::CORES] for lane in range(CORES)], seconds
+    # Worker i goes through the output shards i, i + 1, ...
+    chunks.sort(key=lambda chunk: (chunk[0] % workers - chunk[0] // workers) % workers)
+    return [[chunk for chunk in chunks if chunk[0] // workers == lane] for lane in range(workers)], seconds
+
+
+def quality(vectors: DataFrame) -> Facts:
+    """Return what the vectors score."""
+    table = vectors.select("id", "vector", "count").toArrow().sort_by([("count", "descending"), ("id", "ascending")])
+    return {**common.quality(table["id"].to_pylist(), common.matrix(table["vector"]))}
+
+
+def compare(found: Mapping[int, Sequence[Facts]]) -> dict[str, float]:
+    """Return medians of W workers against one worker's and against the kernel's."""
+    ratios: dict[str, float] = {}
+
+    def middle(workers: int, key: str) -> float:
+        return median(float(facts[key]) for facts in found[workers])
+
+    for workers in found:
+        training = middle(workers, "training_words_per_second")
+        ratios[f"training_over_kernel_w{workers}"] = training / middle(workers, "kernel_words_per_second")
+        if workers > 1:
+            ratios[f"speed_w{workers}_over_w1"] = middle(workers, "words_per_second") / middle(1, "words_per_second")
+            for key in ("analogy", "ws353", "simlex"):
+                if key in found[1][0]:
+                    ratios[f"{key}_w{workers}_minus_w1"] = middle(workers, key) - middle(1, key)
+    return ratios
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The benchmarks' arithmetic and last line, without a long run."""
+
+import bz2
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+NAMES = ["words", "rotation", "ingestion"]
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_has_quick(load, capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        load(name).main(["--help"])
+    assert stop.value.code == 0
+    assert "--quick" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_absent_peer_or_corpus_meets_no_goal(load, capsys, monkeypatch, tmp_path, name):
+    module, common = load(name), load("common")
+    monkeypatch.setattr(common, "SHARED", tmp_path / "none")
+    for case in ("corpus", "gensim"):
+        if case == "gensim":
+            monkeypatch.setitem(sys.modules, "gensim", None)
+        module.main(["--quick"])
+        *said, last = capsys.readouterr().out.splitlines()
+        assert case in " ".join(said)
+        found = json.loads(last)
+        assert list(found) == ["benchmark", "ratios", "goals", "met"]
+        assert (found["benchmark"], found["ratios"], found["met"]) == (name, {}, False)
+        assert found["goals"]
+
+
+def test_goals_are_least_values_and_all_must_be_measured(load):
+    result = load("common").result
+    assert json.loads(result("x", {"a": 6.00004, "b": 1}, {"a": 6.0})) == {
+        "benchmark": "x", "ratios": {"a": 6.0, "b": 1.0}, "goals": {"a": 6.0}, "met": True,
+    }  # fmt: skip
+    assert "\n" not in result("x", {"a": 1}, {})
+    for ratios in ({"a": 5.9}, {}, {"a": float("nan")}):
+        assert not json.loads(result("x", ratios, {"a": 6.0}))["met"]
+
+
+def test_words_compares_medians(load):
+    ours = {"words_per_second": [30.0, 10.0], "seconds": 5.0, "peak_bytes": 4, "analogy": 0.5}
+    gensim = {"words_per_second": [2.0, 2.0, 8.0], "seconds": 20.0, "peak_bytes": 1, "analogy": 0.4}
+    found = {
+        "ours": [ours, {**ours, "words_per_second": [20.0]}],
+        "gensim": [gensim],
+        "mllib": [{"words_per_second": [1.0]}],
+    }
+    assert load("words").compare(found, "d100") == pytest.approx({
+        "training_over_gensim_d100": 10, "training_over_mllib_d100": 20, "end_to_end_over_gensim_d100": 4,
+        "memory_over_gensim_d100": 0.25, "analogy_minus_gensim_d100": 0.1,
+    })  # fmt: skip
+
+
+def test_rotation_compares_with_one_worker_and_with_the_kernel(load):
+    def facts(training, total, analogy):
+        return {
+            "training_words_per_second": training, "kernel_words_per_second": 10, "words_per_second": total,
+            "analogy": analogy, "ws353": 0.6, "simlex": 0.3,
+        }  # fmt: skip
+
+    found = {1: [facts(8, 4, 0.3)], 2: [facts(5, 1, 0.2), facts(7, 3, 0.4)]}
+    assert load("rotation").compare(found) == pytest.approx({
+        "training_over_kernel_w1": 0.8, "training_over_kernel_w2": 0.6, "speed_w2_over_w1": 0.5,
+        "analogy_w2_minus_w1": 0, "ws353_w2_minus_w1": 0, "simlex_w2_minus_w1": 0,
+    })  # fmt: skip
+
+
+def test_corpus_follows_the_rules_of_text8(load, monkeypatch, tmp_path):
+    common, text = load("common"), tmp_path / "wiki.tsv.bz2"
+    text.write_bytes(bz2.compress("1\tA\tOn 24 May, Zoë's\n2\tB\tthe\tend\n".encode()))
+    monkeypatch.setattr(common, "SHARED", text)
+    monkeypatch.setattr(common.session, "cache_folder", lambda _: tmp_path)
+    assert common.corpus(None, None).read_text() == "on two four may zo s the end\n"
+    given = tmp_path / "mine.txt"
+    given.write_text("a b c\nd e f\ng\n")
+    assert common.corpus(given, 5).read_text() == "a b c\nd e\n"
+    assert common.corpus(given, None) == given
+    assert common.corpus(tmp_path / "none", 5) is None
+
+
+def test_a_process_is_measured_with_those_below_it(load):
+    common = load("common")
+    child = "import time; held = b'x' * 80_000_000; time.sleep(1.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('{{\"a\": 1}}')"
+    found = common.measured(common.this_python("-c", parent))
+    assert found.said == {"a": 1}
+    assert 80_000_000 < found.peak_bytes < 400_000_000
+    assert found.seconds > 1.5
+    with pytest.raises(RuntimeError, match="no such thing"):
+        common.measured(common.this_python("-c", "raise SystemExit('no such thing')"))
+    with pytest.raises(RuntimeError):
+        common.measured(common.this_python("-c", "import time; time.sleep(60)"), limit=0.5)
+
+
+def test_quality_is_what_gensim_computes(load):
+    models = pytest.importorskip("gensim.models")
+    from gensim.test.utils import datapath
+
+    words = dict.fromkeys(
+        Path(datapath("questions-words.txt")).read_text().split("\n: capital-world")[0].lower().split()
+    )
+    pairs = [line.split("\t")[:2] for line in Path(datapath("wordsim353.tsv")).read_text().splitlines()[2:40]]
+    names = list(dict.fromkeys([*words, *(word.lower() for pair in pairs for word in pair)]))
+    vectors = models.KeyedVectors(3)
+    vectors.add_vectors(names, np.random.default_rng(1).standard_normal((len(names), 3)).astype(np.float32))
+    found = load("common").quality(names, vectors.vectors)
+    assert found["analogy"] > 0
+    assert found["analogy"] == vectors.evaluate_word_analogies(datapath("questions-words.txt"))[0]
+    for name, file in (("ws353", "wordsim353.tsv"), ("simlex", "simlex999.txt")):
+        assert found[name] == pytest.approx(vectors.evaluate_word_pairs(datapath(file))[1].statistic, abs=1e-6)
