@@ -35,6 +35,10 @@ class ResourceError(EmbedallError, RuntimeError):
     """The cluster lacks the slots, memory, disk or network that the run needs."""
 
 
+class WorkerLost(EmbedallError, RuntimeError):
+    """A worker died or was silent for too long while it trained; the run can be started again."""
+
+
 class TrainingDiverged(EmbedallError, ArithmeticError):
     """A shard of the model is not finite, or explodes; it was not checkpointed."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.errors import BadData, TrainingDiverged
-from embedall_spark.train import checkpoint, plan, preflight, rotation, solo, worker
+from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
+from embedall_spark.train import checkpoint, failures, plan, preflight, rotation, solo, streams, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +43,13 @@ def train(
 
     Raises:
         BadData: there is nothing to train on.
+        ConfigError: the vocabulary is too small, or the window too wide, for so many workers.
         ResourceError: the cluster lacks slots, memory or disk.
         TrainingDiverged: a shard is not finite or exploded.
+        WorkerLost: a worker died or was silent for too long.
     """
     corpus = measure(sequences, vocabulary, config)
+    _check_sizes(corpus, config)
     made = plan.make(corpus, config, preflight.threads(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
@@ -64,6 +68,24 @@ def train(
         saved = _slice(run, sequences, folder, current, config, saved, (epoch, index))
     run.progress("train", config.epochs, config.epochs, _note(saved))
     return checkpoint.vectors(run, saved, folder)
+
+
+def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
+    """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
+    if config.workers == 1:
+        return
+    least = 4 * config.workers * (config.negative + 1)
+    if corpus.vocabulary < least:
+        raise ConfigError(
+            f"train.workers={config.workers} needs a vocabulary of {least} or more, found {corpus.vocabulary}: "
+            "lower train.workers or vocabulary.min_count"
+        )
+    longest = streams.longest(config.workers, config.window)
+    if longest < 4 * config.window:
+        raise ConfigError(
+            f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after {longest} "
+            "tokens, to keep a task's buffers small; lower one of the two"
+        )
 
 
 def measure(sequences: DataFrame, vocabulary: DataFrame, config: SkipGram) -> Corpus:
@@ -109,10 +131,13 @@ def _slice(
     slice_ = worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
     since = time.perf_counter()
     job = (solo if made.workers == 1 else rotation).run(sequences, slice_)
-    reports = [json.loads(row.report) for row in sorted(job.collect(), key=lambda row: int(row.rank))]
+    with failures.told(epoch, config.timeout):
+        rows = job.collect()
+    reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
     wall = time.perf_counter() - since
     diverged = {report["diverged"] for report in reports} - {None}
     if diverged:
+        run.guard()
         files.delete(folder)
         first = min(diverged, key=lambda text: "another" in text)
         raise TrainingDiverged(
@@ -156,6 +181,8 @@ def _judge(
     else:
         assert evaluate is not None
         value = evaluate(checkpoint.vectors(run, saved, vocabulary))
+        if math.isnan(value):
+            raise BadData(f"train.until.metric: {until.metric} is not a number: none of its file's words is known")
         run.metric(f"until/{until.metric}", value, int(saved["epoch"]) + 1)
     return {**saved, "history": [*saved["history"], value]}
 
