@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 from pydantic_core import PydanticUndefined
 
 from embedall_spark import files
@@ -27,21 +28,32 @@ class Section(BaseModel):
 
 S = TypeVar("S", bound=Section)
 
+# A run may go on with other values of such options: they do not change what it has made so far.
+MOVABLE: JsonDict = {"movable": True}
+
 
 class Output(Section):
     """Where the vectors of a run go, and where it keeps its work."""
 
     table: str = Field(description="table of vectors: a path or URI, or catalog.schema.table")
     mode: Literal["overwrite", "error", "append"] = Field(
-        "overwrite", description="when the table exists: replace it in one commit, stop, or add to it"
+        "overwrite",
+        description="when the table exists: replace it in one commit, stop, or add to it",
+        json_schema_extra=MOVABLE,
     )
-    rejects: str | None = Field(None, description="table of refused rows; unset: the table's name with _rejects")
-    max_reject_share: float = Field(0.01, ge=0, le=1, description="stop where a larger share of the rows is refused")
+    rejects: str | None = Field(
+        None, description="table of refused rows; unset: the table's name with _rejects", json_schema_extra=MOVABLE
+    )
+    max_reject_share: float = Field(
+        0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
+    )
     run_root: str | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",
     )
-    experiment: str | None = Field(None, description="MLflow experiment; unset: embedall/KIND")
+    experiment: str | None = Field(
+        None, description="MLflow experiment; unset: embedall/KIND", json_schema_extra=MOVABLE
+    )
 
     @property
     def folder(self) -> str | None:
@@ -182,7 +194,7 @@ def _explain(cls: type[Section], problem: Any) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{path}: unknown key (known: {', '.join(known)}){hint}"
     if problem["type"] == "missing":
-        return f"{path}: required, but not given; set it in the YAML file or with --set {path}=VALUE"
+        return f"{path}: required, but not given; set it in a YAML file (--config FILE), or a key with --set a.b=VALUE"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}"
 

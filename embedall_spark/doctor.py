@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -10,11 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import files, session, tracking
+from embedall_spark import cache, files, session, tracking
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 _MEMORY = 4 * _GIB
@@ -30,8 +33,8 @@ class Check(NamedTuple):
     fix: str
 
 
-def checks() -> list[Check]:
-    """Return one check per thing that a run needs, in the order in which to mend them. Starts Spark."""
+def checks() -> Iterator[Check]:
+    """Yield one check per thing that a run needs, in the order in which to mend them. Starts Spark."""
     todo: dict[str, Callable[[], str]] = {
         "Python": python,
         "Java": java,
@@ -45,7 +48,8 @@ def checks() -> list[Check]:
         "compiled kernels": kernels,
         "network": network,
     }
-    return [_check(name, look) for name, look in todo.items()]
+    for name, look in todo.items():
+        yield _check(name, look)
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
@@ -96,6 +100,7 @@ def delta() -> str:
     from pyspark.sql import SparkSession
 
     before = SparkSession.getActiveSession()
+    log.info("starting Spark; the first time this downloads Delta's jars")
     found = session.get("embedall doctor", extra={"spark.master": "local[1]"})
     with tempfile.TemporaryDirectory(prefix="embedall-doctor-") as folder:
         try:
@@ -105,7 +110,7 @@ def delta() -> str:
             if before is None:
                 found.stop()
     if rows != 3:
-        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {session.cache_folder('logs')}")
+        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {cache.folder('logs')}")
     jars = session.read_properties(session.conf_file("spark-local.conf"))["spark.jars.packages"]
     return f"{jars}, a table written and read"
 
@@ -174,7 +179,7 @@ def kernels() -> str:
     Raises:
         SetupError: nowhere, so that every task would compile them again.
     """
-    folder = os.environ.get("NUMBA_CACHE_DIR") or session.cache_folder("numba")
+    folder = os.environ.get("NUMBA_CACHE_DIR") or cache.folder("numba")
     if folder is None:
         raise SetupError("no folder to keep compiled kernels in; set NUMBA_CACHE_DIR to one that you can write")
     return str(folder)

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,6 +42,15 @@ def is_local(uri: str) -> bool:
 def is_path(name: str) -> bool:
     """Tell whether a table's name is a path or URI, not ``schema.table`` or ``catalog.schema.table``."""
     return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
+
+
+def identifier(name: str) -> str:
+    """Return a table's name quoted for SQL; a folder is one of Delta."""
+    if not is_path(name):
+        return ".".join(f"`{part}`" for part in name.split("."))
+    # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
+    path = name if "://" in name or name.startswith(("/", "dbfs:", "file:")) else os.path.abspath(name)
+    return f"delta.`{path.replace('`', '``')}`"
 
 
 def exists(uri: str) -> bool:
@@ -74,6 +83,12 @@ def write_bytes(uri: str, content: bytes) -> None:
 def create(uri: str) -> Iterator[BinaryIO]:
     """Open a new file for sequential writing; it appears under its name only when the block ends well."""
     filesystem, path = resolve(uri)
+    if filesystem.type_name == "hdfs":
+        part = f"{path}.{uuid.uuid4().hex}.part"
+        with filesystem.open_output_stream(part) as stream:
+            yield stream
+        filesystem.move(part, path)
+        return
     if not isinstance(filesystem, pafs.LocalFileSystem):
         # An object store shows an upload only once it is complete.
         with filesystem.open_output_stream(path) as stream:
@@ -131,8 +146,9 @@ def expire(name: str, seconds: float) -> None:
     Processes that have mapped their files keep what they have mapped.
     """
     for child in scratch(name).iterdir():
-        if child.stat().st_mtime < time.time() - seconds:
-            remove_tree(child)
+        with suppress(FileNotFoundError):
+            if child.stat().st_mtime < time.time() - seconds:
+                remove_tree(child)
 
 
 def sweep(name: str) -> int:

@@ -9,15 +9,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import kinds, runs, schemas, session, tables, tracking
+from embedall_spark import files, kinds, runs, schemas, session, tables, tracking
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pyspark.sql import SparkSession
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from embedall_spark.tracking import Tracked
 
 log = logging.getLogger(__name__)
+
+# Tasks enough to land on every host of a usual cluster.
+_PROBES = 32
 
 Summary = dict[str, Any]
 
@@ -50,6 +55,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     since = time.monotonic()
     module = kinds.load(kind)
     config: Any = configs.load(module.Config, path, overrides)
+    module.check(config)
     output: Output = config.output
     root = run_root(output)
     with ThreadPoolExecutor(1) as beside:
@@ -72,6 +78,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         log.info("run %s is done already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
+    _check_shared(spark, folder)
     tracked = tracking.start(
         kind,
         manifest["run_id"],
@@ -128,6 +135,31 @@ def _check_root(spark: SparkSession, output: Output) -> None:
     raise ConfigError(
         f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
     )
+
+
+def _check_shared(spark: SparkSession, folder: str) -> None:
+    """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local"):
+        return
+    try:
+        seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()
+    except AnalysisException:
+        seen = False
+    tasks = spark.range(0, _PROBES, 1, _PROBES).mapInArrow(_sees(folder), "seen boolean")
+    if not seen or not all(row.seen for row in tasks.collect()):
+        raise ConfigError(
+            f"output.run_root: {folder} is not one folder for Spark and for all hosts: give a mount that all share, or "
+            "a URI (s3://, abfss://, hdfs://, dbfs:/)"
+        )
+
+
+def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            there = files.exists(f"{folder}/manifest.json")
+            yield pa.RecordBatch.from_arrays([pa.array([there] * len(batch))], ["seen"])
+
+    return look
 
 
 def _input_name(config: Any) -> str:

@@ -8,7 +8,7 @@ import time
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ class Meter:
             self._stage, self._since, self._from = stage, time.monotonic(), done
         share = done / total if total else 1.0
         if console.is_terminal:
-            self._draw(stage, share, note)
+            # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
+            self._draw(stage, share, note, self._left(done, total))
         else:
             log.info("%s %3.0f%%%s%s", stage, 100 * share, self._left(done, total), f"  {note}" if note else "")
         if done >= total:
@@ -59,21 +60,19 @@ class Meter:
             self._bar.stop()
         self._bar, self._stage = None, ""
 
-    def _draw(self, stage: str, share: float, note: str) -> None:
+    def _draw(self, stage: str, share: float, note: str, left: str) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
+                BarColumn(bar_width=20),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}{task.fields[left]}"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
                 console=console,
             )
-            self._bar.add_task(stage, total=1.0, note=note)
+            self._bar.add_task(stage, total=1.0, note="", left="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=share, note=note)
+        self._bar.update(self._bar.task_ids[0], completed=share, note=note, left=left)
 
     def _left(self, done: float, total: float) -> str:
         spent = time.monotonic() - self._since

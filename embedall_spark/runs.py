@@ -62,12 +62,14 @@ class StoredRun:
             log.info("%s: done before", name)
             return self.spark.read.parquet(self.stage_path(name))
         self.guard()
+        log.info("%s: begun", name)
         since = time.monotonic()
         # A superseded driver may still be writing under its own attempt.
-        path = f"{self.folder}/stages/{name}-{self._attempt}"
+        part = f"{name}-{self._attempt}-{self._token[:6]}"
+        path = f"{self.folder}/stages/{part}"
         make().write.mode("overwrite").parquet(path)
         self.guard()
-        files.write_bytes(marker, json.dumps({"folder": f"{name}-{self._attempt}"}).encode())
+        files.write_bytes(marker, json.dumps({"folder": part}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
         return self.spark.read.parquet(path)
 
@@ -122,6 +124,27 @@ class StoredRun:
         self.meter.close()
         self.guard()
         _write(self.folder, {**read(self.folder), "status": status, **facts})
+
+
+def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> StoredRun:
+    """Return a run for a call from Python: stages and checkpoints lie in ``folder``, figures go into the log.
+
+    Called again with the same folder, it goes on where it was left; give each configuration a folder of its own.
+    """
+    folder = folder.rstrip("/")
+    known: Manifest = {"attempt": 0, "created": _now()}
+    if files.exists(f"{folder}/{_MANIFEST}"):
+        known = read(folder)
+    manifest = {
+        **known,
+        "run_id": folder.rpartition("/")[2],
+        "attempt": known["attempt"] + 1,
+        "token": secrets.token_hex(8),
+        "status": "running",
+    }
+    _write(folder, manifest)
+    tracker = Tracker(lambda name, value, step: log.info("%s %s: %g", name, step, value), lambda *_: None, None)
+    return StoredRun(spark, folder, manifest, configs.Output(table=folder, max_reject_share=max_reject_share), tracker)
 
 
 def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
@@ -181,13 +204,20 @@ def clean(root: str, keep: int) -> list[str]:
         if parts:
             cleaned.append(str(run["run_id"]))
             if run["status"] != "done":
-                # Without its stages it would start over, though under an old name.
-                note(folder, status="cleaned")
+                # Without its stages it would start over, under an old name; a driver that is still at it stops.
+                note(folder, status="cleaned", token=secrets.token_hex(8))
     return cleaned
 
 
 def _all(root: str) -> list[Manifest]:
-    return [read(f"{root}/{name}") for name in files.children(root) if files.exists(f"{root}/{name}/{_MANIFEST}")]
+    found = []
+    for name in files.children(root):
+        if files.exists(f"{root}/{name}/{_MANIFEST}"):
+            try:
+                found.append(read(f"{root}/{name}"))
+            except ValueError:
+                log.warning("%s/%s: its manifest is damaged; the run is left out", root, name)
+    return found
 
 
 def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedall_spark import cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _ADVISED = {
     "spark.dynamicAllocation.enabled": "false",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     "spark.sql.execution.arrow.maxBytesPerBatch": "16777216",
+    "spark.barrier.sync.timeout": "900",
 }
 _INSTALL_JAVA = (
     "install one: Debian/Ubuntu: sudo apt-get install openjdk-17-jre-headless; Fedora: sudo dnf install "
@@ -145,35 +147,20 @@ def read_properties(path: str | Path) -> dict[str, str]:
     return {entry.group(1): entry.group(2) for entry in entries if entry}
 
 
-def cache_folder(name: str) -> Path | None:
-    """Return our own folder on this machine that outlives a run, or None where there is no safe place for one."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~").expanduser() / ".cache"
-    for folder in (Path(home, "embedall", name), Path(tempfile.gettempdir(), f"embedall-{os.getuid()}", name)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
-            continue
-        # What is cached there gets executed: a folder that another user has put there is none of ours.
-        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
-            return folder
-    return None
-
-
 def _with_environment(settings: dict[str, str]) -> dict[str, str]:
-    """Add what depends on this machine: Python, the compiled kernels' cache, Ivy's folder."""
+    """Add what depends on this machine: Python, folders of the catalog's tables and of Ivy."""
     added: dict[str, str] = {}
     local = settings.get("spark.master", "local").startswith("local")
     if local:
         # Not a cluster's: its hosts may have Python somewhere else.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    kernels = cache_folder("numba")
-    if kernels is not None:
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
-    if not local:
-        added["spark.executorEnv.NUMBA_CACHE_DIR"] = f"/tmp/embedall-{os.getuid()}/numba"
+        warehouse = cache.folder("warehouse")
+        if warehouse is not None:
+            # By default Spark makes a folder in whatever folder the user stands in.
+            added["spark.sql.warehouse.dir"] = str(warehouse)
     if not os.access(Path("~").expanduser(), os.W_OK):
-        ivy = cache_folder("ivy")
+        ivy = cache.folder("ivy")
         added |= {"spark.jars.ivy": str(ivy)} if ivy else {}
     return added | settings
 
@@ -208,7 +195,7 @@ def _leave_jars_to_java(context: SparkContext) -> None:
 
 def _log_file() -> Path:
     """Return a new file for what Spark's JVM prints; of older ones the last nine are kept."""
-    folder = cache_folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
+    folder = cache.folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
     for old in sorted(folder.glob("spark-*.log"))[:-9]:
         old.unlink(missing_ok=True)
     return folder / f"spark-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"

@@ -7,7 +7,6 @@ A table is named by a path or URI (whatever holds a slash, or no dot) or as ``sc
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,8 +36,8 @@ def exists(spark: SparkSession, name: str) -> bool:
     """
     try:
         if not files.is_path(name):
-            return bool(spark.catalog.tableExists(_identifier(name)))
-        spark.sql(f"DESCRIBE DETAIL {_identifier(name)}").collect()
+            return bool(spark.catalog.tableExists(files.identifier(name)))
+        spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()
     except AnalysisException as error:
         if "DELTA_MISSING_DELTA_TABLE" in str(error):
             return False
@@ -59,8 +58,8 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
         raise TableError(f"{name}: there is no such table (need {hint})")
     try:
         if version is None:
-            return spark.table(_identifier(name))
-        found = spark.read.option("versionAsOf", version).table(_identifier(name))
+            return spark.table(files.identifier(name))
+        found = spark.read.option("versionAsOf", version).table(files.identifier(name))
         # A version that is not there is noticed only by whoever looks at the columns.
         _ = found.schema
     except AnalysisException as error:
@@ -72,7 +71,7 @@ def version(spark: SparkSession, name: str) -> int | None:
     """Return the number of a table's latest version, or None where there is no table."""
     if not exists(spark, name):
         return None
-    return int(spark.sql(f"DESCRIBE HISTORY {_identifier(name)} LIMIT 1").collect()[0]["version"])
+    return int(spark.sql(f"DESCRIBE HISTORY {files.identifier(name)} LIMIT 1").collect()[0]["version"])
 
 
 def history(spark: SparkSession, name: str) -> DataFrame:
@@ -86,7 +85,7 @@ def history(spark: SparkSession, name: str) -> DataFrame:
     if not exists(spark, name):
         raise TableError(f"{name}: there is no such table")
     try:
-        commits = spark.sql(f"DESCRIBE HISTORY {_identifier(name)}")
+        commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
     except AnalysisException as error:
         raise TableError(f"{name}: {_first_line(error)}") from None
     return commits.select(
@@ -186,16 +185,16 @@ def _commit(
     if mode == "append":
         if not exists(df.sparkSession, name):
             _create_empty(rows, name, properties)
-        rows.writeTo(_identifier(name)).using("delta").options(**options).append()
+        rows.writeTo(files.identifier(name)).using("delta").options(**options).append()
         return
     # Delta's create() would leave out the commit's metadata.
-    _with(rows.writeTo(_identifier(name)).using("delta").options(**options), properties).createOrReplace()
+    _with(rows.writeTo(files.identifier(name)).using("delta").options(**options), properties).createOrReplace()
 
 
 def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> None:
     """Make the table to append to; another writer that makes it at the same time loses nothing by it."""
     try:
-        _with(rows.limit(0).writeTo(_identifier(name)).using("delta"), properties).create()
+        _with(rows.limit(0).writeTo(files.identifier(name)).using("delta"), properties).create()
     except Exception as error:
         if "ALREADY_EXISTS" not in str(error) and not _CONFLICTS.search(str(error)):
             raise
@@ -245,7 +244,7 @@ def _check_replaceable(
     except SchemaMismatch as error:
         raise TableError(f"{name}: exists and is none of our tables, so it is left as it is: {error}") from None
     if mode == "append" and vector_size is not None:
-        detail = spark.sql(f"DESCRIBE DETAIL {_identifier(name)}").collect()[0]
+        detail = spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()[0]
         have = detail["properties"].get(_SIZE)
         if have is not None and int(have) != vector_size:
             raise TableError(
@@ -288,12 +287,3 @@ def _explain(name: str, error: Exception, vector_size: int | None) -> EmbedallEr
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _identifier(name: str) -> str:
-    """Return a table's name quoted for SQL."""
-    if not files.is_path(name):
-        return ".".join(f"`{part}`" for part in name.split("."))
-    # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
-    path = name if "://" in name or name.startswith(("/", "dbfs:", "file:")) else os.path.abspath(name)
-    return f"delta.`{path.replace('`', '``')}`"

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"errors", "schemas", "config", "randomness", "files", "run"}
+BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "run"}
 STAGES = {"sources", "corpus", "train", "search", "evaluate", "visualize", "export"}
 KINDS = {"kinds"}
 OUTER = {"session", "tables", "tracking", "runs", "progress", "launch", "doctor", "cli"}
@@ -20,6 +20,7 @@ COLLECTS = {
     "corpus/pages.py": "two sums",
     "corpus/phrases.py": "two sums",
     "corpus/vocabulary.py": "rows per partition",
+    "launch.py": "whether the hosts see a file",
     "doctor.py": "the rows of its own tiny table",
     "evaluate/words.py": "figures of an evaluation set, whose size is checked",
     "search/exact.py": "k results per query and partition, checked",

@@ -47,7 +47,7 @@ def test_a_wrong_key_or_value_says_where_and_what_is_allowed(tmp_path, override,
 
 
 def test_a_required_key_that_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"input\.path: required, but not given; .* --set input\.path=VALUE"):
+    with pytest.raises(ConfigError, match=r"input\.path: required, but not given; .* --set a\.b=VALUE"):
         config.load(Config, write(tmp_path / "c.yaml", {**REQUIRED, "input": {}}))
 
 

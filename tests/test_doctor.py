@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from embedall_spark import doctor, files, session
+from embedall_spark import doctor, files
 
 
 def test_this_machine_is_well(spark):
-    found = doctor.checks()
+    found = list(doctor.checks())
     assert [check.name for check in found if not check.ok] == []
     assert all(check.detail and not check.fix for check in found)
     assert {"Python", "Java", "Delta", "MLflow", "scratch folder"} <= {check.name for check in found}
@@ -69,7 +69,7 @@ def test_store_kernels_and_network(monkeypatch):
     assert check.detail.startswith("the MLflow store nonsense://server cannot be used")
     assert "MLFLOW_TRACKING_URI" in check.fix
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(session, "cache_folder", lambda _: None)
+    monkeypatch.setattr(doctor.cache, "folder", lambda _: None)
     assert "NUMBA_CACHE_DIR" in ill(doctor.kernels).fix
 
     def refuse(*_, **__):

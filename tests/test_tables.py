@@ -44,7 +44,7 @@ def test_the_life_of_a_table(spark, name):
     commit = tables.history(spark, name).collect()[0]
     assert (commit.version, commit.run_id, commit.txn_version) == (0, "a", 0)
     assert json.loads(commit.metadata) == {"run_id": "a", "txn_version": 0, "mlflow_run_id": "m1"}
-    quoted = tables._identifier(name)
+    quoted = files.identifier(name)
     comments = {row.col_name: row.comment for row in spark.sql(f"DESCRIBE TABLE {quoted}").collect()}
     assert comments == {field.name: field.metadata["comment"] for field in VECTORS}
     assert spark.sql(f"DESCRIBE DETAIL {quoted}").collect()[0]["description"] == "word vectors"
@@ -164,9 +164,9 @@ def test_names():
     paths = ["/a/b", "vectors", "./a.b", "s3://bucket/a.b", "dbfs:/a", "demo-output/words", "a b.c"]
     assert all(files.is_path(name) for name in paths)
     assert not any(files.is_path(name) for name in ["a.b", "main.nlp.word_vectors", "spark_catalog.default.x-1"])
-    assert tables._identifier("main.nlp.x-1") == "`main`.`nlp`.`x-1`"
-    assert tables._identifier("s3://b/it's `quoted`") == "delta.`s3://b/it's ``quoted```"
-    assert tables._identifier("relative").startswith("delta.`/")
+    assert files.identifier("main.nlp.x-1") == "`main`.`nlp`.`x-1`"
+    assert files.identifier("s3://b/it's `quoted`") == "delta.`s3://b/it's ``quoted```"
+    assert files.identifier("relative").startswith("delta.`/")
 
 
 def test_two_drivers_of_one_run_make_one_commit(spark, tmp_path):

@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 from embedall_spark.corpus import pages as paging
 from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.corpus.vocabulary import encode_page
+from embedall_spark.errors import BadData
 from embedall_spark.randomness import mix_arrays
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 BLOCKS = T.StructType(
     [
         T.StructField("block", T.IntegerType(), False, {"comment": "number of the block"}),
-        T.StructField("ids", T.BinaryType(), False, {"comment": "ids of its sequences, rising, int64"}),
+        T.StructField("ids", T.BinaryType(), False, {"comment": "ids of its sequences, int64"}),
         T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, int32"}),
         T.StructField("tokens", T.BinaryType(), False, {"comment": "ids in VOCABULARY, in order, int32"}),
         T.StructField("count", T.LongType(), False, {"comment": "tokens in the block"}),
@@ -47,6 +48,8 @@ _ARROW = pa.schema(
 _BATCH_BYTES = 8 << 20
 _SMALLEST, _USUAL, _LARGEST = 1 << 14, 1 << 16, 1 << 18
 _FEW, _MANY = 64, 4096
+# Equal ids share a block, which must stay a row that Arrow can hold.
+_MOST_TOKENS = 1 << 27
 
 
 class Block(NamedTuple):
@@ -54,7 +57,7 @@ class Block(NamedTuple):
 
     number: int
     ids: NDArray[np.int64]
-    """Ids of the sequences, int64 [n], rising."""
+    """Ids of the sequences, int64 [n]."""
     offsets: NDArray[np.int64]
     """Where each sequence begins in ``tokens`` and the last one ends, int64 [n + 1]."""
     tokens: NDArray[np.int32]
@@ -151,11 +154,19 @@ def _merge_runs(batches: Batches) -> Batches:
 def _merged(pieces: Iterator[Block]) -> Iterator[Block]:
     """Merge neighbouring pieces of one block; holds one block at a time."""
     run: list[Block] = []
+    size = 0
     for piece in pieces:
         if run and run[0].number != piece.number:
             yield _merge(run)
-            run = []
+            run, size = [], 0
         run.append(piece)
+        size += len(piece.tokens)
+        if size > _MOST_TOKENS:
+            ids, copies = np.unique(np.concatenate([part.ids for part in run]), return_counts=True)
+            raise BadData(
+                f"block {piece.number} of the sequences has over {_MOST_TOKENS:,} tokens: the sequence with id "
+                f"{ids[copies.argmax()]} occurs {copies.max():,} times or more; drop duplicates from the input"
+            )
     if run:
         yield _merge(run)
 
@@ -177,7 +188,22 @@ def _merge(pieces: list[Block]) -> Block:
         for start, stop in pairwise(edges):
             if stop - start > 1:
                 order[start:stop] = sorted(order[start:stop], key=lambda at: _text(joined, at))
-    return _take(joined, order)
+    merged = _take(joined, order)
+    return merged._replace(ids=_distinct(merged.ids))
+
+
+def _distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ids of which the second, third, ... copy of one are hashed with their number.
+
+    Equal documents have equal ids, and would otherwise draw the same windows, one after the other.
+    """
+    again = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1) == 0)
+    if not len(again):
+        return ids
+    first = np.maximum.accumulate(np.where(np.diff(ids, prepend=ids[:1] - 1) != 0, np.arange(len(ids)), 0))
+    found = ids.copy()
+    found[again] = mix_arrays(ids[again], (again - first[again]).astype(np.int64))
+    return found
 
 
 def _text(block: Block, at: int) -> bytes:

@@ -113,6 +113,8 @@ class Lookup:
             BadData: the folder has no parquet files, or their ids are not 0, 1, 2 ... in the order of the files.
         """
         parts, key = _parts(folder)
+        # In use: see files.expire.
+        os.utime(files.scratch("lookup", key))
         known = _OPEN.get(folder)
         if known is None or known[0] != key:
             _OPEN[folder] = known = (key, cls(_local_copy(folder, parts, key)))
@@ -163,12 +165,12 @@ def _parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
 def _local_copy(folder: str, parts: list[pafs.FileInfo], key: str) -> Path:
     """Return the host's copy of a vocabulary; the first process to come makes it while the others wait."""
     home = files.scratch("lookup", key)
-    os.utime(home)
     ready = home / "ready"
-    if ready.exists():
+    if (ready / "slots").exists():
         return ready
     with files.lock(home):
-        if not ready.exists():
+        if not (ready / "slots").exists():
+            files.remove_tree(ready)
             files.expire("lookup", _UNUSED_SECONDS)
             draft = home / uuid.uuid4().hex
             draft.mkdir()

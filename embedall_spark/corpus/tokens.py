@@ -40,9 +40,6 @@ class TokensConfig(Section):
         description="what a sequence is: a document, or a sentence of it (ended by . ! ? … before white space, "
         "by their full-width forms or by a line break)",
     )
-    max_document_bytes: int = Field(
-        1 << 24, ge=1, le=1 << 28, description="larger documents are rejected; in bytes of UTF-8"
-    )
     max_sequence_length: int = Field(
         10_000, ge=2, le=1_000_000, description="longer sequences are cut into several; in tokens"
     )
@@ -91,7 +88,7 @@ def tokenize(batch: pa.RecordBatch, config: TokensConfig) -> tuple[Sequences, li
     broken UTF-8, and those without a token; a bad row never costs a good one.
     """
     raw = batch.column("text").cast(pa.binary())
-    refused = _refuse(raw, batch.column("problem"), config)
+    refused = _refuse(raw, batch.column("problem"))
     rows = np.setdiff1d(np.arange(len(raw)), np.fromiter(refused, np.int64, len(refused)))
     good = (raw.take(pa.array(rows)) if refused else raw).cast(pa.string())
     owners, counts, tokens = _split(pc.utf8_lower(good) if config.lower else good, config)
@@ -103,12 +100,9 @@ def tokenize(batch: pa.RecordBatch, config: TokensConfig) -> tuple[Sequences, li
     return sequences, [_reject(batch, raw, row, refused[row]) for row in sorted(refused)]
 
 
-def _refuse(raw: pa.BinaryArray, problems: pa.StringArray, config: TokensConfig) -> dict[int, str]:
+def _refuse(raw: pa.BinaryArray, problems: pa.StringArray) -> dict[int, str]:
     """Return the reason for every row that cannot be split, by row number."""
-    sizes = pc.fill_null(pc.binary_length(raw), -1).to_numpy(zero_copy_only=False)
-    limit = config.max_document_bytes
-    refused = {int(row): f"document over {limit} bytes" for row in np.flatnonzero(sizes > limit)}
-    refused |= {int(row): "null" for row in np.flatnonzero(sizes < 0)}
+    refused = {int(row): "null" for row in np.flatnonzero(raw.is_null().to_numpy(zero_copy_only=False))}
     told = np.flatnonzero(problems.is_valid().to_numpy(zero_copy_only=False))
     refused |= {int(row): problems[int(row)].as_py() for row in told}
     try:

@@ -81,7 +81,7 @@ class Analogies:
             for is_grammar, name in kinds.items()
         ]
         scores = [self._sum("total", self.sections), *parts, *self.sections]
-        figures = {f"analogy/{_name(score.section)}": score.accuracy for score in scores if score.used}
+        figures = {f"analogy/{metric_name(score.section)}": score.accuracy for score in scores if score.used}
         return figures | {f"coverage/{self.file}": self.coverage}
 
     @staticmethod
@@ -143,7 +143,7 @@ def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case
             sum(part == section for part in parts) for parts in ([p for p, _ in asked], [p for p, _ in used], right)
         ]
         scores.append(Score(section, *counts))
-    result = Analogies(_name(PurePosixPath(file).stem), tuple(scores))
+    result = Analogies(metric_name(PurePosixPath(file).stem), tuple(scores))
     log.info(
         "%s: %.1f%% of %d questions right, %.1f%% used", file, 100 * result.total, len(used), 100 * result.coverage
     )
@@ -178,7 +178,7 @@ def similarity(
         # A rank correlation with a constant has no value.
         if np.ptp(cosines) > 0 and np.ptp(scores) > 0:
             spearman = _spearman(scores, cosines)
-    result = Similarity(_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
+    result = Similarity(metric_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
     log.info("%s: Spearman %.3f over %d of %d pairs", file, result.spearman, result.used, result.pairs)
     return result
 
@@ -199,7 +199,7 @@ def _fold(case_insensitive: bool) -> Callable[[str], str]:
     return str.upper if case_insensitive else str
 
 
-def _name(text: str) -> str:
+def metric_name(text: str) -> str:
     """Return a text as part of a metric's name: MLflow allows few characters."""
     return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
 

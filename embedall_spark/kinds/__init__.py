@@ -21,6 +21,9 @@ class Kind(Protocol):
 
     Config: type[Section]
 
+    def check(self, config: Any) -> None:
+        """Raise what is wrong with the configuration beyond its own values, before Spark starts."""
+
     def read(self, spark: SparkSession, config: Any) -> DataFrame:
         """Return the input as a table."""
 

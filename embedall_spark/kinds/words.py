@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Output, Section
+from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, pages, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokens import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.errors import ConfigError
+from embedall_spark.evaluate import files
 from embedall_spark.evaluate import words as evaluation
 from embedall_spark.schemas import DOCUMENTS, VECTORS, conform
 from embedall_spark.sources import listing, text
@@ -29,11 +32,28 @@ if TYPE_CHECKING:
 class Evaluation(Section):
     """What to measure before the table is replaced."""
 
-    analogies: str | None = Field(None, description="file of analogies in questions-words format")
-    similarity: list[str] = Field([], description="files of word pairs with a human score (WordSim, SimLex)")
-    restrict_vocab: int = Field(300_000, ge=1, description="analogies are answered from so many most frequent words")
-    map_words: int = Field(400, ge=0, le=5000, description="words on the map picture; 0: no picture")
-    gates: dict[str, float] = Field({}, description="least value of a figure, by its name; below, the table stays")
+    analogies: str | None = Field(
+        None, description="file of analogies in questions-words format", json_schema_extra=MOVABLE
+    )
+    similarity: list[str] = Field(
+        [], description="files of word pairs with a human score (WordSim, SimLex)", json_schema_extra=MOVABLE
+    )
+    restrict_vocab: int = Field(
+        300_000, ge=1, description="analogies are answered from so many most frequent words", json_schema_extra=MOVABLE
+    )
+    map_words: int = Field(
+        400, ge=0, le=maps.MAX_IDS, description="words on the map picture; 0: no picture", json_schema_extra=MOVABLE
+    )
+    gates: dict[str, float] = Field(
+        {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
+    )
+
+    @field_validator("map_words")
+    @classmethod
+    def _two_words(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a map needs two words; 0 for no map")
+        return value
 
 
 class Config(Section):
@@ -55,6 +75,22 @@ class Config(Section):
             name = "evaluate.analogies" if metric == "analogy" else "evaluate.similarity"
             raise ValueError(f"train.until.metric is {metric}, which needs {name}")
         return self
+
+
+def check(config: Config) -> None:
+    """Read the evaluation files and the gates' names, so that what is wrong with them shows before anything starts."""
+    known = {f"similarity/{evaluation.metric_name(PurePath(file).stem)}" for file in config.evaluate.similarity}
+    for file in config.evaluate.similarity:
+        files.pairs(file)
+    if config.evaluate.analogies:
+        sections = {section for section, _ in files.questions(config.evaluate.analogies)}
+        known |= {f"analogy/{evaluation.metric_name(section)}" for section in sections | {"total"}}
+        known |= {"analogy/semantic", "analogy/syntactic"}
+    wrong = config.evaluate.gates.keys() - known
+    if wrong:
+        raise ConfigError(
+            f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none, give files'})"
+        )
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -118,7 +154,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         figures |= evaluation.analogies(vectors, config.evaluate.analogies, config.evaluate.restrict_vocab).metrics()
     for file in config.evaluate.similarity:
         figures |= evaluation.similarity(vectors, file).metrics()
-    if config.evaluate.map_words:
+    if config.evaluate.map_words and vectors.limit(2).count() == 2:
         run.artifact("map.png", maps.draw(vectors, config.evaluate.map_words, seed=config.train.seed))
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -21,7 +22,9 @@ def version(spark: SparkSession, config: TextConfig) -> str:
         return docstrings.version(config.path)
     if config.format == "delta":
         detail = _detail(spark, config)
-        commit = spark.sql(f"DESCRIBE HISTORY {_delta(config)} LIMIT 1").select("version").collect()[0]
+        commit = (
+            spark.sql(f"DESCRIBE HISTORY {files.identifier(_table(config))} LIMIT 1").select("version").collect()[0]
+        )
         return f"{detail['id']}@{commit['version']}"
     found = _files(spark, config)
     digest = found.select(F.xxhash64(*found.columns).alias("file")).agg(F.bit_xor("file"), F.count("*")).collect()[0]
@@ -47,13 +50,14 @@ def _files(spark: SparkSession, config: TextConfig) -> DataFrame:
 
 
 def _detail(spark: SparkSession, config: TextConfig) -> Row:
-    return spark.sql(f"DESCRIBE DETAIL {_delta(config)}").select("id", "sizeInBytes").collect()[0]
-
-
-def _delta(config: TextConfig) -> str:
-    return f"delta.`{config.path}`" if is_path(config.path) else config.path
+    return spark.sql(f"DESCRIBE DETAIL {files.identifier(_table(config))}").select("id", "sizeInBytes").collect()[0]
 
 
 def is_path(path: str) -> bool:
     """Tell whether an input is named by a path, not as a table in a catalog."""
     return "/" in path or files.exists(path)
+
+
+def _table(config: TextConfig) -> str:
+    # A folder without a slash in its name may look like a table of the catalog.
+    return os.path.abspath(config.path) if files.exists(config.path) else config.path

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, model_validator
-from pydantic.config import JsonDict
 
-from embedall_spark.config import Section
+from embedall_spark.config import MOVABLE, Section
 
 
 class Until(Section):
@@ -18,10 +17,6 @@ class Until(Section):
     )
     min_gain: float = Field(0.0, ge=0, description="an epoch that gains no more than this counts as no gain")
     patience: int = Field(1, ge=1, description="stop after this many epochs without gain")
-
-
-# A run may go on with other values of these: they change where and how fast it trains, not what.
-_MOVABLE: JsonDict = {"movable": True}
 
 
 class SkipGram(Section):
@@ -44,14 +39,14 @@ class SkipGram(Section):
         ge=1,
         le=128,
         description="barrier tasks that share the model, each holding a part of it",
-        json_schema_extra=_MOVABLE,
+        json_schema_extra=MOVABLE,
     )
     threads: int | None = Field(
         None,
         ge=1,
         le=256,
         description="threads per worker; 1 gives the same bits at every run; unset: the worker's share of cores",
-        json_schema_extra=_MOVABLE,
+        json_schema_extra=MOVABLE,
     )
     episodes: int | None = Field(
         None, ge=1, le=1024, description="rotations of the model per epoch; unset: 4 to 16, by the pairs per token"
@@ -60,19 +55,19 @@ class SkipGram(Section):
         8 << 30,
         ge=1 << 20,
         description="bytes of windows that a worker may keep on local disk",
-        json_schema_extra=_MOVABLE,
+        json_schema_extra=MOVABLE,
     )
     slice_tokens: int = Field(
         250_000_000,
         ge=1000,
         description="tokens between two checkpoints; a killed job loses at most these",
-        json_schema_extra=_MOVABLE,
+        json_schema_extra=MOVABLE,
     )
     timeout: int = Field(
         900,
         ge=5,
         description="seconds that a worker waits for another before the stage ends",
-        json_schema_extra=_MOVABLE,
+        json_schema_extra=MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")
     until: Until | None = Field(None, description="stop before the last epoch; unset: never. Keys:")

@@ -62,9 +62,10 @@ def make(corpus: Corpus, config: SkipGram, threads: int) -> Plan:
         episodes = config.episodes or int(np.clip(pairs_per_row / _PAIRS_PER_ROW_AND_EPISODE, 4, 16))
     else:
         episodes = 1
-    # Every slice holds whole episodes, and every episode some blocks.
-    episodes = min(max(episodes, slices), max(1, corpus.blocks))
-    return Plan(corpus, config.workers, threads, episodes, min(slices, episodes))
+    # Every episode has some blocks, and every slice as many episodes as any other: the rate falls with the slices.
+    slices = min(slices, max(1, corpus.blocks))
+    each = min(-(-episodes // slices), max(1, corpus.blocks // slices))
+    return Plan(corpus, config.workers, threads, slices * each, slices)
 
 
 def contexts(config: SkipGram) -> float:
@@ -107,7 +108,7 @@ def shards(counts: NDArray[np.int64], workers: int, sample: float, folder: Path)
     """Return the shards of a vocabulary, computed once per host and memory-mapped from ``folder``.
 
     Tokens are dealt, most frequent first, to the shard with the least work so far, work being the occurrences that
-    subsampling leaves (DESIGN: balanced by work, not by rows).
+    subsampling leaves.
     """
     target = folder / f"shards-{workers}-{sample!r}"
     with files.lock(folder):
@@ -135,8 +136,12 @@ def _deal(work: NDArray[np.float64], workers: int) -> tuple[NDArray[np.int32], N
     rows = np.zeros(workers, np.int32)
     shard = np.empty(len(work), np.int32)
     local = np.empty(len(work), np.int32)
+    # A shard of few rows, each of much work, would have no negatives to draw but its centers.
+    fewest = len(work) // (4 * workers)
+    missing = fewest * workers
     for token in range(len(work)):
-        least = np.argmin(load)
+        least = np.argmin(rows) if len(work) - token <= missing else np.argmin(load)
+        missing -= rows[least] < fewest
         shard[token] = least
         local[token] = rows[least]
         load[least] += work[token]

@@ -90,7 +90,16 @@ def local_slots(spark: SparkSession) -> int | None:
     found = re.match(r"local(?:-cluster)?\[(\*|\d+)", master)
     if found is None:
         return 1
-    return (os.cpu_count() or 1) if found[1] == "*" else int(found[1])
+    return _cores() if found[1] == "*" else int(found[1])
+
+
+def _cores() -> int:
+    """Return the cores that this process may use, as Java counts them."""
+    cores = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists() and not (limit := quota.read_text().split())[0].startswith("max"):
+        cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
+    return cores
 
 
 def _slots(spark: SparkSession, workers: int) -> None:
@@ -152,9 +161,17 @@ def free_memory() -> int:
     """Return the bytes that this process may still take: of the host, or of its container where that is less."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, int(most) - int(used.read_text()))
+    group = Path("/sys/fs/cgroup")
+    # Version 2 of control groups, then version 1.
+    for limit, used, stat, prefix in (
+        ("memory.max", "memory.current", "memory.stat", ""),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
+    ):
+        if (group / limit).exists() and (most := (group / limit).read_text().strip()) != "max":
+            parts = dict(line.split() for line in (group / stat).read_text().splitlines())
+            # The cache of files counts as used, and goes when its room is needed.
+            cache = sum(int(parts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+            free = min(free, int(most) - int((group / used).read_text()) + cache)
     return free
 
 

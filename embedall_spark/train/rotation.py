@@ -53,7 +53,12 @@ def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator
             lookup = Lookup.open(slice_.vocabulary)
             inputs, outputs, shards = worker.open_model(slice_, lookup, rank)
             tally.lap("load")
-            outputs = _episodes(slice_, ring, spool, _Counts(lookup, shards), inputs, outputs, tally)
+            counts = _Counts(lookup, shards)
+            # Output shards come and go in two rooms of the greatest one's size.
+            room = [sgns.aligned(int(counts.rows.max()), inputs.shape[1]) for _ in range(2)]
+            room[0][: len(outputs)] = outputs
+            del outputs
+            outputs = _episodes(slice_, ring, spool, counts, inputs, room, tally)
         written = {} if tally.diverged else worker.save_model(slice_, rank, inputs, outputs)
         tally.lap("checkpoint")
         # A worker that leaves early would close the sockets that others still read from.
@@ -82,13 +87,11 @@ def _episodes(
     spool: Spool,
     counts: _Counts,
     inputs: NDArray[np.float32],
-    outputs: NDArray[np.float32],
+    room: list[NDArray[np.float32]],
     tally: worker.Tally,
 ) -> NDArray[np.float32]:
     """Train all sub-steps of the slice; return this worker's output shard, which has come home."""
     size, mine = ring.size, slice_.plan.slice_episodes(slice_.index)
-    room = [sgns.aligned(int(counts.rows.max()), inputs.shape[1]) for _ in range(2)]
-    room[0][: len(outputs)] = outputs
     steps = len(mine) * size
     for step in range(steps):
         episode, shard = mine[step // size], (ring.rank + step) % size
@@ -105,7 +108,7 @@ def _episodes(
         ring.pass_on(held, arriving, step)
         tally.sent_bytes += held.nbytes
         tally.lap("exchange")
-    return room[steps % 2][: len(outputs)]
+    return room[steps % 2][: counts.rows[ring.rank]]
 
 
 def _block(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedall_spark import randomness
-from embedall_spark.corpus import blocks
+from embedall_spark.corpus import blocks, windows
 from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.train import plan, sgns, streams, worker
 
@@ -63,17 +63,18 @@ def _trainer(
 ) -> Callable[[Block], None]:
     """Return the function that trains on one block; safe to call from several threads."""
     config, compiled = slice_.config, slice_.compiled
-    source = streams.windower(lookup, config, slice_.epoch, 1)._replace(capacity=_BUFFER)
+    source = streams.windower(lookup, config, slice_.epoch, 1)
     size = int(np.clip(16 * lookup.size, 1 << 20, 1 << 22))
     table = sgns.negative_table(lookup.counts, config.ns_exponent, size, config.seed, slice_.epoch, slice_.index)
     expected = max(1.0, slice_.plan.corpus.tokens / slice_.plan.slices)
     buffers = threading.local()
 
     def train(block: Block) -> None:
-        if not hasattr(buffers, "streams"):
-            buffers.streams, buffers.fill = source.buffers()
+        longest = int(np.diff(block.offsets).max())
+        need = max(_BUFFER, windows.capacity(longest, min(config.window, longest)))
+        if not hasattr(buffers, "streams") or buffers.streams.shape[1] < need:
+            buffers.streams, buffers.fill = source._replace(capacity=need).buffers()
         stream, fill = buffers.streams, buffers.fill
-        block = source.prepare(block)
         first = 0
         while first < len(block.ids):
             fill[:] = 0

@@ -87,7 +87,6 @@ def cut(block: Block, longest: int) -> Block:
 
 def windower(lookup: Lookup, config: SkipGram, epoch: int, workers: int) -> Windower:
     """Return the way to draw one epoch's windows; each epoch draws its own."""
-    capacity = min(_LARGEST, max(_SMALLEST, _BUFFERS // workers**2)) // 4
     return Windower(
         windows.keep_thresholds(lookup.counts, config.sample),
         plans.shards(lookup.counts, workers, config.sample, lookup.folder),
@@ -95,8 +94,17 @@ def windower(lookup: Lookup, config: SkipGram, epoch: int, workers: int) -> Wind
         config.window,
         config.shrink_windows,
         randomness.mix(config.seed, epoch),
-        capacity,
+        _capacity(workers),
     )
+
+
+def longest(workers: int, window: int) -> int:
+    """Return after how many tokens a sequence is cut; with one worker none is."""
+    return windows.longest(_capacity(workers), window)
+
+
+def _capacity(workers: int) -> int:
+    return min(_LARGEST, max(_SMALLEST, _BUFFERS // workers**2)) // 4
 
 
 def streams(sequences: DataFrame, vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int) -> DataFrame:

@@ -45,7 +45,17 @@ def brute(data: list[tuple[int, list[int]]], number: int) -> dict[int, list[tupl
     order = {token: np.int32(token).tobytes() for token in range(len(WORDS))}
     for kept in found.values():
         kept.sort(key=lambda pair: (pair[0], len(pair[1]), b"".join(order[token] for token in pair[1])))
+        # Copies of an id get ids of their own.
+        keys = [key for key, _ in kept]
+        copies = [at - keys.index(key) for at, key in enumerate(keys)]
+        kept[:] = [
+            (signed(mix(key, copy)) if copy else key, tokens) for (key, tokens), copy in zip(kept, copies, strict=True)
+        ]
     return found
+
+
+def signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
 
 
 def test_same_blocks_from_any_partitioning(spark, tmp_path):

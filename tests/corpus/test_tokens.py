@@ -191,24 +191,22 @@ def test_bad_rows_are_refused_and_good_ones_kept():
         " \t\n",
         "?! ...",
         None,
-        "x" * 101,
         None,
         b"\xed\xa0\x80 surrogate",
         "good two",
     ]
-    problems = [None] * 7 + ["not JSON: {oops"] + [None] * 2
-    sequences, rejects = tokenize(batch(texts, problems), TokensConfig(max_document_bytes=100))
+    problems = [None] * 6 + ["not JSON: {oops"] + [None] * 2
+    sequences, rejects = tokenize(batch(texts, problems), TokensConfig())
     assert sequences.tokens.to_pylist() == ["good", "one", "good", "two"]
-    assert sequences.ids.tolist() == [1000, 1009]
+    assert sequences.ids.tolist() == [1000, 1008]
     assert rejects == [
         Reject("file1", "broken UTF-8", "bad \ufffd bytes"),
         Reject("file2", "empty document", None),
         Reject("file3", "empty document", " \t\n"),
         Reject("file4", "no token", "?! ..."),
         Reject("file5", "null", None),
-        Reject("file6", "document over 100 bytes", "x" * 101),
-        Reject("file7", "not JSON", "{oops"),
-        Reject("file8", "broken UTF-8", "\ufffd\ufffd\ufffd surrogate"),
+        Reject("file6", "not JSON", "{oops"),
+        Reject("file7", "broken UTF-8", "\ufffd\ufffd\ufffd surrogate"),
     ]
 
 
