@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from embedall_spark import runs, session
+from embedall_spark import cache, runs
 from embedall_spark.evaluate import files as sets
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def absent(peer: str) -> bool:
     return True
 
 
-def corpus(given: Path | None, tokens: int | None) -> Path | None:
+def corpus(given: Path | None, tokens: int | None, work: str) -> Path | None:
     """Return a file with a document per line; None, and why is said, where there is no text.
 
     By itself it is the first ``tokens`` of the shared Wikipedia articles under text8's rules, 1,000 tokens a line, made
-    once and kept in our cache folder.
+    once and kept in our cache folder. Of a given file the first ``tokens`` are copied to the folder ``work``.
     """
     if given is not None and not given.is_file():
         print(f"--corpus {given}: no such file", flush=True)
@@ -88,14 +88,13 @@ def corpus(given: Path | None, tokens: int | None) -> Path | None:
     if given is None and not SHARED.is_file():
         print("no corpus: the shared data are not beside this checkout; give --corpus LINES_FILE", flush=True)
         return None
-    folder = session.cache_folder("benchmarks") or Path(tempfile.gettempdir())
     size = WHOLE if tokens is None else tokens
-    made = folder / f"{'wiki' if given is None else given.name}-{size}.lines"
-    # A user's file may have changed since.
-    if given is not None or not made.exists():
+    folder = Path(work) if given else cache.folder("benchmarks") or Path(work)
+    made = folder / f"first-{size}.lines"
+    if not made.exists():
         hidden = made.with_suffix(f".{os.getpid()}")
         with hidden.open("w", encoding="utf-8") as out:
-            out.writelines(_first(_text8(SHARED) if given is None else _lines(given), size))
+            out.writelines(_first(_lines(given) if given else _text8(SHARED), size))
         hidden.replace(made)
     return made
 

@@ -50,7 +50,7 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None) -> dict[s
     return {"words_per_second": [tokens / seconds for seconds in clock.seconds], "vocabulary": len(model.wv)}
 
 
-def mllib(spark: SparkSession, lines: str, dim: int, tokens: int = MLLIB_TOKENS) -> dict[str, Any]:
+def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = MLLIB_TOKENS) -> dict[str, Any]:
     """Train MLlib's Word2Vec (hierarchical softmax) on the first tokens of a file; return words per second.
 
     The rate is that of the iterations by which one fit is longer than another, so that neither counting words nor
@@ -59,7 +59,7 @@ def mllib(spark: SparkSession, lines: str, dim: int, tokens: int = MLLIB_TOKENS)
     from pyspark.ml.feature import Word2Vec
     from pyspark.sql import functions as F
 
-    head = common.corpus(Path(lines), tokens)
+    head = common.corpus(Path(lines), tokens, work)
     assert head is not None
     texts = spark.read.text(str(head)).select(F.split("value", " ").alias("words")).repartition(common.THREADS).cache()
     counts = Counter(head.read_text(encoding="utf-8").split())
@@ -84,7 +84,8 @@ def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
     if name == "gensim":
         found = gensim(lines, int(dim), int(epochs), save)
     else:
-        found = mllib(session.get("peers", master=f"local[{common.THREADS}]"), lines, int(dim))
+        spark = session.get("peers", master=f"local[{common.THREADS}]")
+        found = mllib(spark, lines, int(dim), str(Path(save).parent))
     print(json.dumps(found))
 
 

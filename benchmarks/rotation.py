@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ratios: dict[str, float] = {}
     # The sets that measure quality are in gensim's package.
     if not common.absent("gensim"):
-        lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None))
-        if lines is not None:
-            with tempfile.TemporaryDirectory(prefix="embedall-rotation-") as work:
+        with tempfile.TemporaryDirectory(prefix="embedall-rotation-") as work:
+            lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None), work)
+            if lines is not None:
                 ratios = measure(lines, Path(work), options)
     print(common.result("rotation", ratios, QUICK_GOALS if options.quick else GOALS))
 

@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     goals = QUICK_GOALS if options.quick else GOALS
     ratios: dict[str, float] = {}
     if not common.absent("gensim"):
-        lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None))
-        if lines is not None:
-            with tempfile.TemporaryDirectory(prefix="embedall-words-") as work:
+        with tempfile.TemporaryDirectory(prefix="embedall-words-") as work:
+            lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None), work)
+            if lines is not None:
                 ratios = quick(lines, work) if options.quick else full(lines, work, options)
     print(common.result("words", ratios, goals))
 
@@ -85,7 +85,7 @@ def quick(lines: Path, work: str) -> dict[str, float]:
         found["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
         common.say(f"round {turn + 1}", ours=found["ours"][-1], gensim=found["gensim"][-1])
     spark = session.get("words")
-    found["mllib"].append(peers.mllib(spark, str(lines), 100, QUICK_MLLIB_TOKENS))
+    found["mllib"].append(peers.mllib(spark, str(lines), 100, work, QUICK_MLLIB_TOKENS))
     common.say("mllib", **found["mllib"][-1])
     return compare(found, "d100")
 

@@ -85,13 +85,13 @@ def test_corpus_follows_the_rules_of_text8(load, monkeypatch, tmp_path):
     common, text = load("common"), tmp_path / "wiki.tsv.bz2"
     text.write_bytes(bz2.compress("1\tA\tOn 24 May, Zoë's\n2\tB\tthe\tend\n".encode()))
     monkeypatch.setattr(common, "SHARED", text)
-    monkeypatch.setattr(common.session, "cache_folder", lambda _: tmp_path)
-    assert common.corpus(None, None).read_text() == "on two four may zo s the end\n"
+    monkeypatch.setattr(common.cache, "folder", lambda _: tmp_path)
+    assert common.corpus(None, None, tmp_path).read_text() == "on two four may zo s the end\n"
     given = tmp_path / "mine.txt"
     given.write_text("a b c\nd e f\ng\n")
-    assert common.corpus(given, 5).read_text() == "a b c\nd e\n"
-    assert common.corpus(given, None) == given
-    assert common.corpus(tmp_path / "none", 5) is None
+    assert common.corpus(given, 5, tmp_path).read_text() == "a b c\nd e\n"
+    assert common.corpus(given, None, tmp_path) == given
+    assert common.corpus(tmp_path / "none", 5, tmp_path) is None
 
 
 def test_a_process_is_measured_with_those_below_it(load):
