@@ -67,7 +67,8 @@ class StoredRun:
         # A superseded driver may still be writing under its own attempt.
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
-        make().write.mode("overwrite").parquet(path)
+        # Nearly all that a stage holds is binary and distinct: a dictionary would be built, and thrown away.
+        make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.guard()
         files.write_bytes(marker, json.dumps({"folder": part}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)

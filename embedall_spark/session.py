@@ -155,6 +155,8 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         # Not a cluster's: its hosts may have Python somewhere else.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+        # Spark's 200 are for clusters; here each costs a file and some milliseconds in every stage.
+        added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
         warehouse = cache.folder("warehouse")
         if warehouse is not None:
             # By default Spark makes a folder in whatever folder the user stands in.
