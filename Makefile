@@ -19,7 +19,7 @@ demo: java $(INSTALLED)  ## embed the docstrings of the installed packages and s
 test: java $(INSTALLED)  ## run all tests
 	$(BIN)/pytest
 
-test-fast: java $(INSTALLED)  ## run the tests that take less than a few seconds each
+test-fast: java $(INSTALLED)  ## run the tests that need no Spark
 	$(BIN)/pytest -m "not slow"
 
 check: java $(INSTALLED)  ## lint, formatting, types and import rules

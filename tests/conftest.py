@@ -19,6 +19,13 @@ def shared(*parts: str) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what needs Spark as slow: a session alone takes seconds."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     from embedall_spark import session
