@@ -22,14 +22,25 @@ TOPICS = {
     "field": "खेत किसान बीज फसल मिट्टी पानी गाँव बैल",
     "food": "cafe\u0301 cre\u0300me pa\u0302te sale\u0301 fe\u0302te the\u0301 pure\u0301e gla\u0327on",
 }
-TOPIC_OF = {word: topic for topic, words in TOPICS.items() for word in words.split()}
 
 
-def documents(count: int = 1500, seed: int = 5) -> list[str]:
-    """Return documents of one topic each, with a capital letter and a full stop."""
+def _vocabulary(words: str) -> list[str]:
+    """Return a topic's words, and compounds of them, so that there are enough for several workers."""
+    base = words.split()
+    return base + [base[at] + base[(at + step) % len(base)] for step in (1, 2) for at in range(len(base))]
+
+
+TOPIC_OF = {word: topic for topic, words in TOPICS.items() for word in _vocabulary(words)}
+
+
+def documents(count: int = 1500, words: int = 8, seed: int = 5) -> list[str]:
+    """Return documents of one topic and about so many words each, with a capital letter and a full stop."""
     random = np.random.default_rng(seed)
-    topics = [words.split() for words in TOPICS.values()]
-    drawn = [random.choice(topics[random.integers(len(topics))], random.integers(5, 12)) for _ in range(count)]
+    topics = [_vocabulary(words) for words in TOPICS.values()]
+    drawn = [
+        random.choice(topics[random.integers(len(topics))], random.integers(words // 2, words + 4))
+        for _ in range(count)
+    ]
     return [" ".join(words).capitalize() + "." for words in drawn]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _DIED = re.compile(r"Python worker exited unexpectedly|ExecutorLostFailure|Connection (?:closed|reset) by peer")
 _SILENT = re.compile(
-    r"Timed out waiting \d+ ?ms|[Ww]ait timeout after|cannot get all barrier sync requests|Socket Timeout"
+    r"Timed out waiting \d+ ?m?s|[Ww]ait timeout after|cannot get all barrier sync requests|Socket Timeout"
 )
 _LONGEST = 300
 

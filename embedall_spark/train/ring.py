@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +31,9 @@ class Ring:
         if self.rank == 0:
             address = local_address(hosts[1])
             store = dist.TCPStore(address, 0, self.size, True, patience, wait_for_workers=False)
-            found = context.allGather(f"{address} {store.port}")
+            found = _gather(context, f"{address} {store.port}", timeout)
         else:
-            found = context.allGather("")
+            found = _gather(context, "", timeout)
         address, port = found[0].split()
         if store is None:
             store = dist.TCPStore(address, int(port), self.size, False, patience)
@@ -64,6 +65,27 @@ class Ring:
         ]
         for wait in waits:
             wait.wait()
+
+
+def _gather(context: BarrierTaskContext, message: str, timeout: int) -> list[str]:
+    """Return all tasks' messages by rank; Spark's own patience (spark.barrier.sync.timeout) is one for all jobs."""
+    found: list[list[str]] = []
+    failed: list[Exception] = []
+
+    def gather() -> None:
+        try:
+            found.append(context.allGather(message))
+        except Exception as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=gather, daemon=True)
+    waiting.start()
+    waiting.join(timeout)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise TimeoutError(f"Timed out waiting {timeout} s for all workers to have read their windows")
+    return found[0]
 
 
 def local_address(peer: str) -> str:

@@ -1,0 +1,197 @@
+"""Runs that are killed, hang or are overtaken: each ends in a stated time, tells why, and its rerun ends the same.
+
+The trainer is slowed down by many dimensions and wide windows. Vectors are compared to the last bit.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from processes import alive, busiest_worker, wait_for
+from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+
+from embedall_spark import config, runs, tables
+from embedall_spark.kinds import words
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT = 15
+SLOW = {
+    "vector_size": 256,
+    "window": 40,
+    "negative": 10,
+    "shrink_windows": False,
+    "alpha": 0.005,
+    "epochs": 2,
+    "slice_tokens": 40_000,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_store():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("slow") / "corpus", documents(900, words=100))
+
+
+class Scene:
+    """A configuration in a folder of its own, and what its runs leave there."""
+
+    def __init__(self, spark, folder, corpus, **train):
+        self.spark, self.table = spark, f"{folder}/output/words"
+        self.file = configure(folder, corpus, train=SLOW | train)
+        self.root = folder / "output" / ".runs"
+        self.spools = Path(spark.conf.get("spark.local.dir"))
+
+    def manifest(self):
+        (folder,) = self.root.iterdir()
+        return json.loads((folder / "manifest.json").read_text())
+
+    def saved(self, name):
+        return list(self.root.glob(f"*/checkpoints/{name}/manifest.json"))
+
+    def spooling(self):
+        """Return the processes that fill spools of this run; a spool's name begins with its process's number."""
+        found = self.spools.glob(f"blockmgr-*/embedall-*/spool/{self.manifest()['run_id']}/*")
+        return [int(path.name.split("-")[0]) for path in found]
+
+    def again(self, attempt):
+        """The same command again: it goes on where the run stood, and ends well."""
+        result = embedall("words", "--config", self.file)
+        assert result.code == 0, result.log
+        assert "train   0%" not in result.log
+        assert self.manifest()["attempt"] == attempt
+        assert tables.version(self.spark, self.table) == 0
+        return bits(tables.read(self.spark, self.table))
+
+
+class Running:
+    """A run in the background, whose end the block waits for."""
+
+    def __init__(self, scene, *arguments):
+        self.result = None
+        self._thread = threading.Thread(target=self._run, args=["--config", scene.file, *arguments])
+
+    def _run(self, *arguments):
+        self.result = embedall("words", *arguments)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join()
+
+    def when(self, what):
+        """Return what ``what()`` returns once that is true."""
+        found = wait_for(lambda: what() or (not self._thread.is_alive() and "ended"))
+        assert found != "ended", self.result.log
+        return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spark, corpus, tmp_path_factory):
+    """The vectors of runs that nothing befalls, by their options."""
+    known = {}
+
+    def vectors(**train):
+        key = json.dumps(train)
+        if key not in known:
+            scene = Scene(spark, tmp_path_factory.mktemp("undisturbed"), corpus, **train)
+            result = embedall("words", "--config", scene.file)
+            assert result.code == 0, result.log
+            known[key] = bits(tables.read(spark, scene.table))
+            assert len(known[key]) == len(TOPIC_OF)
+        return known[key]
+
+    return vectors
+
+
+def assert_lost(result, message):
+    assert result.code == 1, result.log
+    assert result.summary["error"] == "WorkerLost"
+    assert message in result.log and "Start the run again: it goes on from its last checkpoint" in result.log
+    assert "Traceback" not in result.log
+
+
+def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
+    """Two processes as a user starts them; the first is killed as soon as an epoch's checkpoint is there."""
+    scene = Scene(spark, tmp_path, corpus)
+    command = [Path(sys.executable).with_name("embedall"), "words", "--config", scene.file, "--master", "local[2]"]
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: scene.saved("0000-0001") or first.poll() is not None)
+    finally:
+        first.kill()
+    assert first.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
+    assert scene.manifest()["status"] == "running"
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "going on after attempt 1" in second.stderr
+    assert "pages: done before" in second.stderr and "train   0%" not in second.stderr
+    assert json.loads(second.stdout.splitlines()[-1])["status"] == scene.manifest()["status"] == "done"
+    assert scene.manifest()["attempt"] == 2
+    assert tables.version(spark, scene.table) == 0
+    assert bits(tables.read(spark, scene.table)) == undisturbed()
+
+
+def test_a_worker_killed_in_mid_epoch(spark, corpus, tmp_path, undisturbed):
+    scene = Scene(spark, tmp_path, corpus)
+    with Running(scene) as running:
+        running.when(lambda: scene.saved("0000-0001"))
+        os.kill(running.when(lambda: busiest_worker(os.getpid())), signal.SIGKILL)
+    assert_lost(running.result, "a worker died in epoch 2 (")
+    assert not tables.exists(spark, scene.table)
+    assert scene.manifest()["status"] == "failed"
+    assert scene.again(attempt=2) == undisturbed()
+
+
+def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, undisturbed):
+    scene = Scene(spark, tmp_path, corpus, workers=2)
+    for sent, message in (
+        (signal.SIGKILL, "a worker died in epoch 2 ("),
+        (signal.SIGSTOP, f"a worker was silent for train.timeout={TIMEOUT} s in epoch 2 ("),
+    ):
+        with Running(scene, "--set", f"train.timeout={TIMEOUT}") as running:
+            running.when(lambda: scene.saved("0000-0001"))
+            pids = running.when(lambda: len(found := [pid for pid in scene.spooling() if alive(pid)]) == 2 and found)
+            time.sleep(0.5)
+            since = time.monotonic()
+            os.kill(pids[0], sent)
+        assert time.monotonic() - since < 5 * TIMEOUT
+        assert_lost(running.result, message)
+    assert scene.again(attempt=3) == undisturbed(workers=2)
+    assert not scene.spooling()
+
+
+def test_a_driver_that_is_overtaken_leaves_the_table_to_the_other(spark, corpus, tmp_path, undisturbed):
+    from mlflow.tracking import MlflowClient
+
+    scene = Scene(spark, tmp_path, corpus)
+    with Running(scene) as running:
+        running.when(lambda: scene.saved("0000-0001"))
+        settings = config.load(words.Config, scene.file)
+        _, taken = runs.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
+    result = running.result
+    assert result.code == 1
+    assert result.summary["error"] == "Superseded"
+    assert "another driver took over (attempt 2, this one is 1)" in result.log
+    assert not tables.exists(spark, scene.table)
+    left = scene.manifest()
+    assert (left["token"], left["status"]) == (taken["token"], "running")
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/output/mlflow.db")
+    assert client.get_run(left["mlflow_run_id"]).info.status == "RUNNING"
+    assert scene.again(attempt=3) == undisturbed()
+    assert client.get_run(left["mlflow_run_id"]).info.status == "FINISHED"
