@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     Batches = Iterable[pa.RecordBatch]
-
-log = logging.getLogger(__name__)
 
 # Java's Unicode whitespace, and the four separators that Python splits at too.
 _WHITESPACE = r"(?U)[\s\x1c-\x1f]+"
@@ -97,9 +94,7 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
             f"{path}: written on another host's own disk, or the table changed meanwhile; "
             "give a path or URI that all hosts share, and export a table that no job is writing"
         )
-    written = Written(kept, found["most"], found["renamed"], found["rows"] - kept)
-    log.info("%s", written.text(path))
-    return written
+    return Written(kept, found["most"], found["renamed"], found["rows"] - kept)
 
 
 def _writer(target: str, rows: int, numbers: int, binary: bool) -> Callable[[Batches], Batches]:

@@ -1,8 +1,7 @@
-"""The ``embedall`` command. Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate."""
+"""The ``embedall`` command. Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate, 130 Ctrl-C."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,23 +9,15 @@ import typer
 
 from embedall_spark import __version__, progress
 from embedall_spark.cli import query, run
-from embedall_spark.errors import EmbedallError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Embed all the things on Spark.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 run.register(app)
 query.register(app)
-
-
-@app.callback()
-def _common(verbose: bool = typer.Option(False, "--verbose", help="Log details.")) -> None:
-    progress.configure_logging(verbose)
 
 
 @app.command("version")
@@ -41,16 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def call(arguments: list[str]) -> int:
-    """Run the command and return its exit code; an error that a user can act on is told without a stack."""
+    """Run the command and return its exit code."""
+    progress.configure_logging()
     try:
         app(arguments)
     except SystemExit as end:
         # typer has told what is wrong with the arguments.
         return int(end.code or 0)
-    except EmbedallError as error:
-        log.error("%s", error)
-        return error.exit_code
-    except Exception as error:
-        log.exception("unexpected %s", type(error).__name__)
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        return run.explain(error)
     return 0

@@ -6,24 +6,21 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
+import numpy as np
 import typer
 from pyspark.sql import functions as F
-from rich.console import Console
-from rich.table import Table
 
 from embedall_spark import export, schemas, session, tables, tracking
+from embedall_spark.cli import show
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
+from embedall_spark.evaluate import files as sets
 from embedall_spark.evaluate import words as evaluation
-from embedall_spark.search import analogy, exact
+from embedall_spark.search import analogy, exact, spelling
 from embedall_spark.sources import word2vec_format
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyspark.sql import DataFrame, SparkSession
-
-    from embedall_spark.search.exact import Hit
 
 _TABLE = typer.Argument(help="Table of vectors: a path or URI, or catalog.schema.table.", metavar="TABLE")
 _N = typer.Option(10, "-n", min=1, max=1000, help="How many.")
@@ -40,17 +37,6 @@ def register(app: typer.Typer) -> None:
     app.command("import")(_import)
 
 
-def show_neighbours(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
-    """Print a column of neighbours with their cosines for each name."""
-    # Names come from data: brackets in them are no markup.
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for rank in range(max((len(hits) for hits in found), default=0)):
-        table.add_row(*[f"{hits[rank][0]} {hits[rank][1]:.3f}" if rank < len(hits) else "" for hits in found])
-    Console(markup=False, highlight=False).print(table)
-
-
 def _similar(
     table: str = _TABLE,
     words: list[str] = typer.Argument(help="Ids whose neighbours to show.", metavar="WORD..."),
@@ -60,7 +46,14 @@ def _similar(
 ) -> None:
     """Show the nearest neighbours of words, by cosine."""
     _, vectors = _open(table, master)
-    show_neighbours(words, exact.neighbours(vectors, words, n, restrict))
+    words = list(dict.fromkeys(words))
+    found = exact.find(vectors, words)
+    known = [word for word in words if word in found]
+    if known:
+        queries = np.stack([found[word] for word in known])
+        show.neighbours(known, exact.top_k(vectors, queries, n, exclude=[{word} for word in known], restrict=restrict))
+    if missing := [word for word in words if word not in found]:
+        raise spelling.unknown(vectors, missing)
 
 
 def _analogy(
@@ -76,7 +69,7 @@ def _analogy(
     """A is to B as C is to what?"""
     _, vectors = _open(table, master)
     found = analogy.answer(vectors, [(a, b, c)], n, method="mul" if mul else "add", restrict=restrict)
-    show_neighbours([f"{a} : {b} = {c} : ?"], found)
+    show.neighbours([f"{a} : {b} = {c} : ?"], found)
 
 
 def _evaluate(
@@ -89,20 +82,26 @@ def _evaluate(
     """Measure vectors against analogies and human scores of similarity; the figures join the run that made them."""
     if analogies is None and not similarity:
         raise ConfigError("nothing to evaluate: give --analogies FILE or --similarity FILE")
+    # A wrong file must show before Spark starts.
+    if analogies is not None:
+        sets.questions(analogies)
+    for file in similarity:
+        sets.pairs(file)
     spark, vectors = _open(table, master)
-    shown = Table("figure", "value", "used", "of", box=None, pad_edge=False)
+    shown = [("figure", "value", "used", "of")]
     figures: dict[str, float] = {}
     if analogies is not None:
         answered = evaluation.analogies(vectors, analogies, restrict)
         for score in answered.sections:
-            shown.add_row(score.section, f"{score.accuracy:.3f}", f"{score.used:,}", f"{score.questions:,}")
+            shown.append((score.section, f"{score.accuracy:.3f}", f"{score.used:,}", f"{score.questions:,}"))
         figures |= answered.metrics()
-        shown.add_row("all analogies", f"{answered.total:.3f}", "", f"coverage {answered.coverage:.0%}")
+        used, asked = (sum(counts) for counts in zip(*((s.used, s.questions) for s in answered.sections), strict=True))
+        shown.append(("all analogies", f"{answered.total:.3f}", f"{used:,}", f"{asked:,}"))
     for file in similarity:
-        ranked = evaluation.similarity(vectors, file, restrict)
-        shown.add_row(f"{ranked.file} (Spearman)", f"{ranked.spearman:.3f}", f"{ranked.used:,}", f"{ranked.pairs:,}")
+        ranked = evaluation.similarity(vectors, file)
+        shown.append((f"{ranked.file} (Spearman)", f"{ranked.spearman:.3f}", f"{ranked.used:,}", f"{ranked.pairs:,}"))
         figures |= ranked.metrics()
-    Console(markup=False, highlight=False).print(shown)
+    show.table(shown)
     _amend(spark, table, figures)
 
 

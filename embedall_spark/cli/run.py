@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from embedall_spark import config as configs
 from embedall_spark import doctor, files, kinds, runs
+from embedall_spark.cli import show
+from embedall_spark.errors import ConfigError, EmbedallError
 from embedall_spark.launch import Options, launch
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
 _CONFIG = typer.Option(None, "--config", help="YAML file; 'embedall config KIND' lists its keys.")
 _SET = typer.Option(
     [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
@@ -49,6 +51,18 @@ def show_summary(summary: dict[str, Any], file: Path | None) -> None:
     typer.echo(line)
 
 
+def explain(error: BaseException) -> int:
+    """Log an error, with a stack only where it is none that a user can act on; return the command's exit code."""
+    if isinstance(error, EmbedallError):
+        log.error("%s", error)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        log.error("stopped by the user; the same command goes on from the last finished stage or checkpoint")
+        return _INTERRUPTED
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return 1
+
+
 def _kind(name: str) -> Callable[..., None]:
     def command(
         config: str | None = _CONFIG,
@@ -59,12 +73,16 @@ def _kind(name: str) -> Callable[..., None]:
         properties: str | None = _PROPERTIES,
         master: str | None = _MASTER,
     ) -> None:
+        if summary is not None and not summary.parent.is_dir():
+            raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it first")
         try:
             found = launch(name, config, overrides, Options(run_id, properties, master, dry_run))
-        except Exception as error:
-            failed = {"status": "failed", "kind": name, "error": type(error).__name__, "message": str(error)[:2000]}
+        except (Exception, KeyboardInterrupt) as error:
+            code = explain(error)
+            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            failed = {"status": status, "kind": name, "error": type(error).__name__, "message": str(error)[:2000]}
             show_summary(failed, summary)
-            raise
+            raise typer.Exit(code) from None
         show_summary(found, summary)
 
     return command
@@ -83,13 +101,13 @@ def _demo(
 
 def _doctor() -> None:
     """Check Python, Java, Spark, Delta, memory, disk and the MLflow store; resolve Delta's jars."""
-    console, bad = Console(), 0
+    console, bad = show.console(), 0
     for check in doctor.checks():
-        mark = "[green]ok[/]  " if check.ok else "[red]FAIL[/]"
-        console.print(f"{mark} {check.name}: {check.detail}", highlight=False)
+        mark = ("ok  ", "green") if check.ok else ("FAIL", "red")
+        console.print(Text.assemble(mark, f" {check.name}: {check.detail}"))
         if not check.ok:
             bad += 1
-            console.print(f"     {check.fix}", highlight=False)
+            console.print(f"     {check.fix}")
     if bad:
         raise typer.Exit(1)
 
@@ -99,11 +117,18 @@ def _clean(
     keep: int = typer.Option(..., "--keep", min=0, help="Leave the newest runs as they are."),
 ) -> None:
     """Remove stages, checkpoints and spools of old runs; tables and manifests stay."""
-    cleaned = runs.clean(folder.rstrip("/"), keep)
+    folder = folder.rstrip("/") or "/"
+    if not files.exists(folder):
+        raise ConfigError(
+            f"{folder}: no such folder; give output.run_root, or where that is unset .runs beside the table"
+        )
+    if files.exists(f"{folder}/.runs"):
+        raise ConfigError(f"{folder}: holds no runs itself; give {folder}/.runs")
+    cleaned = runs.clean(folder, keep)
     swept = files.sweep("spool")
     for name in cleaned:
         typer.echo(f"removed stages and checkpoints of {name}")
-    typer.echo(f"{len(cleaned)} run(s) cleaned, {swept} spool(s) of dead workers removed")
+    typer.echo(f"{show.count(len(cleaned), 'run')} cleaned, {show.count(swept, 'spool')} of dead workers removed")
 
 
 def _config(
@@ -117,7 +142,4 @@ def _config(
     if yaml:
         typer.echo(configs.template(options))
         return
-    table = Table("option", "type", "default", "meaning", box=None, pad_edge=False)
-    for option in options:
-        table.add_row(option.path, option.kind, option.default, option.description)
-    Console().print(table)
+    show.options(options)

@@ -48,15 +48,24 @@ def fetch(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float3
         ConfigError: more than MAX_IDS ids.
         UnknownId: ids that are not in the table; names them and the nearest spellings.
     """
+    found = find(vectors, ids)
+    if missing := [name for name in dict.fromkeys(ids) if name not in found]:
+        raise spelling.unknown(vectors, missing)
+    return found
+
+
+def find(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors, float32 [d] each, of those of a few ids that are in the table.
+
+    Raises:
+        ConfigError: more than MAX_IDS ids.
+    """
     wanted = list(dict.fromkeys(ids))
     if len(wanted) > MAX_IDS:
         raise ConfigError(f"{len(wanted):,} ids asked for, at most {MAX_IDS:,} are fetched at once; join the table")
     names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
     table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
-    found = dict(zip(table["id"].to_pylist(), rows(table["vector"].combine_chunks()), strict=True))
-    if missing := [name for name in wanted if name not in found]:
-        raise spelling.unknown(vectors, missing)
-    return found
+    return dict(zip(table["id"].to_pylist(), rows(table["vector"].combine_chunks()), strict=True))
 
 
 def neighbours(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
@@ -84,7 +85,9 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
         found = readers[config.format](spark, config)
         empty = found.isEmpty()
     except AnalysisException as error:
-        what = str(error).splitlines()[0]
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise BadData(f"{config.path}: no such file or folder; correct the input's path") from None
+        what = _plain(str(error).splitlines()[0])
         raise BadData(f"{config.path}: cannot be read as {config.format}: {what}; correct path or format") from None
     if empty:
         raise BadData(
@@ -92,6 +95,11 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
             "name begins with neither _ nor ."
         )
     return conform(found, DOCUMENTS)
+
+
+def _plain(message: str) -> str:
+    """Return Spark's message without its codes."""
+    return re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", message).rstrip(" .")
 
 
 def _documents(df: DataFrame, config: TextConfig, identity: Column | None = None) -> DataFrame:

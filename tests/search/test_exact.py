@@ -92,10 +92,10 @@ def test_fetch_returns_float32_and_names_what_is_missing(vectors, matrix):
     found = exact.fetch(vectors, ["w499", "w000", "w499"])
     np.testing.assert_array_equal(found["w499"], matrix[499])
     assert found["w000"].dtype == np.float32
-    with pytest.raises(
-        UnknownId, match=r"'w49', 'x' are not in the table \(500 ids\); nearest spellings of 'w49': w049"
-    ):
-        exact.fetch(vectors, ["w001", "w49", "x"])
+    with pytest.raises(UnknownId, match=r"'w49', 'x' are not in the table \(500 ids\)\n'w49': nearest spellings: w049"):
+        exact.fetch(vectors, ["w001", "w49", "x", "x"])
+    assert list(exact.find(vectors, ["w001", "w49", "x"])) == ["w001"]
+    assert exact.find(vectors, ["x"]) == {}
 
 
 def test_limits_say_what_to_do(vectors):

@@ -15,12 +15,22 @@ def vectors(spark):
 
 
 def test_other_case_first_then_fewer_edits_then_frequent_ones(vectors):
-    assert spelling.nearest(vectors, "parris") == ["Parris", "paris", "parties", "parrot", "ferris"]
-    assert spelling.nearest(vectors, "parris", 2) == ["Parris", "paris"]
+    found = spelling.nearest(vectors, ["parris", "zzzzzzzz", "londen"])
+    assert found == {
+        "parris": ["Parris", "paris", "parties", "parrot", "ferris"],
+        "zzzzzzzz": [],
+        "londen": ["london"],
+    }
+    assert spelling.nearest(vectors, ["parris"], 2) == {"parris": ["Parris", "paris"]}
+
+
+def test_short_words_allow_fewer_edits(vectors):
+    # Two edits away are мор and мир from any word of two letters: one is allowed.
+    assert spelling.nearest(vectors, ["мы", "ми"]) == {"мы": [], "ми": ["мир"]}
 
 
 def test_letters_count_not_bytes(vectors):
-    assert spelling.nearest(vectors, "мер") == ["мор", "мир"]
+    assert spelling.nearest(vectors, ["мер"])["мер"] == ["мор", "мир"]
 
 
 def test_text_of_the_error(vectors):
@@ -28,5 +38,9 @@ def test_text_of_the_error(vectors):
         "'pariss' is not in the table (8 ids); nearest spellings: paris, "
     )
     assert str(spelling.unknown(vectors, ["zzzzzzzz"])).endswith("(8 ids); nothing is spelled alike")
+    lines = str(spelling.unknown(vectors, ["zzzzzzzz", "pariss"])).splitlines()
+    assert lines[0] == "'zzzzzzzz', 'pariss' are not in the table (8 ids)"
+    assert lines[1] == "'zzzzzzzz': nothing is spelled alike"
+    assert lines[2].startswith("'pariss': nearest spellings: paris, ")
     many = [f"q{i}" for i in range(12)]
     assert "'q9' and 2 more are not in the table" in str(spelling.unknown(vectors, many))

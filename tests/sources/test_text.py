@@ -166,11 +166,12 @@ def test_a_damaged_archive_fails_and_is_named(spark, tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"path": "nothing"}, BadData, "does not exist"),
-        ({"path": "nothing*.txt"}, BadData, "does not exist"),
+        ({"path": "nothing"}, BadData, "nothing: no such file or folder"),
+        ({"path": "nothing*.txt"}, BadData, "nothing*.txt: no such file or folder"),
         ({"path": "empty"}, BadData, "no document found"),
         ({"path": "empty", "format": "parquet"}, BadData, "cannot be read as parquet"),
         ({"path": "lines", "format": "delta"}, BadData, "cannot be read as delta"),
+        ({"path": "nothing", "format": "delta"}, BadData, "nothing: "),
         ({"path": "lines", "format": "json"}, BadData, "is JSON"),
         ({"path": "json", "format": "json", "column": "body"}, SchemaMismatch, "keys found: text, n"),
         ({"path": "csv", "format": "csv", "column": "body"}, SchemaMismatch, "columns: n string, text string"),
@@ -188,6 +189,7 @@ def test_a_wrong_input_is_named_at_once(spark, tmp_path, options, error, message
     with pytest.raises(error, match=re.escape(message)) as caught:
         read(spark, path, **{key: value for key, value in options.items() if key != "path"})
     assert str(path) in str(caught.value)
+    assert "SQLSTATE" not in str(caught.value)
 
 
 def test_options_that_do_not_go_together():

@@ -1,0 +1,144 @@
+"""What the command prints and how it ends; without Spark."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from toy_words import embedall
+
+from embedall_spark import cli, doctor, session
+from embedall_spark.cli import query, run, show
+from embedall_spark.errors import BadData
+from embedall_spark.search import exact, spelling
+
+WIDE = "a_name_that_nobody_cuts_" * 5
+HITS = [("[/usr/lib]", 0.5), (WIDE, 0.25)]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def no_spark(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Spark was started")
+
+    monkeypatch.setattr(session, "get", refuse)
+
+
+def test_doctor_prints_brackets_as_they_are_and_each_line_as_it_is_known(monkeypatch, capsys):
+    def checks():
+        yield doctor.Check("Spark", False, "none in [/usr/lib]", "pip install 'embedall_spark[local]'")
+        assert "[/usr/lib]" in capsys.readouterr().out
+        yield doctor.Check("cores", True, WIDE, "")
+
+    monkeypatch.setattr(doctor, "checks", checks)
+    assert cli.call(["doctor"]) == 1
+    assert capsys.readouterr().out == f"ok   cores: {WIDE}\n"
+
+
+def test_config_cuts_nothing():
+    lines = embedall("config", "words").output.splitlines()
+    assert "train.window  int, default 5" in lines
+    assert "evaluate.similarity  list[str], default []" in lines
+    assert "vocabulary.max_vocabulary  int | null, default null" in lines
+    assert "input.per  line | file, default line" in lines
+    assert not [line for line in lines if "…" in line.split("  ")[0] or "embedall_spark" in line]
+    assert max(len(line) for line in lines if line.startswith("    ")) <= 80
+
+
+def test_neighbours_in_a_pipe_are_a_block_per_name(capsys):
+    show.neighbours(["a", "[b]"], [HITS, [("도시", 0.125)]])
+    blocks = capsys.readouterr().out.split("\n\n")
+    assert blocks[0].splitlines()[0] == "a"
+    assert [line.split() for line in blocks[0].splitlines()[1:]] == [["1", "[/usr/lib]", "0.500"], ["2", WIDE, "0.250"]]
+    assert blocks[1].splitlines() == ["[b]", "   1  도시  0.125"]
+
+
+def test_neighbours_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    show.neighbours(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]])
+    assert capsys.readouterr().out.splitlines() == [
+        "river             city",
+        "[/usr/lib] 0.500  도시 0.125",
+        "                  x 0.100",
+    ]
+    show.neighbours(["river", "city"], [HITS, HITS])
+    assert capsys.readouterr().out.count(WIDE) == 2
+
+
+def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch):
+    monkeypatch.setattr(query, "_open", lambda *_: (None, None))
+    monkeypatch.setattr(exact, "find", lambda *_: {"river": np.ones(2)})
+    monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
+    asked = []
+    monkeypatch.setattr(spelling, "unknown", lambda _, missing: asked.append(missing) or spelling.UnknownId("no such"))
+    result = embedall("similar", "table", "rivre", "river", "citty", "river")
+    assert result.output == "river\n   1  lake  0.500\n"
+    assert (result.code, asked) == (1, [["rivre", "citty"]])
+    assert "no such" in result.log
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status", "told"),
+    [
+        (BadData("of 3 rows [a]\nall are bad"), 3, "failed", "of 3 rows [a]\nall are bad"),
+        (KeyboardInterrupt(), 130, "stopped", "stopped by the user"),
+        (ZeroDivisionError("odd"), 1, "failed", "Traceback"),
+    ],
+)
+def test_a_failed_run_tells_its_error_and_then_the_summary(monkeypatch, capfd, tmp_path, error, code, status, told):
+    def launch(*_):
+        raise error
+
+    monkeypatch.setattr(run, "launch", launch)
+    assert cli.call(["words", "--summary", f"{tmp_path}/summary.json"]) == code
+    out, log = capfd.readouterr()
+    assert out.count("\n") == 1
+    summary = json.loads(out)
+    assert (summary["status"], summary["error"]) == (status, type(error).__name__)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert told in log
+    assert ("Traceback" in log) == (code == 1)
+
+
+def test_the_summary_comes_after_the_error(monkeypatch):
+    said = []
+    monkeypatch.setattr(run, "launch", lambda *_: (_ for _ in ()).throw(BadData("bad")))
+    monkeypatch.setattr(run.log, "error", lambda *_, **__: said.append("error"))
+    monkeypatch.setattr(run, "show_summary", lambda *_: said.append("summary"))
+    assert embedall("words").code == 3
+    assert said == ["error", "summary"]
+
+
+@pytest.mark.usefixtures("no_spark")
+def test_wrong_files_show_before_spark_starts(tmp_path):
+    (tmp_path / "questions.txt").write_text(": part\none two three\n")
+    assert embedall("evaluate", "table", "--analogies", tmp_path / "none.txt").code == 2
+    assert embedall("evaluate", "table", "--analogies", tmp_path / "questions.txt").code == 3
+    assert embedall("evaluate", "table", "--similarity", tmp_path / "questions.txt").code == 3
+    result = embedall("words", "--summary", tmp_path / "none" / "summary.json")
+    assert result.code == 2
+    assert "there is no folder" in result.log
+
+
+def test_clean_wants_the_runs_folder(tmp_path):
+    (tmp_path / ".runs").mkdir()
+    result = embedall("clean", tmp_path / "none", "--keep", 2)
+    assert result.code == 2
+    assert "none: no such folder; give output.run_root" in result.log
+    result = embedall("clean", tmp_path, "--keep", 2)
+    assert result.code == 2
+    assert f"give {tmp_path}/.runs" in result.log
+    result = embedall("clean", f"{tmp_path}/.runs/", "--keep", 2)
+    assert result.code == 0
+    assert result.output.startswith("0 runs cleaned, ")
+
+
+def test_plurals():
+    assert [show.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
