@@ -1,0 +1,81 @@
+"""README's code blocks are run, in their order, in one folder, as a reader would run them."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from embedall_spark import config
+from embedall_spark.kinds.words import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(<!-- not run[^>]*-->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the blocks name: a corpus, evaluation files, and words.yaml from README's own block."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "corpus").mkdir()
+    # Several workers want some dozens of words.
+    water = ["river", "rivers", "lake", "lakes", *(f"water{number}" for number in range(40))]
+    land = ["mountain", "mountains", "hill", "hills", "tree", *(f"land{number}" for number in range(40))]
+    random = np.random.default_rng(1)
+    lines = [" ".join(random.choice(water if at % 2 else land, 9)) for at in range(1200)]
+    for part in range(2):
+        (place / "corpus" / f"{part}.txt").write_text("\n".join(lines[part::2]) + "\n")
+    (place / "analogies.txt").write_text(": plural\nriver rivers lake lakes\nmountain mountains hill hills\n")
+    (place / "similarity.tsv").write_text("river\tlake\t9\nriver\thill\t2\ntree\tmountain\t8\ntree\twater3\t1\n")
+    (yaml_block,) = [body for _, language, body in BLOCKS if language == "yaml"]
+    (place / "words.yaml").write_text(yaml_block)
+    return place
+
+
+def test_the_configuration_is_valid(folder):
+    found = config.load(Config, folder / "words.yaml")
+    assert found.output.table == "output/words"
+    assert yaml.safe_load((folder / "words.yaml").read_text())["train"]["workers"] == 1
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^make ([\w-]+)$", README, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_blocks_run_in_their_order(folder):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ran = []
+    for skipped, language, body in BLOCKS:
+        if skipped or language not in ("sh", "python"):
+            continue
+        commands = [[sys.executable, "-c", body]] if language == "python" else _commands(body)
+        for command in commands:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+            ran.append(command)
+    assert [command[1] for command in ran if command[0] == "embedall"] == [
+        *("words", "words", "words", "similar", "analogy", "evaluate", "export", "import", "clean")
+    ]
+    assert (folder / "output" / "imported" / "_delta_log").is_dir()
+    assert (folder / "summary.json").exists()
+
+
+def _commands(body):
+    """Yield a block's commands but those of make, which this very test is part of."""
+    for line in body.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] != "make":
+            yield words

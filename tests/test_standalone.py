@@ -1,0 +1,113 @@
+"""Words on a real cluster: a standalone master and two workers of one core, and spark-submit as a scheduler calls it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyspark
+import pytest
+from processes import wait_for
+from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+
+from embedall_spark import tables
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path(pyspark.__file__).parent
+SMALL = {"spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": "1"}
+SMALL |= {"spark.sql.shuffle.partitions": "4"}
+
+
+@contextmanager
+def daemon(log, environment, *arguments):
+    """Run a part of the cluster; give a function that tells whether its log holds a text."""
+
+    def says(text):
+        assert process.poll() is None, log.read_text()
+        return text in log.read_text()
+
+    with log.open("w") as output:
+        command = [HOME / "bin" / "spark-class", *map(str, arguments)]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        yield says
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster-local")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "MLFLOW_"))}
+    own = {"SPARK_HOME": HOME, "SPARK_CONF_DIR": folder, "SPARK_LOCAL_DIRS": folder, "PYSPARK_PYTHON": sys.executable}
+    return kept | {name: str(value) for name, value in own.items()} | {"SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def master(environment, tmp_path_factory):
+    logs = tmp_path_factory.mktemp("cluster")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"spark://127.0.0.1:{port}"
+    package, here = "org.apache.spark.deploy", ["--host", "127.0.0.1", "--webui-port", "0"]
+    with ExitStack() as cluster:
+        options = [f"{package}.master.Master", *here, "--port", port]
+        says = cluster.enter_context(daemon(logs / "master.log", environment, *options))
+        wait_for(lambda: says("New state: ALIVE"))
+        options = [f"{package}.worker.Worker", *here, "--cores", "1", "--memory", "700m"]
+        workers = []
+        for name in ("one", "two"):
+            arguments = [*options, "--work-dir", logs / name, address]
+            workers.append(cluster.enter_context(daemon(logs / f"{name}.log", environment, *arguments)))
+        for says in workers:
+            wait_for(lambda says=says: says("Successfully registered with master"))
+        yield address
+
+
+def submit(master, environment, *arguments):
+    command = [HOME / "bin" / "spark-submit", "--master", master]
+    command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf"]
+    for key, value in SMALL.items():
+        command += ["--conf", f"{key}={value}"]
+    command += [ROOT / "jobs" / "words.py", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+
+
+def test_spark_submit_on_two_workers(spark, master, environment, tmp_path):
+    glob = write(tmp_path / "corpus", documents(), files=2)
+    train = {"workers": 2, "context": True, "epochs": 2}
+    file = configure(tmp_path / "cluster", glob, train=train)
+    done = submit(master, environment, "--config", file, "--run-id", "night-1", "--summary", tmp_path / "summary.json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["run_id"], summary["rows"]) == ("done", "night-1", len(TOPIC_OF))
+    saved = json.loads(Path(summary["folder"], "checkpoints", "0001-0000", "manifest.json").read_text())
+    assert len(saved["reports"]) == 2
+    assert all(report["sent_bytes"] > 0 for report in saved["reports"])
+    # To the bit what one machine makes of it.
+    alone = embedall("words", "--config", configure(tmp_path / "alone", glob, train=train))
+    assert alone.code == 0, alone.log
+    found = tables.read(spark, summary["table"])
+    assert bits(found) == bits(tables.read(spark, alone.summary["table"]))
+    assert found.where("size(context) = 20").count() == len(TOPIC_OF)
+
+
+def test_a_cluster_with_too_few_slots_is_told_at_once(master, environment, tmp_path):
+    glob = write(tmp_path / "corpus", documents(300))
+    done = submit(master, environment, "--config", configure(tmp_path, glob, train={"workers": 3}), "--dry-run")
+    assert done.returncode == 1, done.stderr
+    assert "train.workers=3 needs as many task slots at once, and the cluster has fewer" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["error"] == "ResourceError"
+    assert not (tmp_path / "output").exists()
