@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -105,6 +106,16 @@ def test_a_failed_run_tells_its_error_and_then_the_summary(monkeypatch, capfd, t
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert told in log
     assert ("Traceback" in log) == (code == 1)
+
+
+def test_ctrl_c_while_spark_works_shows_no_stack(caplog):
+    assert cli.call(["version"]) == 0
+    for error in (KeyboardInterrupt(), OSError()):
+        try:
+            raise error
+        except BaseException:
+            logging.exception("while sending command")
+    assert [record.exc_info[0] for record in caplog.records] == [OSError]
 
 
 def test_the_summary_comes_after_the_error(monkeypatch):

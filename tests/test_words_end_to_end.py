@@ -270,13 +270,14 @@ def test_a_table_in_a_catalog(spark, home, tmp_path):
 def test_similar_and_analogy(done, table):
     result = embedall("similar", table, "река", "도시", "-n", 5)
     assert result.code == 0, result.log
-    head, *lines = result.output.splitlines()
-    assert head.split() == ["река", "도시"]
-    for line in lines:
-        water, cosine, city, _ = line.split()
-        assert (TOPIC_OF[water], TOPIC_OF[city]) == ("water", "city")
-        assert 0 < float(cosine) <= 1
-    assert len(lines) == 5
+    blocks = [block.splitlines() for block in result.output.split("\n\n")]
+    assert [block[0] for block in blocks] == ["река", "도시"]
+    for (_, *lines), topic in zip(blocks, ("water", "city"), strict=True):
+        assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
+        for line in lines:
+            _, near, cosine = line.split()
+            assert TOPIC_OF[near] == topic
+            assert 0 < float(cosine) <= 1
     for method in ((), ("--mul",)):
         result = embedall("analogy", table, "река", "озеро", "берег", "-n", 3, *method)
         assert result.code == 0, result.log
@@ -290,6 +291,9 @@ def test_an_unknown_word_offers_spellings(done, table):
     assert result.code == 1
     assert "'мелодии' is not in the table" in result.log
     assert "nearest spellings: мелодия" in result.log
+    some = embedall("similar", table, "мелодии", "река", "-n", 2)
+    assert some.code == 1
+    assert some.output.splitlines()[0] == "река"
     assert embedall("analogy", table, "река", "озеро", "qqqqqq").code == 1
     assert "there is no such table" in embedall("similar", f"{table}-none", "река").log
 

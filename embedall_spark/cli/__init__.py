@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ def _version() -> None:
     typer.echo(__version__)
 
 
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit code."""
     sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
@@ -34,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def call(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     progress.configure_logging()
+    # py4j tells the root logger, with a stack, that Ctrl-C came while it waited for Spark.
+    logging.getLogger().addFilter(_is_no_interrupt)
     try:
         app(arguments)
     except SystemExit as end:

@@ -80,7 +80,8 @@ def _kind(name: str) -> Callable[..., None]:
         except (Exception, KeyboardInterrupt) as error:
             code = explain(error)
             status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            failed = {"status": status, "kind": name, "error": type(error).__name__, "message": str(error)[:2000]}
+            message = str(error)[:2000] or status
+            failed = {"status": status, "kind": name, "error": type(error).__name__, "message": message}
             show_summary(failed, summary)
             raise typer.Exit(code) from None
         show_summary(found, summary)
