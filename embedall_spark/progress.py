@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 console = Console(stderr=True)
 
 
-def configure_logging(verbose: bool = False) -> None:
+def configure_logging() -> None:
     """Send the package's log to standard error: coloured in a terminal, with dates in a file."""
     if console.is_terminal:
         handler: logging.Handler = RichHandler(
@@ -26,7 +26,7 @@ def configure_logging(verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger("embedall_spark")
     package.handlers[:] = [handler]
-    package.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.setLevel(logging.INFO)
     package.propagate = False
 
 

@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,10 +183,12 @@ def _start(settings: dict[str, str]) -> SparkSession:
         with said.open("wb") as output:
             gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
+        # PySpark's own handler calls into Java in the middle of another call, and Ctrl-C ends as an error of py4j's.
+        with suppress(ValueError):  # only the main thread may do that, and only it gets Ctrl-C
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
     except Exception as error:
         raise _failure(said, settings, error) from error
-    log.debug("Spark's own log is %s", said)
     _leave_jars_to_java(context)
     return spark
 
