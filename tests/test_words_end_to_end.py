@@ -42,7 +42,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def yaml_file(home):
     evaluate = {"similarity": [f"{home}/pairs.tsv"], "map_words": 30}
-    return configure(home, f"{home}/corpus/*.txt", evaluate=evaluate, train={"context": True})
+    return configure(home, f"{home}/corpus/*.txt", evaluate=evaluate, train={"context": True, "epochs": 8})
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,9 @@ def test_the_commit_and_the_run_name_each_other(spark, home, done, table):
     client = MlflowClient(tracking_uri=f"sqlite:///{home}/output/mlflow.db")
     run = client.get_run(summary["mlflow_run_id"])
     assert run.info.status == "FINISHED"
-    assert (run.data.params["train.epochs"], run.data.params["train.window"]) == ("3", "5")
+    assert (run.data.params["train.epochs"], run.data.params["train.window"]) == ("8", "5")
     assert run.data.metrics["similarity/pairs"] == summary["metrics"]["similarity/pairs"] > 0.7
-    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 9))
     assert run.data.metrics["words_per_second"] > 0
     assert (run.data.tags["embedall.output.table"], run.data.tags["embedall.output.version"]) == (table, "0")
     assert run.inputs.dataset_inputs[0].dataset.name == f"{home}/corpus/*.txt"
