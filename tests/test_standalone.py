@@ -1,4 +1,4 @@
-"""Words on a real cluster: a standalone master and two workers of one core, and spark-submit as a scheduler calls it."""
+"""Words on a cluster: a standalone master and two workers of one core, and spark-submit as a scheduler calls it."""
 
 import json
 import os
