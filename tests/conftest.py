@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+# For JVMs that live for seconds: the second compiler costs more than it brings.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -39,6 +41,7 @@ def spark(tmp_path_factory):
             "spark.sql.warehouse.dir": str(folder / "warehouse"),
             "spark.local.dir": str(folder / "local"),
             "spark.driver.memory": "2g",
+            "spark.driver.extraJavaOptions": QUICK_JAVA,
         },
     )
     yield found

