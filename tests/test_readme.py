@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import QUICK_JAVA
 
 from embedall_spark import config
 from embedall_spark.kinds.words import Config
@@ -54,21 +55,22 @@ def test_make_targets_exist():
 
 
 def test_blocks_run_in_their_order(folder):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """In one process, so that Spark is started once; commands through the function that ``embedall`` calls."""
+    script = ["from embedall_spark.cli import call"]
     ran = []
     for skipped, language, body in BLOCKS:
-        if skipped or language not in ("sh", "python"):
-            continue
-        commands = [[sys.executable, "-c", body]] if language == "python" else _commands(body)
-        for command in commands:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-            ran.append(command)
-    assert [command[1] for command in ran if command[0] == "embedall"] == [
-        *("words", "words", "words", "similar", "analogy", "evaluate", "export", "import", "clean")
-    ]
+        if not skipped and language == "python":
+            script.append(body)
+        elif not skipped and language == "sh":
+            for program, *arguments in _commands(body):
+                assert program == "embedall", f"{program}: mark its block with <!-- not run: why -->"
+                ran.append(arguments[0])
+                script.append(f"assert call({arguments}) == 0, {shlex.join(arguments)!r}")
+    assert ran == ["words", "words", "words", "similar", "analogy", "evaluate", "export", "import", "clean"]
+    environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+    command = [sys.executable, "-c", "\n".join(script)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
     assert (folder / "output" / "imported" / "_delta_log").is_dir()
     assert (folder / "summary.json").exists()
 
