@@ -39,7 +39,7 @@ def workers(ancestor: int) -> dict[int, int]:
     return {pid: used for pid, used in ticks.items() if _below(pid, ancestor, parents)}
 
 
-def busiest_worker(ancestor: int, ticks: int = 8) -> int | None:
+def busiest_worker(ancestor: int, ticks: int = 4) -> int | None:
     """Return the Python process below ``ancestor`` that used most CPU time in a moment; None where none used much."""
     before = workers(ancestor)
     time.sleep(0.3)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import QUICK_JAVA
 from processes import alive, busiest_worker, wait_for
 from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
 
@@ -129,15 +130,16 @@ def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
     """Two processes as a user starts them; the first is killed as soon as an epoch's checkpoint is there."""
     scene = Scene(spark, tmp_path, corpus)
     command = [Path(sys.executable).with_name("embedall"), "words", "--config", scene.file, "--master", "local[2]"]
+    environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
     with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen(command, stdout=log, stderr=log)
+        first = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         wait_for(lambda: scene.saved("0000-0001") or first.poll() is not None)
     finally:
         first.kill()
     assert first.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
     assert scene.manifest()["status"] == "running"
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     assert "going on after attempt 1" in second.stderr
     assert "pages: done before" in second.stderr and "train   0%" not in second.stderr
@@ -167,7 +169,7 @@ def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, 
         with Running(scene, "--set", f"train.timeout={TIMEOUT}") as running:
             running.when(lambda: scene.saved("0000-0001"))
             pids = running.when(lambda: len(found := [pid for pid in scene.spooling() if alive(pid)]) == 2 and found)
-            time.sleep(0.5)
+            time.sleep(0.1)
             since = time.monotonic()
             os.kill(pids[0], sent)
         assert time.monotonic() - since < 5 * TIMEOUT

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from conftest import QUICK_JAVA
 from processes import wait_for
 from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
 
@@ -50,7 +51,8 @@ def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster-local")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "MLFLOW_"))}
     own = {"SPARK_HOME": HOME, "SPARK_CONF_DIR": folder, "SPARK_LOCAL_DIRS": folder, "PYSPARK_PYTHON": sys.executable}
-    return kept | {name: str(value) for name, value in own.items()} | {"SPARK_LOCAL_IP": "127.0.0.1"}
+    own |= {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+    return kept | {name: str(value) for name, value in own.items()}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,6 @@ def test_a_cluster_with_too_few_slots_is_told_at_once(master, environment, tmp_p
     glob = write(tmp_path / "corpus", documents(300))
     done = submit(master, environment, "--config", configure(tmp_path, glob, train={"workers": 3}), "--dry-run")
     assert done.returncode == 1, done.stderr
-    assert "train.workers=3 needs as many task slots at once, and the cluster has fewer" in done.stderr
+    assert "train.workers=3 needs as many task slots at once, and the cluster has fewer" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["error"] == "ResourceError"
     assert not (tmp_path / "output").exists()
