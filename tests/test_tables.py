@@ -195,7 +195,9 @@ def test_two_runs_at_once_leave_a_whole_table(spark, tmp_path):
 
 def test_rejects(spark, tmp_path):
     name = str(tmp_path / "rejects")
-    df = spark.createDataFrame([("f.txt", "broken UTF-8", "\ufffdabc"), (None, "empty document", None)], REJECTS)
+    df = spark.createDataFrame(
+        [("f.txt", "broken UTF-8", "\ufffdabc", "r1"), (None, "empty document", None, "r1")], REJECTS
+    )
     for run_id in ("a", "a", "b"):
         tables.write(spark, df, name, REJECTS, mode="append", run_id=run_id)
     assert tables.read(spark, name).count() == 4
