@@ -25,6 +25,21 @@ DOCUMENTS = _table(
     ("origin", T.StringType(), True, "where the document came from, for the rejects table"),
     ("problem", T.StringType(), True, "why the source could not read the document, else null"),
 )
+EVENTS = _table(
+    ("key", T.StringType(), True, "whose story the event belongs to: a user, a session, a basket"),
+    ("item", T.StringType(), True, "what happened"),
+    ("order", T.DecimalType(38, 6), True, "place in the story: a number, or seconds since 1970; null: none is kept"),
+    ("weight", T.DoubleType(), True, "how many times the event counts; null: once"),
+    ("origin", T.StringType(), True, "where the event came from, for the rejects table"),
+    ("problem", T.StringType(), True, "why the event cannot be used, else null"),
+)
+EDGES = _table(
+    ("src", T.StringType(), True, "where the edge begins"),
+    ("dst", T.StringType(), True, "where it ends"),
+    ("weight", T.DoubleType(), True, "its weight, above 0; null: 1"),
+    ("origin", T.StringType(), True, "where the edge came from, for the rejects table"),
+    ("problem", T.StringType(), True, "why the edge cannot be used, else null"),
+)
 SEQUENCES = _table(
     ("id", T.LongType(), False, "the same for the same sequence, however the input is partitioned"),
     ("tokens", T.ArrayType(T.StringType(), containsNull=False), False, "the items in their order"),
