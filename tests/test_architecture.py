@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "run"}
+BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "run"}
 STAGES = {"sources", "corpus", "graph", "train", "search", "evaluate", "visualize", "export"}
 KINDS = {"kinds"}
 OUTER = {"session", "tables", "tracking", "runs", "progress", "launch", "doctor", "cli"}

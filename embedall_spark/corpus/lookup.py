@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numba import int32, int64, njit, types, uint8, uint64, void
 
-from embedall_spark import files
+from embedall_spark import hostcopy
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow.fs as pafs
     from numpy.typing import NDArray
 
     Bytes: TypeAlias = NDArray[np.uint8]
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     Longs: TypeAlias = NDArray[np.int64]
 
 _ROWS = 65_536
-_UNUSED_SECONDS = 2 * 24 * 3600
 _OPEN: dict[str, tuple[str, Lookup]] = {}  # one opened lookup a folder, for the tasks that share a Python worker
 
 # Mapped files and Arrow's buffers are read-only; a signature that says so also takes writable arrays.
@@ -98,10 +95,10 @@ class Lookup:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._text: Bytes = _mapped(folder / "text", np.uint8)
-        self._offsets: Longs = _mapped(folder / "offsets", np.int64)
-        self._slots: Ints = _mapped(folder / "slots", np.int32)
-        self.counts: Longs = _mapped(folder / "counts", np.int64)
+        self._text: Bytes = hostcopy.mapped(folder / "text", np.uint8)
+        self._offsets: Longs = hostcopy.mapped(folder / "offsets", np.int64)
+        self._slots: Ints = hostcopy.mapped(folder / "slots", np.int32)
+        self.counts: Longs = hostcopy.mapped(folder / "counts", np.int64)
 
     @classmethod
     def open(cls, folder: str) -> Lookup:
@@ -112,12 +109,10 @@ class Lookup:
         Raises:
             BadData: the folder has no parquet files, or their ids are not 0, 1, 2 ... in the order of the files.
         """
-        parts, key = _parts(folder)
-        # In use: see files.expire.
-        os.utime(files.scratch("lookup", key))
+        copy, key = hostcopy.make("lookup", folder, _write)
         known = _OPEN.get(folder)
         if known is None or known[0] != key:
-            _OPEN[folder] = known = (key, cls(_local_copy(folder, parts, key)))
+            _OPEN[folder] = known = (key, cls(copy))
         return known[1]
 
     @property
@@ -151,37 +146,6 @@ class Lookup:
         return pa.StringArray.from_buffers(len(wanted), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
 
 
-def _parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
-    """Return a folder's parquet files in the order of their names, and a key that changes when they do."""
-    filesystem, path = files.resolve(folder)
-    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    parts = sorted((info for info in found if info.base_name.endswith(".parquet")), key=lambda info: info.base_name)
-    if not parts:
-        raise BadData(f"{folder}: need the parquet files of a vocabulary, found none; has its stage been run?")
-    listing = [folder, *(f"{info.base_name} {info.size} {info.mtime_ns}" for info in parts)]
-    return parts, hashlib.sha256("\n".join(listing).encode()).hexdigest()[:24]
-
-
-def _local_copy(folder: str, parts: list[pafs.FileInfo], key: str) -> Path:
-    """Return the host's copy of a vocabulary; the first process to come makes it while the others wait."""
-    home = files.scratch("lookup", key)
-    ready = home / "ready"
-    if (ready / "slots").exists():
-        return ready
-    with files.lock(home):
-        if not (ready / "slots").exists():
-            files.remove_tree(ready)
-            files.expire("lookup", _UNUSED_SECONDS)
-            draft = home / uuid.uuid4().hex
-            draft.mkdir()
-            try:
-                _write(files.resolve(folder)[0], [info.path for info in parts], draft)
-                os.rename(draft, ready)
-            finally:
-                files.remove_tree(draft)
-    return ready
-
-
 def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     """Write the tokens' bytes, offsets and counts, streaming, then the table over them."""
     size = end = 0
@@ -202,7 +166,8 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     # At most half full: a search for an absent token then takes 2.5 steps on average (Knuth, vol. 3, 6.4).
     slots = np.memmap(folder / "slots", np.int32, "w+", shape=(1 << max(1, (2 * size - 1).bit_length()),))
     slots[:] = -1
-    build(slots.view(np.ndarray), _mapped(folder / "text", np.uint8), _mapped(folder / "offsets", np.int64))
+    text_bytes, ends = hostcopy.mapped(folder / "text", np.uint8), hostcopy.mapped(folder / "offsets", np.int64)
+    build(slots.view(np.ndarray), text_bytes, ends)
     slots.flush()
 
 
@@ -214,10 +179,3 @@ def _bytes_of(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
         return np.empty(0, np.uint8), np.zeros(len(tokens) + 1, np.int64)
     ends = np.frombuffer(offsets, width, len(tokens) + 1, tokens.offset * width.itemsize).astype(np.int64)
     return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]], ends - ends[0]
-
-
-def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return a file as a read-only array; an empty file cannot be mapped."""
-    if not path.stat().st_size:
-        return np.empty(0, dtype)
-    return np.memmap(path, dtype, "r").view(np.ndarray)

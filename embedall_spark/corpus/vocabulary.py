@@ -46,9 +46,18 @@ def count(run: Run, pages: DataFrame, config: VocabularyConfig) -> DataFrame:
     Raises:
         BadData: no token occurs ``min_count`` times, or more than 2**31 - 1 do.
     """
+    return number(run, "vocabulary", _counted(pages), config)
+
+
+def number(run: Run, stage: str, counted: DataFrame, config: VocabularyConfig) -> DataFrame:
+    """Return distinct tokens with their counts (token, count) as VOCABULARY, in a stage of this name.
+
+    Raises:
+        BadData: as count().
+    """
     # The order is stored before it is numbered: were it computed twice, the numbers need not fit.
-    ordered = run.stage("vocabulary-ordered", lambda: _ordered(pages, config.min_count))
-    return run.stage("vocabulary", lambda: _numbered(ordered, pages, config))
+    ordered = run.stage(f"{stage}-ordered", lambda: _ordered(counted, config.min_count))
+    return run.stage(stage, lambda: _numbered(ordered, counted, config))
 
 
 def total(vocabulary: DataFrame) -> int:
@@ -73,12 +82,12 @@ def encode_page(page: Page, lookup: Lookup) -> tuple[NDArray[np.int32], NDArray[
     return tokens[known], np.diff(ends, prepend=0).astype(np.int32)
 
 
-def _numbered(ordered: DataFrame, pages: DataFrame, config: VocabularyConfig) -> DataFrame:
+def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig) -> DataFrame:
     """Return VOCABULARY from its parts; only the parts' sizes pass through the driver."""
     sizes = sorted((row["part"], row["count"]) for row in ordered.groupBy("part").count().collect())
     size = sum(number for _, number in sizes)
     if not size:
-        raise BadData(_nothing(pages, config.min_count))
+        raise BadData(_nothing(counted, config.min_count))
     kept = min(size, config.max_vocabulary or size)
     if kept > _LARGEST:
         raise BadData(f"{size} tokens occur {config.min_count} times or more, over {_LARGEST}; raise min_count")
@@ -91,13 +100,12 @@ def _numbered(ordered: DataFrame, pages: DataFrame, config: VocabularyConfig) ->
     return conform(numbered.where(F.col("id") < kept).orderBy("id"), VOCABULARY)
 
 
-def _ordered(pages: DataFrame, min_count: int) -> DataFrame:
+def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
     """Return token, count, part, position: the parts one after the other, each by position, give the final order."""
     # The low 33 bits of this id are the row's place in its partition, the others the partition's number.
     place = F.monotonically_increasing_id()
     return (
-        _counted(pages)
-        .where(F.col("count") >= min_count)
+        counted.where(F.col("count") >= min_count)
         .orderBy(F.col("count").desc(), "token")
         .select("token", "count", place.alias("place"))
         .select(
@@ -114,8 +122,8 @@ def _counted(pages: DataFrame) -> DataFrame:
     return each.groupBy("token").agg(F.sum("count").alias("count"))
 
 
-def _nothing(pages: DataFrame, min_count: int) -> str:
-    row = _counted(pages).agg(F.max("count")).first()
+def _nothing(counted: DataFrame, min_count: int) -> str:
+    row = counted.agg(F.max("count")).first()
     largest = row[0] if row and row[0] is not None else 0
     found = f"the most frequent one occurs {largest} times" if largest else "there are no tokens at all"
     return f"no token occurs {min_count} times (min_count); {found}; give more text or a lower min_count"

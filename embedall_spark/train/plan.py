@@ -11,6 +11,7 @@ import numpy as np
 from embedall_spark import files, randomness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -51,6 +52,15 @@ class Plan:
         """Return the episode of each sequence block in one epoch, int64 [blocks]; sizes differ by at most one."""
         order = randomness.permutation(self.corpus.blocks, seed, epoch)
         return order * self.episodes // self.corpus.blocks
+
+    def wanted(self, epoch: int, index: int, seed: int) -> Callable[[NDArray[np.int64]], NDArray[np.bool_]]:
+        """Return the function that tells of numbers of blocks, int64 [n], whether a slice trains on them."""
+
+        def of_slice(blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
+            mine, episodes = self.slice_episodes(index), self.episode_of_blocks(epoch, seed)[blocks]
+            return (episodes >= mine.start) & (episodes < mine.stop)
+
+        return of_slice
 
 
 def make(corpus: Corpus, config: SkipGram, threads: int) -> Plan:
@@ -123,8 +133,8 @@ def shards(counts: NDArray[np.int64], workers: int, sample: float, folder: Path)
 
 def deal(counts: NDArray[np.int64], workers: int, sample: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return shard and row of each token, both int32 [V]."""
-    total = float(counts.sum())
-    frequency = counts / total
+    # A vertex that no walk has met counts 0.
+    frequency = np.maximum(counts, 1) / float(counts.sum())
     kept = np.minimum(1.0, np.sqrt(sample / frequency) + sample / frequency) if sample > 0 else np.ones(len(counts))
     shard, local = _deal(kept * counts, workers)
     return shard, local

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
@@ -18,6 +18,8 @@ from embedall_spark.train import checkpoint, failures, plan, preflight, rotation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
     from embedall_spark.run import Run
@@ -28,9 +30,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Feed(NamedTuple):
+    """Sequence blocks that are made anew for each slice of the training, and kept nowhere."""
+
+    tokens: int
+    """In all blocks."""
+    blocks: int
+    """They are numbered from 0."""
+    make: Callable[[Callable[[NDArray[np.int64]], NDArray[np.bool_]]], DataFrame]
+    """Returns the BLOCKS whose numbers a function chooses; the same ones at every call."""
+
+
 def train(
     run: Run,
-    sequences: DataFrame,
+    sequences: DataFrame | Feed,
     vocabulary: DataFrame,
     folder: str,
     config: SkipGram,
@@ -38,8 +51,8 @@ def train(
 ) -> DataFrame:
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
-    Goes on from the run's last checkpoint. ``sequences`` are BLOCKS, ``vocabulary`` is VOCABULARY, whose parquet files
-    lie in ``folder``. ``evaluate`` turns such vectors into the figure of ``config.until``.
+    Goes on from the run's last checkpoint. ``sequences`` are BLOCKS, or make them, ``vocabulary`` is VOCABULARY, whose
+    parquet files lie in ``folder``. ``evaluate`` turns such vectors into the figure of ``config.until``.
 
     Raises:
         BadData: there is nothing to train on.
@@ -88,10 +101,10 @@ def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
         )
 
 
-def measure(sequences: DataFrame, vocabulary: DataFrame, config: SkipGram) -> Corpus:
+def measure(sequences: DataFrame | Feed, vocabulary: DataFrame, config: SkipGram) -> Corpus:
     """Return the sizes that a plan is made from; two small aggregates."""
-    size = sequences.agg(F.sum("count"), F.max("block")).first()
-    if size is None or not size[0]:
+    tokens, blocks = _size(sequences)
+    if not tokens:
         raise BadData(
             "no sequence has two known tokens, so there is no window to train on; check the input and min_count"
         )
@@ -99,9 +112,19 @@ def measure(sequences: DataFrame, vocabulary: DataFrame, config: SkipGram) -> Co
     frequency = F.col("count") / F.col("total")
     keep = F.least(F.lit(1.0), F.sqrt(config.sample / frequency) + config.sample / frequency) if config.sample else 1.0
     counts = vocabulary.agg(F.sum("count").alias("total"), F.count("*").alias("size"))
-    kept = vocabulary.crossJoin(counts).agg(F.max("size"), F.sum(F.col("count") * keep)).first()
+    # A vertex that no walk has met counts 0.
+    met = vocabulary.where("count > 0").crossJoin(counts)
+    kept = met.agg(F.max("size"), F.sum(F.col("count") * keep)).first()
     assert kept is not None
-    return plan.Corpus(int(kept[0]), int(size[0]), float(kept[1]), int(size[1]) + 1)
+    return plan.Corpus(int(kept[0]), tokens, float(kept[1]), blocks)
+
+
+def _size(sequences: DataFrame | Feed) -> tuple[int, int]:
+    """Return how many tokens and blocks there are."""
+    if isinstance(sequences, Feed):
+        return sequences.tokens, sequences.blocks
+    row = sequences.agg(F.sum("count"), F.max("block")).first()
+    return (int(row[0] or 0), int(row[1] or 0) + 1) if row else (0, 0)
 
 
 def _next(saved: Saved | None, made: Plan) -> tuple[int, int, Plan]:
@@ -116,7 +139,7 @@ def _next(saved: Saved | None, made: Plan) -> tuple[int, int, Plan]:
 
 def _slice(
     run: Run,
-    sequences: DataFrame,
+    sequences: DataFrame | Feed,
     vocabulary: str,
     made: Plan,
     config: SkipGram,
@@ -130,7 +153,8 @@ def _slice(
     files.delete(folder)
     slice_ = worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
     since = time.perf_counter()
-    job = (solo if made.workers == 1 else rotation).run(sequences, slice_)
+    found = sequences.make(made.wanted(epoch, index, config.seed)) if isinstance(sequences, Feed) else sequences
+    job = (solo if made.workers == 1 else rotation).run(found, slice_)
     with failures.told(epoch, config.timeout):
         rows = job.collect()
     reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
