@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.sources import docstrings
+from embedall_spark.sources import python_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
 
-    from embedall_spark.sources.text import TextConfig
+
+class Input(Protocol):
+    """What is asked of a source's configuration."""
+
+    @property
+    def path(self) -> str:
+        """A path, or a table in a catalog."""
+
+    @property
+    def format(self) -> str:
+        """How it is stored."""
 
 
-def version(spark: SparkSession, config: TextConfig) -> str:
+def version(spark: SparkSession, config: Input) -> str:
     """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
-    if config.format == "docstrings":
-        return docstrings.version(config.path)
+    if config.format in python_files.SHARES:
+        return python_files.version(config.path)
     if config.format == "delta":
         detail = _detail(spark, config)
         commit = (
@@ -31,17 +41,17 @@ def version(spark: SparkSession, config: TextConfig) -> str:
     return f"{digest[0] or 0:x}.{digest[1]}"
 
 
-def size(spark: SparkSession, config: TextConfig) -> int:
+def size(spark: SparkSession, config: Input) -> int:
     """Return about how many bytes the input has, as it is stored."""
-    if config.format == "docstrings":
-        return docstrings.size(config.path)
+    if config.format in python_files.SHARES:
+        return python_files.size(config.path, config.format)
     if config.format == "delta":
         return int(_detail(spark, config)["sizeInBytes"])
     row = _files(spark, config).agg(F.sum("length")).first()
     return int(row[0] or 0) if row else 0
 
 
-def _files(spark: SparkSession, config: TextConfig) -> DataFrame:
+def _files(spark: SparkSession, config: Input) -> DataFrame:
     """Return path, length and time of the input's files."""
     if is_path(config.path) or config.format != "parquet":
         return spark.read.format("binaryFile").load(config.path).select("path", "length", "modificationTime")
@@ -49,7 +59,7 @@ def _files(spark: SparkSession, config: TextConfig) -> DataFrame:
     return spark.table(config.path).select("_metadata.file_path", size, time).distinct()
 
 
-def _detail(spark: SparkSession, config: TextConfig) -> Row:
+def _detail(spark: SparkSession, config: Input) -> Row:
     return spark.sql(f"DESCRIBE DETAIL {files.identifier(_table(config))}").select("id", "sizeInBytes").collect()[0]
 
 
@@ -58,6 +68,6 @@ def is_path(path: str) -> bool:
     return "/" in path or files.exists(path)
 
 
-def _table(config: TextConfig) -> str:
+def _table(config: Input) -> str:
     # A folder without a slash in its name may look like a table of the catalog.
     return os.path.abspath(config.path) if files.exists(config.path) else config.path

@@ -1,0 +1,199 @@
+"""Named columns of tables and files; a row that cannot be read says why."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark.errors import BadData, SchemaMismatch
+from embedall_spark.sources import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+
+Format = Literal["delta", "parquet", "csv", "json"]
+
+# A JSON line is parsed to a variant, which holds no more.
+_JSON_LIMIT = (1 << 24) - 1024
+_EXCERPT = 200
+_SAMPLE = 1000
+_SIMPLE = (T.StringType, T.NumericType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
+
+
+def read(
+    spark: SparkSession,
+    path: str,
+    format: Format,
+    columns: Mapping[str, str],
+    *,
+    separator: str = ",",
+    header: bool = True,
+) -> DataFrame:
+    """Return the columns of a table or of files, lazily, one row per row or line, with ``origin`` and ``problem``.
+
+    A row that cannot be read has its ``problem``, whose text after the first ": " is the beginning of the record, and
+    nulls for the rest. ``origin`` is the file's path or the table's name.
+
+    Args:
+        spark: the session.
+        path: a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table.
+        format: json: JSON Lines; csv: a row is a line, quotes are doubled inside quotes; delta: a path or a table.
+        columns: the column (in JSON the key) of each option, such as {"input.key": "user_id"}. The column comes back
+            under the last part of the option, here ``key``, since its own name might be ``origin``. Types are kept; all
+            is text where the format is csv or json.
+        separator: what stands between the columns of csv.
+        header: whether csv files begin with a line of names; else columns are called _c0, _c1, ...
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it, or it is of another format.
+        SchemaMismatch: a column is missing or is not of a simple type.
+    """
+    try:
+        if format == "csv":
+            found = _read_csv(spark, path, columns, separator, header)
+        elif format == "json":
+            found = _read_json(spark, path, columns)
+        else:
+            found = _read_table(spark, path, format, columns)
+        empty = found.isEmpty()
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise BadData(f"{path}: no such file or folder; correct the input's path") from None
+        # Without Spark's codes.
+        what = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
+        raise BadData(f"{path}: cannot be read as {format}: {what}; correct path or format") from None
+    if empty:
+        raise BadData(
+            f"{path}: no row found as {format}; need at least one file that is not empty and whose name begins with "
+            "neither _ nor ."
+        )
+    return found
+
+
+def name(option: str) -> str:
+    """Return what the column of an option is called in read()'s result."""
+    return option.rpartition(".")[2]
+
+
+def _read_table(spark: SparkSession, path: str, kind: str, columns: Mapping[str, str]) -> DataFrame:
+    table = _strict(spark).format(kind).load(path) if listing.is_path(path) else spark.table(path)
+    kinds = {field.name: field.dataType for field in table.schema}
+    _check_columns(path, {key: value.simpleString() for key, value in kinds.items()}, columns)
+    for option, key in columns.items():
+        if not isinstance(kinds[key], _SIMPLE):
+            raise SchemaMismatch(
+                f"{path}: column {key!r} is {kinds[key].simpleString()}, need text, a number, a truth value, a date or "
+                f"a timestamp; set {option}"
+            )
+    # Writers of Parquet may store any bytes as text.
+    text = [_column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
+    broken = [F.when(~F.is_valid_utf8(value), _told("broken UTF-8", F.make_valid_utf8(value))) for value in text]
+    problem = F.coalesce(_null(), *broken)
+    return _rows(table, {name(o): _column(key) for o, key in columns.items()}, F.lit(path).alias("origin"), problem)
+
+
+def _read_csv(spark: SparkSession, path: str, columns: Mapping[str, str], separator: str, header: bool) -> DataFrame:
+    # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
+    reader = _strict(spark).options(header=header, sep=separator, escape='"', enforceSchema=False)
+    names = [field.name for field in reader.csv(path).schema]
+    _check_columns(path, dict.fromkeys(names, "text"), columns)
+    bad = "_not_a_row"
+    schema = T.StructType([T.StructField(key, T.StringType()) for key in [*names, bad]])
+    rows = reader.options(columnNameOfCorruptRecord=bad, columnPruning=False).schema(schema).csv(path)
+    values = [_column(key) for key in dict.fromkeys(columns.values())]
+    # The reader puts this character where bytes are broken.
+    broken = [F.when(F.contains(value, F.lit("\ufffd")), _told("broken UTF-8", value)) for value in values]
+    problem = F.coalesce(F.when(F.col(bad).isNotNull(), _told("not a row of this CSV", F.col(bad))), *broken)
+    return _rows(rows, {name(option): _column(key) for option, key in columns.items()}, _origin(), problem)
+
+
+def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
+    # A byte order mark belongs to the file, not to its first line.
+    lines = _strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
+    lines = lines.where(F.trim("value") != "")
+    fits = F.octet_length("value") <= _JSON_LIMIT
+    # The parser would replace broken bytes in silence.
+    valid = F.is_valid_utf8("value")
+    parsed = lines.withColumn("row", F.when(fits & valid, F.try_parse_json("value")))
+    record = F.make_valid_utf8("value")
+    kinds = {key: F.schema_of_variant(F.variant_get("row", _json_path(key), "variant")) for key in columns.values()}
+    deep = [
+        F.when(kind.startswith("OBJECT") | kind.startswith("ARRAY"), _told(f"no simple value under {key}", record))
+        for key, kind in kinds.items()
+    ]
+    problem = F.coalesce(
+        F.when(~fits, f"line over {_JSON_LIMIT} bytes"),
+        F.when(~valid, _told("broken UTF-8", record)),
+        F.when(F.col("row").isNull(), _told("not JSON", record)),
+        F.when(~F.schema_of_variant("row").startswith("OBJECT"), _told("not a JSON object", record)),
+        *deep,
+    )
+    _check_keys(path, parsed, columns)
+    values = {name(option): F.variant_get("row", _json_path(key), "string") for option, key in columns.items()}
+    return _rows(parsed, values, F.col("origin"), problem)
+
+
+def _rows(table: DataFrame, values: Mapping[str, Column], origin: Column, problem: Column) -> DataFrame:
+    """Return the values, null where there is a problem, with origin and problem."""
+    clean = [F.when(problem.isNull(), value).alias(key) for key, value in values.items()]
+    return table.select(*clean, origin, problem.alias("problem"))
+
+
+def _check_columns(path: str, kinds: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    for option, key in columns.items():
+        if key not in kinds:
+            found = ", ".join(f"{key} {kind}" for key, kind in kinds.items()) or "none"
+            raise SchemaMismatch(f"{path}: no column {key!r} (columns: {found}); set {option}")
+
+
+def _check_keys(path: str, parsed: DataFrame, columns: Mapping[str, str]) -> None:
+    """Look at the first lines, so that a wrong key is found before long work."""
+    there = [
+        F.count(F.variant_get("row", _json_path(key), "variant")).alias(f"n{i}")
+        for i, key in enumerate(columns.values())
+    ]
+    sample = parsed.limit(_SAMPLE).agg(F.count("*").alias("rows"), F.count("row").alias("parsed"), *there).first()
+    if sample is None or sample["rows"] == 0:
+        return
+    if not sample["parsed"]:
+        raise BadData(f"{path}: none of the first {sample['rows']} lines is JSON; need one JSON object per line")
+    for i, (option, key) in enumerate(columns.items()):
+        if not sample[f"n{i}"]:
+            first = parsed.select(F.json_object_keys("value").alias("keys")).where("keys is not null").first()
+            found = ", ".join(first["keys"]) if first else "none"
+            raise SchemaMismatch(
+                f"{path}: none of the first {sample['rows']} lines has a key {key!r} (keys found: {found}); "
+                f"set {option}"
+            )
+
+
+def _strict(spark: SparkSession) -> DataFrameReader:
+    # A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
+    return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
+
+
+def _json_path(key: str) -> str:
+    quote = "'" if '"' in key else '"'
+    return f"$[{quote}{key}{quote}]"
+
+
+def _column(key: str) -> Column:
+    return F.col("`" + key.replace("`", "``") + "`")
+
+
+def _told(reason: str, record: Column) -> Column:
+    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(_EXCERPT)))
+
+
+def _origin() -> Column:
+    return F.col("_metadata.file_path").alias("origin")
+
+
+def _null() -> Column:
+    return F.lit(None).cast("string")
