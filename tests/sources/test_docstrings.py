@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedall_spark.errors import BadData
-from embedall_spark.sources import docstrings, text
+from embedall_spark.sources import docstrings, python_files, text
 
 SOURCE = '''"""Module."""
 async def f():
@@ -39,7 +39,7 @@ def test_every_docstring_once_and_every_bad_file_named(spark, tmp_path):
     (tmp_path / "zeros.py").write_bytes(b"\0\0")
     (tmp_path / "latin.py").write_bytes('# -*- coding: latin-1 -*-\n"Übung"\n'.encode("latin-1"))
     (tmp_path / "nested.py").write_text("(" * 100_000)
-    (tmp_path / "large.py").write_text("#" * (docstrings.MAX_FILE_BYTES + 1))
+    (tmp_path / "large.py").write_text("#" * (python_files.MAX_FILE_BYTES + 1))
     (tmp_path / "other.txt").write_text('"not Python"')
     rows = text.read(spark, text.TextConfig(path=str(tmp_path), format="docstrings")).collect()
     assert sorted(row.text for row in rows if row.text) == [
@@ -60,7 +60,7 @@ def test_docstrings_are_those_that_python_sees():
     module = json.decoder
     members = [module, module.JSONDecoder, *vars(module).values(), *vars(module.JSONDecoder).values()]
     own = {inspect.getdoc(m) for m in members if getattr(m, "__module__", module.__name__) == module.__name__}
-    found = set(docstrings.of_file(Path(module.__file__)))
+    found = set(docstrings.of_tree(python_files.parse(Path(module.__file__))))
     assert len(found) > 4 and found <= own
 
 
@@ -73,6 +73,6 @@ def test_a_folder_without_python_is_named(spark, tmp_path, name):
 
 def test_a_version_follows_the_files(tmp_path):
     (tmp_path / "a.py").write_text("1")
-    before = docstrings.version(str(tmp_path))
+    before = python_files.version(str(tmp_path))
     (tmp_path / "b.py").write_text("1")
-    assert docstrings.version(str(tmp_path)) != before
+    assert python_files.version(str(tmp_path)) != before
