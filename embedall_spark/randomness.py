@@ -42,6 +42,27 @@ def permutation(count: int, *keys: int) -> NDArray[np.int64]:
     return generator(*keys).permutation(count)
 
 
+def shuffled(places: NDArray[np.int64], count: int, *keys: int) -> NDArray[np.int64]:
+    """Return which of ``range(count)`` stands at each place of a permutation that depends on the keys alone, int64.
+
+    A Feistel network of four rounds over the next power of four, walked until it falls in the range (Black and Rogaway
+    2002, "Ciphers with Arbitrary Finite Domains", section 3): no table, whatever ``count`` is.
+    """
+    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    low = np.uint64((1 << int(half)) - 1)
+    rounds = [np.int64(np.uint64(mix(*keys, number)).view(np.int64)) for number in range(4)]
+    found = places.astype(np.uint64)
+    todo = np.arange(len(found))
+    while len(todo):
+        left, right = found[todo] >> half, found[todo] & low
+        for key in rounds:
+            turned = mix_arrays(right.view(np.int64), np.broadcast_to(key, len(todo))).view(np.uint64) & low
+            left, right = right, left ^ turned
+        found[todo] = left << half | right
+        todo = todo[found[todo] >= np.uint64(count)]
+    return found.view(np.int64)
+
+
 def _finalise(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -112,7 +112,7 @@ def _cut_pages(folder: str, blocks: int) -> Table:
         for batch in batches:
             for page in paging.read(batch):
                 tokens, lengths = encode_page(page, lookup)
-                yield from _pack(_cut(page.ids, _offsets(lengths), tokens, blocks))
+                yield from pack(_cut(page.ids, _offsets(lengths), tokens, blocks))
 
     return pieces
 
@@ -122,7 +122,7 @@ def _cut_encoded(blocks: int) -> Table:
         for batch in batches:
             lists = batch.column("tokens")
             lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-            yield from _pack(_cut(batch.column("id").to_numpy(), _offsets(lengths), lists.flatten().to_numpy(), blocks))
+            yield from pack(_cut(batch.column("id").to_numpy(), _offsets(lengths), lists.flatten().to_numpy(), blocks))
 
     return pieces
 
@@ -148,7 +148,7 @@ def _assemble(pieces: DataFrame) -> DataFrame:
 
 
 def _merge_runs(batches: Batches) -> Batches:
-    return _pack(_merged(piece for batch in batches for piece in unpack(batch)))
+    return pack(_merged(piece for batch in batches for piece in unpack(batch)))
 
 
 def _merged(pieces: Iterator[Block]) -> Iterator[Block]:
@@ -218,7 +218,7 @@ def _take(block: Block, order: NDArray[np.integer]) -> Block:
     return Block(block.number, block.ids[order], offsets, block.tokens[places])
 
 
-def _pack(blocks: Iterator[Block]) -> Iterator[pa.RecordBatch]:
+def pack(blocks: Iterator[Block]) -> Iterator[pa.RecordBatch]:
     """Yield blocks as batches of BLOCKS of some MiB."""
     waiting: list[Block] = []
     size = 0

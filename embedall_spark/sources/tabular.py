@@ -13,7 +13,7 @@ from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.sources import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
@@ -54,26 +54,48 @@ def read(
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
         SchemaMismatch: a column is missing or is not of a simple type.
     """
-    try:
+
+    def make() -> DataFrame:
         if format == "csv":
-            found = _read_csv(spark, path, columns, separator, header)
-        elif format == "json":
-            found = _read_json(spark, path, columns)
-        else:
-            found = _read_table(spark, path, format, columns)
+            return _read_csv(spark, path, columns, separator, header)
+        if format == "json":
+            return _read_json(spark, path, columns)
+        return _read_table(spark, path, format, columns)
+
+    return _opened(path, format, make)
+
+
+def lines(spark: SparkSession, path: str) -> DataFrame:
+    """Return the lines of text files as ``value`` and ``origin``, lazily.
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it.
+    """
+    return _opened(path, "text", lambda: _lines(spark, path))
+
+
+def _opened(path: str, kind: str, make: Callable[[], DataFrame]) -> DataFrame:
+    """Return a source's rows, of which there must be one."""
+    try:
+        found = make()
         empty = found.isEmpty()
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise BadData(f"{path}: no such file or folder; correct the input's path") from None
         # Without Spark's codes.
         what = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
-        raise BadData(f"{path}: cannot be read as {format}: {what}; correct path or format") from None
+        raise BadData(f"{path}: cannot be read as {kind}: {what}; correct path or format") from None
     if empty:
         raise BadData(
-            f"{path}: no row found as {format}; need at least one file that is not empty and whose name begins with "
+            f"{path}: no row found as {kind}; need at least one file that is not empty and whose name begins with "
             "neither _ nor ."
         )
     return found
+
+
+def _lines(spark: SparkSession, path: str) -> DataFrame:
+    # A byte order mark belongs to the file, not to its first line.
+    return _strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
 
 
 def name(option: str) -> str:
@@ -114,9 +136,7 @@ def _read_csv(spark: SparkSession, path: str, columns: Mapping[str, str], separa
 
 
 def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
-    # A byte order mark belongs to the file, not to its first line.
-    lines = _strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
-    lines = lines.where(F.trim("value") != "")
+    lines = _lines(spark, path).where(F.trim("value") != "")
     fits = F.octet_length("value") <= _JSON_LIMIT
     # The parser would replace broken bytes in silence.
     valid = F.is_valid_utf8("value")

@@ -91,7 +91,7 @@ def test_nothing_to_train_on(spark, tmp_path):
 def test_unpack_gives_writable_arrays_and_batches_stay_small():
     ids, lengths = np.arange(40), np.full(40, 100_000)
     source = Block(-1, ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(4_000_000, dtype=np.int32))
-    batches = list(blocks._pack(blocks._cut(source.ids, source.offsets, source.tokens, 10**6)))
+    batches = list(blocks.pack(blocks._cut(source.ids, source.offsets, source.tokens, 10**6)))
     assert len(batches) > 1 and all(batch.nbytes < 2 * blocks._BATCH_BYTES for batch in batches)
     found = [block for batch in batches for block in blocks.unpack(batch)]
     assert sorted(block.ids[0] for block in found) == ids.tolist()
