@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 class Run(Protocol):
@@ -40,6 +41,9 @@ class Run(Protocol):
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
         """Log how many rows were refused; raise BadData where the share is above what the run allows."""
+
+    def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
+        """Replace a further table that the configuration asks for, in one commit."""
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
-from embedall_spark import files
+from embedall_spark import files, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded
 from embedall_spark.progress import Meter
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
     from embedall_spark.config import Output, Section
 
@@ -97,6 +98,11 @@ class StoredRun:
                 f"{rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
                 f"output.max_reject_share={self.output.max_reject_share}. Mend the input or raise the share"
             )
+
+    def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
+        """Replace a further table in one commit, which a rerun does not repeat."""
+        self.guard()
+        tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, comment=comment)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""

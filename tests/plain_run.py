@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 class PlainRun:
@@ -26,6 +27,7 @@ class PlainRun:
         self.rejects: list[DataFrame] = []
         self.metrics: list[tuple[str, float, int | None]] = []
         self.artifacts: dict[str, bytes] = {}
+        self.tables: dict[str, DataFrame] = {}
         self.steps: list[tuple[str, float, float, str]] = []
         self.guards = 0
 
@@ -45,6 +47,9 @@ class PlainRun:
     def check_reject_share(self, rejected: int, seen: int) -> None:
         if rejected > self.max_reject_share * seen:
             raise BadData(f"{rejected} of {seen} rows refused; allowed is a share of {self.max_reject_share}")
+
+    def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
+        self.tables[name] = df
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         self.metrics.append((name, value, step))

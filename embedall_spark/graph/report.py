@@ -1,0 +1,138 @@
+"""What a graph looks like, told before it is walked."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numba import int32, int64, njit, types
+from pyspark.sql import functions as F
+
+from embedall_spark.graph import csr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.graph.adjacency import Facts
+
+    Batches = Iterable[pa.RecordBatch]
+    Table = Callable[[Batches], Iterator[pa.RecordBatch]]
+
+log = logging.getLogger(__name__)
+_HUBS = 5
+_QUANTILES = (0.5, 0.9, 0.99)
+# A task that looks for components holds 4 bytes a vertex.
+MOST_VERTICES = 1 << 28
+_INTS = types.Array(int32, 1, "C", readonly=True)
+_LONGS = types.Array(int64, 1, "C", readonly=True)
+
+
+def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Facts, directed: bool) -> dict[str, float]:
+    """Log sizes, degrees, hubs and components of a graph; return them as figures.
+
+    Args:
+        adjacency: ADJACENCY, whose files lie in ``folder``.
+        vertices: VOCABULARY of the vertices' names.
+        folder: path or URI.
+        facts: sizes.
+        directed: whether edges lead one way only; degrees are then those outwards, components the weak ones.
+    """
+    degrees = adjacency.mapInArrow(_degrees, "id int, degree bigint").groupBy("id").agg(F.sum("degree").alias("degree"))
+    row = degrees.agg(
+        F.count("*").alias("walked"),
+        F.max("degree").alias("greatest"),
+        F.percentile_approx("degree", list(_QUANTILES), 10_000).alias("quantiles"),
+    ).first()
+    assert row is not None
+    hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).join(vertices, "id").orderBy(F.desc("degree"), "id")
+    walked, kind = int(row["walked"]), "out-degrees" if directed else "degrees"
+    log.info(
+        "graph: %s vertices, %s of them without a way out; %s %s edges, %s",
+        f"{facts.vertices:,}",
+        f"{facts.vertices - walked:,}",
+        f"{facts.edges:,}",
+        "directed" if directed else "(each counted from both ends) undirected",
+        "weighted" if facts.weighted else "all of one weight",
+    )
+    log.info(
+        "graph: %s of these: mean %.1f, median %d, 90%% %d, 99%% %d, greatest %s (%s)",
+        kind,
+        facts.edges / max(1, walked),
+        *(row["quantiles"] or (0, 0, 0)),
+        f"{row['greatest'] or 0:,}",
+        ", ".join(f"{hub['token']} {hub['degree']:,}" for hub in hubs.collect()),
+    )
+    figures = {
+        "graph/vertices": facts.vertices,
+        "graph/edges": facts.edges,
+        "graph/greatest_degree": row["greatest"] or 0,
+    }
+    return {name: float(value) for name, value in figures.items()} | _components(adjacency, folder, facts, directed)
+
+
+def _components(adjacency: DataFrame, folder: str, facts: Facts, directed: bool) -> dict[str, float]:
+    """Return number and greatest share of the (weakly) connected components, found in one task."""
+    if facts.vertices > MOST_VERTICES:
+        log.info("graph: over %s vertices, so its components are not counted", f"{MOST_VERTICES:,}")
+        return {}
+    one = adjacency.sparkSession.range(0, 1, 1, 1)
+    row = one.mapInArrow(_component_sizes(folder, facts, directed), "components bigint, greatest bigint").first()
+    assert row is not None
+    share = row["greatest"] / facts.vertices
+    what = "weakly connected" if directed else "connected"
+    log.info(
+        "graph: %s %s components, the greatest with %.1f%% of the vertices", f"{row['components']:,}", what, 100 * share
+    )
+    return {"graph/components": float(row["components"]), "graph/greatest_component_share": share}
+
+
+def _degrees(batches: Batches) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for at in range(batch.num_rows):
+            vertices, degrees = (
+                np.frombuffer(batch.column(name)[at].as_buffer(), np.int32) for name in ("vertices", "degrees")
+            )
+            columns = [pa.array(vertices), pa.array(degrees.astype(np.int64))]
+            yield pa.RecordBatch.from_arrays(columns, ["id", "degree"])
+
+
+def _component_sizes(folder: str, facts: Facts, directed: bool) -> Table:
+    def sizes(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            graph = csr.open_graph(folder, facts, directed)
+            roots = components(graph.indptr, graph.indices)
+            counts = np.bincount(roots, minlength=1)
+            values: list[Any] = [int((counts > 0).sum()), int(counts.max())]
+            yield pa.RecordBatch.from_arrays([pa.array([value]) for value in values], ["components", "greatest"])
+
+    return sizes
+
+
+@njit(int32[::1](_LONGS, _INTS), nogil=True, cache=True)
+def components(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return for each vertex the least vertex of its (weakly) connected component, int32 [n].
+
+    Union-find with path halving (Tarjan and van Leeuwen 1984).
+    """
+    parent = np.arange(indptr.size - 1).astype(np.int32)
+    for vertex in range(parent.size):
+        for at in range(indptr[vertex], indptr[vertex + 1]):
+            one, other = np.int64(vertex), np.int64(indices[at])
+            while parent[one] != one:
+                parent[one] = parent[parent[one]]
+                one = np.int64(parent[one])
+            while parent[other] != other:
+                parent[other] = parent[parent[other]]
+                other = np.int64(parent[other])
+            if one < other:
+                parent[other] = one
+            elif other < one:
+                parent[one] = other
+    for vertex in range(parent.size):
+        parent[vertex] = parent[parent[vertex]]
+    return parent

@@ -1,0 +1,146 @@
+"""Edges of a graph to EDGES: tables, files, edge lists, GraphFrames; what cannot be an edge says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import Field
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from embedall_spark.config import Section
+from embedall_spark.errors import SchemaMismatch
+from embedall_spark.schemas import EDGES, REJECTS, conform
+from embedall_spark.sources import imports, tabular
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, SparkSession
+
+_EXCERPT = 200
+_EMPTY = "empty line"
+
+
+class HasEdges(Protocol):
+    """A GraphFrame, or whatever else has its two tables."""
+
+    @property
+    def vertices(self) -> DataFrame:
+        """The vertices, with a column ``id``."""
+
+    @property
+    def edges(self) -> DataFrame:
+        """The edges, with columns ``src``, ``dst`` and maybe ``weight``."""
+
+
+class EdgesConfig(Section):
+    """Where edges come from."""
+
+    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    format: Literal["edgelist", "csv", "json", "parquet", "delta", "imports"] = Field(
+        "edgelist",
+        description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks, comments "
+        "begin with # or %; csv: with a header line; json: JSON Lines; parquet; delta: a path or a table; imports: "
+        "which module imports which, of every .py file below the folder",
+    )
+    src: str = Field("src", description="the column where an edge begins, of any simple type")
+    dst: str = Field("dst", description="the column where it ends")
+    weight: str | None = Field(
+        None,
+        description="the column of the weights, numbers above 0; with format: edgelist any name stands for the third "
+        "field; unset: 1 each. Equal edges become one of their summed weight",
+    )
+    separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
+
+
+def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
+    """Return EDGES, lazily, a row per edge or record that is none.
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it, or it is of another format.
+        SchemaMismatch: a column is missing or is not of a simple type.
+    """
+    if config.format == "imports":
+        return conform(imports.read(spark, config.path), EDGES)
+    if config.format == "edgelist":
+        return _lines(spark, config)
+    columns = {"input.src": config.src, "input.dst": config.dst}
+    if config.weight is not None:
+        columns["input.weight"] = config.weight
+    return check(tabular.read(spark, config.path, config.format, columns, separator=config.separator))
+
+
+def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
+    """Return EDGES as they are, and the edges of a GraphFrame as EDGES.
+
+    ``weight`` names the column of a GraphFrame's weights; all are 1 without it.
+
+    Raises:
+        SchemaMismatch: a column is missing.
+    """
+    if isinstance(graph, DataFrame):
+        return conform(graph, EDGES)
+    missing = [name for name in ("src", "dst", *([weight] if weight else [])) if name not in graph.edges.columns]
+    if missing:
+        raise SchemaMismatch(f"the graph's edges have no column {', '.join(missing)} (columns: {graph.edges.columns})")
+    weights = [F.col(weight).alias("weight")] if weight else []
+    unknown = [F.lit("graph").alias("origin"), F.lit(None).cast("string").alias("problem")]
+    return check(graph.edges.select("src", "dst", *weights, *unknown))
+
+
+def check(rows: DataFrame) -> DataFrame:
+    """Return rows with src, dst, maybe weight, origin and problem as EDGES, with the reason why a row is no edge."""
+    src, dst = F.col("src").cast("string"), F.col("dst").cast("string")
+    given = F.col("weight") if "weight" in rows.columns else F.lit(None)
+    number = given.try_cast("double")
+    record = F.concat_ws(" ", *[F.coalesce(part.cast("string"), F.lit("null")) for part in (src, dst, given)])
+    problem = F.coalesce(
+        F.col("problem"),
+        _when(src.isNull() | (src == ""), "src is null or empty", record),
+        _when(dst.isNull() | (dst == ""), "dst is null or empty", record),
+        _when(given.isNotNull() & number.isNull(), "weight is no number", record),
+        # In Spark NaN is greater than any other number.
+        _when(number >= F.lit(float("inf")), "weight is not finite", record),
+        _when(number <= 0, "weight is not above 0", record),
+    )
+    if "weight" in rows.columns:
+        problem = F.coalesce(problem, _when(given.isNull(), "weight is null", record))
+    return conform(
+        rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
+        EDGES,
+    )
+
+
+def rejects(edges: DataFrame) -> DataFrame:
+    """Return the rows of EDGES that are none, as REJECTS."""
+    bad = edges.where("problem is not null")
+    reason = F.substring_index("problem", ": ", 1)
+    at = F.instr("problem", ": ")
+    record = F.when(at > 0, F.substring(F.col("problem"), at + 2, F.lit(_EXCERPT)))
+    return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
+
+
+def reject_counts(edges: DataFrame) -> tuple[int, int]:
+    """Return how many rows were refused, and how many were read."""
+    row = edges.agg(F.count("problem"), F.count("*")).first()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _when(bad: Column, reason: str, record: Column) -> Column:
+    return F.when(bad, F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(_EXCERPT))))
+
+
+def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
+    """Return the lines of an edge list as EDGES; empty lines and comments are none of its rows."""
+    lines = tabular.lines(spark, config.path).select(F.trim("value").alias("value"), "origin")
+    lines = lines.where((F.col("value") != "") & ~F.col("value").rlike("^[#%]"))
+    fields = F.when(F.contains("value", F.lit("\t")), F.split("value", "\t")).otherwise(F.split("value", "[ ]+"))
+    parts = lines.withColumn("fields", fields)
+    need = 2 if config.weight is None else 3
+    short = F.size("fields") < need
+    # Splitting would replace broken bytes in silence.
+    problem = F.coalesce(
+        _when(~F.is_valid_utf8("value"), "broken UTF-8", F.make_valid_utf8("value")),
+        _when(short, f"fewer than {need} fields", F.col("value")),
+    )
+    columns = [F.get("fields", F.lit(at)).alias(name) for at, name in enumerate(("src", "dst", "weight")[:need])]
+    return check(parts.select(*columns, "origin", problem.alias("problem")))

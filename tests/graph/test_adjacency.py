@@ -1,0 +1,118 @@
+"""Adjacency lists and compressed sparse rows beside dictionaries built from the same edges."""
+
+import numpy as np
+import pytest
+from plain_run import PlainRun
+
+from embedall_spark.corpus import vocabulary
+from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.graph import adjacency, csr, report
+from embedall_spark.graph.adjacency import GraphConfig
+
+
+def random_edges(count=600, names=40, seed=3):
+    """Return (src, dst, weight) with duplicates, self-loops, a hub, and names that are no numbers."""
+    random = np.random.default_rng(seed)
+    ends = random.integers(0, names, (count, 2))
+    ends[: count // 4, 0] = 7
+    weights = random.choice([0.5, 1.0, 2.25], count)
+    return [(f"nœud {a}", f"nœud {b}", float(w)) for (a, b), w in zip(ends, weights, strict=True)]
+
+
+def expected(rows, directed, self_loops):
+    """Return {src: {dst: weight}}."""
+    found = {}
+    for src, dst, weight in rows:
+        if src == dst and not self_loops:
+            continue
+        for a, b in {(src, dst)} if directed else {(src, dst), (dst, src)}:
+            found.setdefault(a, {})[b] = found.get(a, {}).get(b, 0.0) + weight
+    return found
+
+
+def build(spark, folder, rows, config):
+    run = PlainRun(spark, folder)
+    edges = spark.createDataFrame(rows, "src string, dst string, weight double").repartition(3)
+    vertices = vocabulary.number(run, "vertices", adjacency.ends(edges, config), VocabularyConfig(min_count=1))
+    total = vocabulary.total(vertices)
+    lists = run.stage("adjacency", lambda: adjacency.build(edges, run.stage_path("vertices"), total, config))
+    return run, vertices, lists, adjacency.measure(lists, vertices.count())
+
+
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("self_loops", [False, True])
+def test_the_lists_are_those_of_a_dictionary(spark, tmp_path, monkeypatch, directed, self_loops):
+    # Many small parts and rows, so that vertices span both.
+    monkeypatch.setattr(adjacency, "_EDGES_PER_PART", 100)
+    rows = random_edges()
+    config = GraphConfig(directed=directed, self_loops=self_loops)
+    run, vertices, _, facts = build(spark, tmp_path, rows, config)
+    names = [row["token"] for row in vertices.orderBy("id").collect()]
+    graph = csr.open_graph(run.stage_path("adjacency"), facts, directed)
+    found = {}
+    for vertex, name in enumerate(names):
+        first, stop = graph.indptr[vertex], graph.indptr[vertex + 1]
+        near = graph.indices[first:stop]
+        assert (np.diff(near) > 0).all()
+        if stop > first:
+            weights = np.diff(graph.cumulative[first:stop], prepend=0)
+            found[name] = dict(zip([names[at] for at in near], weights, strict=True))
+    want = expected(rows, directed, self_loops)
+    assert found.keys() == want.keys()
+    for name, near in want.items():
+        assert found[name].keys() == near.keys()
+        assert [found[name][other] for other in near] == pytest.approx(list(near.values()))
+    assert facts.vertices == len(names)
+    assert facts.edges == sum(map(len, want.values()))
+    assert facts.weighted
+
+
+def test_rows_are_cut_inside_a_hub_and_sums_span_batches(monkeypatch):
+    import pyarrow as pa
+
+    monkeypatch.setattr(adjacency, "_EDGES_PER_ROW", 3)
+    edges = np.array([5 << 32 | n for n in (1, 1, 2, 3, 4, 4, 4, 9)] + [6 << 32 | 1], np.int64)
+    parts = np.array_split(np.arange(len(edges)), 4)
+    batches = [
+        pa.RecordBatch.from_arrays(
+            [pa.array([0] * len(at), pa.int32()), pa.array(edges[at]), pa.array(np.ones(len(at)))],
+            ["part", "edge", "weight"],
+        )
+        for at in parts
+    ]
+    rows = list(adjacency._rows(batches))
+    near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows]
+    assert near == [[1, 2, 3], [4, 9, 1]]
+    weights = [np.frombuffer(row.column("weights")[0].as_py(), np.float64).tolist() for row in rows]
+    assert weights == [[2, 1, 1], [3, 1, 1]]
+
+
+def test_equal_weights_take_no_room(spark, tmp_path):
+    rows = [("a", "b", 2.0), ("b", "c", 2.0)]
+    run, _, _, facts = build(spark, tmp_path, rows, GraphConfig())
+    graph = csr.open_graph(run.stage_path("adjacency"), facts, directed=False)
+    assert (facts.weighted, len(graph.cumulative)) == (False, 0)
+    assert graph.indptr.tolist() == [0, 2, 3, 4]
+
+
+def test_the_lists_do_not_depend_on_the_partitioning(spark, tmp_path):
+    rows, found = random_edges(300), []
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    try:
+        for number in (1, 7):
+            spark.conf.set("spark.sql.shuffle.partitions", number)
+            run, _, _, facts = build(spark, tmp_path / str(number), rows[::-1] if number == 7 else rows, GraphConfig())
+            graph = csr.open_graph(run.stage_path("adjacency"), facts, directed=False)
+            found.append([array.tobytes() for array in (graph.indptr, graph.indices, graph.cumulative)])
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+    assert found[0] == found[1]
+
+
+def test_components_are_those_of_a_search(spark, tmp_path):
+    rows = [("a", "b", 1.0), ("b", "c", 1.0), ("d", "e", 1.0), ("f", "f", 1.0)]
+    run, vertices, lists, facts = build(spark, tmp_path, rows, GraphConfig())
+    figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, directed=False)
+    assert figures["graph/components"] == 3
+    assert figures["graph/greatest_component_share"] == 0.5
+    assert figures["graph/greatest_degree"] == 2

@@ -1,0 +1,77 @@
+"""Edges from every source; every way in which a row can be none has its reason."""
+
+import gzip
+
+import pytest
+
+from embedall_spark import config as configs
+from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
+from embedall_spark.sources import edges
+from embedall_spark.sources.edges import EdgesConfig
+
+
+def rows(df):
+    return sorted((row.src, row.dst, row.weight) for row in df.where("problem is null").collect())
+
+
+def problems(df):
+    return sorted(row.problem for row in df.where("problem is not null").collect())
+
+
+def test_edge_lists_have_comments_tabs_blanks_and_bad_lines(spark, tmp_path):
+    file = tmp_path / "edges.txt"
+    file.write_bytes(b"\xef\xbb\xbf# a comment\na b\n\n  c\t d e\t2.5\n% another\nlonely\nx   y 3\n\xff\tz\t1\n")
+    found = edges.read(spark, EdgesConfig(path=str(file)))
+    assert rows(found) == [("a", "b", None), ("c", " d e", None), ("x", "y", None)]
+    assert problems(found) == ["broken UTF-8: \ufffd\tz\t1", "fewer than 2 fields: lonely"]
+    weighted = edges.read(spark, EdgesConfig(path=str(file), weight="weight"))
+    assert rows(weighted) == [("c", " d e", 2.5), ("x", "y", 3.0)]
+    assert len(problems(weighted)) == 3
+
+
+def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
+    file = tmp_path / "edges.csv.gz"
+    file.write_bytes(gzip.compress(b"from,to,w\n1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n"))
+    found = edges.read(spark, EdgesConfig(path=str(file), format="csv", src="from", dst="to", weight="w"))
+    assert rows(found) == [("1", "2", 0.5)]
+    assert problems(found) == [
+        "dst is null or empty: 2 null 1",
+        "weight is no number: 11 12 much",
+        "weight is not above 0: 5 6 -1",
+        "weight is not above 0: 7 8 0",
+        "weight is not finite: 3 4 nan",
+        "weight is not finite: 9 10 inf",
+        "weight is null: 13 14 null",
+    ]
+    refused = edges.rejects(found).collect()
+    assert {"weight is no number", "weight is null"} <= {row.reason for row in refused}
+    assert {row.record for row in refused if row.reason == "weight is no number"} == {"11 12 much"}
+    assert edges.reject_counts(found) == (7, 8)
+
+
+def test_tables_of_any_simple_type(spark, tmp_path):
+    spark.createDataFrame([(1, True, 2), (2, None, 1)], "src long, dst boolean, n int").write.parquet(f"{tmp_path}/t")
+    found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="n"))
+    assert rows(found) == [("1", "true", 2.0)]
+    with pytest.raises(SchemaMismatch, match="no column 'weight'"):
+        edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="weight"))
+
+
+def test_a_graph_frame_is_its_two_tables(spark):
+    class Graph:
+        vertices = spark.createDataFrame([("a",), ("b",)], "id string")
+        edges = spark.createDataFrame([("a", "b", 2.0), ("b", None, 1.0)], "src string, dst string, w double")
+
+    assert rows(edges.of(Graph())) == [("a", "b", None)]
+    found = edges.of(Graph(), weight="w")
+    assert rows(found) == [("a", "b", 2.0)]
+    assert problems(found) == ["dst is null or empty: b null 1.0"]
+    with pytest.raises(SchemaMismatch, match="no column cost"):
+        edges.of(Graph(), weight="cost")
+
+
+def test_what_is_wrong_with_the_source_is_told(spark, tmp_path):
+    with pytest.raises(BadData, match="no such file"):
+        edges.read(spark, EdgesConfig(path=f"{tmp_path}/nothing.txt"))
+    with pytest.raises(ConfigError, match=r"separator"):
+        configs.parse(EdgesConfig, {"path": "x", "format": "csv", "separator": ""})
