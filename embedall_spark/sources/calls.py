@@ -1,0 +1,207 @@
+"""What the functions of every Python file below a folder call, as EVENTS: stories that any Python installation has."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from embedall_spark.schemas import EVENTS, conform
+from embedall_spark.sources import python_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    Names = dict[str, str | None]
+    Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+_COLUMNS = pa.schema([("key", pa.string()), ("item", pa.string()), ("order", pa.int64())])
+_LOCALS = ".<locals>."
+_LITERALS: dict[type[ast.AST], str] = {
+    ast.JoinedStr: "str",
+    ast.List: "list",
+    ast.ListComp: "list",
+    ast.Tuple: "tuple",
+    ast.Dict: "dict",
+    ast.DictComp: "dict",
+    ast.Set: "set",
+    ast.SetComp: "set",
+}
+# What binds a name without saying to what, and the field that holds the name.
+_BINDERS: dict[type[ast.AST], str] = {
+    ast.arg: "arg",
+    ast.ExceptHandler: "name",
+    ast.MatchAs: "name",
+    ast.MatchStar: "name",
+    ast.MatchMapping: "rest",
+}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+# Fields that hold no call, or none that a function makes when it runs.
+_PASSED = {"ctx", "op", "ops", "annotation", "returns", "type_comment", "type_params", "names"}
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+
+
+def read(spark: SparkSession, folder: str) -> DataFrame:
+    """Return EVENTS: each function or method below a folder is a story, and what it calls are its events.
+
+    A key is the function's file and qualified name, an order the call's place in the file: calls follow each other as
+    they are completed, arguments before the call that takes them. Files that are not Python have a problem each.
+
+    Items are named so that the same thing has the same name in all files, as far as a file tells: imported things by
+    their full name (``numpy.array``, whatever the file calls numpy), things of the file itself by its module's name,
+    builtins as they are (``len``, ``dict.fromkeys``), methods of literals by their type (``str.join``), methods of
+    anything else, ``self`` included, by their own name alone (``.append``). Calls of values that have no name, such as
+    a parameter, are left out.
+
+    Raises:
+        BadData: the folder is not there, has no .py file, or has more than a million.
+    """
+    found = python_files.read(spark, folder, _find, _COLUMNS)
+    return conform(found.withColumn("order", F.col("order").cast(EVENTS["order"].dataType)), EVENTS)
+
+
+def of_tree(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
+    """Yield (qualified name of a function, what it calls) for every call in the functions of a file, in their order.
+
+    Args:
+        tree: the file's syntax tree.
+        name: the file's name below the folder.
+    """
+    module = python_files.module_of(name)
+    pending = [_Scope(tree.body, "", [], False)]
+    while pending:
+        scope = pending.pop()
+        body = _look(scope.nodes, name, f"{module}.{scope.prefix}")
+        seen = [body.names, *scope.chain]
+        if scope.is_function:
+            for call in sorted(body.calls, key=lambda node: (node.end_lineno, node.end_col_offset)):
+                if item := _resolve(call.func, seen):
+                    yield scope.prefix.removesuffix(_LOCALS), item
+        elif scope.prefix:
+            # What the body of a class names is not seen from its methods.
+            seen = scope.chain
+        for node in sorted(body.defined, key=lambda node: node.lineno, reverse=True):
+            pending.append(_scope(node, scope.prefix, seen))
+
+
+class _Scope(NamedTuple):
+    """A module, class or function: its statements, and the names seen from it, nearest first."""
+
+    nodes: Sequence[ast.AST]
+    prefix: str
+    chain: list[Names]
+    is_function: bool
+
+
+class _Body(NamedTuple):
+    """What some statements hold, without that of functions and classes in them; no full name: a local value."""
+
+    calls: list[ast.Call]
+    names: Names
+    defined: list[Definition]
+
+
+def _scope(node: Definition, prefix: str, chain: list[Names]) -> _Scope:
+    if isinstance(node, ast.ClassDef):
+        return _Scope(node.body, f"{prefix}{node.name}.", chain, False)
+    args = node.args
+    every = [*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg]
+    nodes = [*(arg for arg in every if arg), *node.body]
+    return _Scope(nodes, f"{prefix}{node.name}{_LOCALS}", chain, True)
+
+
+def _look(nodes: Sequence[ast.AST], file: str, prefix: str) -> _Body:
+    """Look through statements once; ``prefix`` comes before the names of what they define.
+
+    Arguments of a lambda and variables of a comprehension count as the function's own.
+    """
+    calls: list[ast.Call] = []
+    known: Names = {}
+    values: set[str | None] = set()
+    elsewhere: set[str] = set()
+    defined: list[Definition] = []
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                values.add(node.id)
+            continue
+        if isinstance(node, ast.Call):
+            calls.append(node)
+        elif isinstance(node, _DEFINITIONS):
+            defined.append(node)
+            known[node.name] = prefix + node.name
+            pending += _at_once(node)
+            continue
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            # The end is looked at first, so that of several imports of a name the first one stays.
+            known |= _imported(node, file)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            elsewhere.update(node.names)
+        elif binder := _BINDERS.get(type(node)):
+            values.add(getattr(node, binder))
+        pending += _children(node)
+    names = dict.fromkeys(filter(None, values)) | known
+    return _Body(calls, {name: full for name, full in names.items() if name not in elsewhere}, defined)
+
+
+def _at_once(node: Definition) -> list[ast.AST]:
+    """Return the parts of a definition that run where it stands: decorators, defaults, bases."""
+    if isinstance(node, ast.ClassDef):
+        return [*node.decorator_list, *node.bases, *node.keywords]
+    return [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    kind = type(node)
+    if (fields := _FIELDS.get(kind)) is None:
+        fields = _FIELDS[kind] = tuple(field for field in kind._fields if field not in _PASSED)
+    found: list[ast.AST] = []
+    for field in fields:
+        value = getattr(node, field, None)
+        if type(value) is list:
+            found += [child for child in value if isinstance(child, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
+
+
+def _imported(node: ast.Import | ast.ImportFrom, file: str) -> Names:
+    """Return the names that an import binds, and what they mean."""
+    if isinstance(node, ast.Import):
+        # 'import a.b' binds a.
+        pairs = [
+            (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2 for alias in node.names
+        ]
+        return dict(pairs)
+    module = python_files.absolute(file, node.module, node.level)
+    return {alias.asname or alias.name: module and f"{module}.{alias.name}" for alias in node.names}
+
+
+def _resolve(called: ast.expr, seen: Sequence[Names]) -> str | None:
+    """Return the name of what is called, None where it has none."""
+    last, path = "", called
+    while isinstance(path, ast.Attribute):
+        last, path = f".{path.attr}{last}", path.value
+    own = f".{called.attr}" if isinstance(called, ast.Attribute) else None
+    if isinstance(path, ast.Constant):
+        return f"{type(path.value).__name__}{last}"
+    if not isinstance(path, ast.Name):
+        literal = _LITERALS.get(type(path))
+        return f"{literal}{last}" if literal else own
+    for names in seen:
+        if path.id in names:
+            full = names[path.id]
+            return f"{full}{last}" if full else own
+    # Left are builtins, and names that 'from x import *' may have brought.
+    return f"{path.id}{last}"
+
+
+def _find(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, int]]:
+    del root
+    return ((f"{name}:{function}", item, at) for at, (function, item) in enumerate(of_tree(tree, name)))
