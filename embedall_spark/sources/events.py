@@ -1,0 +1,144 @@
+"""Tables and files of events to EVENTS; an event that cannot be used says why."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark.config import Section
+from embedall_spark.errors import SchemaMismatch
+from embedall_spark.schemas import EVENTS, conform
+from embedall_spark.sources import tabular
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+MAX_WEIGHT = 100
+# A story in memory is at most so many bytes times its longest length.
+MAX_BYTES = 4096
+_EXCERPT = 200
+_ORDER = EVENTS["order"].dataType
+_DAY = 86_400
+# Text that is only a time of day would be read as today's.
+_DATED = r"^\s*[+-]?\d{4,6}-"
+
+
+class EventsConfig(Section):
+    """Where events come from."""
+
+    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
+        "delta",
+        description="delta: a path or a table; parquet; csv: a row is a line; json: JSON Lines; calls: the calls "
+        "inside each function of every .py file below the folder",
+    )
+    key: str = Field("key", description="the column that says whose story an event belongs to: user, session, basket")
+    item: str = Field("item", description="the column that says what happened")
+    order: str | None = Field(
+        None, description="the column of an event's place in the story, a number or a time; unset: a basket, no order"
+    )
+    weight: str | None = Field(
+        None,
+        description=f"the column that says how many times an event counts, at most {MAX_WEIGHT}: a fraction counts "
+        "once more by chance, 0 leaves the event out; unset: once",
+    )
+    separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
+    header: bool = Field(True, description="with format: csv, a first line of names; else columns are _c0, _c1, ...")
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        given = self.model_fields_set & {"key", "item", "order", "weight"}
+        if self.format == "calls" and given:
+            raise ValueError(f"format calls has no columns; remove {', '.join(sorted(given))}")
+        return self
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of a story means something."""
+        return self.order is not None or self.format == "calls"
+
+
+def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
+    """Return EVENTS, lazily, one row per event or unreadable record.
+
+    Keys and items become text. Orders become decimals: numbers as they are, rounded to 6 places, times as seconds since
+    1970, those without a zone as of UTC where their type says so and else as the session has it; text is a number if it
+    reads as one. A problem's text after its first ": " is the beginning of the record.
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it, or it is of another format.
+        SchemaMismatch: a column is missing or is not of a type that can be used.
+    """
+    columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
+    columns = {option: name for option, name in columns.items() if name is not None}
+    found = tabular.read(spark, config.path, config.format, columns, separator=config.separator, header=config.header)
+    kinds = {field.name: field.dataType for field in found.schema}
+    key, item = (_text(name, kinds[name]) for name in ("key", "item"))
+    order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
+    weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
+    checks = _missing("key", key) + _missing("item", item)
+    if config.order:
+        checks += [(F.col("order").isNull(), "no order"), (order.isNull(), "order is neither a number nor a time")]
+    if config.weight:
+        checks += [
+            (F.col("weight").isNotNull() & (weight.isNull() | F.isnan(weight)), "weight is not a number"),
+            (weight < 0, "weight below 0"),
+            (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
+        ]
+    record = F.left(F.to_json(F.struct(*[tabular.name(option) for option in columns])), F.lit(_EXCERPT))
+    problem = F.coalesce("problem", *[F.when(wrong, F.concat(F.lit(f"{why}: "), record)) for wrong, why in checks])
+    return conform(
+        found.select(
+            key.alias("key"), item.alias("item"), order.alias("order"), weight.alias("weight"), "origin",
+            problem.alias("problem"),
+        ),
+        EVENTS,
+    )  # fmt: skip
+
+
+def _missing(name: str, value: Column) -> list[tuple[Column, str]]:
+    return [
+        (value.isNull() | (value == ""), f"no {name}"),
+        (F.octet_length(value) > MAX_BYTES, f"{name} over {MAX_BYTES} bytes"),
+    ]
+
+
+def _text(name: str, kind: T.DataType) -> Column:
+    value = F.col(name)
+    if isinstance(kind, T.FractionalType) and not isinstance(kind, T.DecimalType):
+        # What pandas writes for a missing number.
+        value = F.when(~F.isnan(value), value)
+    return value.cast("string")
+
+
+def _seconds(kind: T.DataType) -> Column:
+    """Return the column ``order`` as a decimal; null where it is neither a number nor a time."""
+    value = F.col("order")
+    if isinstance(kind, T.NumericType):
+        return value.try_cast(_ORDER)
+    if isinstance(kind, T.TimestampType):
+        return _micros(value)
+    if isinstance(kind, T.DateType):
+        return (F.unix_date(value).cast("long") * _DAY).cast(_ORDER)
+    if isinstance(kind, T.TimestampNTZType):
+        # By its parts, since a conversion would take the session's zone, and that zone's summer time.
+        minutes = F.unix_date(value.cast("date")).cast("long") * 1440 + F.hour(value) * 60 + F.minute(value)
+        return ((minutes * 60).cast(_ORDER) + F.date_part(F.lit("SECOND"), value)).cast(_ORDER)
+    if isinstance(kind, T.StringType):
+        time = F.when(value.rlike(_DATED), _micros(value.try_cast("timestamp")))
+        return F.coalesce(value.try_cast(_ORDER), time)
+    raise SchemaMismatch(f"the column of input.order is {kind.simpleString()}; need a number, a time, a date or text")
+
+
+def _micros(time: Column) -> Column:
+    return (F.unix_micros(time) * F.lit(Decimal("0.000001"))).cast(_ORDER)
+
+
+def _number(kind: T.DataType) -> Column:
+    if not isinstance(kind, T.NumericType | T.StringType):
+        raise SchemaMismatch(f"the column of input.weight is {kind.simpleString()}; need a number")
+    return F.col("weight").try_cast("double")

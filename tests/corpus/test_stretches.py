@@ -1,0 +1,121 @@
+"""The streaming cut of sorted events against a plain one, on random events in random batches."""
+
+import random
+import tracemalloc
+from decimal import Decimal
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from embedall_spark.corpus.stories import StoriesConfig
+from embedall_spark.corpus.stretches import Events, Stretches
+from embedall_spark.randomness import mix
+
+SEED = 7
+
+
+def batches(events, sizes):
+    """Return (group, item, copies, order) rows as batches of some sizes."""
+    start = 0
+    while start < len(events):
+        part = events[start : start + next(sizes)]
+        groups, items, copies, orders = zip(*part, strict=True)
+        columns = [
+            pa.array(groups, pa.int64()), pa.array(items), pa.array(copies, pa.int32()),
+            pa.array(orders, pa.decimal128(38, 6)),
+        ]  # fmt: skip
+        yield pa.RecordBatch.from_arrays(columns, names=["group", "item", "copies", "order"])
+        start += len(part)
+
+
+def cut(events, config, sizes):
+    found = Stretches(config, SEED)
+    out = [rows for batch in batches(events, sizes) for part in Events.of(batch) for rows in found.add(part)]
+    rows = [row for batch in [*out, *found.end()] for row in batch.to_pylist()]
+    return [(row["id"], row["tokens"]) for row in rows]
+
+
+def signed(value):
+    return value - 2**64 if value >= 2**63 else value
+
+
+def plain(events, config):
+    """The same by the book, a key at a time."""
+    found = []
+    for group, rows in groupby(events, key=lambda row: row[0]):
+        sessions, last = [], None
+        for _, item, copies, order in rows:
+            if last is None or (config.session_gap is not None and order - last > Decimal(str(config.session_gap))):
+                sessions.append([])
+            last = order
+            for _ in range(copies):
+                if not (config.drop_repeats and sessions[-1] and sessions[-1][-1] == item):
+                    sessions[-1].append(item)
+        for number, items in enumerate(sessions):
+            stretches = [
+                (place, items[start : start + config.max_length])
+                for place, start in enumerate(range(0, len(items), config.max_length))
+            ]
+            if config.too_long == "sample":
+                full = [stretch for stretch in stretches if len(stretch[1]) == config.max_length] or stretches
+                stretches = [min(full, key=lambda stretch: mix(SEED, group, number, stretch[0]))]
+            found += [
+                (signed(mix(group, number, place)), part) for place, part in stretches if len(part) >= config.min_length
+            ]
+    return found
+
+
+def drawn(draw, keys):
+    """Return sorted events of some keys, with equal orders, equal items, copies, long and short stories."""
+    rows = []
+    for group in sorted(draw.randint(-(2**63), 2**63 - 1) for _ in range(keys)):
+        count = draw.choice([1, 2, 5, 40])
+        orders = sorted(Decimal(draw.randint(-50, 50)) / draw.choice([1, 1000]) for _ in range(count))
+        scale = draw.choice([1, 10**24])
+        rows += sorted((group, f"i{draw.randint(0, 3)}", draw.choice([1, 1, 1, 3]), order * scale) for order in orders)
+    return sorted(rows, key=lambda row: (row[0], row[3], row[1]))
+
+
+@pytest.mark.parametrize("too_long", ["sample", "split"])
+@pytest.mark.parametrize("drop_repeats", [False, True])
+@pytest.mark.parametrize("gap", [None, 0.5, 20])
+def test_against_the_plain_cut(too_long, drop_repeats, gap):
+    draw = random.Random(f"{too_long} {drop_repeats} {gap}")
+    for _ in range(60):
+        shortest = draw.randint(1, 3)
+        config = StoriesConfig(
+            session_gap=gap, drop_repeats=drop_repeats, too_long=too_long, min_length=shortest,
+            max_length=draw.choice([3, 4, 7, 1000]),
+        )  # fmt: skip
+        events = drawn(draw, draw.randint(1, 8))
+        sizes = [draw.randint(1, draw.choice([1, 2, 9, 500])) for _ in events]
+        found = cut(events, config, iter(sizes))
+        assert sorted(found) == sorted(plain(events, config))
+
+
+def test_a_robot_is_sampled_in_bounded_memory():
+    """A million events of one key, of which a stretch of 50 stands for all: the state never grows."""
+    config = StoriesConfig(max_length=50)
+    found, numbers = Stretches(config, SEED), np.arange(10_000)
+    out, peaks = [], []
+    tracemalloc.start()
+    for start in range(0, 1_000_000, len(numbers)):
+        items = pa.array(numbers + start).cast(pa.string())
+        out += found.add(Events(np.zeros(len(numbers), np.int64), items, None))
+        assert sum(len(stretch.items) for stretch in (found._held, found._best)) <= 100
+        peaks.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes())
+    tracemalloc.stop()
+    assert max(peaks[50:]) < max(peaks[:50]) + 100_000
+    assert out == []
+    (last,) = found.end()
+    (tokens,) = last["tokens"].to_pylist()
+    places = [int(token) for token in tokens]
+    assert places == list(range(places[0], places[0] + 50)) and places[0] % 50 == 0
+    best = min(range(20_000), key=lambda number: mix(SEED, 0, 0, number))
+    assert places[0] == best * 50
+
+
+def test_nothing_comes_of_nothing():
+    assert list(Stretches(StoriesConfig(), SEED).end()) == []
