@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pyspark.sql import functions as F
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -21,12 +24,15 @@ from embedall_spark.search import exact
 from embedall_spark.search.block import unit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
 MAX_IDS = 5_000
 _COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
-_LONGEST = 24  # letters of a label
+_OTHER = "#b4b4bb"  # no label, or none of those in the legend
+_LONGEST = 24  # letters of a name
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _INCHES, _DPI = (13.0, 10.0), 140
 
@@ -39,11 +45,12 @@ def draw(
     clusters: int = 10,
     seed: int = 1,
     title: str | None = None,
+    known: DataFrame | None = None,
 ) -> bytes:
     """Return a PNG of the most frequent ids, near each other where their vectors point the same way.
 
-    Every id is a dot; a label is drawn only where it covers no other label, frequent ids first. The same vectors and
-    seed give the same picture.
+    Every id is a dot; its name is written only where it covers no other name, frequent ids first. The same vectors
+    and seed give the same picture.
 
     Args:
         vectors: VECTORS; ids without a count come last, in an order that a hash gives.
@@ -52,6 +59,9 @@ def draw(
         clusters: colours by k-means over the unit vectors, at most 10; 0 or 1: one colour.
         seed: of the projection and the clusters.
         title: above the picture.
+        known: id, label and title of ids, as evaluate.labels.read() returns them. A title is written in place of its
+            id. Where ids have labels, colours tell these in place of clusters: the ten most frequent ones, by a
+            legend; of several labels of an id the most frequent one counts.
 
     Raises:
         BadData: the table has fewer than two ids.
@@ -66,9 +76,17 @@ def draw(
     ids: list[str] = table["id"].to_pylist()
     units = unit(exact.rows(table["vector"].combine_chunks()))
     places = project(units, method, seed)
-    groups = _groups(units, clusters, seed)
+    labels, titles = _about(known, ids)
+    named = _most_frequent(labels)
+    if named:
+        # The legend is in the order of frequency.
+        colors = [
+            next((color for label, color in named.items() if label in labels.get(name, ())), _OTHER) for name in ids
+        ]
+    else:
+        colors = [_COLORS[group] for group in _groups(units, clusters, seed)]
     heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
-    return _picture(ids, places, groups, heading)
+    return _picture([titles.get(name, name) for name in ids], places, colors, heading, named)
 
 
 def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float32]:
@@ -119,6 +137,29 @@ def place(boxes: NDArray[np.float64], dots: NDArray[np.float64], frame: tuple[fl
     return chosen
 
 
+def _about(known: DataFrame | None, ids: list[str]) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Return the labels of ids, and their titles."""
+    if known is None:
+        return {}, {}
+    names = known.sparkSession.createDataFrame(pa.table({"id": pa.array(ids, pa.string())}))
+    table = known.join(names, "id", "left_semi").select("id", "label", "title").distinct().toArrow()
+    labels: dict[str, set[str]] = {}
+    titles: dict[str, str] = {}
+    for name, label, title in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if label is not None:
+            labels.setdefault(name, set()).add(label)
+        if title is not None:
+            titles[name] = min(title, titles.get(name, title))
+    return labels, titles
+
+
+def _most_frequent(labels: Mapping[str, set[str]]) -> dict[str, str]:
+    """Return the labels that have a colour, most frequent first."""
+    counts = Counter(label for some in labels.values() for label in some)
+    ranked = sorted(counts, key=lambda label: (-counts[label], label))
+    return dict(zip(ranked, _COLORS, strict=False))
+
+
 def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:
     """Return a colour number for each row, the same number for the same kind of words."""
     clusters = min(clusters, len(_COLORS), len(np.unique(units, axis=0)))
@@ -129,35 +170,46 @@ def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.
     return labels
 
 
-def _picture(ids: list[str], places: NDArray[np.float32], groups: NDArray[np.int64], title: str) -> bytes:
+def _picture(
+    names: list[str], places: NDArray[np.float32], colors: list[str], title: str, legend: Mapping[str, str]
+) -> bytes:
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.015, 0.015, 0.97, 0.935))
+    axes = figure.add_axes((0.015, 0.015, 0.83 if legend else 0.97, 0.935))
     axes.set(xticks=[], yticks=[])
     axes.margins(0.03)
     for spine in axes.spines.values():
         spine.set_color("#d4d4d8")
     axes.set_title(title, fontsize=13, loc="left", color="#18181b", parse_math=False)
-    colors = [_COLORS[group] for group in groups]
     axes.scatter(places[:, 0], places[:, 1], s=9, c=colors, alpha=0.55, linewidths=0)
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _label(axes, canvas, ids, places, colors)
+        if legend:
+            _legend(axes, legend)
+        _write(axes, canvas, names, places, colors)
         figure.savefig(content, format="png", dpi=_DPI)
     return content.getvalue()
 
 
-def _label(axes: Any, canvas: Any, ids: list[str], places: NDArray[np.float32], colors: list[str]) -> None:
-    """Write the labels that have room beside their dots."""
+def _legend(axes: Any, legend: Mapping[str, str]) -> None:
+    """Say right of the picture which label has which colour."""
+    dots = [Line2D([], [], marker="o", linestyle="", markersize=6, color=color) for color in legend.values()]
+    place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
+    for text in axes.legend(dots, [_short(label) for label in legend], **place).get_texts():
+        text.set_parse_math(False)
+
+
+def _write(axes: Any, canvas: Any, names: Sequence[str], places: NDArray[np.float32], colors: list[str]) -> None:
+    """Write the names that have room beside their dots."""
     canvas.draw()
-    size = 8.5 if len(ids) <= 1000 else 7.0
+    size = 8.5 if len(names) <= 1000 else 7.0
     frame = axes.get_window_extent()
     dots = axes.transData.transform(places) - (frame.x0, frame.y0)
     texts = [
         axes.text(0, 0, _short(name), fontsize=size, color=color, va="bottom", transform=None, parse_math=False)
-        for name, color in zip(ids, colors, strict=True)
+        for name, color in zip(names, colors, strict=True)
     ]
     extents = np.array([text.get_window_extent(canvas.get_renderer()).size for text in texts])
     gap = 0.35 * size * _DPI / 72

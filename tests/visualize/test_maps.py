@@ -87,3 +87,40 @@ def test_limits(spark, vectors):
         maps.draw(vectors, 5001)
     with pytest.raises(BadData, match="the table has 1"):
         maps.draw(table(spark, ["one"], [[1.0]]))
+
+
+def test_colours_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
+    ids = [f"w{i}" for i in range(40)]
+    vectors = table(spark, ids, np.random.default_rng(12).normal(size=(40, 4)), range(40, 0, -1))
+    rows = [(name, f"g{i % 12:02}" if i % 5 else None, f"$title {i}_") for i, name in enumerate(ids[:-1])]
+    rows += [
+        ("w1", "g02", "$title 1_"),
+        ("w1", "g02", "later"),
+        ("elsewhere", "far", "away"),
+        *[("w26", "g02", None)] * 2,
+    ]
+    known = spark.createDataFrame(rows, "id string, label string, title string")
+    seen = {}
+
+    def look(names, places, colors, title, legend):
+        seen.update(names=names, colors=colors, legend=legend)
+        return picture(names, places, colors, title, legend)
+
+    picture = maps._picture
+    monkeypatch.setattr(maps, "_picture", look)
+    assert maps.draw(vectors, 40, known=known) == maps.draw(vectors.repartition(5), 40, known=known.repartition(3))
+    counts = {f"g{g:02}": sum(row[1] == f"g{g:02}" for row in {*rows}) for g in range(12)}
+    ranked = sorted(counts, key=lambda label: (-counts[label], label))
+    assert list(seen["legend"]) == ranked[:10]
+    assert len({*seen["legend"].values()}) == 10
+    assert seen["names"] == [f"$title {i}_" for i in range(39)] + ["w39"]
+    # w0 has no label, w1 has two, w39 is not known.
+    assert [seen["colors"][i] for i in (0, 1, 2, 39)] == [
+        maps._OTHER,
+        seen["legend"]["g02"],
+        seen["legend"]["g02"],
+        maps._OTHER,
+    ]
+    assert {color for color in seen["colors"]} == {*seen["legend"].values(), maps._OTHER}
+    assert maps.draw(vectors, 40) == maps.draw(vectors, 40, known=known.where("id = 'elsewhere'"))
+    assert seen["legend"] == {}
