@@ -74,7 +74,7 @@ def test_neighbours_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, c
 
 
 def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch):
-    monkeypatch.setattr(query, "_open", lambda *_: (None, None))
+    monkeypatch.setattr(query, "open_table", lambda *_: (None, None))
     monkeypatch.setattr(exact, "find", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
     asked = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import query, run
+from embedall_spark.cli import evaluate, query, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 run.register(app)
 query.register(app)
+evaluate.register(app)
 
 
 @app.command("version")

@@ -81,6 +81,13 @@ class Metadata(Section):
         return self
 
 
+def check(config: Metadata) -> None:
+    """Raise ConfigError where a file is not there, before Spark starts."""
+    path = config.path
+    if path is not None and _format(path)[0] != "delta" and not set(path) & set("*?[{") and not files.exists(path):
+        raise ConfigError(f"{path}: no such file or folder; correct metadata.path")
+
+
 def read(spark: SparkSession, config: Metadata, vectors: DataFrame | None = None) -> DataFrame:
     """Return id, label and title (strings) of every id; several rows where it has several labels, none twice.
 
@@ -234,8 +241,7 @@ def _membership(labels: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
 def _read_table(spark: SparkSession, config: Metadata) -> DataFrame:
     """Return id, label and title as text, and ``problem``."""
     assert config.path is not None
-    path = PurePosixPath(config.path)
-    kind, separator = _SUFFIXES.get((path.with_suffix("") if path.suffix in _PACKED else path).suffix, ("delta", ","))
+    kind, separator = _format(config.path)
     asked = {f"metadata.{name}": column for name in _NAMES if (column := getattr(config, name)) is not None}
     header = kind != "csv" or _has_header(config.path, separator, asked.values())
     if not header:
@@ -246,6 +252,12 @@ def _read_table(spark: SparkSession, config: Metadata) -> DataFrame:
         log.warning("%s: %d rows cannot be read and are left out; %s", config.path, bad["rows"], bad["first"])
     values = [(F.col(name).cast("string") if name in found.columns else _null()).alias(name) for name in _NAMES]
     return found.select(*values, "problem")
+
+
+def _format(path: str) -> tuple[tabular.Format, str]:
+    """Return the format that a path's suffix tells, and what stands between columns."""
+    name = PurePosixPath(path)
+    return _SUFFIXES.get((name.with_suffix("") if name.suffix in _PACKED else name).suffix, ("delta", ","))
 
 
 def _has_header(path: str, separator: str, names: Iterable[str]) -> bool:

@@ -1,0 +1,91 @@
+"""A table whose ids are numbers, asked by titles and measured by labels, as a user does it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_words import embedall
+from vector_tables import table
+
+from embedall_spark import session, tables
+from embedall_spark.schemas import VECTORS
+
+
+@pytest.fixture(scope="module")
+def films(spark, tmp_path_factory):
+    """Return the folder of a table of 60 films in three genres, and of what is known about them."""
+    folder = tmp_path_factory.mktemp("films")
+    rng = np.random.default_rng(8)
+    genre = np.arange(60) % 3
+    vectors = table(
+        spark, list(map(str, range(60))), np.eye(3)[genre] + rng.normal(size=(60, 3)) * 0.2, range(60, 0, -1)
+    )
+    tables.write(
+        spark, vectors, f"{folder}/films", VECTORS, mode="error", run_id="r", vector_size=3, comment="", metadata={}
+    )
+    names = ["Noir", "Comedy|Short", "Western"]
+    lines = [f'{i},"Film, {i}",{names[genre[i]]}' for i in range(58)]
+    lines += ["58,Remake,Comedy", "59,Remake,Noir", "99,Absent,Noir"]
+    (folder / "films.csv").write_text("film,title,genres\n" + "\n".join(lines) + "\n")
+    (folder / "names.tsv").write_text("0\tzero\n3\tthree\n")
+    return folder
+
+
+def test_titles_are_shown_and_understood(films):
+    given = ["--names", f"{films}/films.csv", "--id-column", "film"]
+    result = embedall("similar", f"{films}/films", "Film, 7", "0", "7", "-n", 3, *given)
+    assert result.code == 0
+    first, second = result.output.split("\n\n")
+    assert first.splitlines()[0] == "Film, 7 [7]"
+    assert second.splitlines()[0] == "Film, 0 [0]"
+    assert first.count("Film, ") == 4
+    assert all(int(line.split("[")[1].split("]")[0]) % 3 == 1 for line in first.splitlines())
+    bare = embedall("similar", f"{films}/films", "three", "-n", 59, "--names", f"{films}/names.tsv")
+    assert bare.output.splitlines()[0] == "three [3]"
+    assert "zero [0]" in bare.output
+    assert " 4 " in bare.output
+
+
+def test_texts_that_mean_no_one_id(films):
+    given = ["--names", f"{films}/films.csv", "--id-column", "film", "-n", 2]
+    result = embedall("similar", f"{films}/films", "Film, 7", "Remake", "Filn, 8", "Absent", *given)
+    assert result.code == 1
+    assert result.output.startswith("Film, 7 [7]\n")
+    assert "'Remake' is the title of several ids: 58, 59; give one of them" in result.log
+    assert "'Filn, 8' is neither an id nor a title in the table; nearest titles: Film, 8" in result.log
+    assert "'Absent' is neither" in result.log
+    assert "'Filn' is not in the table (60 ids)" in embedall("similar", f"{films}/films", "Filn").log
+    wrong = embedall("similar", f"{films}/films", "0", "--names", f"{films}/films.csv")
+    assert wrong.code == 3
+    assert "no column 'id'" in wrong.log
+
+
+def test_labels_measured_beside_baselines(films):
+    given = ["--labels", f"{films}/films.csv", "--id-column", "film", "--label-column", "genres", "--label-split", "|"]
+    result = embedall("evaluate", f"{films}/films", *given)
+    assert result.code == 0
+    heading, *lines = result.output.splitlines()
+    assert heading.split() == ["figure", "vectors", "baseline"]
+    assert [line.split("  ")[0] for line in lines] == [
+        "nearest 10 that share a label",
+        *(f"{kind} F1, {percent}% of ids learnt from" for percent in (10, 50, 90) for kind in ("micro", "macro")),
+    ]
+    for line in lines:
+        vectors, baseline = map(float, line.split()[-2:])
+        assert vectors > baseline + 0.15, line
+    none = embedall("evaluate", f"{films}/films", "--labels", f"{films}/films.csv", "--id-column", "title", *given[4:])
+    assert none.code == 3
+    assert "fewer than two ids of the table have a label" in none.log
+    parts = embedall("evaluate", f"{films}/films", "--label-prefix", "0")
+    assert parts.code == 0
+
+
+def test_wrong_options_show_before_spark_starts(films, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Spark was started")
+
+    monkeypatch.setattr(session, "get", refuse)
+    assert embedall("evaluate", f"{films}/films").code == 2
+    assert embedall("evaluate", f"{films}/films", "--labels", f"{films}/none.csv").code == 2
+    assert embedall("evaluate", f"{films}/films", "--labels", "a", "--label-prefix", ".").code == 2
+    assert embedall("similar", f"{films}/films", "0", "--names", f"{films}/none.tsv").code == 2
