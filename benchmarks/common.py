@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -163,23 +164,45 @@ def measured(command: Sequence[str], limit: float = 1800) -> Measured:
     return Measured(seconds, peak, json.loads(lines[-1]))
 
 
-def _tree_bytes(root: int) -> int:
-    """Return the resident memory of a process and all below it, in bytes."""
+def _tree(root: int) -> list[int]:
+    """Return the numbers of a process and of all below it."""
     parents: dict[int, int] = {}
-    sizes: dict[int, int] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name, in brackets, may hold anything; after it the second field is the parent, the 22nd the pages.
-            fields = file.read_text().rpartition(")")[2].split()
+            # The name, in brackets, may hold anything; the second field after it is the parent.
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        parents[int(file.parent.name)] = int(fields[1])
-        sizes[int(file.parent.name)] = int(fields[21]) * _PAGE
-    total, level = 0, [root]
+    found, level = [], [root]
     while level:
-        total += sum(sizes.get(pid, 0) for pid in level)
+        found += level
         level = [pid for pid, parent in parents.items() if parent in level]
+    return found
+
+
+def _tree_bytes(root: int) -> int:
+    """Return the resident memory of a process and all below it, in bytes."""
+    total = 0
+    for pid in _tree(root):
+        with suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return total
+
+
+def proportional(root: int) -> tuple[int, int]:
+    """Return the memory of a process and all below it, shared pages counted once, and the most of a Python worker.
+
+    Both in bytes; a worker's is what it has of its own, mapped files left out.
+    """
+    total = greatest = 0
+    for pid in _tree(root):
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+            kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+            total += kib["Pss"] << 10
+            if pid != root and Path(f"/proc/{pid}/exe").resolve().name.startswith("python"):
+                greatest = max(greatest, kib["Anonymous"] << 10)
+    return total, greatest
 
 
 def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:

@@ -52,15 +52,15 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
     hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).join(vertices, "id").orderBy(F.desc("degree"), "id")
     walked, kind = int(row["walked"]), "out-degrees" if directed else "degrees"
     log.info(
-        "graph: %s vertices, %s of them without a way out; %s %s edges, %s",
+        "graph: %s vertices, %s of them without a way out; %s %s, %s",
         f"{facts.vertices:,}",
         f"{facts.vertices - walked:,}",
         f"{facts.edges:,}",
-        "directed" if directed else "(each counted from both ends) undirected",
+        "directed edges" if directed else "ends of undirected edges",
         "weighted" if facts.weighted else "all of one weight",
     )
     log.info(
-        "graph: %s of these: mean %.1f, median %d, 90%% %d, 99%% %d, greatest %s (%s)",
+        "graph: %s: mean %.1f, median %d, 90%% %d, 99%% %d, greatest %s (%s)",
         kind,
         facts.edges / max(1, walked),
         *(row["quantiles"] or (0, 0, 0)),
@@ -84,10 +84,8 @@ def _components(adjacency: DataFrame, folder: str, facts: Facts, directed: bool)
     row = one.mapInArrow(_component_sizes(folder, facts, directed), "components bigint, greatest bigint").first()
     assert row is not None
     share = row["greatest"] / facts.vertices
-    what = "weakly connected" if directed else "connected"
-    log.info(
-        "graph: %s %s components, the greatest with %.1f%% of the vertices", f"{row['components']:,}", what, 100 * share
-    )
+    what = f"{'weakly ' if directed else ''}connected component{'' if row['components'] == 1 else 's'}"
+    log.info("graph: %s %s, the greatest with %.1f%% of the vertices", f"{row['components']:,}", what, 100 * share)
     return {"graph/components": float(row["components"]), "graph/greatest_component_share": share}
 
 

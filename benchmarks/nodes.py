@@ -1,0 +1,157 @@
+"""node2vec: our whole job beside PecanPy's walks and gensim's Word2Vec, quality on the same splits, in turns.
+
+Ten walks of 80 vertices from each vertex, d=128, window 10, one epoch, 2 threads; node classification as in the paper.
+Needs make bench-env and the shared graphs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import common
+import numpy as np
+import pyarrow.parquet as pq
+
+from embedall_spark.evaluate import classify
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Vectors = tuple[list[str], NDArray[np.float32]]
+
+GRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "graphs"
+PEER = Path(__file__).resolve().parents[1] / ".bench-env" / "bin" / "python"
+# DeepWalk, and what the node2vec paper found best on the graph where it has it (section 4.3).
+SETTINGS = {
+    "blogcatalog": [(1.0, 1.0), (0.25, 0.25)],
+    "wiki_openne": [(1.0, 1.0), (0.25, 4.0)],
+    "cora": [(1.0, 1.0), (0.25, 4.0)],
+    "facebook_pages": [(1.0, 1.0), (0.25, 4.0)],
+    "wiki_cooc_20k": [(1.0, 1.0), (4.0, 1.0)],
+}
+WEIGHTED = {"wiki_cooc_20k"}
+# PecanPy needs an hour for it.
+USUAL = ["blogcatalog", "wiki_openne", "cora"]
+NUM_WALKS, LENGTH, DIM, WINDOW = 10, 80, 128, 10
+SHARES, SPLITS = (0.1, 0.5, 0.9), 10
+GOALS = {
+    "blogcatalog_macro_f1_50": 0.26,
+    **{f"{graph}_{name}_minus_pecanpy": -0.01 for graph in USUAL for name in ("micro_f1_50", "macro_f1_50")},
+}
+QUICK_GOALS = {f"cora_{name}_minus_pecanpy": -0.01 for name in ("micro_f1_50", "macro_f1_50")}
+COMMAND = "from embedall_spark.cli import main; main()"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = common.options(__doc__ or "")
+    parser.add_argument("--graphs", nargs="+", choices=SETTINGS, default=USUAL)
+    parser.add_argument("--gensim", nargs=2, metavar=("WALKS", "SAVE"), help="train gensim on walks, a line each")
+    options = parser.parse_args(arguments)
+    if options.gensim:
+        print(json.dumps(train_gensim(*options.gensim)))
+        return
+    ratios: dict[str, float] = {}
+    if not GRAPHS.exists():
+        print("no graphs: the shared data are not beside this checkout", flush=True)
+    elif not PEER.exists():
+        print("pecanpy is not installed: nothing to compare with; make bench-env brings it", flush=True)
+    elif not common.absent("gensim"):
+        with tempfile.TemporaryDirectory(prefix="embedall-nodes-") as work:
+            for graph in ["cora"] if options.quick else options.graphs:
+                settings = SETTINGS[graph][:1] if options.quick else SETTINGS[graph]
+                ratios |= compare(graph, settings, Path(work))
+    print(common.result("nodes", ratios, QUICK_GOALS if options.quick else GOALS))
+
+
+def compare(graph: str, settings: Sequence[tuple[float, float]], work: Path) -> dict[str, float]:
+    """Return our figures on one graph, of its last setting, and how they differ from the peer's."""
+    ratios: dict[str, float] = {}
+    for at, (p, q) in enumerate(settings):
+        folder = work / f"{graph}-{at}"
+        folder.mkdir()
+        ours = judged(graph, *our_vectors(graph, p, q, folder))
+        common.say(f"{graph} p={p} q={q} ours", **ours)
+        peers = judged(graph, *peer_vectors(graph, p, q, folder))
+        common.say(f"{graph} p={p} q={q} pecanpy + gensim", **peers)
+        ratios[f"{graph}_seconds_over_ours"] = peers["seconds"] / ours["seconds"]
+        for name in ("micro_f1_50", "macro_f1_50"):
+            ratios[f"{graph}_{name}"] = ours[name]
+            ratios[f"{graph}_{name}_minus_pecanpy"] = ours[name] - peers[name]
+    return ratios
+
+
+def our_vectors(graph: str, p: float, q: float, folder: Path) -> tuple[Vectors, float]:
+    """Return the vectors of ``embedall nodes`` in a process of its own, and its seconds."""
+    values = {
+        "input.path": edges_of(graph), "output.table": folder / "nodes", "walks.num_walks": NUM_WALKS,
+        "walks.walk_length": LENGTH, "walks.p": p, "walks.q": q, "train.vector_size": DIM, "train.window": WINDOW,
+        "train.epochs": 1, "train.threads": common.THREADS, "evaluate.map_nodes": 0,
+        **({"input.weight": "weight"} if graph in WEIGHTED else {}),
+    }  # fmt: skip
+    overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    master = f"local[{common.THREADS}]"
+    done = common.measured(common.this_python("-c", COMMAND, "nodes", "--master", master, *overrides))
+    table = pq.read_table(folder / "nodes", columns=["id", "vector"], partitioning=None)
+    return (table["id"].to_pylist(), common.matrix(table["vector"])), done.seconds
+
+
+def peer_vectors(graph: str, p: float, q: float, folder: Path) -> tuple[Vectors, float]:
+    """Return the vectors of PecanPy and gensim, and the seconds of both processes together."""
+    from gensim.models import KeyedVectors
+
+    walks, saved = folder / "walks.txt", folder / "vectors"
+    values = [edges_of(graph), p, q, common.THREADS, NUM_WALKS, LENGTH, int(graph in WEIGHTED), walks]
+    script = str(Path(__file__).with_name("pecanpy_peer.py"))
+    walked = common.measured([str(PEER), script, "embed", *map(str, values)], limit=7200)
+    trained = common.measured(common.this_python(__file__, "--gensim", str(walks), str(saved)), limit=7200)
+    vectors = KeyedVectors.load(str(saved))
+    return (vectors.index_to_key, vectors.vectors), walked.seconds + trained.seconds
+
+
+def train_gensim(walks: str, save: str) -> dict[str, Any]:
+    """Train as PecanPy's command does."""
+    from gensim.models import Word2Vec
+
+    model = Word2Vec(
+        corpus_file=walks, vector_size=DIM, window=WINDOW, sg=1, min_count=0, workers=common.THREADS, epochs=1, seed=1
+    )
+    model.wv.save(save)
+    return {"vocabulary": len(model.wv)}
+
+
+def edges_of(graph: str) -> str:
+    """Return the file of a graph's edges."""
+    return str(next((GRAPHS / graph).glob("edges.tsv*")))
+
+
+def judged(graph: str, vectors: Vectors, seconds: float) -> dict[str, float]:
+    """Return F1 of node classification for each share, and the seconds."""
+    lines = (GRAPHS / graph / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("\t")[:2] for line in lines]
+    place = {name: at for at, name in enumerate(vectors[0])}
+    known = sorted({name for name, _ in pairs if name in place})
+    kinds = {label: at for at, label in enumerate(sorted({label for _, label in pairs}))}
+    row = {name: at for at, name in enumerate(known)}
+    member = np.zeros((len(known), len(kinds)), dtype=bool)
+    for name, label in pairs:
+        if name in row:
+            member[row[name], kinds[label]] = True
+    found = classify.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
+    figures = {"seconds": seconds}
+    for share, learnt in zip(SHARES, found, strict=True):
+        figures |= {
+            f"micro_f1_{share * 100:g}": learnt.vectors.micro,
+            f"macro_f1_{share * 100:g}": learnt.vectors.macro,
+        }
+    return figures
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""Random walks over a graph in memory, of first and second order (node2vec: Grover & Leskovec 2016, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from embedall_spark import randomness
+from embedall_spark.graph import steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAST, MOST = 2.0**-30, 2.0**30
+"""Between these p and q must lie."""
+
+
+class Graph(NamedTuple):
+    """Compressed sparse rows; the arrays may be read-only and mapped from files."""
+
+    indptr: NDArray[np.int64]
+    """[n + 1]: where each vertex's neighbours begin."""
+    indices: NDArray[np.int32]
+    """[E]: the vertices that a vertex has edges to, ascending and each once; it may be one of them."""
+    cumulative: NDArray[np.float64]
+    """[E]: running sums of the edges' weights, anew for each vertex; [0]: all weights are equal."""
+    directed: bool
+    """False: every edge is there in both directions, with one weight."""
+
+
+class Rule(NamedTuple):
+    """What p and q mean for proposals."""
+
+    weighted: bool
+    second: bool
+    """Steps depend on the vertex before."""
+    find_back: bool
+    """The step back, which is taken out of the rejection, must be looked for."""
+    common: bool
+    """Common neighbours are likelier than others."""
+    low: int
+    """Random numbers below it accept any proposal but the step back."""
+    back: int
+    """Random numbers below it accept the step back."""
+    cells: int
+    """Equal weights: what the step back has beyond the others, in cells, rounded up."""
+    extra: float
+    """The same, as it is."""
+    bias: float
+    """Of the step back."""
+    most: float
+    """The largest of the others'."""
+
+
+def walk(
+    graph: Graph,
+    starts: NDArray[np.int32],
+    numbers: NDArray[np.int64] | NDArray[np.int32],
+    length: int,
+    p: float,
+    q: float,
+    seed: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the vertices of walks, one walk after the other, int32 [sum of lengths], and their lengths, int32 [m].
+
+    A step from v to x, having come from t, has the weight of its edge, times 1/p if x is t, else 1 if there is an edge
+    from t to x, else 1/q. The first step has the weight alone. A walk ends early at a vertex that has no neighbours.
+
+    Steps are exact, nothing is computed for each edge beforehand, and no list of neighbours is cut. With p = q = 1 a
+    step takes one trial, otherwise max(q, 1/q) on average at most, and twice as many where weights are equal, whatever
+    p is: the step back is taken out of the rejection wherever it would cost more.
+
+    A walk depends on (seed, start, number) alone, not on the others in the call. The GIL is released.
+
+    Args:
+        graph: n vertices.
+        starts: vertices, [m].
+        numbers: tell walks from one vertex apart, [m].
+        length: vertices in a walk, its start included.
+        p: return parameter.
+        q: in-out parameter.
+        seed: any integer.
+
+    Raises:
+        ValueError: a start is not a vertex, length is below 1, or p or q is not from ``LEAST`` to ``MOST``.
+    """
+    if length < 1 or not (LEAST <= p <= MOST and LEAST <= q <= MOST):
+        raise ValueError(f"need length >= 1, p and q from {LEAST} to {MOST}, got length={length}, p={p}, q={q}")
+    last = len(graph.indptr) - 2
+    if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) <= last:
+        raise ValueError(f"starts must be vertices, from 0 to {last}, got {starts.min()} to {starts.max()}")
+    starts = np.ascontiguousarray(starts, np.int32)
+    seeds = np.full(len(starts), seed & (2**64 - 1), np.uint64).view(np.int64)
+    keys = randomness.mix_arrays(seeds, starts.astype(np.int64), np.asarray(numbers, np.int64)).view(np.uint64)
+    # All read-only, as mapped files are: numba would compile for other arrays once more.
+    indptr, indices, cumulative, starts, keys = map(_readonly, (*graph[:3], starts, keys))
+    graph = Graph(indptr, indices, cumulative, bool(graph.directed))
+    tokens, lengths = np.empty((len(starts), length), np.int32), np.empty(len(starts), np.int32)
+    steps.walk(graph, starts, keys, _rule(graph, p, q), tokens, lengths)
+    whole = bool((lengths == length).all())
+    return tokens.ravel() if whole else tokens[np.arange(length) < lengths[:, None]], lengths
+
+
+def _readonly(array: Any) -> NDArray[Any]:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _rule(graph: Graph, p: float, q: float) -> Rule:
+    weighted, bias, most, least = graph.cumulative.size > 0, 1 / p, max(1.0, 1 / q), min(1.0, 1 / q)
+    # An unlikely step back costs much only where it has most of the weight.
+    taken = bias > most or (weighted and bias < least)
+    extra = bias / most - 1 if taken and not weighted else 0.0
+    return Rule(
+        weighted=weighted,
+        second=p != 1 or q != 1,
+        find_back=taken and (weighted or graph.directed),
+        common=q > 1,
+        low=int(least / most * 2**steps.BITS),
+        back=int((1.0 if taken else bias / most) * 2**steps.BITS),
+        cells=int(np.ceil(extra)),
+        extra=extra,
+        bias=bias,
+        most=most,
+    )

@@ -1,0 +1,200 @@
+"""Nodes: edges -> numbered vertices -> adjacency lists -> random walks -> skip-gram vectors."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from embedall_spark.config import MOVABLE, Output, Section
+from embedall_spark.corpus import blocks, vocabulary
+from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.errors import ConfigError
+from embedall_spark.evaluate import labels, links
+from embedall_spark.evaluate.labels import Metadata
+from embedall_spark.graph import adjacency, report, sampling
+from embedall_spark.graph.adjacency import GraphConfig
+from embedall_spark.graph.sampling import Walks, WalksConfig
+from embedall_spark.schemas import ENCODED, SEQUENCES, VECTORS, VOCABULARY, conform
+from embedall_spark.sources import edges, listing
+from embedall_spark.sources.edges import EdgesConfig, HasEdges
+from embedall_spark.train import plan, preflight, trainer
+from embedall_spark.train.config import SkipGram
+from embedall_spark.visualize import maps
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from embedall_spark.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(Section):
+    """What to measure before the table is replaced."""
+
+    metadata: Metadata | None = Field(
+        None,
+        description="labels of vertices, for node classification, purity of neighbours and colours on the map, and "
+        "titles to show; unset: none. Keys:",
+        json_schema_extra=MOVABLE,
+    )
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.1, 0.5, 0.9],
+        description="node classification: shares of labelled vertices to learn from",
+        json_schema_extra=MOVABLE,
+    )
+    splits: int = Field(
+        3, ge=1, le=100, description="over how many random splits to take the mean", json_schema_extra=MOVABLE
+    )
+    holdout: float = Field(
+        0.0, ge=0, lt=1, description="share of edges kept from training, to measure link prediction by (links/auc)"
+    )
+    map_nodes: int = Field(
+        400, ge=0, le=maps.MAX_IDS, description="vertices on the map picture; 0: no picture", json_schema_extra=MOVABLE
+    )
+    gates: dict[str, float] = Field(
+        {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
+    )
+
+
+class Config(Section):
+    """Configuration of ``embedall nodes``."""
+
+    input: EdgesConfig
+    output: Output
+    graph: GraphConfig = GraphConfig()
+    walks: WalksConfig = WalksConfig()
+    train: SkipGram = SkipGram()
+    evaluate: Evaluation = Evaluation()
+
+
+def check(config: Config) -> None:
+    """Refuse what can be seen to be wrong before Spark starts."""
+    known = {"links/auc"} if config.evaluate.holdout else set()
+    if config.evaluate.metadata is not None and config.evaluate.metadata.label is not None:
+        known |= {"purity/neighbours", *labels.figures(config.evaluate.shares)}
+    if wrong := config.evaluate.gates.keys() - known:
+        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none'})")
+    if config.train.until is not None and config.train.until.metric != "loss":
+        raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; nodes have loss")
+
+
+def read(spark: SparkSession, config: Config) -> DataFrame:
+    """Return the EDGES that the configuration names."""
+    return edges.read(spark, config.input)
+
+
+def version(spark: SparkSession, config: Config) -> str:
+    """Return a digest of the input's files or its table's version."""
+    return listing.version(spark, config.input)
+
+
+def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
+    """Return about what a run costs; raises ResourceError where the cluster lacks what it needs. Reads the input."""
+    ends = F.explode(F.array("src", "dst"))
+    row = read(spark, config).select(ends.alias("end")).agg(F.approx_count_distinct("end"), F.count("*")).first()
+    assert row is not None
+    vertices, entries = max(1, int(row[0])), int(row[1])
+    tokens = vertices * config.walks.num_walks * config.walks.walk_length
+    corpus = plan.Corpus(vertices, tokens, float(tokens), blocks.number(tokens))
+    preflight.check(spark, corpus, config.train)
+    graph_bytes = 8 * vertices + (4 if config.input.weight is None else 12) * entries
+    found = {"vertices": vertices, "edge_ends": entries, "tokens": tokens, "host_graph_bytes": graph_bytes}
+    return found | preflight.estimate(spark, corpus, config.train)
+
+
+def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
+    """Return one vector per vertex that has a neighbour, as VECTORS.
+
+    Method: node2vec (Grover and Leskovec 2016): skip-gram over second-order random walks; with p = q = 1 DeepWalk
+    (Perozzi et al. 2014). Walks are drawn by the tasks that train on them, the same ones in every epoch and at every
+    rerun, and are kept nowhere unless ``walks.table`` asks for it.
+
+    Args:
+        run: where stages, figures and rejects go.
+        graph: EDGES, or a GraphFrame (anything with ``vertices`` and ``edges``).
+        config: the configuration; its input is used only for the name of a GraphFrame's weights.
+
+    Raises:
+        BadData: too many edges were refused, or none is left.
+        ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
+        TrainingDiverged: a shard of the model is not finite or exploded.
+    """
+    found = run.stage("edges", lambda: edges.of(graph, config.input.weight))
+    run.reject(edges.rejects(found))
+    run.check_reject_share(*edges.reject_counts(found))
+    good, _ = _split(found, config)
+    vertices = vocabulary.number(run, "vertices", adjacency.ends(good, config.graph), VocabularyConfig(min_count=1))
+    names = run.stage_path("vertices")
+    lists = run.stage("adjacency", lambda: adjacency.build(good, names, vocabulary.total(vertices), config.graph))
+    facts = adjacency.measure(lists, vertices.count())
+    _report(run, graph, lists, vertices, facts, config)
+    walks = Walks(run.stage_path("adjacency"), facts, config.graph.directed, config.walks, config.train.seed)
+    met = run.stage("vocabulary", lambda: _met(vertices, sampling.visits(run.spark, walks)))
+    _keep_walks(run, walks, names)
+    threads = preflight.threads(run.spark, config.train) if config.train.workers == 1 else 1
+    feed = sampling.feed(run.spark, walks, vocabulary.total(met), threads)
+    vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), config.train)
+    return conform(
+        # A vertex that no walk has met has learned nothing.
+        vectors.where("count > 0").withColumns(
+            {"kind": F.lit("nodes"), "run_id": F.lit(run.id), "model_uri": F.lit(run.model_uri).cast("string")}
+        ),
+        VECTORS,
+    )
+
+
+def _report(
+    run: Run, graph: DataFrame | HasEdges, lists: DataFrame, vertices: DataFrame, facts: adjacency.Facts, config: Config
+) -> None:
+    """Log what the graph looks like, and record it."""
+    figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
+    if not isinstance(graph, DataFrame):
+        named = graph.vertices.select(F.col("id").cast("string").alias("token")).distinct()
+        figures["graph/isolated"] = float(named.join(vertices, "token", "left_anti").count())
+        log.info("graph: %d listed vertices have no edge, and get no vector", figures["graph/isolated"])
+    for name, value in figures.items():
+        run.metric(name, value)
+
+
+def _met(vertices: DataFrame, visits: DataFrame) -> DataFrame:
+    """Return the vertices, under their numbers, with how often walks meet them: the VOCABULARY of the walks."""
+    counted = vertices.select("id", "token").join(visits, "id", "left")
+    return conform(counted.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
+
+
+def _keep_walks(run: Run, walks: Walks, names: str) -> None:
+    """Write the walks to their table, where one is asked for."""
+    table = walks.config.table
+    if table is None:
+        return
+    if walks.config.names:
+        run.table(table, sampling.named(run.spark, walks, names), SEQUENCES, "Random walks")
+    else:
+        run.table(table, sampling.encoded(run.spark, walks), ENCODED, "Random walks over the vertices' numbers")
+
+
+def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
+    """Return how well links and labels are told from the vectors; record a map of the vertices."""
+    figures, known = {}, None
+    if config.evaluate.holdout:
+        found = run.spark.read.parquet(run.stage_path("edges"))
+        kept, held = _split(found, config)
+        figures |= links.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
+    if config.evaluate.metadata is not None:
+        known = labels.read(run.spark, config.evaluate.metadata, vectors)
+        figures |= labels.purity(vectors, known, seed=config.train.seed)
+        splits, seed = config.evaluate.splits, config.train.seed
+        figures |= labels.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
+    if config.evaluate.map_nodes and vectors.limit(2).count() == 2:
+        run.artifact("map.png", maps.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, known=known))
+    return figures
+
+
+def _split(found: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:
+    """Return the edges to train on, and those held out."""
+    return links.split(found.where("problem IS NULL"), config.evaluate.holdout, config.train.seed)

@@ -1,0 +1,160 @@
+"""Nodes from edges to vectors: communities are found, what has no vector is told, reruns end the same."""
+
+import numpy as np
+import pytest
+import yaml
+from conftest import shared
+from plain_run import PlainRun
+from toy_words import bits, embedall
+
+from embedall_spark import config as configs
+from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.kinds import nodes
+from embedall_spark.sources import edges
+
+SMALL = {"vector_size": 16, "window": 4, "epochs": 2, "alpha": 0.05, "sample": 0, "threads": 1}
+
+
+def rings(rings=4, size=40, seed=2):
+    """Return the edges of rings with chords inside and few edges between, names that are text."""
+    random = np.random.default_rng(seed)
+    found = []
+    for ring in range(rings):
+        for at in range(size):
+            found.append((ring, at, ring, (at + 1) % size))
+            found += [(ring, at, ring, int(random.integers(size))) for _ in range(3)]
+        found.append((ring, 0, (ring + 1) % rings, 1))
+    return [(f"r{a}-{b}", f"r{c}-{d}") for a, b, c, d in found]
+
+
+def config(**sections):
+    values = {"input": {"path": "given"}, "output": {"table": "none"}, "train": SMALL}
+    return configs.parse(nodes.Config, values | sections)
+
+
+def as_edges(spark, rows):
+    return edges.check(
+        spark.createDataFrame(rows, "src string, dst string").selectExpr(
+            "src", "dst", "'test' AS origin", "CAST(null AS string) AS problem"
+        )
+    )
+
+
+def neighbours_share(table):
+    """Return how often the three nearest of a vertex are of its ring."""
+    rows = table.collect()
+    matrix = np.array([row.vector for row in rows])
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    scores = matrix @ matrix.T
+    np.fill_diagonal(scores, -1)
+    ring = np.array([row.id.partition("-")[0] for row in rows])
+    return np.mean(ring[np.argsort(-scores, axis=1)[:, :3]] == ring[:, None])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rings_are_told_apart(spark, tmp_path, workers):
+    run = PlainRun(spark, tmp_path)
+    made = nodes.embed(run, as_edges(spark, rings()), config(train=SMALL | {"workers": workers}))
+    rows = made.collect()
+    assert {row.id for row in rows} == {end for edge in rings() for end in edge}
+    assert {row.kind for row in rows} == {"nodes"}
+    # Ten walks start from each; there is no dead end.
+    assert sum(row["count"] for row in rows) == 10 * 80 * len(rows)
+    assert neighbours_share(made) > 0.9
+    assert run.metrics[0][0] == "graph/vertices"
+
+
+def test_the_table_is_the_same_whatever_the_partitions(spark, tmp_path):
+    before, found = spark.conf.get("spark.sql.shuffle.partitions"), []
+    try:
+        for number in (1, 5):
+            spark.conf.set("spark.sql.shuffle.partitions", number)
+            rows = rings(2, 20)
+            given = as_edges(spark, rows[:: 1 if number == 1 else -1]).repartition(number)
+            found.append(bits(nodes.embed(PlainRun(spark, tmp_path / str(number)), given, config())))
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+    assert found[0] == found[1]
+
+
+def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
+    class Graph:
+        vertices = spark.createDataFrame([("a",), ("b",), ("alone",), ("sink",)], "id string")
+        edges = spark.createDataFrame(
+            [("a", "b"), ("b", "a"), ("b", "sink"), ("loop", "loop")], "src string, dst string"
+        )
+
+    run = PlainRun(spark, tmp_path)
+    small = config(graph={"directed": True, "self_loops": False}, walks={"num_walks": 3, "walk_length": 6})
+    found = {row.id: row["count"] for row in nodes.embed(run, Graph(), small).collect()}
+    assert found.keys() == {"a", "b", "sink"}
+    assert dict((name, value) for name, value, _ in run.metrics)["graph/isolated"] == 1
+    kept = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
+    again = {row.id: row["count"] for row in nodes.embed(PlainRun(spark, tmp_path / "2"), Graph(), kept).collect()}
+    assert again["loop"] == 3 * 6
+
+
+def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):
+    rows = [("a", "b"), ("b", "c"), ("c", "a"), (None, "a")]
+    run = PlainRun(spark, tmp_path, max_reject_share=0.5)
+    assert nodes.embed(run, as_edges(spark, rows), config()).count() == 3
+    assert [row.reason for row in run.rejects[0].collect()] == ["src is null or empty"]
+    with pytest.raises(BadData, match="1 of 4"):
+        nodes.embed(PlainRun(spark, tmp_path / "2"), as_edges(spark, rows), config())
+
+
+def test_the_command_writes_the_walks_and_repeats_nothing(spark, tmp_path):
+    (tmp_path / "edges.txt").write_text("".join(f"{a} {b}\n" for a, b in rings(2, 20)))
+    values = {
+        "input": {"path": f"{tmp_path}/edges.txt"},
+        "output": {"table": f"{tmp_path}/output/nodes"},
+        "walks": {"num_walks": 2, "walk_length": 10, "table": f"{tmp_path}/output/walks", "names": True},
+        "train": SMALL,
+        "evaluate": {"map_nodes": 0, "metadata": {"prefix": "-"}, "shares": [0.5], "splits": 2},
+    }
+    (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(values))
+    done = embedall("nodes", "--config", tmp_path / "nodes.yaml", "--run-id", "night")
+    assert done.code == 0, done.log
+    assert done.summary["rows"] == 40
+    assert done.summary["metrics"]["purity/neighbours"] > 0.8
+    assert done.summary["metrics"]["classification/macro_f1_50"] > 0.8
+    assert "graph: 40 vertices" in done.log
+    walks = spark.read.format("delta").load(f"{tmp_path}/output/walks")
+    assert walks.count() == 80
+    assert set(walks.first()["tokens"]) <= {end for edge in rings(2, 20) for end in edge}
+    again = embedall("nodes", "--config", tmp_path / "nodes.yaml", "--run-id", "night")
+    assert again.summary["repeated"]
+    near = embedall("similar", f"{tmp_path}/output/nodes", "r0-3")
+    assert near.code == 0
+    assert "r0-" in near.output
+
+
+def test_links_held_out_are_told_from_others(spark, tmp_path):
+    run = PlainRun(spark, tmp_path)
+    made = config(evaluate={"holdout": 0.2, "map_nodes": 0})
+    vectors = nodes.embed(run, as_edges(spark, rings()), made)
+    assert nodes.evaluate(run, vectors, made)["links/auc"] > 0.8
+
+
+def test_what_is_wrong_with_the_configuration_is_told():
+    with pytest.raises(ConfigError, match=r"evaluate\.gates\.nothing"):
+        nodes.check(config(evaluate={"gates": {"nothing": 1.0}}))
+    with pytest.raises(ConfigError, match="until"):
+        nodes.check(config(train=SMALL | {"until": {"metric": "analogy"}}))
+    with pytest.raises(ConfigError, match=r"walks\.walk_lenght: unknown key"):
+        config(walks={"walk_lenght": 3})
+
+
+def test_the_clubs_of_karate(spark, tmp_path):
+    """Zachary's members split into the clubs that their vectors tell."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+
+    folder = shared("graphs", "karate")
+    given = edges.read(spark, edges.EdgesConfig(path=str(folder / "edges.tsv")))
+    table = nodes.embed(PlainRun(spark, tmp_path), given, config(walks={"num_walks": 80, "walk_length": 40}))
+    rows = {row.id: row.vector for row in table.collect()}
+    clubs = dict(line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines())
+    names = sorted(clubs)
+    groups = KMeans(2, n_init=10, random_state=0).fit_predict(np.array([rows[name] for name in names]))
+    assert normalized_mutual_info_score([clubs[name] for name in names], groups) > 0.6
