@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_IDS = 5_000
 _COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
-_OTHER = "#b4b4bb"  # no label, or none of those in the legend
+_OTHER = "#8e8e98"  # no label, or none of those in the legend
 _LONGEST = 24  # letters of a name
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _INCHES, _DPI = (13.0, 10.0), 140
