@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import tabular
+from embedall_spark.sources import calls, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -73,6 +73,8 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
         SchemaMismatch: a column is missing or is not of a type that can be used.
     """
+    if config.format == "calls":
+        return calls.read(spark, config.path)
     columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
     columns = {option: name for option, name in columns.items() if name is not None}
     found = tabular.read(spark, config.path, config.format, columns, separator=config.separator, header=config.header)

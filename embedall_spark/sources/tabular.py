@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark.errors import BadData, SchemaMismatch
+from embedall_spark.schemas import REJECTS, conform
 from embedall_spark.sources import listing
 
 if TYPE_CHECKING:
@@ -96,6 +97,21 @@ def _opened(path: str, kind: str, make: Callable[[], DataFrame]) -> DataFrame:
 def _lines(spark: SparkSession, path: str) -> DataFrame:
     # A byte order mark belongs to the file, not to its first line.
     return _strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
+
+
+def rejects(rows: DataFrame) -> DataFrame:
+    """Return the rows with a problem, of any table with ``origin`` and ``problem``, as REJECTS."""
+    cut = F.instr("problem", ": ")
+    reason = F.when(cut > 0, F.left("problem", cut - 1)).otherwise(F.col("problem"))
+    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(_EXCERPT)))
+    bad = rows.where("problem is not null")
+    return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
+
+
+def reject_counts(rows: DataFrame) -> tuple[int, int]:
+    """Return how many rows have a problem, and how many there are."""
+    row = rows.agg(F.count("problem"), F.count("*")).first()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
 def name(option: str) -> str:
