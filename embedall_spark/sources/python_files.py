@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Find = Callable[[ast.Module, str, str], Iterable[tuple[Any, ...]]]
 
 # Formats of an input that are made of Python files, and how many bytes of them there are in a byte of source.
-SHARES = {"docstrings": 1 / 6, "calls": 0.5, "imports": 0.03}
+SHARES = {"docstrings": 1 / 6, "calls": 0.2, "imports": 0.03}
 MAX_FILE_BYTES = 4 << 20
 _MAX_FILES = 1_000_000
 _FILES_PER_TASK = 256
