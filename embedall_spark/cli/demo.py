@@ -90,7 +90,9 @@ def _calls(place: _Place) -> Summary:
     """Embed what functions call, one call after the other."""
     place.console.print("\n== Sequences: the calls inside each function")
     found, vectors = _embed(place, "sequences", "calls")
-    place.console.print(f"{found['rows']:,} calls in {found['seconds']:.0f} s; events refused: {found['rejected']}")
+    place.console.print(
+        f"{found['rows']:,} different calls in {found['seconds']:.0f} s; events refused: {found['rejected']}"
+    )
     _neighbours(place.console, vectors, _CALLS, _KNOWN_CALLS)
     _end(place, found, "calls")
     return found
