@@ -34,9 +34,13 @@ def open_graph(folder: str, facts: Facts, directed: bool) -> Graph:
     copy, key = hostcopy.make("graph", folder, _writer(facts))
     known = _OPEN.get(folder)
     if known is None or known[0] != key:
-        names = [("indptr", np.int64), ("indices", np.int32), ("cumulative", np.float64)]
-        arrays: list[Any] = [hostcopy.mapped(copy / name, dtype) for name, dtype in names]
-        _OPEN[folder] = known = (key, Graph(*arrays, directed))
+        graph = Graph(
+            hostcopy.mapped(copy / "indptr", np.int64),
+            hostcopy.mapped(copy / "indices", np.int32),
+            hostcopy.mapped(copy / "cumulative", np.float64),
+            directed,
+        )
+        _OPEN[folder] = known = (key, graph)
     return known[1]
 
 
@@ -50,11 +54,11 @@ def _writer(facts: Facts) -> Callable[[pafs.FileSystem, list[str], Path], None]:
                 if vertices[0] < before or (np.diff(vertices) <= 0).any():
                     raise RuntimeError(f"{folder}: vertex {vertices[0]} comes after {before}; the stage is damaged")
                 indptr[vertices + 1] += degrees
-                indices.write(neighbours)
+                indices.write(neighbours.data)
                 if facts.weighted:
                     sums = weights.copy()
                     accumulate(sums, degrees, carried if vertices[0] == before else 0.0)
-                    cumulative.write(sums)
+                    cumulative.write(sums.data)
                     carried = float(sums[-1])
                 before = int(vertices[-1])
         np.cumsum(indptr, out=indptr)

@@ -19,7 +19,7 @@ from embedall_spark.graph import adjacency, report, sampling
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.sampling import Walks, WalksConfig
 from embedall_spark.schemas import ENCODED, SEQUENCES, VECTORS, VOCABULARY, conform
-from embedall_spark.sources import edges, listing
+from embedall_spark.sources import edges, listing, tabular
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
@@ -75,6 +75,8 @@ class Config(Section):
 def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     known = {"links/auc"} if config.evaluate.holdout else set()
+    if config.evaluate.metadata is not None:
+        labels.check(config.evaluate.metadata)
     if config.evaluate.metadata is not None and config.evaluate.metadata.label is not None:
         known |= {"purity/neighbours", *labels.figures(config.evaluate.shares)}
     if wrong := config.evaluate.gates.keys() - known:
@@ -125,8 +127,8 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
     found = run.stage("edges", lambda: edges.of(graph, config.input.weight))
-    run.reject(edges.rejects(found))
-    run.check_reject_share(*edges.reject_counts(found))
+    run.reject(tabular.rejects(found))
+    run.check_reject_share(*tabular.reject_counts(found))
     good, _ = _split(found, config)
     vertices = vocabulary.number(run, "vertices", adjacency.ends(good, config.graph), VocabularyConfig(min_count=1))
     names = run.stage_path("vertices")
@@ -180,7 +182,8 @@ def _keep_walks(run: Run, walks: Walks, names: str) -> None:
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how well links and labels are told from the vectors; record a map of the vertices."""
-    figures, known = {}, None
+    figures: dict[str, float] = {}
+    known = None
     if config.evaluate.holdout:
         found = run.spark.read.parquet(run.stage_path("edges"))
         kept, held = _split(found, config)

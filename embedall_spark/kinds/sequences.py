@@ -129,7 +129,7 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     )
 
 
-def embed(run: Run, found: DataFrame, config: Config) -> DataFrame:
+def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     """Return one vector per item, as VECTORS.
 
     Method: item2vec (Barkan and Koenigstein 2016): skip-gram with negative sampling over each key's items in their
@@ -141,13 +141,16 @@ def embed(run: Run, found: DataFrame, config: Config) -> DataFrame:
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
-    found, train = conform(found, EVENTS), config.training
+    train = config.training
     if not config.input.ordered:
         log.info(
             "no input.order: windows are baskets, train.window=%d, train.shrink_windows=%s",
             train.window, str(train.shrink_windows).lower(),
         )  # fmt: skip
-    _refuse(run, found)
+    # Kept, because the source is read once: it may change, and Python files are slow to parse.
+    found = run.stage("events", lambda: conform(given, EVENTS))
+    run.reject(tabular.rejects(found))
+    run.check_reject_share(*tabular.reject_counts(found))
     whole = run.stage("pages", lambda: pages.from_sequences(stories.assemble(found, config.stories, train.seed)))
     _, kept = _split(run, whole, config)
     items = vocabulary.count(run, kept, config.vocabulary)
@@ -174,14 +177,6 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if config.evaluate.map_items and vectors.limit(2).count() == 2:
         run.artifact("map.png", maps.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known))
     return figures
-
-
-def _refuse(run: Run, found: DataFrame) -> None:
-    """Keep the rejects, and stop where there are too many."""
-    rejected, seen = tabular.reject_counts(found)
-    if rejected:
-        run.reject(run.stage("rejects", lambda: tabular.rejects(found)))
-    run.check_reject_share(rejected, seen)
 
 
 def _split(run: Run, whole: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:

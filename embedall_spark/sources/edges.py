@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
-from embedall_spark.schemas import EDGES, REJECTS, conform
+from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import imports, tabular
 
 if TYPE_CHECKING:
@@ -108,21 +108,6 @@ def check(rows: DataFrame) -> DataFrame:
         rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
         EDGES,
     )
-
-
-def rejects(edges: DataFrame) -> DataFrame:
-    """Return the rows of EDGES that are none, as REJECTS."""
-    bad = edges.where("problem is not null")
-    reason = F.substring_index("problem", ": ", 1)
-    at = F.instr("problem", ": ")
-    record = F.when(at > 0, F.substring(F.col("problem"), at + 2, F.lit(_EXCERPT)))
-    return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
-
-
-def reject_counts(edges: DataFrame) -> tuple[int, int]:
-    """Return how many rows were refused, and how many were read."""
-    row = edges.agg(F.count("problem"), F.count("*")).first()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
 def _when(bad: Column, reason: str, record: Column) -> Column:

@@ -6,7 +6,7 @@ import pytest
 
 from embedall_spark import config as configs
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.sources import edges
+from embedall_spark.sources import edges, tabular
 from embedall_spark.sources.edges import EdgesConfig
 
 
@@ -43,10 +43,10 @@ def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
         "weight is not finite: 9 10 inf",
         "weight is null: 13 14 null",
     ]
-    refused = edges.rejects(found).collect()
+    refused = tabular.rejects(found).collect()
     assert {"weight is no number", "weight is null"} <= {row.reason for row in refused}
     assert {row.record for row in refused if row.reason == "weight is no number"} == {"11 12 much"}
-    assert edges.reject_counts(found) == (7, 8)
+    assert tabular.reject_counts(found) == (7, 8)
 
 
 def test_tables_of_any_simple_type(spark, tmp_path):
