@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from embedall_spark import randomness
-from embedall_spark.graph import steps
+from embedall_spark.graph import steps, walkers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,30 +29,6 @@ class Graph(NamedTuple):
     """False: every edge is there in both directions, with one weight."""
 
 
-class Rule(NamedTuple):
-    """What p and q mean for proposals."""
-
-    weighted: bool
-    second: bool
-    """Steps depend on the vertex before."""
-    find_back: bool
-    """The step back, which is taken out of the rejection, must be looked for."""
-    common: bool
-    """Common neighbours are likelier than others."""
-    low: int
-    """Random numbers below it accept any proposal but the step back."""
-    back: int
-    """Random numbers below it accept the step back."""
-    cells: int
-    """Equal weights: what the step back has beyond the others, in cells, rounded up."""
-    extra: float
-    """The same, as it is."""
-    bias: float
-    """Of the step back."""
-    most: float
-    """The largest of the others'."""
-
-
 def walk(
     graph: Graph,
     starts: NDArray[np.int32],
@@ -68,8 +44,8 @@ def walk(
     from t to x, else 1/q. The first step has the weight alone. A walk ends early at a vertex that has no neighbours.
 
     Steps are exact, nothing is computed for each edge beforehand, and no list of neighbours is cut. With p = q = 1 a
-    step takes one trial, otherwise max(q, 1/q) on average at most, and twice as many where weights are equal, whatever
-    p is: the step back is taken out of the rejection wherever it would cost more.
+    step takes one trial. Otherwise it takes, whatever p is, on average at most max(q, 1/q) trials and one more, or
+    twice max(q, 1/q) and one more where all weights are equal.
 
     A walk depends on (seed, start, number) alone, not on the others in the call. The GIL is released.
 
@@ -96,8 +72,9 @@ def walk(
     # All read-only, as mapped files are: numba would compile for other arrays once more.
     indptr, indices, cumulative, starts, keys = map(_readonly, (*graph[:3], starts, keys))
     graph = Graph(indptr, indices, cumulative, bool(graph.directed))
+    rule = walkers.rule(p, q, cumulative.size > 0, graph.directed)
     tokens, lengths = np.empty((len(starts), length), np.int32), np.empty(len(starts), np.int32)
-    steps.walk(graph, starts, keys, _rule(graph, p, q), tokens, lengths)
+    steps.walk(graph, starts, keys, rule, walkers.turn(), tokens, lengths)
     whole = bool((lengths == length).all())
     return tokens.ravel() if whole else tokens[np.arange(length) < lengths[:, None]], lengths
 
@@ -106,22 +83,3 @@ def _readonly(array: Any) -> NDArray[Any]:
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
-
-
-def _rule(graph: Graph, p: float, q: float) -> Rule:
-    weighted, bias, most, least = graph.cumulative.size > 0, 1 / p, max(1.0, 1 / q), min(1.0, 1 / q)
-    # An unlikely step back costs much only where it has most of the weight.
-    taken = bias > most or (weighted and bias < least)
-    extra = bias / most - 1 if taken and not weighted else 0.0
-    return Rule(
-        weighted=weighted,
-        second=p != 1 or q != 1,
-        find_back=taken and (weighted or graph.directed),
-        common=q > 1,
-        low=int(least / most * 2**steps.BITS),
-        back=int((1.0 if taken else bias / most) * 2**steps.BITS),
-        cells=int(np.ceil(extra)),
-        extra=extra,
-        bias=bias,
-        most=most,
-    )

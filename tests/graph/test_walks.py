@@ -242,6 +242,30 @@ def test_a_step_back_that_has_all_the_weight_and_no_chance():
     assert abs((found[:, 2] == 0).mean() - chance) < 0.02
 
 
+def test_extreme_biases_and_weights_come_to_an_end():
+    # No triangles: these would take 1/q trials.
+    weights = np.zeros((6, 6))
+    weights[0, 1:] = weights[1:, 0] = 10.0 ** np.arange(-12, 13, 6)
+    for weighted, directed, p, q in product((False, True), (False, True), (1 / MOST, 1, MOST), (1 / MOST, 1)):
+        tokens, lengths = walks(graph_of(weights, directed, weighted), 50, 30, p, q)
+        assert set(lengths) == {30}
+        steps = tokens.reshape(-1, 30)
+        assert weights[steps[:, :-1], steps[:, 1:]].all()
+
+
+def test_long_lists_of_uneven_weights():
+    # Weights that rise by ten orders of magnitude along the list, and one that has a third of all.
+    random = np.random.default_rng(3)
+    for weights in (np.geomspace(1e-5, 1e5, 50_000), random.pareto(0.7, 50_000) + 1e-3, np.full(50_000, 1.0)):
+        weights[7] = weights.sum() / 2
+        hub = np.concatenate([[0, 50_000], np.full(50_000, 50_000)])
+        graph = Graph(hub, np.arange(1, 50_001, dtype=np.int32), np.cumsum(weights), True)
+        found = walks(graph, 300_000, 2, 1, 1, starts=[0])[0][1::2]
+        groups = np.searchsorted(np.arange(1, 200) / 200, np.cumsum(weights) / weights.sum(), "right")
+        seen, share = (np.bincount(groups, each, 200) for each in (np.bincount(found - 1, minlength=50_000), weights))
+        assert p_value(seen[None], share[None] / share.sum()) > 1e-4
+
+
 def test_what_cannot_be_walked_is_refused():
     graph = graph_of(matrix(False, False), False, False)
     for length, p, q in ((0, 1, 1), (5, 0, 1), (5, 1, -1), (5, float("nan"), 1), (5, 1, float("inf"))):

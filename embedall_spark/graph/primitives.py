@@ -1,0 +1,45 @@
+"""Random numbers and a processor's instruction for compiled code.
+
+They never change: numba's cache on disk watches the file of the kernel alone, not those that it uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GOLDEN, _FIRST, _SECOND = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+_compiled: Callable[[Callable[..., Any]], Any] = njit(nogil=True, cache=True)
+_instruction: Callable[[Callable[..., Any]], Any] = intrinsic
+
+
+@_compiled
+def random(state: Any) -> Any:
+    """Return 64 random bits and move on to the next; ``state.key`` is uint64 (splitmix64, as in ``randomness``)."""
+    state.key += _GOLDEN
+    bits = (state.key ^ (state.key >> np.uint64(30))) * _FIRST
+    bits = (bits ^ (bits >> np.uint64(27))) * _SECOND
+    return bits ^ (bits >> np.uint64(31))
+
+
+@_instruction
+def prefetch(_: Any, array: Any, at: Any) -> Any:
+    """Ask the processor to bring an element into its cache; it may lie outside of the array."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(function, [builder.bitcast(builder.gep(data, [values[1]]), byte), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), build
