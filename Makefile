@@ -13,7 +13,7 @@ help:  ## show the targets
 
 install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 
-demo: java $(INSTALLED)  ## embed the docstrings of the installed packages and show the result
+demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
 	@$(BIN)/embedall demo
 
 test: java $(INSTALLED)  ## run all tests

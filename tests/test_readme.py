@@ -12,8 +12,7 @@ import pytest
 import yaml
 from conftest import QUICK_JAVA
 
-from embedall_spark import config
-from embedall_spark.kinds.words import Config
+from embedall_spark import config, kinds
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,14 +35,28 @@ def folder(tmp_path_factory):
         (place / "corpus" / f"{part}.txt").write_text("\n".join(lines[part::2]) + "\n")
     (place / "analogies.txt").write_text(": plural\nriver rivers lake lakes\nmountain mountains hill hills\n")
     (place / "similarity.tsv").write_text("river\tlake\t9\nriver\thill\t2\ntree\tmountain\t8\ntree\twater3\t1\n")
-    (yaml_block,) = [body for _, language, body in BLOCKS if language == "yaml"]
-    (place / "words.yaml").write_text(yaml_block)
+    (place / "events").mkdir()
+    for part in range(2):
+        rows = [
+            f"u{user},{'home' if step == 0 else f'page{user % 4}-{random.integers(6)}'},{1_700_000_000 + 60 * step}"
+            for user in range(part, 300, 2)
+            for step in range(8)
+        ]
+        (place / "events" / f"{part}.csv").write_text("\n".join(["user,page,time", *rows]) + "\n")
+    (place / "graph").mkdir()
+    edges = [f"{side}{at}\t{side}{random.integers(20)}" for side in "ab" for at in range(20) for _ in range(4)]
+    (place / "graph" / "edges.tsv").write_text("\n".join([*edges, "a1\tb1"]) + "\n")
+    names = [f"{side}{at}" for side in "ab" for at in range(20)]
+    (place / "graph" / "labels.tsv").write_text("".join(f"{name}\t{name[0]}\n" for name in names))
+    for _, language, body in BLOCKS:
+        if language == "yaml":
+            (place / body.partition("\n")[0].removeprefix("# ")).write_text(body)
     return place
 
 
-def test_the_configuration_is_valid(folder):
-    found = config.load(Config, folder / "words.yaml")
-    assert found.output.table == "output/words"
+def test_the_configurations_are_valid(folder):
+    tables = [config.load(kinds.load(kind).Config, folder / f"{kind}.yaml").output.table for kind in kinds.names()]
+    assert tables == ["output/nodes", "output/pages", "output/words"]
     assert yaml.safe_load((folder / "words.yaml").read_text())["train"]["workers"] == 1
 
 
@@ -66,7 +79,10 @@ def test_blocks_run_in_their_order(folder):
                 assert program == "embedall", f"{program}: mark its block with <!-- not run: why -->"
                 ran.append(arguments[0])
                 script.append(f"assert call({arguments}) == 0, {shlex.join(arguments)!r}")
-    assert ran == ["words", "words", "words", "similar", "analogy", "evaluate", "export", "import", "clean"]
+    assert ran == [
+        *("words", "words", "words", "sequences", "similar", "nodes", "similar", "evaluate"),
+        *("similar", "analogy", "evaluate", "export", "import", "clean"),
+    ]
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
     command = [sys.executable, "-c", "\n".join(script)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -139,7 +139,7 @@ def test_the_same_table_whatever_the_files_and_partitions(spark, home, done, tmp
         spark.conf.unset("spark.sql.shuffle.partitions")
     figures = sequences.evaluate(run, vectors, settings)
     assert figures == {name: value for name, value in done.summary["metrics"].items() if "purity" not in name}
-    assert run.made == ["pages", "holdout", "vocabulary-ordered", "vocabulary", "blocks"]
+    assert run.made == ["events", "pages", "holdout", "vocabulary-ordered", "vocabulary", "blocks"]
 
 
 def test_sessions_baskets_and_gates(spark, home, tmp_path):

@@ -93,7 +93,7 @@ def _demo(
     folder: str = typer.Option("demo-output", help="Where tables, pictures and the MLflow store go."),
     master: str | None = _MASTER,
 ) -> None:
-    """Embed the docstrings of the installed Python packages and show what came out."""
+    """Embed words, calls and modules of the installed Python packages and show what came out."""
     # Only here: the demo needs what the other commands do not.
     from embedall_spark.cli import demo
 
