@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NAMES = ["words", "rotation", "ingestion"]
+GRAPHS = ["walks", "nodes"]
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *GRAPHS, "sequences", "hubs"])
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
@@ -41,6 +43,34 @@ def test_an_absent_peer_or_corpus_meets_no_goal(load, capsys, monkeypatch, tmp_p
         assert list(found) == ["benchmark", "ratios", "goals", "met"]
         assert (found["benchmark"], found["ratios"], found["met"]) == (name, {}, False)
         assert found["goals"]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_without_pecanpy_no_goal_is_met(load, capsys, monkeypatch, tmp_path, name):
+    module = load(name)
+    monkeypatch.setattr(module, "PEER", tmp_path / "none")
+    monkeypatch.setattr(module, "GRAPHS", tmp_path, raising=False)
+    module.main(["--quick"])
+    *said, last = capsys.readouterr().out.splitlines()
+    assert "pecanpy" in " ".join(said)
+    assert not json.loads(last)["met"]
+
+
+def test_graphs_are_what_they_say(load, tmp_path):
+    graphs = load("graphs")
+    ends = graphs.rmat(64, 300)
+    assert ends.shape == (300, 2)
+    assert len({tuple(sorted(edge)) for edge in ends.tolist()}) == 300
+    assert (ends[:, 0] != ends[:, 1]).all()
+    graphs.write(graphs.star(10), tmp_path / "star", rows=4)
+    table = pq.read_table(tmp_path / "star")
+    assert (set(table["src"].to_pylist()), sorted(table["dst"].to_pylist())) == ({0}, list(range(1, 11)))
+    graphs.save_for_pecanpy(ends, tmp_path / "graph.npz")
+    saved = np.load(tmp_path / "graph.npz")
+    assert saved["indptr"][-1] == 600
+    names = saved["IDs"].astype(int)
+    first = {tuple(sorted((names[0], names[at]))) for at in saved["indices"][: saved["indptr"][1]]}
+    assert first == {tuple(sorted(edge)) for edge in ends.tolist() if names[0] in edge}
 
 
 def test_goals_are_least_values_and_all_must_be_measured(load):
