@@ -145,16 +145,39 @@ def test_what_is_wrong_with_the_configuration_is_told():
         config(walks={"walk_lenght": 3})
 
 
-def test_the_clubs_of_karate(spark, tmp_path):
-    """Zachary's members split into the clubs that their vectors tell."""
+def clusters(spark, folder, count, **sections):
+    """Return the run and the k-means cluster of each vertex of a shared graph."""
     from sklearn.cluster import KMeans
+
+    given = edges.read(spark, edges.EdgesConfig(path=str(shared("graphs", folder.name) / "edges.tsv")))
+    settings = config(walks={"num_walks": 80, "walk_length": 40}, **sections)
+    run = PlainRun(spark, folder)
+    table = nodes.embed(run, given, settings)
+    nodes.evaluate(run, table, settings)
+    rows = {row.id: row.vector for row in table.collect()}
+    names = sorted(rows)
+    groups = KMeans(count, n_init=10, random_state=0).fit_predict(np.array([rows[name] for name in names]))
+    return run, dict(zip(names, groups.tolist(), strict=True))
+
+
+def test_the_clubs_of_karate(spark, tmp_path):
+    """Zachary's members split into the clubs that their vectors tell; the map shows them."""
     from sklearn.metrics import normalized_mutual_info_score
 
-    folder = shared("graphs", "karate")
-    given = edges.read(spark, edges.EdgesConfig(path=str(folder / "edges.tsv")))
-    table = nodes.embed(PlainRun(spark, tmp_path), given, config(walks={"num_walks": 80, "walk_length": 40}))
-    rows = {row.id: row.vector for row in table.collect()}
-    clubs = dict(line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines())
+    labels = shared("graphs", "karate") / "labels.tsv"
+    run, found = clusters(spark, tmp_path / "karate", 2, evaluate={"metadata": {"path": str(labels)}, "splits": 1})
+    clubs = dict(line.split("\t") for line in labels.read_text().splitlines())
     names = sorted(clubs)
-    groups = KMeans(2, n_init=10, random_state=0).fit_predict(np.array([rows[name] for name in names]))
-    assert normalized_mutual_info_score([clubs[name] for name in names], groups) > 0.6
+    assert normalized_mutual_info_score([clubs[name] for name in names], [found[name] for name in names]) > 0.6
+    assert run.artifacts["map.png"].startswith(b"\x89PNG")
+
+
+def test_the_communities_of_les_miserables(spark, tmp_path):
+    """The clusters of its characters cut few ties (modularity: Newman and Girvan 2004; the best known is 0.56)."""
+    run, found = clusters(spark, tmp_path / "lesmis", 6)
+    pairs = [line.split("\t")[:2] for line in (shared("graphs", "lesmis") / "edges.tsv").read_text().splitlines()]
+    degree = {name: sum(name in pair for pair in pairs) for name in found}
+    inside = np.mean([found[a] == found[b] for a, b in pairs])
+    ends = [sum(degree[name] for name in found if found[name] == group) for group in range(6)]
+    assert inside - sum((total / (2 * len(pairs))) ** 2 for total in ends) > 0.4
+    assert run.artifacts["map.png"].startswith(b"\x89PNG")
