@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -60,6 +60,18 @@ class Evaluation(Section):
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
     )
 
+    @field_validator("map_nodes")
+    @classmethod
+    def _two_nodes(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a map needs two vertices; 0 for no map")
+        return value
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether vertices have labels, not only titles."""
+        return self.metadata is not None and self.metadata.label is not None
+
 
 class Config(Section):
     """Configuration of ``embedall nodes``."""
@@ -77,7 +89,7 @@ def check(config: Config) -> None:
     known = {"links/auc"} if config.evaluate.holdout else set()
     if config.evaluate.metadata is not None:
         labels.check(config.evaluate.metadata)
-    if config.evaluate.metadata is not None and config.evaluate.metadata.label is not None:
+    if config.evaluate.has_labels:
         known |= {"purity/neighbours", *labels.figures(config.evaluate.shares)}
     if wrong := config.evaluate.gates.keys() - known:
         raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none'})")
@@ -190,6 +202,8 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         figures |= links.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
     if config.evaluate.metadata is not None:
         known = labels.read(run.spark, config.evaluate.metadata, vectors)
+    if config.evaluate.has_labels:
+        assert known is not None
         figures |= labels.purity(vectors, known, seed=config.train.seed)
         splits, seed = config.evaluate.splits, config.train.seed
         figures |= labels.classification(vectors, known, config.evaluate.shares, splits, seed=seed)

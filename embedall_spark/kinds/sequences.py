@@ -173,7 +173,8 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         figures |= _predict(run, config)
     if config.evaluate.metadata is not None:
         known = labels.read(run.spark, config.evaluate.metadata, vectors)
-        figures |= labels.purity(vectors, known, seed=config.train.seed)
+        if config.evaluate.metadata.label is not None:
+            figures |= labels.purity(vectors, known, seed=config.train.seed)
     if config.evaluate.map_items and vectors.limit(2).count() == 2:
         run.artifact("map.png", maps.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known))
     return figures
