@@ -32,19 +32,18 @@ _compiled: Callable[[Callable[..., Any]], Any] = njit(nogil=True, cache=True, er
 @_compiled
 def walk(graph: Any, starts: Any, keys: Any, rule: Rule, turn: Turn, tokens: Any, lengths: Any) -> None:
     """Write walks to the beginnings of the rows of ``tokens`` [m, length], and how long they are to ``lengths`` [m]."""
-    begun = proposing = 0
-    moving = turn.walkers.size
-    while True:
-        begun, proposing = _move(graph, starts, keys, rule, tokens, lengths, turn, moving, begun, proposing)
-        if proposing == 0:
-            break
+    begun, proposing = _move(graph, starts, keys, rule, tokens, lengths, turn, turn.walkers.size, 0, 0)
+    while proposing > 0:
         if rule.weighted:
             _propose_by_weight(graph, rule, turn, proposing)
         else:
             _propose(graph, rule, turn, proposing)
-        moving, searching, proposing = _decide(graph, rule, turn, proposing)
-        if searching > 0:
+        if rule.second:
+            moving, searching, proposing = _decide(graph, rule, turn, proposing)
             moving, proposing = _look_up(graph, rule, turn, moving, searching, proposing)
+        else:
+            moving, proposing = _accept(graph, turn, proposing)
+        begun, proposing = _move(graph, starts, keys, rule, tokens, lengths, turn, moving, begun, proposing)
 
 
 @_compiled
@@ -52,7 +51,7 @@ def _move(
     graph: Any, starts: Any, keys: Any, rule: Rule, tokens: Any, lengths: Any, turn: Turn,
     moving: int, begun: int, proposing: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Go to the candidates, or begin other walks; return how many walks have begun, and walkers propose next."""
+    """Go to the candidates, or begin walks; return how many have begun, and how many walkers propose next."""
     indptr, cumulative, walkers = graph.indptr, graph.cumulative, turn.walkers
     for i in range(moving):
         slot = turn.moving[i]
@@ -89,13 +88,13 @@ def _arrive(indptr: Any, rule: Rule, tokens: Any, lengths: Any, walker: Any) -> 
     if walker.at == tokens.shape[1] or degree == 0:
         lengths[walker.row] = walker.at
         return False
-    # Where there is one neighbour, no bias matters.
-    walker.previous = walker.vertex if rule.second and degree > 1 else NONE
-    walker.known = rule.sure or walker.previous == NONE
-    walker.previous_first, walker.previous_degree = walker.first, walker.degree
-    walker.vertex, walker.first, walker.degree = vertex, first, degree
+    previous, cells = NONE, degree
+    if rule.second and degree > 1 and walker.vertex != NONE:
+        previous, cells = walker.vertex, degree + rule.cells
+        walker.previous_first, walker.previous_degree = walker.first, walker.degree
+    walker.vertex, walker.first, walker.degree, walker.cells, walker.previous = vertex, first, degree, cells, previous
+    walker.known = rule.sure or previous == NONE
     walker.split, walker.own = first + degree, 0.0
-    walker.cells = degree if walker.previous == NONE else degree + rule.cells
     return True
 
 
@@ -109,14 +108,12 @@ def _propose(graph: Any, rule: Rule, turn: Turn, proposing: int) -> None:
         bits, cells = random(walker), np.uint64(walker.cells)
         low = (bits & _LOW) * cells
         high = (bits >> _HALF) * cells + (low >> _HALF)
-        beyond = np.int64(high >> _HALF) - walker.degree
-        height = np.int64(((high << _HALF) | (low & _LOW)) >> _REST)
-        if beyond < 0:
-            walker.place, walker.height = walker.first + walker.degree + beyond, height
-            prefetch(indices, walker.place)
-        else:
+        cell, height = np.int64(high >> _HALF), np.int64(((high << _HALF) | (low & _LOW)) >> _REST)
+        walker.place, walker.height = walker.first + cell, height
+        prefetch(indices, walker.place)
+        if cell >= walker.degree:
             # Of the last cell only a part counts.
-            walker.place, walker.height = NONE, -1 if beyond + height / _ALL < rule.extra else _ALL
+            walker.place, walker.height = NONE, -1 if cell - walker.degree + height / _ALL < rule.extra else _ALL
 
 
 @_compiled
@@ -156,6 +153,17 @@ def _propose_by_weight(graph: Any, rule: Rule, turn: Turn, proposing: int) -> No
 
 
 @_compiled
+def _accept(graph: Any, turn: Turn, proposing: int) -> tuple[int, int]:
+    """Accept all; return how many then move and propose."""
+    indptr, indices, walkers = graph.indptr, graph.indices, turn.walkers
+    for i in range(proposing):
+        walker = walkers[turn.proposing[i]]
+        turn.moving[i], walker.candidate = turn.proposing[i], np.int64(indices[np.uint64(walker.place)])
+        prefetch(indptr, walker.candidate)
+    return proposing, 0
+
+
+@_compiled
 def _decide(graph: Any, rule: Rule, turn: Turn, proposing: int) -> tuple[int, int, int]:
     """Accept, reject, or have it looked up; return how many then move, search and propose."""
     indptr, indices, cumulative, walkers = graph.indptr, graph.indices, graph.cumulative, turn.walkers
@@ -185,10 +193,7 @@ def _decide(graph: Any, rule: Rule, turn: Turn, proposing: int) -> tuple[int, in
 
 @_compiled
 def _look_up(graph: Any, rule: Rule, turn: Turn, moving: int, searching: int, proposing: int) -> tuple[int, int]:
-    """Look for the candidates among the former vertices' neighbours, or for the way back where it has been assumed.
-
-    Accept or reject accordingly; return how many then move and propose.
-    """
+    """Look for an edge from the former vertex, or the way back; accept or reject; return how many move and propose."""
     indptr, indices, cumulative, walkers = graph.indptr, graph.indices, graph.cumulative, turn.walkers
     sought = turn.vertices
     for i in range(searching):
@@ -237,11 +242,7 @@ def _take_out(cumulative: Any, walker: Any, place: int) -> None:
 
 @_compiled
 def _guess(cumulative: Any, turn: Turn, number: int) -> None:
-    """Narrow down searches for sums in long lists, where weights of one kind make them grow evenly.
-
-    Each guess goes on from the last as far as the sums grow on average and a little further, so that it ends on the
-    other side. Wrong guesses narrow a search less.
-    """
+    """Narrow down searches in long lists: each guess goes as far as sums grow on average, and beyond what is sought."""
     walkers, deep, sums = turn.walkers, turn.deep, turn.sums
     left = 0
     for i in range(number):
@@ -266,7 +267,7 @@ def _guess(cumulative: Any, turn: Turn, number: int) -> None:
                 last = walker.probe
             walker.count = last - walker.base + 1
             distance = difference * walker.slope
-            distance += np.copysign(2 * np.sqrt(abs(distance)) + 2, distance)
+            distance += np.copysign(np.sqrt(abs(distance)) + 2, distance)
             walker.probe = min(max(walker.probe + np.int64(distance), walker.base), last)
             prefetch(cumulative, walker.probe)
             deep[kept] = slot
@@ -276,10 +277,7 @@ def _guess(cumulative: Any, turn: Turn, number: int) -> None:
 
 @_compiled
 def _search(array: Any, sought: Any, walkers: Any, searching: Any, deep: Any, number: int) -> None:
-    """Set ``base`` to the first place in the walker's part of a sorted array with no less than is sought, or the last.
-
-    All go down by a level, then by the next, so that they wait for memory together.
-    """
+    """Set ``base`` to the first place in each part of a sorted array not below what is sought, or to the last."""
     left = 0
     for i in range(number):
         walker = walkers[searching[i]]
@@ -287,6 +285,7 @@ def _search(array: Any, sought: Any, walkers: Any, searching: Any, deep: Any, nu
         deep[left] = searching[i]
         left += walker.count > 1
     while left > 0:
+        # All go down a level, so that they wait for memory together.
         kept = 0
         for i in range(left):
             slot = deep[i]

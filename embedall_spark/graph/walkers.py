@@ -13,7 +13,7 @@ BITS = 53
 """Of the random numbers that accept or reject a proposal."""
 
 NONE = -1
-_SLOTS = 128  # so many walkers take turns
+_SLOTS = 64  # so many walkers take turns
 
 _WALKER = np.dtype([
     ("key", "u8"),  # state of its random numbers
