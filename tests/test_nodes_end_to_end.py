@@ -101,6 +101,8 @@ def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):
     assert [row.reason for row in run.rejects[0].collect()] == ["src is null or empty"]
     with pytest.raises(BadData, match="1 of 4"):
         nodes.embed(PlainRun(spark, tmp_path / "2"), as_edges(spark, rows), config())
+    with pytest.raises(BadData, match=r"no edge but self-loops.*graph\.self_loops"):
+        nodes.embed(PlainRun(spark, tmp_path / "3"), as_edges(spark, [("a", "a")]), config(graph={"self_loops": False}))
 
 
 def test_the_command_writes_the_walks_and_repeats_nothing(spark, tmp_path):

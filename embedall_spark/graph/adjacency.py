@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.config import Section
 from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,11 +60,17 @@ class Facts(NamedTuple):
 
 
 def ends(edges: DataFrame, config: GraphConfig) -> DataFrame:
-    """Return token string and count bigint: the vertices of EDGES, and how many ends of edges each has."""
+    """Return token string and count bigint: the vertices of EDGES, and how many ends of edges each has.
+
+    Raises:
+        BadData: no edge is left.
+    """
     kept = edges if config.self_loops else edges.where("src <> dst")
-    return (
-        kept.select(F.explode(F.array("src", "dst")).alias("token")).groupBy("token").agg(F.count("*").alias("count"))
-    )
+    if kept.isEmpty():
+        left_out = "" if config.self_loops else " but self-loops, which graph.self_loops=false leaves out"
+        raise BadData(f"there is no edge{left_out}; give a graph with edges")
+    each = kept.select(F.explode(F.array("src", "dst")).alias("token"))
+    return each.groupBy("token").agg(F.count("*").alias("count"))
 
 
 def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) -> DataFrame:
