@@ -113,7 +113,8 @@ def test_files_and_functions_stay_small(path):
 
 
 def test_kernels_import_without_pyspark():
-    code = "import sys; sys.modules['pyspark'] = None; import embedall_spark.corpus.windows, embedall_spark.train.sgns"
+    code = "import sys; sys.modules['pyspark'] = None; "
+    code += "import embedall_spark.corpus.windows, embedall_spark.train.sgns, embedall_spark.graph.walks"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -46,8 +46,14 @@ class WalksConfig(Section):
 
     num_walks: int = Field(10, ge=1, le=10_000, description="walks from each vertex")
     walk_length: int = Field(80, ge=2, le=10_000, description="vertices in a walk; a dead end ends it before")
-    p: float = Field(1.0, gt=0, le=1e6, description="return parameter: above 1 a walk seldom turns back")
-    q: float = Field(1.0, gt=0, le=1e6, description="in-out parameter: above 1 a walk stays near where it was")
+    p: float = Field(1.0, ge=1e-6, le=1e6, description="return parameter: above 1 a walk seldom turns back")
+    q: float = Field(
+        1.0,
+        ge=1e-3,
+        le=1e3,
+        description="in-out parameter: above 1 a walk stays near where it was; a step costs up to the greater of q and "
+        "1/q trials",
+    )
     table: str | None = Field(
         None,
         description="also write the walks to this table, to be inspected; unset: they are drawn and kept nowhere",
