@@ -58,13 +58,19 @@ def assemble(events: DataFrame, config: StoriesConfig, seed: int) -> DataFrame:
 
     Ids are hashes of key, session and stretch.
     """
+    good = conform(events, EVENTS).where("problem is null")
     whole = F.floor("weight")
     chance = F.pmod(F.xxhash64(F.lit(seed), "key", "order", "item"), F.lit(2**53)) / F.lit(float(2**53))
     copies = F.coalesce(whole + (chance < F.col("weight") - whole).cast("int"), F.lit(1)).cast("int")
-    good = conform(events, EVENTS).where("problem is null").withColumn("copies", copies).where("copies > 0")
-    shuffled = F.when(F.col("order").isNull(), F.xxhash64(F.lit(seed), "key", "item"))
-    ordered = good.repartition("key").sortWithinPartitions("key", "order", shuffled, "item")
-    columns = [F.xxhash64("key").alias("group"), F.col("item"), F.col("copies")]
+    # Of long decimals only those that are equal as doubles have to be compared, which is slow.
+    place = F.coalesce(F.col("order").cast("double"), F.xxhash64(F.lit(seed), "key", "item").cast("double"))
+    # From here on a hash stands for the key. Of a billion keys two share one with a chance of 3%.
+    group = F.xxhash64("key")
+    short = good.select(group.alias("group"), place.alias("place"), "order", "item", copies.alias("copies")).where(
+        "copies > 0"
+    )
+    ordered = short.repartition("group").sortWithinPartitions("group", "place", "order", "item")
+    columns = [F.col("group"), F.col("item"), F.col("copies")]
     if config.session_gap is not None:
         # Events without an order have no pause between them.
         columns.append(F.coalesce("order", F.lit(Decimal(0)).cast(EVENTS["order"].dataType)).alias("order"))
