@@ -152,7 +152,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     run.reject(tabular.rejects(found))
     run.check_reject_share(*tabular.reject_counts(found))
     whole = run.stage("pages", lambda: pages.from_sequences(stories.assemble(found, config.stories, train.seed)))
-    _, kept = _split(run, whole, config)
+    kept = _hold_out(run, whole, config)
     items = vocabulary.count(run, kept, config.vocabulary)
     folder = run.stage_path("vocabulary")
     sequences = run.stage("blocks", lambda: blocks.of_pages(kept, folder, blocks.number(vocabulary.total(items))))
@@ -180,10 +180,13 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _split(run: Run, whole: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:
-    """Return the last items that are held out, and the pages to train on."""
+def _hold_out(run: Run, whole: DataFrame, config: Config) -> DataFrame:
+    """Return the pages to train on; the last items that they lack are the stage "holdout"."""
     asked, train = config.evaluate, config.training
-    return holdout.split(run, whole, asked.holdout, asked.max_stories, next_item.reach(train), train.seed)
+    if not asked.holdout:
+        return whole
+    _, kept = holdout.split(run, whole, asked.holdout, asked.max_stories, next_item.reach(train), train.seed)
+    return kept
 
 
 def _predict(run: Run, config: Config) -> dict[str, float]:

@@ -138,6 +138,16 @@ def test_json_lines(spark, tmp_path):
     assert problems(rows) == ['no key: {"item":"b"}', 'no simple value under key: {"key": [1], "item": "a", "t": 5}']
 
 
+def test_calls(spark, tmp_path):
+    (tmp_path / "a.py").write_text("def f():\n    return sorted(len(x) for x in [])\n")
+    (tmp_path / "b.py").write_text("def f(:\n")
+    rows = read(spark, tmp_path, format="calls")
+    assert [row[1] for row in sorted(good(rows), key=lambda row: row[2])] == ["len", "sorted"]
+    (problem,) = problems(rows)
+    assert problem.startswith("not Python: ")
+    assert events.EventsConfig(path="x", format="calls").ordered and not events.EventsConfig(path="x").ordered
+
+
 def test_wrong_options(spark, tmp_path):
     path = table(tmp_path, key=["a"], item=["a"], flag=[True], day=pa.array([DAY.date()]))
     with pytest.raises(SchemaMismatch, match=r"the column of input.order is boolean"):
