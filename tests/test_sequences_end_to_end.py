@@ -155,6 +155,8 @@ def test_baskets(spark, tmp_path):
     assert (given.training.window, given.training.shrink_windows) == (3, False)
     settings = config.load(sequences.Config, file, [f"train={train}"])
     assert (settings.training.window, settings.training.shrink_windows) == (512, False)
+    shared = config.load(sequences.Config, file, [f"train={train | {'workers': 2}}", "stories.max_length=100"])
+    assert (shared.training.window, shared.training.shrink_windows) == (100, False)
     run = PlainRun(spark, tmp_path / "run")
     vectors = sequences.embed(run, sequences.read(spark, settings), settings)
     figures = sequences.evaluate(run, vectors, settings)

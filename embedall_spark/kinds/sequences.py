@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WIDEST = 512
+# Several workers share wide windows out in pieces that no longer fit into their buffers.
+_WIDEST, _WIDEST_SHARED = 512, 128
 # Bytes that an event takes where it is stored.
 _LINE, _PACKED = 32, 8
 
@@ -89,7 +90,8 @@ class Config(Section):
         """The options of training: without an order, those of window and shrinking that are not given fit baskets."""
         if self.input.ordered:
             return self.train
-        whole = {"window": min(_WIDEST, self.stories.max_length), "shrink_windows": False}
+        widest = _WIDEST if self.train.workers == 1 else _WIDEST_SHARED
+        whole = {"window": min(widest, self.stories.max_length), "shrink_windows": False}
         unset = whole.keys() - self.train.model_fields_set
         return self.train.model_copy(update={name: whole[name] for name in unset})
 
@@ -133,8 +135,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     """Return one vector per item, as VECTORS.
 
     Method: item2vec (Barkan and Koenigstein 2016): skip-gram with negative sampling over each key's items in their
-    order. Without ``input.order`` an item's window is its whole basket, up to 512 items to each side, unless
-    ``train.window`` and ``train.shrink_windows`` are given.
+    order. Without ``input.order`` an item's window is its whole basket, up to 512 items to each side (128 where
+    there are several workers), unless ``train.window`` and ``train.shrink_windows`` are given.
 
     Raises:
         BadData: too many events were refused, or no item occurs ``vocabulary.min_count`` times.
