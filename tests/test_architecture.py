@@ -34,7 +34,6 @@ COLLECTS = {
     "search/titles.py": "titles of the ids that are shown",
     "search/spelling.py": "a handful of spellings",
     "sources/listing.py": "one digest; one table's id and version",
-    "sources/text.py": "whether there is a row",
     "sources/word2vec_format.py": "what a check of the file found",
     "tables.py": "history and details of one table",
     "train/preflight.py": "a row per worker",

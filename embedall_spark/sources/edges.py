@@ -11,13 +11,10 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
-from embedall_spark.sources import imports, tabular
+from embedall_spark.sources import imports, reading, tabular
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, SparkSession
-
-_EXCERPT = 200
-_EMPTY = "empty line"
+    from pyspark.sql import SparkSession
 
 
 class HasEdges(Protocol):
@@ -83,7 +80,7 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
     if missing:
         raise SchemaMismatch(f"the graph's edges have no column {', '.join(missing)} (columns: {graph.edges.columns})")
     weights = [F.col(weight).alias("weight")] if weight else []
-    unknown = [F.lit("graph").alias("origin"), F.lit(None).cast("string").alias("problem")]
+    unknown = [F.lit("graph").alias("origin"), reading.null().alias("problem")]
     return check(graph.edges.select("src", "dst", *weights, *unknown))
 
 
@@ -95,28 +92,25 @@ def check(rows: DataFrame) -> DataFrame:
     record = F.concat_ws(" ", *[F.coalesce(part.cast("string"), F.lit("null")) for part in (src, dst, given)])
     problem = F.coalesce(
         F.col("problem"),
-        _when(src.isNull() | (src == ""), "src is null or empty", record),
-        _when(dst.isNull() | (dst == ""), "dst is null or empty", record),
-        _when(given.isNotNull() & number.isNull(), "weight is no number", record),
+        F.when(src.isNull() | (src == ""), reading.told("src is null or empty", record)),
+        F.when(dst.isNull() | (dst == ""), reading.told("dst is null or empty", record)),
+        F.when(given.isNotNull() & number.isNull(), reading.told("weight is no number", record)),
         # In Spark NaN is greater than any other number.
-        _when(number >= F.lit(float("inf")), "weight is not finite", record),
-        _when(number <= 0, "weight is not above 0", record),
+        F.when(number >= F.lit(float("inf")), reading.told("weight is not finite", record)),
+        F.when(number <= 0, reading.told("weight is not above 0", record)),
     )
     if "weight" in rows.columns:
-        problem = F.coalesce(problem, _when(given.isNull(), "weight is null", record))
+        problem = F.coalesce(problem, F.when(given.isNull(), reading.told("weight is null", record)))
     return conform(
         rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
         EDGES,
     )
 
 
-def _when(bad: Column, reason: str, record: Column) -> Column:
-    return F.when(bad, F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(_EXCERPT))))
-
-
 def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     """Return the lines of an edge list as EDGES; empty lines and comments are none of its rows."""
-    lines = tabular.lines(spark, config.path).select(F.trim("value").alias("value"), "origin")
+    found = reading.opened(config.path, config.format, lambda: reading.lines(spark, config.path))
+    lines = found.select(F.trim("value").alias("value"), "origin")
     lines = lines.where((F.col("value") != "") & ~F.col("value").rlike("^[#%]"))
     fields = F.when(F.contains("value", F.lit("\t")), F.split("value", "\t")).otherwise(F.split("value", "[ ]+"))
     parts = lines.withColumn("fields", fields)
@@ -124,8 +118,8 @@ def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     short = F.size("fields") < need
     # Splitting would replace broken bytes in silence.
     problem = F.coalesce(
-        _when(~F.is_valid_utf8("value"), "broken UTF-8", F.make_valid_utf8("value")),
-        _when(short, f"fewer than {need} fields", F.col("value")),
+        F.when(~F.is_valid_utf8("value"), reading.told("broken UTF-8", F.make_valid_utf8("value"))),
+        F.when(short, reading.told(f"fewer than {need} fields", F.col("value"))),
     )
     columns = [F.get("fields", F.lit(at)).alias(name) for at, name in enumerate(("src", "dst", "weight")[:need])]
     return check(parts.select(*columns, "origin", problem.alias("problem")))

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import calls, tabular
+from embedall_spark.sources import calls, reading, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_WEIGHT = 100
 # A story in memory is at most so many bytes times its longest length.
 MAX_BYTES = 4096
-_EXCERPT = 200
 _ORDER = EVENTS["order"].dataType
 _DAY = 86_400
 # Text that is only a time of day would be read as today's.
@@ -91,8 +90,8 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
             (weight < 0, "weight below 0"),
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]
-    record = F.left(F.to_json(F.struct(*[tabular.name(option) for option in columns])), F.lit(_EXCERPT))
-    problem = F.coalesce("problem", *[F.when(wrong, F.concat(F.lit(f"{why}: "), record)) for wrong, why in checks])
+    record = F.to_json(F.struct(*[tabular.name(option) for option in columns]))
+    problem = F.coalesce("problem", *[F.when(wrong, reading.told(why, record)) for wrong, why in checks])
     return conform(
         found.select(
             key.alias("key"), item.alias("item"), order.alias("order"), weight.alias("weight"), "origin",

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import REJECTS, conform
-from embedall_spark.sources import listing
+from embedall_spark.sources import listing, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 Format = Literal["delta", "parquet", "csv", "json"]
 
-# A JSON line is parsed to a variant, which holds no more.
-_JSON_LIMIT = (1 << 24) - 1024
-_EXCERPT = 200
 _SAMPLE = 1000
 _SIMPLE = (T.StringType, T.NumericType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
@@ -63,47 +58,14 @@ def read(
             return _read_json(spark, path, columns)
         return _read_table(spark, path, format, columns)
 
-    return _opened(path, format, make)
-
-
-def lines(spark: SparkSession, path: str) -> DataFrame:
-    """Return the lines of text files as ``value`` and ``origin``, lazily.
-
-    Raises:
-        BadData: there is nothing at the path, or nothing in it.
-    """
-    return _opened(path, "text", lambda: _lines(spark, path))
-
-
-def _opened(path: str, kind: str, make: Callable[[], DataFrame]) -> DataFrame:
-    """Return a source's rows, of which there must be one."""
-    try:
-        found = make()
-        empty = found.isEmpty()
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            raise BadData(f"{path}: no such file or folder; correct the input's path") from None
-        # Without Spark's codes.
-        what = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
-        raise BadData(f"{path}: cannot be read as {kind}: {what}; correct path or format") from None
-    if empty:
-        raise BadData(
-            f"{path}: no row found as {kind}; need at least one file that is not empty and whose name begins with "
-            "neither _ nor ."
-        )
-    return found
-
-
-def _lines(spark: SparkSession, path: str) -> DataFrame:
-    # A byte order mark belongs to the file, not to its first line.
-    return _strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
+    return reading.opened(path, format, make)
 
 
 def rejects(rows: DataFrame) -> DataFrame:
     """Return the rows with a problem, of any table with ``origin`` and ``problem``, as REJECTS."""
     cut = F.instr("problem", ": ")
     reason = F.when(cut > 0, F.left("problem", cut - 1)).otherwise(F.col("problem"))
-    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(_EXCERPT)))
+    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(reading.EXCERPT)))
     bad = rows.where("problem is not null")
     return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
 
@@ -120,7 +82,7 @@ def name(option: str) -> str:
 
 
 def _read_table(spark: SparkSession, path: str, kind: str, columns: Mapping[str, str]) -> DataFrame:
-    table = _strict(spark).format(kind).load(path) if listing.is_path(path) else spark.table(path)
+    table = reading.strict(spark).format(kind).load(path) if listing.is_path(path) else spark.table(path)
     kinds = {field.name: field.dataType for field in table.schema}
     _check_columns(path, {key: value.simpleString() for key, value in kinds.items()}, columns)
     for option, key in columns.items():
@@ -130,48 +92,56 @@ def _read_table(spark: SparkSession, path: str, kind: str, columns: Mapping[str,
                 f"a timestamp; set {option}"
             )
     # Writers of Parquet may store any bytes as text.
-    text = [_column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
-    broken = [F.when(~F.is_valid_utf8(value), _told("broken UTF-8", F.make_valid_utf8(value))) for value in text]
-    problem = F.coalesce(_null(), *broken)
-    return _rows(table, {name(o): _column(key) for o, key in columns.items()}, F.lit(path).alias("origin"), problem)
+    text = [reading.column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
+    broken = [F.when(~F.is_valid_utf8(value), reading.told("broken UTF-8", F.make_valid_utf8(value))) for value in text]
+    problem = F.coalesce(reading.null(), *broken)
+    return _rows(
+        table, {name(o): reading.column(key) for o, key in columns.items()}, F.lit(path).alias("origin"), problem
+    )
 
 
 def _read_csv(spark: SparkSession, path: str, columns: Mapping[str, str], separator: str, header: bool) -> DataFrame:
     # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
-    reader = _strict(spark).options(header=header, sep=separator, escape='"', enforceSchema=False)
+    reader = reading.strict(spark).options(header=header, sep=separator, escape='"', enforceSchema=False)
     names = [field.name for field in reader.csv(path).schema]
     _check_columns(path, dict.fromkeys(names, "text"), columns)
     bad = "_not_a_row"
     schema = T.StructType([T.StructField(key, T.StringType()) for key in [*names, bad]])
     rows = reader.options(columnNameOfCorruptRecord=bad, columnPruning=False).schema(schema).csv(path)
-    values = [_column(key) for key in dict.fromkeys(columns.values())]
+    values = [reading.column(key) for key in dict.fromkeys(columns.values())]
     # The reader puts this character where bytes are broken.
-    broken = [F.when(F.contains(value, F.lit("\ufffd")), _told("broken UTF-8", value)) for value in values]
-    problem = F.coalesce(F.when(F.col(bad).isNotNull(), _told("not a row of this CSV", F.col(bad))), *broken)
-    return _rows(rows, {name(option): _column(key) for option, key in columns.items()}, _origin(), problem)
+    broken = [F.when(F.contains(value, F.lit("\ufffd")), reading.told("broken UTF-8", value)) for value in values]
+    problem = F.coalesce(F.when(F.col(bad).isNotNull(), reading.told("not a row of this CSV", F.col(bad))), *broken)
+    return _rows(
+        rows, {name(option): reading.column(key) for option, key in columns.items()}, reading.origin(), problem
+    )
 
 
 def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
-    lines = _lines(spark, path).where(F.trim("value") != "")
-    fits = F.octet_length("value") <= _JSON_LIMIT
+    lines = reading.lines(spark, path).where(F.trim("value") != "")
+    fits = F.octet_length("value") <= reading.JSON_LIMIT
     # The parser would replace broken bytes in silence.
     valid = F.is_valid_utf8("value")
     parsed = lines.withColumn("row", F.when(fits & valid, F.try_parse_json("value")))
     record = F.make_valid_utf8("value")
-    kinds = {key: F.schema_of_variant(F.variant_get("row", _json_path(key), "variant")) for key in columns.values()}
+    kinds = {
+        key: F.schema_of_variant(F.variant_get("row", reading.json_path(key), "variant")) for key in columns.values()
+    }
     deep = [
-        F.when(kind.startswith("OBJECT") | kind.startswith("ARRAY"), _told(f"no simple value under {key}", record))
+        F.when(
+            kind.startswith("OBJECT") | kind.startswith("ARRAY"), reading.told(f"no simple value under {key}", record)
+        )
         for key, kind in kinds.items()
     ]
     problem = F.coalesce(
-        F.when(~fits, f"line over {_JSON_LIMIT} bytes"),
-        F.when(~valid, _told("broken UTF-8", record)),
-        F.when(F.col("row").isNull(), _told("not JSON", record)),
-        F.when(~F.schema_of_variant("row").startswith("OBJECT"), _told("not a JSON object", record)),
+        F.when(~fits, f"line over {reading.JSON_LIMIT} bytes"),
+        F.when(~valid, reading.told("broken UTF-8", record)),
+        F.when(F.col("row").isNull(), reading.told("not JSON", record)),
+        F.when(~F.schema_of_variant("row").startswith("OBJECT"), reading.told("not a JSON object", record)),
         *deep,
     )
     _check_keys(path, parsed, columns)
-    values = {name(option): F.variant_get("row", _json_path(key), "string") for option, key in columns.items()}
+    values = {name(option): F.variant_get("row", reading.json_path(key), "string") for option, key in columns.items()}
     return _rows(parsed, values, F.col("origin"), problem)
 
 
@@ -191,7 +161,7 @@ def _check_columns(path: str, kinds: Mapping[str, str], columns: Mapping[str, st
 def _check_keys(path: str, parsed: DataFrame, columns: Mapping[str, str]) -> None:
     """Look at the first lines, so that a wrong key is found before long work."""
     there = [
-        F.count(F.variant_get("row", _json_path(key), "variant")).alias(f"n{i}")
+        F.count(F.variant_get("row", reading.json_path(key), "variant")).alias(f"n{i}")
         for i, key in enumerate(columns.values())
     ]
     sample = parsed.limit(_SAMPLE).agg(F.count("*").alias("rows"), F.count("row").alias("parsed"), *there).first()
@@ -207,29 +177,3 @@ def _check_keys(path: str, parsed: DataFrame, columns: Mapping[str, str]) -> Non
                 f"{path}: none of the first {sample['rows']} lines has a key {key!r} (keys found: {found}); "
                 f"set {option}"
             )
-
-
-def _strict(spark: SparkSession) -> DataFrameReader:
-    # A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
-    return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
-
-
-def _json_path(key: str) -> str:
-    quote = "'" if '"' in key else '"'
-    return f"$[{quote}{key}{quote}]"
-
-
-def _column(key: str) -> Column:
-    return F.col("`" + key.replace("`", "``") + "`")
-
-
-def _told(reason: str, record: Column) -> Column:
-    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(_EXCERPT)))
-
-
-def _origin() -> Column:
-    return F.col("_metadata.file_path").alias("origin")
-
-
-def _null() -> Column:
-    return F.lit(None).cast("string")

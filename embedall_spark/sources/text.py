@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
-from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
-from embedall_spark.sources import docstrings, listing
+from embedall_spark.sources import docstrings, listing, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
-# A JSON line is parsed to a variant, which holds no more.
-_JSON_LIMIT = (1 << 24) - 1024
-_EXCERPT = 200
 _SAMPLE = 1000
 
 
@@ -81,25 +76,8 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
     if config.format == "docstrings":
         # It looks at the files itself; a first row would cost the parsing of all of them.
         return conform(docstrings.read(spark, config.path), DOCUMENTS)
-    try:
-        found = readers[config.format](spark, config)
-        empty = found.isEmpty()
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            raise BadData(f"{config.path}: no such file or folder; correct the input's path") from None
-        what = _plain(str(error).splitlines()[0])
-        raise BadData(f"{config.path}: cannot be read as {config.format}: {what}; correct path or format") from None
-    if empty:
-        raise BadData(
-            f"{config.path}: no document found as {config.format}; need at least one file that is not empty and whose "
-            "name begins with neither _ nor ."
-        )
+    found = reading.opened(config.path, config.format, lambda: readers[config.format](spark, config), "document")
     return conform(found, DOCUMENTS)
-
-
-def _plain(message: str) -> str:
-    """Return Spark's message without its codes."""
-    return re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", message).rstrip(" .")
 
 
 def _documents(df: DataFrame, config: TextConfig, identity: Column | None = None) -> DataFrame:
@@ -121,56 +99,45 @@ def _documents(df: DataFrame, config: TextConfig, identity: Column | None = None
     )
 
 
-def _lines(spark: SparkSession, config: TextConfig) -> DataFrame:
-    lines = _strict(spark).text(config.path)
-    # A byte order mark belongs to the file, not to its first line.
-    return lines.select(F.ltrim("value", F.lit("\ufeff")).alias("value"), _origin())
-
-
-def _strict(spark: SparkSession) -> DataFrameReader:
-    # A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
-    return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
-
-
 def _read_lines(spark: SparkSession, config: TextConfig) -> DataFrame:
-    lines = _lines(spark, config)
-    return _documents(lines.select(F.col("value").alias("text"), "origin", _null().alias("problem")), config)
+    lines = reading.lines(spark, config.path)
+    return _documents(lines.select(F.col("value").alias("text"), "origin", reading.null().alias("problem")), config)
 
 
 def _read_files(spark: SparkSession, config: TextConfig) -> DataFrame:
     limit = config.max_document_bytes
-    whole = _strict(spark).text(config.path, wholetext=True).where(F.col("_metadata.file_size") <= limit)
+    whole = reading.strict(spark).text(config.path, wholetext=True).where(F.col("_metadata.file_size") <= limit)
     small = whole.select(
         F.ltrim("value", F.lit("\ufeff")).alias("text"),
-        _origin(),
-        _null().alias("problem"),
+        reading.origin(),
+        reading.null().alias("problem"),
     )
     # This source knows a file's length without opening it.
-    large = _strict(spark).format("binaryFile").load(config.path).where(F.col("length") > limit)
+    large = reading.strict(spark).format("binaryFile").load(config.path).where(F.col("length") > limit)
     over = F.lit(f"document over {limit} bytes")
     return _documents(
-        small.unionByName(large.select(_null().alias("text"), _origin(), over.alias("problem"))),
+        small.unionByName(large.select(reading.null().alias("text"), reading.origin(), over.alias("problem"))),
         config,
     )
 
 
 def _read_json(spark: SparkSession, config: TextConfig) -> DataFrame:
-    lines = _lines(spark, config)
-    limit = min(config.max_document_bytes, _JSON_LIMIT)
+    lines = reading.lines(spark, config.path)
+    limit = min(config.max_document_bytes, reading.JSON_LIMIT)
     fits = F.octet_length("value") <= limit
     # The parser would replace broken bytes in silence.
     valid = F.is_valid_utf8("value")
     parsed = lines.withColumn("row", F.when(fits & valid, F.try_parse_json("value")))
-    kind = F.schema_of_variant(F.variant_get("row", _json_path(config.column), "variant"))
-    excerpt = F.left(F.make_valid_utf8("value"), F.lit(_EXCERPT))
+    kind = F.schema_of_variant(F.variant_get("row", reading.json_path(config.column), "variant"))
+    record = F.make_valid_utf8("value")
     problem = (
         F.when(~fits, F.lit(f"document over {limit} bytes"))
-        .when(~valid, F.concat(F.lit("broken UTF-8: "), excerpt))
-        .when(F.col("row").isNull(), F.concat(F.lit("not JSON: "), excerpt))
-        .when(F.coalesce(kind, F.lit("")) != "STRING", F.concat(F.lit(f"no text under {config.column}: "), excerpt))
+        .when(~valid, reading.told("broken UTF-8", record))
+        .when(F.col("row").isNull(), reading.told("not JSON", record))
+        .when(F.coalesce(kind, F.lit("")) != "STRING", reading.told(f"no text under {config.column}", record))
     )
     rows = parsed.select(
-        F.when(problem.isNull(), F.variant_get("row", _json_path(config.column), "string")).alias("text"),
+        F.when(problem.isNull(), F.variant_get("row", reading.json_path(config.column), "string")).alias("text"),
         "origin",
         problem.alias("problem"),
         "row",
@@ -178,12 +145,7 @@ def _read_json(spark: SparkSession, config: TextConfig) -> DataFrame:
     _check_keys(rows, lines, config)
     if config.id_column is None:
         return _documents(rows, config)
-    return _documents(rows, config, _from_text(F.variant_get("row", _json_path(config.id_column), "string")))
-
-
-def _json_path(key: str) -> str:
-    quote = "'" if '"' in key else '"'
-    return f"$[{quote}{key}{quote}]"
+    return _documents(rows, config, _from_text(F.variant_get("row", reading.json_path(config.id_column), "string")))
 
 
 def _check_keys(rows: DataFrame, lines: DataFrame, config: TextConfig) -> None:
@@ -202,35 +164,35 @@ def _check_keys(rows: DataFrame, lines: DataFrame, config: TextConfig) -> None:
 
 def _read_csv(spark: SparkSession, config: TextConfig) -> DataFrame:
     # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
-    reader = _strict(spark).options(header=True, multiLine=config.multi_line, escape='"', enforceSchema=False)
+    reader = reading.strict(spark).options(header=True, multiLine=config.multi_line, escape='"', enforceSchema=False)
     columns = [field.name for field in reader.csv(config.path).schema]
     _check_columns({name: "string" for name in columns}, config)
     bad = "_not_a_row"
     schema = T.StructType([T.StructField(name, T.StringType()) for name in [*columns, bad]])
     rows = reader.options(columnNameOfCorruptRecord=bad, columnPruning=False).schema(schema).csv(config.path)
-    text = _column(config.column)
+    text = reading.column(config.column)
     # The reader puts this character where bytes are broken.
     broken = F.contains(text, F.lit("\ufffd"))
-    problem = F.when(
-        F.col(bad).isNotNull(), F.concat(F.lit("not a row of this CSV: "), F.left(bad, F.lit(_EXCERPT)))
-    ).when(broken, F.concat(F.lit("broken UTF-8: "), F.left(text, F.lit(_EXCERPT))))
-    identity = _from_text(_column(config.id_column)) if config.id_column else None
-    kept = rows.select(text.alias("text"), _origin(), problem.alias("problem"), *_named(identity))
+    problem = F.when(F.col(bad).isNotNull(), reading.told("not a row of this CSV", F.col(bad))).when(
+        broken, reading.told("broken UTF-8", text)
+    )
+    identity = _from_text(reading.column(config.id_column)) if config.id_column else None
+    kept = rows.select(text.alias("text"), reading.origin(), problem.alias("problem"), *_named(identity))
     return _documents(kept, config, None if identity is None else F.col("identity"))
 
 
 def _read_table(spark: SparkSession, config: TextConfig) -> DataFrame:
-    reader = _strict(spark).format(config.format)
+    reader = reading.strict(spark).format(config.format)
     table = reader.load(config.path) if listing.is_path(config.path) else spark.table(config.path)
     kinds = {field.name: field.dataType.simpleString() for field in table.schema}
     _check_columns(kinds, config)
     identity = None
     if config.id_column:
-        column = _column(config.id_column)
+        column = reading.column(config.id_column)
         whole = kinds[config.id_column] in ("tinyint", "smallint", "int", "bigint")
         identity = column.cast("bigint") if whole else F.when(column.isNotNull(), F.xxhash64(column))
-    text = _column(config.column).alias("text")
-    kept = table.select(text, F.lit(config.path).alias("origin"), _null().alias("problem"), *_named(identity))
+    text = reading.column(config.column).alias("text")
+    kept = table.select(text, F.lit(config.path).alias("origin"), reading.null().alias("problem"), *_named(identity))
     return _documents(kept, config, None if identity is None else F.col("identity"))
 
 
@@ -245,10 +207,6 @@ def _check_columns(kinds: dict[str, str], config: TextConfig) -> None:
         )
 
 
-def _column(name: str) -> Column:
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
 def _named(identity: Column | None) -> list[Column]:
     return [] if identity is None else [identity.alias("identity")]
 
@@ -259,11 +217,3 @@ def _from_text(value: Column) -> Column:
         value.isNotNull(),
         F.coalesce(F.when(value.rlike("^(0|-?[1-9][0-9]{0,18})$"), value.try_cast("bigint")), F.xxhash64(value)),
     )
-
-
-def _origin() -> Column:
-    return F.col("_metadata.file_path").alias("origin")
-
-
-def _null() -> Column:
-    return F.lit(None).cast("string")

@@ -1,0 +1,84 @@
+"""What readers of documents, events and edges share: how files are opened, and how a row that is none says why."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import functions as F
+
+from embedall_spark.errors import BadData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+
+JSON_LIMIT = (1 << 24) - 1024
+"""Bytes of a line of JSON: it is parsed to a variant, which holds no more."""
+EXCERPT = 200
+"""Letters of a record that its problem quotes."""
+
+
+def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row") -> DataFrame:
+    """Return what ``make`` reads from a path, of which there must be one ``what``.
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it, or it is not of this kind.
+    """
+    try:
+        found = make()
+        empty = found.isEmpty()
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise BadData(f"{path}: no such file or folder; correct the input's path") from None
+        # Without Spark's codes.
+        why = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
+        raise BadData(f"{path}: cannot be read as {kind}: {why}; correct path or format") from None
+    if empty:
+        raise BadData(
+            f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "
+            "neither _ nor ."
+        )
+    return found
+
+
+def strict(spark: SparkSession) -> DataFrameReader:
+    """Return a reader that skips nothing.
+
+    A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
+    """
+    return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
+
+
+def lines(spark: SparkSession, path: str) -> DataFrame:
+    """Return the lines of text files as ``value`` and ``origin``, lazily and unchecked."""
+    # A byte order mark belongs to the file, not to its first line.
+    return strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), origin())
+
+
+def told(reason: str, record: Column) -> Column:
+    """Return a problem: the reason, and the beginning of the record."""
+    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(EXCERPT)))
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, whatever it is made of."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def json_path(key: str) -> str:
+    """Return the path of a key of a JSON object."""
+    quote = "'" if '"' in key else '"'
+    return f"$[{quote}{key}{quote}]"
+
+
+def origin() -> Column:
+    """Return the path of a row's file as ``origin``."""
+    return F.col("_metadata.file_path").alias("origin")
+
+
+def null() -> Column:
+    """Return no text."""
+    return F.lit(None).cast("string")
