@@ -23,8 +23,6 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import runs, session
-from embedall_spark.corpus import vocabulary
-from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.graph import adjacency, sampling
 from embedall_spark.graph.sampling import Walks
 from embedall_spark.kinds import nodes
@@ -119,11 +117,7 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     run = runs.local(spark, f"{folder}/run")
     since = time.perf_counter()
     found = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
-    named = adjacency.ends(found, config.graph)
-    vertices = vocabulary.number(run, "vertices", named, VocabularyConfig(min_count=1))
-    total = vocabulary.total(vertices)
-    lists = run.stage("adjacency", lambda: adjacency.build(found, run.stage_path("vertices"), total, config.graph))
-    facts = adjacency.measure(lists, vertices.count())
+    _, _, facts = adjacency.stages(run, found, config.graph)
     built = time.perf_counter() - since
     walks = Walks(run.stage_path("adjacency"), facts, False, config.walks, 1)
     # The host's copy of the graph is part of neither: it is made once, and then serves every walk.
@@ -149,7 +143,7 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
 def _touch(walks: Walks) -> Any:
     def touch(batches: Any) -> Any:
         for _ in batches:
-            yield pa.RecordBatch.from_arrays([pa.array([len(walks.draw(0, 1).ids)])], ["vertices"])
+            yield pa.RecordBatch.from_arrays([pa.array([walks.open().indptr.size - 1])], ["vertices"])
 
     return touch
 

@@ -95,3 +95,9 @@ def conform(df: DataFrame, schema: T.StructType) -> DataFrame:
             for field in schema
         ]
     )
+
+
+def vectors_of(trained: DataFrame, kind: str, run_id: str, model_uri: str | None) -> DataFrame:
+    """Return the rows that training gives, which know nothing of the run that makes them, as VECTORS."""
+    lineage = {"kind": F.lit(kind), "run_id": F.lit(run_id), "model_uri": F.lit(model_uri).cast("string")}
+    return conform(trained.withColumns(lineage), VECTORS)

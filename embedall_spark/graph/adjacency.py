@@ -12,7 +12,9 @@ from pyspark.sql import types as T
 
 from embedall_spark import files
 from embedall_spark.config import Section
+from embedall_spark.corpus import vocabulary
 from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
+
+    from embedall_spark.run import Run
 
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Iterator[pa.RecordBatch]]
@@ -57,6 +61,18 @@ class Facts(NamedTuple):
     """Entries of the adjacency lists: an undirected edge has two, a self-loop one."""
     weighted: bool
     """Whether weights differ."""
+
+
+def stages(run: Run, edges: DataFrame, config: GraphConfig) -> tuple[DataFrame, DataFrame, Facts]:
+    """Return the stage "vertices" (VOCABULARY, counts are ends of edges), the stage "adjacency", and its sizes.
+
+    Raises:
+        BadData: no edge is left.
+    """
+    vertices = vocabulary.number(run, "vertices", ends(edges, config), VocabularyConfig(min_count=1))
+    names = run.stage_path("vertices")
+    lists = run.stage("adjacency", lambda: build(edges, names, vocabulary.total(vertices), config))
+    return vertices, lists, measure(lists, vertices.count())
 
 
 def ends(edges: DataFrame, config: GraphConfig) -> DataFrame:

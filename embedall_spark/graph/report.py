@@ -42,7 +42,8 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
         facts: sizes.
         directed: whether edges lead one way only; degrees are then those outwards, components the weak ones.
     """
-    degrees = adjacency.mapInArrow(_degrees, "id int, degree bigint").groupBy("id").agg(F.sum("degree").alias("degree"))
+    each = adjacency.select("vertices", "degrees").mapInArrow(_degrees, "id int, degree bigint")
+    degrees = each.groupBy("id").agg(F.sum("degree").alias("degree"))
     row = degrees.agg(
         F.count("*").alias("walked"),
         F.max("degree").alias("greatest"),

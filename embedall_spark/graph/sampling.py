@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.graph.adjacency import Facts
+    from embedall_spark.graph.walks import Graph
 
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Iterator[pa.RecordBatch]]
@@ -78,9 +79,12 @@ class Walks:
         """How many walks there are, those that end where they begin included."""
         return self.facts.vertices * self.config.num_walks
 
-    def draw(self, first: int, stop: int) -> Drawn:
+    def open(self) -> Graph:
+        """Return the graph as this host has it; once a task is enough, since it looks at the stage's files."""
+        return csr.open_graph(self.graph, self.facts, self.directed)
+
+    def draw(self, graph: Graph, first: int, stop: int) -> Drawn:
         """Return the walks numbered ``first`` to ``stop`` that have two vertices or more."""
-        graph = csr.open_graph(self.graph, self.facts, self.directed)
         vertices = self.facts.vertices
         places = np.arange(first, stop)
         numbers = places // vertices
@@ -143,15 +147,17 @@ def _stored(spark: SparkSession, walks: Walks, vertices: str | None) -> DataFram
     return rows.mapInArrow(_rows(walks, total, vertices), SEQUENCES if vertices else ENCODED)
 
 
-def _share(walks: Walks, number: int, total: int) -> Drawn:
+def _share(walks: Walks, graph: Graph, number: int, total: int) -> Drawn:
     """Return one of ``total`` equal shares of the walks."""
-    return walks.draw(number * walks.count // total, (number + 1) * walks.count // total)
+    return walks.draw(graph, number * walks.count // total, (number + 1) * walks.count // total)
 
 
 def _blocks(walks: Walks, total: int, wanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]], threads: int) -> Table:
     def blocks(batches: Batches) -> Iterator[pa.RecordBatch]:
+        graph = walks.open()
+
         def draw(number: int) -> Block:
-            ids, lengths, tokens = _share(walks, number, total)
+            ids, lengths, tokens = _share(walks, graph, number, total)
             return Block(number, ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), tokens)
 
         with ThreadPoolExecutor(threads) as pool:
@@ -164,9 +170,10 @@ def _blocks(walks: Walks, total: int, wanted: Callable[[NDArray[np.int64]], NDAr
 
 def _visits(walks: Walks, total: int) -> Table:
     def visits(batches: Batches) -> Iterator[pa.RecordBatch]:
+        graph = walks.open()
         for batch in batches:
             for number in batch.column("id").to_pylist():
-                ids, counts = np.unique(_share(walks, number, total).tokens, return_counts=True)
+                ids, counts = np.unique(_share(walks, graph, number, total).tokens, return_counts=True)
                 yield pa.RecordBatch.from_arrays([pa.array(ids), pa.array(counts)], ["id", "count"])
 
     return visits
@@ -174,11 +181,12 @@ def _visits(walks: Walks, total: int) -> Table:
 
 def _rows(walks: Walks, total: int, vertices: str | None) -> Table:
     def rows(batches: Batches) -> Iterator[pa.RecordBatch]:
+        graph, lookup = walks.open(), None if vertices is None else Lookup.open(vertices)
         for batch in batches:
             for number in batch.column("id").to_pylist():
-                ids, lengths, tokens = _share(walks, number, total)
+                ids, lengths, tokens = _share(walks, graph, number, total)
                 offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-                values = pa.array(tokens) if vertices is None else Lookup.open(vertices).tokens(tokens)
+                values = pa.array(tokens) if lookup is None else lookup.tokens(tokens)
                 lists = pa.ListArray.from_arrays(pa.array(offsets), values)
                 yield pa.RecordBatch.from_arrays([pa.array(ids), lists], ["id", "tokens"])
 

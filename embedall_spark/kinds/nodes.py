@@ -9,16 +9,15 @@ from pydantic import Field, field_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import MOVABLE, Output, Section
+from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, vocabulary
-from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import labels, links
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.graph import adjacency, report, sampling
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.sampling import Walks, WalksConfig
-from embedall_spark.schemas import ENCODED, SEQUENCES, VECTORS, VOCABULARY, conform
+from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vectors_of
 from embedall_spark.sources import edges, listing, tabular
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
@@ -91,8 +90,7 @@ def check(config: Config) -> None:
         labels.check(config.evaluate.metadata)
     if config.evaluate.has_labels:
         known |= {"purity/neighbours", *labels.figures(config.evaluate.shares)}
-    if wrong := config.evaluate.gates.keys() - known:
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none'})")
+    check_gates(config.evaluate.gates, known)
     if config.train.until is not None and config.train.until.metric != "loss":
         raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; nodes have loss")
 
@@ -142,24 +140,16 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
     run.reject(tabular.rejects(found))
     run.check_reject_share(*tabular.reject_counts(found))
     good, _ = _split(found, config)
-    vertices = vocabulary.number(run, "vertices", adjacency.ends(good, config.graph), VocabularyConfig(min_count=1))
-    names = run.stage_path("vertices")
-    lists = run.stage("adjacency", lambda: adjacency.build(good, names, vocabulary.total(vertices), config.graph))
-    facts = adjacency.measure(lists, vertices.count())
+    vertices, lists, facts = adjacency.stages(run, good, config.graph)
     _report(run, graph, lists, vertices, facts, config)
     walks = Walks(run.stage_path("adjacency"), facts, config.graph.directed, config.walks, config.train.seed)
     met = run.stage("vocabulary", lambda: _met(vertices, sampling.visits(run.spark, walks)))
-    _keep_walks(run, walks, names)
+    _keep_walks(run, walks)
     threads = preflight.threads(run.spark, config.train) if config.train.workers == 1 else 1
     feed = sampling.feed(run.spark, walks, vocabulary.total(met), threads)
     vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), config.train)
-    return conform(
-        # A vertex that no walk has met has learned nothing.
-        vectors.where("count > 0").withColumns(
-            {"kind": F.lit("nodes"), "run_id": F.lit(run.id), "model_uri": F.lit(run.model_uri).cast("string")}
-        ),
-        VECTORS,
-    )
+    # A vertex that no walk has met has learned nothing.
+    return vectors_of(vectors.where("count > 0"), "nodes", run.id, run.model_uri)
 
 
 def _report(
@@ -181,13 +171,13 @@ def _met(vertices: DataFrame, visits: DataFrame) -> DataFrame:
     return conform(counted.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
 
 
-def _keep_walks(run: Run, walks: Walks, names: str) -> None:
+def _keep_walks(run: Run, walks: Walks) -> None:
     """Write the walks to their table, where one is asked for."""
     table = walks.config.table
     if table is None:
         return
     if walks.config.names:
-        run.table(table, sampling.named(run.spark, walks, names), SEQUENCES, "Random walks")
+        run.table(table, sampling.named(run.spark, walks, run.stage_path("vertices")), SEQUENCES, "Random walks")
     else:
         run.table(table, sampling.encoded(run.spark, walks), ENCODED, "Random walks over the vertices' numbers")
 

@@ -6,16 +6,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
-from pyspark.sql import functions as F
 
-from embedall_spark.config import MOVABLE, Output, Section
+from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, holdout, pages, stories, vocabulary
 from embedall_spark.corpus.stories import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import labels, next_item
 from embedall_spark.evaluate.labels import Metadata
-from embedall_spark.schemas import EVENTS, VECTORS, conform
+from embedall_spark.schemas import EVENTS, conform, vectors_of
 from embedall_spark.sources import events, listing, tabular
 from embedall_spark.sources.events import EventsConfig
 from embedall_spark.train import checkpoint, plan, preflight, trainer
@@ -102,8 +101,7 @@ def check(config: Config) -> None:
     if config.evaluate.metadata is not None:
         labels.check(config.evaluate.metadata)
         known |= {"purity/neighbours"} if config.evaluate.metadata.label else set()
-    if wrong := config.evaluate.gates.keys() - known:
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none'})")
+    check_gates(config.evaluate.gates, known)
     if config.train.until is not None and config.train.until.metric != "loss":
         raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; sequences have loss")
 
@@ -159,12 +157,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     folder = run.stage_path("vocabulary")
     sequences = run.stage("blocks", lambda: blocks.of_pages(kept, folder, blocks.number(vocabulary.total(items))))
     vectors = trainer.train(run, sequences, items, folder, train)
-    return conform(
-        vectors.withColumns(
-            {"kind": F.lit("sequences"), "run_id": F.lit(run.id), "model_uri": F.lit(run.model_uri).cast("string")}
-        ),
-        VECTORS,
-    )
+    return vectors_of(vectors, "sequences", run.id, run.model_uri)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:

@@ -6,17 +6,15 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
-from pyspark.sql import functions as F
 
-from embedall_spark.config import MOVABLE, Output, Section
+from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, pages, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokens import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import files
 from embedall_spark.evaluate import words as evaluation
-from embedall_spark.schemas import DOCUMENTS, VECTORS, conform
+from embedall_spark.schemas import DOCUMENTS, conform, vectors_of
 from embedall_spark.sources import listing, text
 from embedall_spark.sources.text import TextConfig
 from embedall_spark.train import plan, preflight, trainer
@@ -86,11 +84,7 @@ def check(config: Config) -> None:
         sections = {section for section, _ in files.questions(config.evaluate.analogies)}
         known |= {f"analogy/{evaluation.metric_name(section)}" for section in sections | {"total"}}
         known |= {"analogy/semantic", "analogy/syntactic"}
-    wrong = config.evaluate.gates.keys() - known
-    if wrong:
-        raise ConfigError(
-            f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(sorted(known)) or 'none, give files'})"
-        )
+    check_gates(config.evaluate.gates, known, "none, give files")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -139,12 +133,7 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     folder = run.stage_path("vocabulary")
     sequences = run.stage("blocks", lambda: blocks.of_pages(found, folder, blocks.number(vocabulary.total(words))))
     vectors = trainer.train(run, sequences, words, folder, config.train, lambda v: _figure(v, config))
-    return conform(
-        vectors.withColumns(
-            {"kind": F.lit("words"), "run_id": F.lit(run.id), "model_uri": F.lit(run.model_uri).cast("string")}
-        ),
-        VECTORS,
-    )
+    return vectors_of(vectors, "words", run.id, run.model_uri)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:

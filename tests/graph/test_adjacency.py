@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from plain_run import PlainRun
 
-from embedall_spark.corpus import vocabulary
-from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.graph import adjacency, csr, report
 from embedall_spark.graph.adjacency import GraphConfig
 
@@ -33,10 +31,7 @@ def expected(rows, directed, self_loops):
 def build(spark, folder, rows, config):
     run = PlainRun(spark, folder)
     edges = spark.createDataFrame(rows, "src string, dst string, weight double").repartition(3)
-    vertices = vocabulary.number(run, "vertices", adjacency.ends(edges, config), VocabularyConfig(min_count=1))
-    total = vocabulary.total(vertices)
-    lists = run.stage("adjacency", lambda: adjacency.build(edges, run.stage_path("vertices"), total, config))
-    return run, vertices, lists, adjacency.measure(lists, vertices.count())
+    return run, *adjacency.stages(run, edges, config)
 
 
 @pytest.mark.parametrize("directed", [False, True])

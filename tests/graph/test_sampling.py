@@ -8,8 +8,6 @@ import pytest
 from plain_run import PlainRun
 
 from embedall_spark.corpus import blocks as blocking
-from embedall_spark.corpus import vocabulary
-from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.graph import adjacency, sampling
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.sampling import Walks, WalksConfig
@@ -24,9 +22,7 @@ def made(spark, tmp_path_factory):
     ends = ends[ends[:, 0] % 7 != 3]  # these have no way out
     rows = [(f"v{a}", f"v{b}", float(w)) for (a, b), w in zip(ends, random.integers(1, 4, len(ends)), strict=True)]
     edges, config = spark.createDataFrame(rows, "src string, dst string, weight double"), GraphConfig(directed=True)
-    vertices = vocabulary.number(run, "vertices", adjacency.ends(edges, config), VocabularyConfig(min_count=1))
-    lists = run.stage("adjacency", lambda: adjacency.build(edges, run.stage_path("vertices"), 600, config))
-    facts = adjacency.measure(lists, vertices.count())
+    vertices, _, facts = adjacency.stages(run, edges, config)
     names = [row["token"] for row in vertices.orderBy("id").collect()]
     config = WalksConfig(num_walks=4, walk_length=9, p=0.5, q=2.0)
     return Walks(run.stage_path("adjacency"), facts, True, config, 11), run.stage_path("vertices"), names
@@ -76,9 +72,10 @@ def test_visits_count_the_walks(spark, made):
 
 def test_a_task_that_dies_is_drawn_again_the_same(made):
     walks, _, _ = made
-    whole, again = walks.draw(0, walks.count), walks.draw(0, walks.count)
+    graph = walks.open()
+    whole, again = walks.draw(graph, 0, walks.count), walks.draw(graph, 0, walks.count)
     assert whole.tokens.tobytes() == again.tokens.tobytes()
-    parts = [walks.draw(at, min(at + 7, walks.count)) for at in range(0, walks.count, 7)]
+    parts = [walks.draw(graph, at, min(at + 7, walks.count)) for at in range(0, walks.count, 7)]
     assert np.concatenate([part.tokens for part in parts]).tobytes() == whole.tokens.tobytes()
     assert np.concatenate([part.ids for part in parts]).tolist() == whole.ids.tolist()
 
