@@ -46,3 +46,11 @@ def spark(tmp_path_factory):
     )
     yield found
     found.stop()
+
+
+@pytest.fixture(scope="module")
+def own_store():
+    """Runs are tracked beside their tables, whatever the environment says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield

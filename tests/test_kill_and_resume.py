@@ -20,7 +20,7 @@ from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
 from embedall_spark import config, runs, tables
 from embedall_spark.kinds import words
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 
 TIMEOUT = 15
 SLOW = {
@@ -32,13 +32,6 @@ SLOW = {
     "epochs": 2,
     "slice_tokens": 40_000,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_store():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,9 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import sequences
 from embedall_spark.schemas import VECTORS
 
+pytestmark = pytest.mark.usefixtures("own_store")
+
 TOPICS, EACH = 6, 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_store():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
 
 
 def visits(users=300, length=12, seed=4):

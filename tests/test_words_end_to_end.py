@@ -17,12 +17,7 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import words
 from embedall_spark.schemas import REJECTS, VECTORS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_store():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 @pytest.fixture(scope="module")
