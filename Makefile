@@ -38,7 +38,7 @@ clean:  ## remove .venv, the demo's output and caches
 $(INSTALLED): pyproject.toml constraints.txt | java python
 	@echo "installing into .venv (a few minutes at the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,demo,dev]'
 	@touch $@
 
 python:

@@ -40,6 +40,16 @@ EDGES = _table(
     ("origin", T.StringType(), True, "where the edge came from, for the rejects table"),
     ("problem", T.StringType(), True, "why the edge cannot be used, else null"),
 )
+IMAGES = _table(
+    ("id", T.StringType(), True, "the picture: its path below the source's root, or a chosen column"),
+    ("content", T.BinaryType(), True, "the encoded picture; null where it lies at path"),
+    ("path", T.StringType(), True, "path or URI that a task opens; null where content holds the picture"),
+    ("title", T.StringType(), True, "what the picture is called"),
+    ("tags", T.ArrayType(T.StringType(), containsNull=False), True, "words for the picture"),
+    ("label", T.StringType(), True, "what the picture is of, to measure by"),
+    ("origin", T.StringType(), True, "where the picture came from, for the rejects table"),
+    ("problem", T.StringType(), True, "why the picture cannot be used, else null"),
+)
 SEQUENCES = _table(
     ("id", T.LongType(), False, "the same for the same sequence, however the input is partitioned"),
     ("tokens", T.ArrayType(T.StringType(), containsNull=False), False, "the items in their order"),
@@ -62,6 +72,7 @@ VECTORS = _table(
     ("kind", T.StringType(), False, "what kind of thing was embedded"),
     ("run_id", T.StringType(), False, "the run that made the row"),
     ("model_uri", T.StringType(), True, "the model that made the row"),
+    ("digest", T.StringType(), True, "of what was embedded and by what, to tell what has changed; null: not kept"),
 )
 REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),

@@ -1,0 +1,1 @@
+"""Pictures: decoded, and through a pretrained network without its last layer."""
