@@ -1,0 +1,87 @@
+"""Montages: what is drawn where."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedall_spark.errors import ConfigError
+from embedall_spark.visualize import montage
+from embedall_spark.visualize.montage import Tile
+
+
+def opened(content):
+    assert content.startswith(b"\x89PNG")
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def flat(color, size=(40, 40), mode="RGB"):
+    return Image.new(mode, size, color)
+
+
+def where(picture, color, within=8):
+    """Return left, top, width and height of what has a colour."""
+    ys, xs = np.nonzero(np.abs(picture - np.array(color)).max(axis=2) <= within)
+    return xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1
+
+
+def test_rows_are_aligned_and_captions_are_below():
+    red, blue, green = (255, 0, 0), (0, 0, 255), (0, 160, 0)
+    rows = [("first", [Tile(flat(red), "red"), Tile(flat(blue), "blue")]), ("second", [Tile(flat(green), "")])]
+    found = opened(montage.draw(rows, size=50))
+    assert (found[[0, -1]] == 255).all() and (found[:, [0, -1]] == 255).all()
+    first, second, third = (where(found, color) for color in (red, blue, green))
+    assert first[2:] == second[2:] == third[2:] == (50, 50)
+    assert first[1] == second[1] and second[0] >= first[0] + 50
+    assert third[0] == first[0] and third[1] > first[1] + 50
+    caption = found[first[1] + 51 : first[1] + 51 + 26, first[0] : first[0] + 50]
+    assert (caption.min(axis=2) < 100).any()
+    heading = found[: first[1]]
+    assert (heading.min(axis=2) < 128).any()
+
+
+def test_pictures_keep_their_proportions_and_transparency_is_white():
+    wide = opened(montage.draw([("", [Tile(flat((255, 0, 0), (100, 20)), "")])], size=60))
+    assert where(wide, (255, 0, 0))[2:] == (60, 12)
+    clear = flat((255, 0, 0, 0), mode="RGBA")
+    clear.paste((0, 0, 255, 255), (0, 0, 40, 20))
+    half = opened(montage.draw([("", [Tile(clear, "")])], size=40))
+    assert where(half, (0, 0, 255))[2:] == (40, 20) and not (half == (255, 0, 0)).all(axis=2).any()
+    grey = opened(montage.draw([("", [Tile(flat(0, mode="L"), "")])], size=40))
+    assert where(grey, (0, 0, 0))[2:] == (40, 40)
+
+
+def test_a_missing_picture_is_grey():
+    found = opened(montage.draw([("", [Tile(None, "")])], size=40))
+    assert where(found, (228, 228, 231), 1)[2:] == (40, 40)
+
+
+def test_captions_stay_below_their_own_picture():
+    words = "Женские высокие сапоги with a name that never ends"
+    long = opened(montage.draw([("", [Tile(flat((255, 0, 0)), words), Tile(flat((0, 0, 255)), "X" * 500)])], size=96))
+    left, top, width, height = where(long, (255, 0, 0))
+    below = long[top + height :].min(axis=2) < 128
+    gap = below[:, left + width : where(long, (0, 0, 255))[0]]
+    assert below.any() and not gap.any()
+
+
+def test_captions_break_between_words_and_end_in_an_ellipsis():
+    lines = montage._cut("Nike Men's Running Blue Shoes of Leather and More", 96)
+    assert len(lines) == 2 and lines[1].endswith("…") and "Nike Men's Running".startswith(lines[0])
+    assert montage._cut("two\nwords\x00", 96) == ["two words"]
+    assert montage._cut("", 96) == []
+    assert max(map(montage._font(10.5).getlength, lines)) <= 96
+
+
+def test_long_rows_go_on_below():
+    tiles = [Tile(flat((255, 0, 0)), "")] * (montage.PER_LINE + 1)
+    picture = Image.open(io.BytesIO(montage.draw([("a", tiles)], size=20)))
+    short = Image.open(io.BytesIO(montage.draw([("a", tiles[:-1])], size=20)))
+    assert picture.width == short.width and picture.height > short.height + 20
+
+
+def test_nothing_is_a_white_picture_and_too_much_is_refused():
+    assert (opened(montage.draw([])) == 255).all()
+    with pytest.raises(ConfigError, match="fewer or smaller"):
+        montage.draw([("", [Tile(None, "")] * 20_000)], size=96)
