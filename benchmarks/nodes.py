@@ -1,6 +1,7 @@
 """node2vec: our whole job beside PecanPy's walks and gensim's Word2Vec, quality on the same splits, in turns.
 
 Ten walks of 80 vertices from each vertex, d=128, window 10, 3 epochs, 2 threads; node classification as in the paper.
+``--rmat`` measures the time alone, on a power-law graph with 10 million edges, one walk from each vertex and one epoch.
 Needs make bench-env and the shared graphs.
 """
 
@@ -10,11 +11,14 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import common
+import graphs
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from embedall_spark.evaluate import classify
 
@@ -44,30 +48,48 @@ GOALS = {
     "blogcatalog_macro_f1_50": 0.26,
     **{f"{graph}_{name}_minus_pecanpy": -0.01 for graph in USUAL for name in ("micro_f1_50", "macro_f1_50")},
 }
+RMAT_SLOTS, RMAT_EDGES, RMAT_P, RMAT_Q = 1 << 20, 10_000_000, 0.25, 4.0
 QUICK_GOALS = {f"cora_{name}_minus_pecanpy": -0.01 for name in ("micro_f1_50", "macro_f1_50")}
 COMMAND = "from embedall_spark.cli import main; main()"
+
+
+class Work(NamedTuple):
+    """What both sides do: a graph's edges, and how they walk and train on it."""
+
+    edges: str
+    p: float
+    q: float
+    weighted: bool
+    num_walks: int = NUM_WALKS
+    epochs: int = EPOCHS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = common.options(__doc__ or "")
     parser.add_argument("--graphs", nargs="+", choices=SETTINGS, default=USUAL)
-    parser.add_argument("--gensim", nargs=2, metavar=("WALKS", "SAVE"), help="train gensim on walks, a line each")
+    parser.add_argument("--rmat", action="store_true", help="seconds on a power-law graph, in place of the others")
+    parser.add_argument(
+        "--gensim", nargs=3, metavar=("WALKS", "SAVE", "EPOCHS"), help="train gensim on walks, a line each"
+    )
     options = parser.parse_args(arguments)
     if options.gensim:
         print(json.dumps(train_gensim(*options.gensim)))
         return
     ratios: dict[str, float] = {}
-    if not GRAPHS.exists():
+    if not options.rmat and not GRAPHS.exists():
         print("no graphs: the shared data are not beside this checkout", flush=True)
     elif not PEER.exists():
         print("pecanpy is not installed: nothing to compare with; make bench-env brings it", flush=True)
     elif not common.absent("gensim"):
         with tempfile.TemporaryDirectory(prefix="embedall-nodes-") as work:
-            for graph in ["cora"] if options.quick else options.graphs:
+            if options.rmat:
+                ratios = rmat(Path(work), options.quick)
+            for graph in [] if options.rmat else ["cora"] if options.quick else options.graphs:
                 settings = SETTINGS[graph][:1] if options.quick else SETTINGS[graph]
                 ratios |= compare(graph, settings, Path(work))
-    print(common.result("nodes", ratios, QUICK_GOALS if options.quick else GOALS))
+    goals = {} if options.rmat else QUICK_GOALS if options.quick else GOALS
+    print(common.result("nodes", ratios, goals))
 
 
 def compare(graph: str, settings: Sequence[tuple[float, float]], work: Path) -> dict[str, float]:
@@ -76,9 +98,10 @@ def compare(graph: str, settings: Sequence[tuple[float, float]], work: Path) -> 
     for at, (p, q) in enumerate(settings):
         folder = work / f"{graph}-{at}"
         folder.mkdir()
-        ours = judged(graph, *our_vectors(graph, p, q, folder))
+        work_of = Work(edges_of(graph), p, q, graph in WEIGHTED)
+        ours = judged(graph, *our_vectors(work_of, folder))
         common.say(f"{graph} p={p} q={q} ours", **ours)
-        peers = judged(graph, *peer_vectors(graph, p, q, folder))
+        peers = judged(graph, *peer_vectors(work_of, folder))
         common.say(f"{graph} p={p} q={q} pecanpy + gensim", **peers)
         ratios[f"{graph}_seconds_over_ours"] = peers["seconds"] / ours["seconds"]
         for name in ("micro_f1_50", "macro_f1_50"):
@@ -87,13 +110,27 @@ def compare(graph: str, settings: Sequence[tuple[float, float]], work: Path) -> 
     return ratios
 
 
-def our_vectors(graph: str, p: float, q: float, folder: Path) -> tuple[Vectors, float]:
+def rmat(work: Path, quick: bool) -> dict[str, float]:
+    """Return how many times longer the peers take for a whole job on a power-law graph."""
+    ends = graphs.rmat(RMAT_SLOTS >> 5, RMAT_EDGES >> 5) if quick else graphs.rmat(RMAT_SLOTS, RMAT_EDGES)
+    file = work / "edges.tsv"
+    csv.write_csv(pa.table([ends[:, 0], ends[:, 1]], ["a", "b"]), file, csv.WriteOptions(False, delimiter="\t"))
+    del ends
+    job = Work(str(file), RMAT_P, RMAT_Q, False, num_walks=1, epochs=1)
+    (ids, _), ours = our_vectors(job, work)
+    common.say("rmat ours", vertices=len(ids), seconds=ours)
+    (ids, _), peers = peer_vectors(job, work)
+    common.say("rmat pecanpy + gensim", vertices=len(ids), seconds=peers)
+    return {"rmat_seconds_over_ours": peers / ours}
+
+
+def our_vectors(work: Work, folder: Path) -> tuple[Vectors, float]:
     """Return the vectors of ``embedall nodes`` in a process of its own, and its seconds."""
     values = {
-        "input.path": edges_of(graph), "output.table": folder / "nodes", "walks.num_walks": NUM_WALKS,
-        "walks.walk_length": LENGTH, "walks.p": p, "walks.q": q, "train.vector_size": DIM, "train.window": WINDOW,
-        "train.epochs": EPOCHS, "train.threads": common.THREADS, "evaluate.map_nodes": 0,
-        **({"input.weight": "weight"} if graph in WEIGHTED else {}),
+        "input.path": work.edges, "output.table": folder / "nodes", "walks.num_walks": work.num_walks,
+        "walks.walk_length": LENGTH, "walks.p": work.p, "walks.q": work.q, "train.vector_size": DIM,
+        "train.window": WINDOW, "train.epochs": work.epochs, "train.threads": common.THREADS, "evaluate.map_nodes": 0,
+        **({"input.weight": "weight"} if work.weighted else {}),
     }  # fmt: skip
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     master = f"local[{common.THREADS}]"
@@ -102,26 +139,27 @@ def our_vectors(graph: str, p: float, q: float, folder: Path) -> tuple[Vectors, 
     return (table["id"].to_pylist(), common.matrix(table["vector"])), done.seconds
 
 
-def peer_vectors(graph: str, p: float, q: float, folder: Path) -> tuple[Vectors, float]:
+def peer_vectors(work: Work, folder: Path) -> tuple[Vectors, float]:
     """Return the vectors of PecanPy and gensim, and the seconds of both processes together."""
     from gensim.models import KeyedVectors
 
     walks, saved = folder / "walks.txt", folder / "vectors"
-    values = [edges_of(graph), p, q, common.THREADS, NUM_WALKS, LENGTH, int(graph in WEIGHTED), walks]
+    values = [work.edges, work.p, work.q, common.THREADS, work.num_walks, LENGTH, int(work.weighted), walks]
     script = str(Path(__file__).with_name("pecanpy_peer.py"))
     walked = common.measured([str(PEER), script, "embed", *map(str, values)], limit=7200)
-    trained = common.measured(common.this_python(__file__, "--gensim", str(walks), str(saved)), limit=7200)
+    train = common.this_python(__file__, "--gensim", str(walks), str(saved), str(work.epochs))
+    trained = common.measured(train, limit=7200)
     vectors = KeyedVectors.load(str(saved))
     return (vectors.index_to_key, vectors.vectors), walked.seconds + trained.seconds
 
 
-def train_gensim(walks: str, save: str) -> dict[str, Any]:
+def train_gensim(walks: str, save: str, epochs: str) -> dict[str, Any]:
     """Train as PecanPy's command does."""
     from gensim.models import Word2Vec
 
     model = Word2Vec(
         corpus_file=walks, vector_size=DIM, window=WINDOW, sg=1, min_count=0, workers=common.THREADS,
-        epochs=EPOCHS, seed=1,
+        epochs=int(epochs), seed=1,
     )  # fmt: skip
     model.wv.save(save)
     return {"vocabulary": len(model.wv)}
