@@ -74,6 +74,12 @@ VECTORS = _table(
     ("model_uri", T.StringType(), True, "the model that made the row"),
     ("digest", T.StringType(), True, "of what was embedded and by what, to tell what has changed; null: not kept"),
 )
+CLUSTERS = _table(
+    ("id", T.StringType(), False, "what was clustered: an id of VECTORS"),
+    ("cluster", T.IntegerType(), False, "its cluster; 0 is the largest"),
+    ("distance", T.DoubleType(), False, "from the unit vector to the centre of its cluster, Euclidean, 0 to 2"),
+    ("run_id", T.StringType(), False, "the run that made the row"),
+)
 REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),
     ("reason", T.StringType(), False, "why it was refused"),
