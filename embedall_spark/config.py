@@ -63,6 +63,26 @@ class Output(Section):
         return self.table.rstrip("/").rpartition("/")[0] or ("/" if self.table.startswith("/") else ".")
 
 
+class MergedOutput(Output):
+    """Where vectors go of things that are embedded one by one, so that only what has changed need be."""
+
+    mode: Literal["merge", "overwrite", "error", "append"] = Field(  # type: ignore[assignment]
+        "merge",
+        description="when the table exists: embed and write only what is new or has changed, replace it in one commit, "
+        "stop, or add to it",
+    )
+    remove_vanished: bool = Field(
+        False,
+        description="with mode merge: delete rows whose thing is no longer in the input",
+        json_schema_extra=MOVABLE,
+    )
+
+    @property
+    def merges(self) -> bool:
+        """Whether rows that have not changed stay as they are."""
+        return self.mode == "merge"
+
+
 class Option(typing.NamedTuple):
     """One leaf of a configuration, for help texts."""
 

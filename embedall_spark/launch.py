@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, runs, schemas, session, tables, tracking
+from embedall_spark import files, kinds, merging, runs, schemas, session, tables, tracking
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
             store.result()
     _check_root(spark, output)
     inputs, version = module.read(spark, config), module.version(spark, config)
+    vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
     known = options.run_id or runs.unfinished(root, kind, config, version) or ""
-    tables.check_writable(spark, output.table, schemas.VECTORS, output.mode, known, 0, config.train.vector_size)
+    mode: tables.Mode = "append" if _merges(output) else output.mode
+    tables.check_writable(spark, output.table, schemas.VECTORS, mode, known, 0, vector_size)
     if options.dry_run:
         found = module.estimate(spark, config)
         return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
@@ -93,7 +95,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked.id, figures, config)
+        summary = _publish(run, vectors, kind, tracked.id, figures, config, vector_size)
     except BaseException as error:
         _fail(run, tracked, kind, error)
         raise
@@ -162,14 +164,24 @@ def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Recor
     return look
 
 
+def _merges(output: Output) -> bool:
+    return isinstance(output, configs.MergedOutput) and output.merges
+
+
 def _input_name(config: Any) -> str:
     return str(getattr(config.input, "path", "input"))
 
 
 def _publish(
-    run: StoredRun, vectors: DataFrame, kind: str, mlflow_run_id: str, figures: dict[str, float], config: Any
+    run: StoredRun,
+    vectors: DataFrame,
+    kind: str,
+    mlflow_run_id: str,
+    figures: dict[str, float],
+    config: Any,
+    vector_size: int,
 ) -> Summary:
-    """Replace the table in one commit, unless a figure is below its gate."""
+    """Replace the table in one commit, or merge into it, unless a figure is below its gate."""
     output: Output = config.output
     for name, value in figures.items():
         run.metric(name, value)
@@ -184,17 +196,12 @@ def _publish(
     run.guard()
     metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id, "run_folder": run.folder}
     rejects = _write_rejects(run, metadata)
-    version = tables.write(
-        run.spark,
-        vectors,
-        output.table,
-        schemas.VECTORS,
-        mode=output.mode,
-        run_id=run.id,
-        vector_size=config.train.vector_size,
-        comment=f"Vectors of {kind}",
-        metadata=metadata,
-    )
+    common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
+    common["comment"] = f"Vectors of {kind}"
+    if _merges(output):
+        version = merging.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
+    else:
+        version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
     log.info("table %s: version %d", output.table, version)
     rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
     return {

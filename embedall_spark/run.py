@@ -36,11 +36,17 @@ class Run(Protocol):
     def stage_path(self, name: str) -> str:
         """Return the folder (path or URI) of a finished stage's parquet files."""
 
+    def before(self) -> DataFrame | None:
+        """Return the output table, VECTORS, as it was when the run began; None where there was none."""
+
     def reject(self, df: DataFrame) -> None:
         """Keep rows of REJECTS; they reach the rejects table together with the result."""
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
-        """Log how many rows were refused; raise BadData where the share is above what the run allows."""
+        """Log how many rows were refused; raise BadData where the share is above what the run allows.
+
+        Where rows are refused at several places, each call adds ``rejected`` to those before, of the same ``seen``.
+        """
 
     def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
         """Replace a further table that the configuration asks for, in one commit."""

@@ -18,6 +18,7 @@ from embedall_spark import config as configs
 from embedall_spark import files, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded
 from embedall_spark.progress import Meter
+from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,16 @@ class StoredRun:
         marker = json.loads(files.read_bytes(f"{self.folder}/stages/{name}.json"))
         return f"{self.folder}/stages/{marker['folder']}"
 
+    def before(self) -> DataFrame | None:
+        """Return the output table as it was when the run began, also when the run goes on later."""
+        found = read(self.folder)
+        if "before" not in found:
+            self.guard()
+            found = {**found, "before": tables.version(self.spark, self.output.table)}
+            _write(self.folder, found)
+        version = found["before"]
+        return None if version is None else conform(tables.read(self.spark, self.output.table, version), VECTORS)
+
     def reject(self, df: DataFrame) -> None:
         """Keep refused rows until the result is written."""
         self.rejects.append(df)
@@ -90,12 +101,12 @@ class StoredRun:
         self.metric("rejected", self.rejected, None)
         if seen == 0:
             raise BadData("the input has no row; check the configured path and column")
-        share = rejected / seen
+        share = self.rejected / seen
         if rejected:
-            log.warning("%s of %s rows refused (%.2f%%)", f"{rejected:,}", f"{seen:,}", 100 * share)
-        if share > self.output.max_reject_share or rejected == seen:
+            log.warning("%s of %s rows refused (%.2f%%)", f"{self.rejected:,}", f"{seen:,}", 100 * share)
+        if share > self.output.max_reject_share or self.rejected == seen:
             raise BadData(
-                f"{rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
+                f"{self.rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
                 f"output.max_reject_share={self.output.max_reject_share}. Mend the input or raise the share"
             )
 

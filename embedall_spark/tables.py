@@ -1,4 +1,4 @@
-"""The only place that touches Delta: tables are read, replaced or appended to in one commit each.
+"""Delta tables, which only this file and merging.py touch: read, replaced or appended to in one commit each.
 
 A table is named by a path or URI (whatever holds a slash, or no dot) or as ``schema.table`` or
 ``catalog.schema.table``. A commit carries its run's id, so that a rerun of the same run has no effect.
@@ -136,14 +136,14 @@ def write(
         _commit(df, name, schema, mode, properties, options)
     except Exception as error:
         # Two drivers of one run may write at once: one commit of it is what was asked for.
-        done = _committed(spark, name, run_id, txn_version) if exists(spark, name) else None
+        done = committed(spark, name, run_id, txn_version) if exists(spark, name) else None
         if done is not None:
             return done
-        explained = _explain(name, error, vector_size)
+        explained = explain(name, error, vector_size)
         if explained is None:
             raise
         raise explained from error
-    done = _committed(spark, name, run_id, txn_version)
+    done = committed(spark, name, run_id, txn_version)
     if done is None:
         raise TableError(
             f"{name}: run {run_id} wrote this table before, so nothing was written, and the table's history no longer "
@@ -170,9 +170,9 @@ def check_writable(
         if files.is_path(name):
             _check_free(name)
         return None
-    done = _committed(spark, name, run_id, txn_version)
+    done = committed(spark, name, run_id, txn_version)
     if done is None:
-        _check_replaceable(spark, name, schema, mode, vector_size)
+        check_replaceable(spark, name, schema, mode, vector_size)
     return done
 
 
@@ -206,7 +206,7 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
     return writer
 
 
-def _committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
+def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
     """Return the version that this commit of this run has made, or None."""
     ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
     # The history is a local table of the driver: without an aggregation this starts no Spark job.
@@ -233,9 +233,10 @@ def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> 
     return properties | ({"comment": comment} if comment else {})
 
 
-def _check_replaceable(
+def check_replaceable(
     spark: SparkSession, name: str, schema: T.StructType, mode: Mode, vector_size: int | None
 ) -> None:
+    """Raise TableError where an existing table must not be written to, or is none of this contract."""
     if mode == "error":
         raise TableError(f"{name}: the table exists; name another, or ask for mode overwrite (old versions are kept)")
     table = read(spark, name)
@@ -248,7 +249,7 @@ def _check_replaceable(
         have = detail["properties"].get(_SIZE)
         if have is not None and int(have) != vector_size:
             raise TableError(
-                f"{name}: its vectors have {have} values, those to append {vector_size}; "
+                f"{name}: its vectors have {have} values, those to write {vector_size}; "
                 "train with the same vector_size, or ask for mode overwrite"
             )
 
@@ -266,7 +267,7 @@ def _check_free(path: str) -> None:
         raise TableError(f"{path}: the folder exists and holds no Delta table, but {found[0]}; name a new or empty one")
 
 
-def _explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
+def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
     """Return what a failed commit means, or None where it is not about the table."""
     text = str(error)
     violated = re.search(r"CHECK constraint (\w+) ", text)

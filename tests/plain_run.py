@@ -30,6 +30,8 @@ class PlainRun:
         self.tables: dict[str, DataFrame] = {}
         self.steps: list[tuple[str, float, float, str]] = []
         self.guards = 0
+        self.table_before: DataFrame | None = None
+        self.rejected = 0
 
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         path = self.stage_path(name)
@@ -41,12 +43,16 @@ class PlainRun:
     def stage_path(self, name: str) -> str:
         return f"{self.folder}/stages/{name}"
 
+    def before(self) -> DataFrame | None:
+        return self.table_before
+
     def reject(self, df: DataFrame) -> None:
         self.rejects.append(df)
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
-        if rejected > self.max_reject_share * seen:
-            raise BadData(f"{rejected} of {seen} rows refused; allowed is a share of {self.max_reject_share}")
+        self.rejected += rejected
+        if self.rejected > self.max_reject_share * seen:
+            raise BadData(f"{self.rejected} of {seen} rows refused; allowed is a share of {self.max_reject_share}")
 
     def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
         self.tables[name] = df

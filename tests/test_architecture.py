@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "run"}
 STAGES = {"sources", "corpus", "graph", "train", "images", "cluster", "search", "evaluate", "visualize", "export"}
 KINDS = {"kinds"}
-OUTER = {"session", "tables", "tracking", "runs", "progress", "launch", "doctor", "cli"}
+OUTER = {"session", "tables", "merging", "tracking", "runs", "progress", "launch", "doctor", "cli"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
     "cli/query.py": "k neighbours of each asked word",
@@ -86,7 +86,7 @@ def test_every_module_has_a_layer():
         (r"import mlflow", {"tracking.py", "doctor.py"}),
         (r"\.(rdd|sparkContext|_jvm|_jdf|_jsparkSession)\b", {"session.py"}),
         (r"SparkContext", {"session.py"}),
-        (r"txnAppId|userMetadata", {"tables.py"}),
+        (r"txnAppId|userMetadata", {"tables.py", "merging.py"}),
         (r"DESCRIBE HISTORY", {"tables.py", "sources/listing.py"}),
         (r"toPandas\(|F\.broadcast\(|\.broadcast\(", set()),
     ],

@@ -58,7 +58,7 @@ def test_the_life_of_a_table(spark, name):
     assert put(spark, name, size=4, run_id="a") == 0
     assert {len(row.vector) for row in tables.read(spark, name).collect()} == {6}
     assert {len(row.vector) for row in tables.read(spark, name, version=0).collect()} == {4}
-    with pytest.raises(TableError, match=r"its vectors have 6 values, those to append 5; .*vector_size"):
+    with pytest.raises(TableError, match=r"its vectors have 6 values, those to write 5; .*vector_size"):
         put(spark, name, mode="append", size=5, run_id="c")
     assert put(spark, name, mode="append", size=6, run_id="c") == 2
     assert put(spark, name, mode="append", size=6, run_id="c") == 2
@@ -67,7 +67,7 @@ def test_the_life_of_a_table(spark, name):
 
 
 def test_delta_itself_skips_a_commit_that_the_history_does_not_show(spark, kept, monkeypatch):
-    monkeypatch.setattr(tables, "_committed", lambda *_: None)
+    monkeypatch.setattr(tables, "committed", lambda *_: None)
     with pytest.raises(TableError, match="run a wrote this table before, so nothing was written"):
         put(spark, kept, txn_version=1)
     assert tables.version(spark, kept) == 2

@@ -250,7 +250,7 @@ def test_append_adds_a_run_to_the_table(spark, home, tmp_path):
     assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF), "b": len(TOPIC_OF)}
     shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
     assert shorter.code == 1
-    assert "its vectors have 20 values, those to append 8" in shorter.log
+    assert "its vectors have 20 values, those to write 8" in shorter.log
 
 
 def test_a_table_in_a_catalog(spark, home, tmp_path):

@@ -105,6 +105,11 @@ def version(spark: SparkSession, config: Config) -> str:
     return listing.version(spark, config.input)
 
 
+def vector_size(spark: SparkSession, config: Config) -> int:
+    """Return the length of the vectors."""
+    return config.train.vector_size
+
+
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs; raises ResourceError where the cluster lacks what it needs. Reads the input."""
     ends = F.explode(F.array("src", "dst"))

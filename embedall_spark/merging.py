@@ -1,0 +1,112 @@
+"""Delta tables that a run changes in part: its rows are merged in, what has vanished goes out, in one commit."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from embedall_spark import files, tables
+from embedall_spark.errors import TableError
+from embedall_spark.schemas import VECTORS, conform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+_OPTIONS = {
+    "app": "spark.databricks.delta.write.txnAppId",
+    "number": "spark.databricks.delta.write.txnVersion",
+    "metadata": "spark.databricks.delta.commitInfo.userMetadata",
+}
+
+
+def merge(
+    spark: SparkSession,
+    vectors: DataFrame,
+    name: str,
+    *,
+    run_id: str,
+    vector_size: int,
+    remove: bool,
+    comment: str,
+    metadata: dict[str, Any],
+) -> int:
+    """Make a table hold ``vectors``, by writing only what this run has made; return the version that does.
+
+    Rows of ``run_id`` are inserted, or take the place of their id's row; where ``remove`` is set, ids that ``vectors``
+    lacks are deleted. Nothing to change, or this run's commit made before: nothing happens. A table that is not there
+    is made.
+
+    Args:
+        spark: the session.
+        vectors: VECTORS, the whole table as it shall be.
+        name: the table.
+        run_id: whose rows are new.
+        vector_size: length of the vectors.
+        remove: delete rows whose id is not in ``vectors``.
+        comment: of a new table.
+        metadata: goes into the commit as JSON, with run_id and txn_version.
+
+    Raises:
+        TableError: the table is none of VECTORS, or of another vector_size, or another writer was faster.
+        BadData: a row violates a constraint; nothing was written.
+    """
+    if not tables.exists(spark, name):
+        options: Any = {"mode": "overwrite", "vector_size": vector_size, "comment": comment, "metadata": metadata}
+        return tables.write(spark, vectors, name, VECTORS, run_id=run_id, **options)
+    done = tables.check_writable(spark, name, VECTORS, "append", run_id, 0, vector_size)
+    if done is not None:
+        return done
+    changes = _changes(spark, conform(vectors, VECTORS), name, run_id, remove)
+    if changes.isEmpty():
+        found = tables.version(spark, name)
+        assert found is not None
+        return found
+    user = json.dumps({"run_id": run_id, "txn_version": 0} | metadata, ensure_ascii=False)
+    try:
+        with _set(spark, app=run_id, number="0", metadata=user):
+            _commit(changes, files.identifier(name))
+    except Exception as error:
+        done = tables.committed(spark, name, run_id, 0)
+        explained = None if done is not None else tables.explain(name, error, vector_size)
+        if done is None and explained is None:
+            raise
+        if explained is not None:
+            raise explained from error
+    done = tables.committed(spark, name, run_id, 0)
+    if done is None:
+        raise TableError(f"{name}: nothing was merged, though run {run_id} has changes; give a new run id")
+    return done
+
+
+def _changes(spark: SparkSession, vectors: DataFrame, name: str, run_id: str, remove: bool) -> DataFrame:
+    """Return the rows to write, and of ids to delete a row without a vector."""
+    new = vectors.where(F.col("run_id") == run_id)
+    if not remove:
+        return new
+    gone = tables.read(spark, name).select("id").join(vectors.select("id"), "id", "left_anti")
+    return new.unionByName(gone, allowMissingColumns=True)
+
+
+def _commit(changes: DataFrame, table: str) -> None:
+    source = changes.alias("changed")
+    merged = source.mergeInto(table, F.col("changed.id") == F.col(f"{table}.id"))
+    deleted = merged.whenMatched(F.col("changed.vector").isNull()).delete()
+    inserted = deleted.whenMatched().updateAll().whenNotMatched(F.col("changed.vector").isNotNull()).insertAll()
+    inserted.merge()
+
+
+@contextmanager
+def _set(spark: SparkSession, **values: str) -> Iterator[None]:
+    """Set the options of one commit, which MERGE takes from the session alone."""
+    try:
+        for key, value in values.items():
+            spark.conf.set(_OPTIONS[key], value)
+        yield
+    finally:
+        for key in values:
+            spark.conf.unset(_OPTIONS[key])
