@@ -114,7 +114,9 @@ def rmat(work: Path, quick: bool) -> dict[str, float]:
     """Return how many times longer the peers take for a whole job on a power-law graph."""
     ends = graphs.rmat(RMAT_SLOTS >> 5, RMAT_EDGES >> 5) if quick else graphs.rmat(RMAT_SLOTS, RMAT_EDGES)
     file = work / "edges.tsv"
-    csv.write_csv(pa.table([ends[:, 0], ends[:, 1]], ["a", "b"]), file, csv.WriteOptions(False, delimiter="\t"))
+    csv.write_csv(
+        pa.table([ends[:, 0], ends[:, 1]], ["a", "b"]), file, csv.WriteOptions(include_header=False, delimiter="\t")
+    )
     del ends
     job = Work(str(file), RMAT_P, RMAT_Q, False, num_walks=1, epochs=1)
     (ids, _), ours = our_vectors(job, work)
