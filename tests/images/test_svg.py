@@ -1,0 +1,128 @@
+"""Drawings: pixels by construction, nothing loaded from outside, and what would end the process refused."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedall_spark.images import svg
+from embedall_spark.images.decode import Limits, Refused, decode
+
+NAMES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+WHITE, RED = [255, 255, 255], [255, 0, 0]
+
+
+def drawing(inner, attributes='viewBox="0 0 10 10"'):
+    return f"<svg {NAMES} {attributes}>{inner}</svg>".encode()
+
+
+def pixels(content):
+    pytest.importorskip("resvg_py")
+    return np.asarray(decode(content, Limits()))
+
+
+def reason(content, **limits):
+    with pytest.raises(Refused) as caught:
+        decode(content, Limits(**limits))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff", "  \n", "<?xml version='1.0'?>\n<!-- by hand -->\n<!DOCTYPE svg>"])
+def test_a_drawing_lies_on_white(start):
+    found = pixels(start.encode() + drawing('<rect width="5" height="10" fill="red"/>'))
+    assert found.shape == (svg.EDGE, svg.EDGE, 3)
+    assert (found[:, : svg.EDGE // 2] == RED).all() and (found[:, svg.EDGE // 2 :] == WHITE).all()
+
+
+@pytest.mark.parametrize("size", ['viewBox="0 0 10 20"', 'width="10" height="20"', 'width="10px" height="20px"'])
+def test_proportions_are_kept(size):
+    found = pixels(drawing('<rect width="100" height="100" fill="red"/>', size))
+    assert (found[:, 64:192] == RED).all() and (found[:, :64] == WHITE).all() and (found[:, 192:] == WHITE).all()
+
+
+def test_extreme_proportions_cost_no_memory():
+    assert pixels(drawing('<rect width="9" height="9"/>', 'viewBox="0 0 1 100000000"')).shape == (256, 256, 3)
+    assert pixels(drawing('<rect width="9" height="9"/>', 'width="1" height="1e9"')).shape == (256, 256, 3)
+
+
+def test_prefixes_and_entities():
+    text = '<!DOCTYPE s:svg [<!ENTITY c "red">]><s:svg xmlns:s="http://www.w3.org/2000/svg" viewBox="0 0 1 1">'
+    assert (pixels(f'{text}<s:rect width="1" height="1" fill="&c;"/></s:svg>'.encode()) == RED).all()
+
+
+def test_nothing_is_loaded(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4), "blue").save(tmp_path / "blue.png")
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "blue").save(buffer, "PNG")
+    size = 'width="10" height="10"'
+    for link in (str(tmp_path / "blue.png"), "blue.png", (tmp_path / "blue.png").as_uri()):
+        for name in ("href", "xlink:href"):
+            assert (pixels(drawing(f'<image {size} {name}="{link}"/>')) == WHITE).all()
+        filled = f'<filter id="f"><feImage href="{link}"/></filter><rect {size} filter="url(#f)"/>'
+        assert not (pixels(drawing(filled)) == [0, 0, 255]).all(axis=2).any()
+    entity = f'<!DOCTYPE svg [<!ENTITY x SYSTEM "{tmp_path / "blue.png"}">]>'.encode()
+    assert reason(entity + drawing("&x;")).startswith("SVG is not well-formed")
+
+
+def test_gradients_and_uses_still_work():
+    inner = (
+        '<defs><linearGradient id="g"><stop stop-color="red"/></linearGradient><rect id="r" width="10" height="10"/>'
+        '</defs><style>.a{fill:url(#g)}</style><use class="a" xlink:href="#r"/>'
+    )
+    assert (pixels(drawing(inner)) == RED).all()
+
+
+def test_what_is_too_deep_is_refused():
+    pytest.importorskip("resvg_py")
+    deep = "SVG is nested more than 200 deep"
+    assert reason(drawing("<g>" * 100_000 + "</g>" * 100_000)) == deep
+    chain = "".join(f'<g id="g{i}"><use href="#g{i + 1}"/></g>' for i in range(50_000))
+    assert reason(drawing(chain)).startswith(deep)
+    patterns = "".join(
+        f'<pattern id="p{i}" width="1" height="1"><rect style="fill:url(#p{i + 1})" width="1" height="1"/></pattern>'
+        for i in range(5_000)
+    )
+    assert reason(drawing(patterns)).startswith(deep)
+    styled = "".join(f'<pattern id="p{i}"><g class="c{i}"/></pattern>' for i in range(300))
+    rules = "".join(f".c{i}{{fill:url(#p{i + 1})}}" for i in range(300))
+    assert reason(drawing(f"<style>{rules}</style>{styled}")) == deep
+    assert reason(drawing('<g id="a"><use href="#a"/></g>')).endswith("or refers to itself")
+    # As deep as is allowed: the frame, the drawing and the shape are three.
+    inner = "<g>" * 190 + '<rect width="10" height="10" fill="red"/>' + "</g>" * 190
+    assert (pixels(drawing(inner)) == RED).all()
+
+
+def test_many_copies_are_refused():
+    pytest.importorskip("resvg_py")
+    levels = "".join(f'<g id="g{i}">' + f'<use href="#g{i - 1}"/>' * 10 + "</g>" for i in range(1, 9))
+    found = reason(drawing(f'<defs><g id="g0"><rect width="1" height="1"/></g>{levels}</defs><use href="#g8"/>'))
+    assert found.startswith("SVG cannot be drawn")
+    laughs = "".join(f'<!ENTITY l{i} "' + f"&l{i - 1};" * 10 + '">' for i in range(1, 10))
+    assert reason(f'<!DOCTYPE svg [<!ENTITY l0 "ha">{laughs}]>'.encode() + drawing("&l9;")).startswith("SVG is not")
+
+
+def test_refusals(monkeypatch):
+    assert reason(drawing(""), max_bytes=20).endswith("over limits.max_bytes=20")
+    assert reason(drawing(""), svg=False) == "SVG, which limits.svg=false refuses"
+    pytest.importorskip("resvg_py")
+    assert reason(b"<html><body><svg></svg></body></html>") == "not an image"
+    assert reason(b"<svg><rect></svg>").startswith("SVG is not well-formed")
+    assert reason(b"<svg/>").startswith("SVG without its namespace")
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert reason(drawing("")) == "SVG needs the extra demo: pip install embedall_spark[demo]"
+
+
+def test_a_panic_of_the_drawing_program_is_a_refusal(monkeypatch):
+    resvg = pytest.importorskip("resvg_py")
+
+    class Panic(BaseException):
+        """As PyO3's is."""
+
+    def panic(**_):
+        raise Panic("unwrap")
+
+    monkeypatch.setattr(resvg, "svg_to_bytes", panic)
+    assert reason(drawing("")) == "SVG cannot be drawn (unwrap)"
