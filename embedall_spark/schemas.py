@@ -50,6 +50,12 @@ IMAGES = _table(
     ("origin", T.StringType(), True, "where the picture came from, for the rejects table"),
     ("problem", T.StringType(), True, "why the picture cannot be used, else null"),
 )
+ITEMS = _table(
+    ("id", T.StringType(), False, "what the row is about"),
+    ("title", T.StringType(), True, "what it is called"),
+    ("tags", T.ArrayType(T.StringType(), containsNull=False), True, "words for it"),
+    ("label", T.StringType(), True, "what it is of, to measure by"),
+)
 SEQUENCES = _table(
     ("id", T.LongType(), False, "the same for the same sequence, however the input is partitioned"),
     ("tokens", T.ArrayType(T.StringType(), containsNull=False), False, "the items in their order"),
