@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "run"}
-STAGES = {"sources", "corpus", "graph", "train", "images", "cluster", "search", "evaluate", "visualize", "export"}
+STAGES = {"sources", "corpus", "graph", "train", "images", "cluster", "align", "search", "evaluate", "visualize", "export"}
 KINDS = {"kinds"}
 OUTER = {"session", "tables", "merging", "tracking", "runs", "progress", "launch", "doctor", "cli"}
 # Where results come to the driver, and why that does not grow with the data.

@@ -1,0 +1,1 @@
+"""Two kinds of vectors brought into one latent space."""
