@@ -86,6 +86,12 @@ CLUSTERS = _table(
     ("distance", T.DoubleType(), False, "from the unit vector to the centre of its cluster, Euclidean, 0 to 2"),
     ("run_id", T.StringType(), False, "the run that made the row"),
 )
+NEIGHBOURS = _table(
+    ("query", T.StringType(), False, "id of what was asked for"),
+    ("rank", T.IntegerType(), False, "1 for the nearest; equal scores in the order of ids"),
+    ("id", T.StringType(), False, "the neighbour"),
+    ("score", T.FloatType(), False, "cosine of the two"),
+)
 REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),
     ("reason", T.StringType(), False, "why it was refused"),

@@ -1,0 +1,156 @@
+"""The nearest neighbours of many queries at once, as one Spark job: exact, by cosine."""
+
+from __future__ import annotations
+
+import heapq
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.schemas import NEIGHBOURS, conform
+from embedall_spark.search import packed
+from embedall_spark.search.nearest import QUERIES, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.search.packed import Packed, Source
+
+    Batches = Iterable[pa.RecordBatch]
+
+MAX_K = 10_000
+_MANY = 4096  # queries whose products cost more than to spread the vectors evenly
+_UNEVEN = 1.05  # how much longer than the mean the last core may work before rows are spread
+_TASK_ROWS = 4_000_000  # whose ids a task holds
+FOUND = T.StructType(
+    [
+        T.StructField("number", T.IntegerType(), False),
+        T.StructField("query", T.StringType(), False),
+        T.StructField("id", T.StringType(), False),
+        T.StructField("score", T.FloatType(), False),
+    ]
+)
+_FOUND = pa.schema(
+    [("number", pa.int32()), ("query", pa.string()), ("id", pa.string()), ("score", pa.float32())],
+)
+
+
+def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclude_same_id: bool = False) -> DataFrame:
+    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBOURS; fewer where the table has fewer.
+
+    Each task keeps its vectors in a file of its own and goes through the queries, which it maps from its host's copy of
+    ``folder``: neither has to fit in memory, and neither passes through the driver. Scores and the order of ties are
+    those of exact.top_k(), whatever the partitioning.
+
+    Args:
+        vectors: VECTORS, all of one length; only ``id`` and ``vector`` are read.
+        queries: any table with ``id`` and ``vector``; each row is asked for, also where ids are the same.
+        k: how many.
+        folder: where the queries are kept meanwhile (path or URI that all hosts share); it must stay until the result
+            has been computed.
+        exclude_same_id: leave out of a query's neighbours the row that has its id.
+
+    Raises:
+        ConfigError: ``k`` is out of range, or queries and vectors differ in length.
+        BadData: there are no queries.
+    """
+    d = lengths(vectors, queries, k)
+    asked = packed.store(queries, folder)
+    rows = vectors.select("id", "vector")
+    if asked >= _MANY:
+        rows = _spread(rows)
+    found = rows.mapInArrow(_searcher(partial(packed.stored, folder, d), d, k, exclude_same_id), FOUND)
+    return best(found, k)
+
+
+def lengths(vectors: DataFrame, queries: DataFrame, k: int) -> int:
+    """Return how many numbers the vectors have.
+
+    Raises:
+        ConfigError: ``k`` is out of range, or queries and vectors differ in length.
+        BadData: there are no queries, or no vectors.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ConfigError(f"k = {k:,}: need 1 to {MAX_K:,} neighbours of each query")
+    first = [table.select(F.size("vector").alias("numbers")).first() for table in (vectors, queries)]
+    for name, row in zip(("vectors", "queries"), first, strict=True):
+        if row is None:
+            raise BadData(f"the table of {name} is empty, or the condition leaves none of its rows")
+    of_vectors, of_queries = (int(row["numbers"]) for row in first if row is not None)
+    if of_vectors != of_queries:
+        raise ConfigError(f"the queries have {of_queries} numbers, the table's vectors {of_vectors}")
+    return of_vectors
+
+
+def best(found: DataFrame, k: int) -> DataFrame:
+    """Return the first ``k`` rows of each query number of FOUND by (score descending, id), as NEIGHBOURS."""
+    rank = F.row_number().over(Window.partitionBy("number").orderBy(F.desc("score"), "id"))
+    return conform(found.withColumn("rank", rank).where(F.col("rank") <= k), NEIGHBOURS)
+
+
+def slots(spark: SparkSession) -> int:
+    """Return how many tasks run at once, by Spark's default parallelism."""
+    return spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
+
+
+def own_rows(queries: Packed, rows: Packed) -> NDArray[np.int64]:
+    """Return at which row each query's id stands, int64 [q]; -1: nowhere."""
+    at: NDArray[np.int64] = pc.index_in(queries.ids, value_set=rows.ids).fill_null(-1).to_numpy().astype(np.int64)
+    return at
+
+
+def found_batch(
+    queries: Packed, start: int, ids: pa.Array, rows: NDArray[np.int64], scores: NDArray[np.float32]
+) -> pa.RecordBatch:
+    """Return the rows found for the queries from ``start`` on as a batch of FOUND; row -1 is none."""
+    at, place = np.nonzero(rows >= 0)
+    number = pa.array(at + start, pa.int32())
+    columns = [number, queries.ids.take(number), ids.take(pa.array(rows[at, place])), pa.array(scores[at, place])]
+    return pa.record_batch(columns, schema=_FOUND)
+
+
+def _searcher(source: Source, d: int, k: int, exclude_same_id: bool) -> Callable[[Batches], Batches]:
+    """Build the task's function: the best ``k`` of every query among its rows."""
+
+    def searcher(batches: Batches) -> Iterator[pa.RecordBatch]:
+        with packed.task_threads(), packed.ordered(batches, d) as rows:
+            if not len(rows.ids):
+                return
+            queries = source()
+            own = own_rows(queries, rows) if exclude_same_id else None
+            for start in range(0, len(queries.ids), QUERIES):
+                some = slice(start, start + QUERIES)
+                hits, scores = nearest(rows.matrix, queries.matrix[some], k, None if own is None else own[some])
+                yield found_batch(queries, start, rows.ids, hits, scores)
+
+    return searcher
+
+
+def _spread(rows: DataFrame) -> DataFrame:
+    """Return rows in partitions with which all cores end at about the same time."""
+    cores = slots(rows.sparkSession)
+    counted = rows.groupBy(F.spark_partition_id().alias("part")).count().collect()
+    sizes = sorted((int(row["count"]) for row in counted), reverse=True)
+    total, last = sum(sizes), _last(sizes, cores)
+    parts = cores * max(1, -(-total // (cores * _TASK_ROWS)))
+    if last * cores <= _UNEVEN * total and len(sizes) <= 2 * parts and sizes[0] <= _TASK_ROWS:
+        return rows
+    return rows.repartition(parts, "id")
+
+
+def _last(sizes: Iterable[int], cores: int) -> int:
+    """Return how many rows the busiest core gets where each takes the next partition as soon as it is free."""
+    busy = [0] * cores
+    for size in sizes:
+        heapq.heapreplace(busy, busy[0] + size)
+    return max(busy)

@@ -1,0 +1,81 @@
+"""The nearest rows of many queries by faiss, exact to the order of ties; no Spark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedall_spark.search.block import block_top_k
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float32]
+    Found = tuple[NDArray[np.int64], Float]
+
+QUERIES = 1024  # at once: the block of scores stays in the cores' caches
+_SPARE = 6  # further candidates, so that rounding rarely hides one that belongs among the first
+_RESCORED = 1 << 14  # candidates scored in double precision at once
+
+
+def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None = None) -> Found:
+    """Return the ``k`` rows of a matrix that are nearest to each query by cosine.
+
+    faiss finds candidates in single precision, these are scored in double precision, and where rounding may have hidden
+    a row, the query is asked again without rounding: the result is that of block.block_top_k().
+
+    Args:
+        matrix: unit rows, float32 [n, d].
+        queries: unit rows, float32 [q, d].
+        k: how many.
+        own: a row that each query must not find, int64 [q]; -1: none.
+
+    Returns:
+        Rows, int64 [q, k], and their scores, float32, best first, equal scores in the order of rows; row -1 where there
+        are fewer.
+    """
+    import faiss
+
+    more = 0 if own is None else 1
+    reach = min(len(matrix), k + more + _SPARE)
+    found = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
+    if not reach:
+        return found
+    rough, rows = faiss.knn(queries, matrix, reach, metric=faiss.METRIC_INNER_PRODUCT)
+    scores = _dots(queries, matrix, rows).astype(np.float32)
+    if own is not None:
+        scores[rows == own[:, None]] = -np.inf
+    _fill(found, rows, scores)
+    if reach < len(matrix):
+        # What faiss has left out scores at most its last, give or take both roundings.
+        slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
+        unsure = np.flatnonzero(rough[:, -1] + slack >= found[1][:, -1])
+        if len(unsure):
+            rows, scores = block_top_k(matrix, queries[unsure], k + more)
+            if own is not None:
+                scores[rows == own[unsure, None]] = -np.inf
+            again = found[0][unsure], found[1][unsure]
+            _fill(again, rows, scores)
+            found[0][unsure], found[1][unsure] = again
+    return found
+
+
+def _fill(found: Found, rows: NDArray[np.int64], scores: Float) -> None:
+    """Put the best of some candidates into ``found``, by (score descending, row)."""
+    order = np.lexsort((rows, -scores))[:, : found[0].shape[1]]
+    best = np.take_along_axis(scores, order, axis=1)
+    found[0][:, : order.shape[1]] = np.where(best > -np.inf, np.take_along_axis(rows, order, axis=1), -1)
+    found[1][:, : order.shape[1]] = best
+
+
+def _dots(queries: Float, matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the dot product of each query with its rows in double precision, float64 [q, reach]."""
+    dots = np.empty(rows.size)
+    at, flat = np.repeat(np.arange(len(rows)), rows.shape[1]), rows.ravel()
+    for start in range(0, rows.size, _RESCORED):
+        some = slice(start, start + _RESCORED)
+        # Pair by pair, as block_top_k() does: the sum's order, so the last bit, is the same whatever stands beside it.
+        left, right = queries[at[some]].astype(np.float64), matrix[flat[some]].astype(np.float64)
+        dots[some] = np.einsum("ij,ij->i", left, right)
+    return dots.reshape(rows.shape)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from vector_tables import table
+
+from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.search import batch, exact, nearest, packed
+from embedall_spark.search.block import block_top_k, unit
+
+N, D = 300, 8
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    rows = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
+    rows[10:14] = rows[20]  # ties, whose order ids give
+    rows[30] = 0
+    rows[40] *= 1e-3  # the length does not matter
+    return rows
+
+
+@pytest.fixture(scope="module")
+def names():
+    order = np.random.default_rng(4).permutation(N)
+    return [f"v{i:03}" for i in order]
+
+
+@pytest.fixture(scope="module")
+def vectors(spark, names, matrix):
+    return table(spark, names, matrix, partitions=3).cache()
+
+
+def brute(names, matrix, queries, k, exclude=()):
+    """Return (id, score) of the best, by numpy in double precision and Python's sort."""
+    wide = matrix.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1)
+    scores = np.divide(wide @ queries, lengths * np.linalg.norm(queries), where=lengths > 0, out=np.zeros(len(wide)))
+    rounded = scores.astype(np.float32).round(6)
+    pairs = [pair for pair in zip(names, rounded, strict=True) if pair[0] not in exclude]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+
+def hits(found):
+    by_query = {}
+    for row in found.orderBy("query", "rank").collect():
+        ranked = by_query.setdefault(row["query"], [])
+        ranked.append((row["id"], row["score"]))
+        assert row["rank"] == len(ranked)
+    return by_query
+
+
+def same(found, expected):
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=2e-6)
+
+
+def test_same_as_sorting_all_scores(spark, vectors, names, matrix, tmp_path):
+    asked = [20, 10, 40, 77, 78, 79]
+    queries = table(spark, [f"q{i}" for i in asked], matrix[asked] * 3)
+    found = hits(batch.top_k(vectors, queries, 7, folder=str(tmp_path / "q")))
+    assert len(found) == 6
+    for i in asked:
+        same(found[f"q{i}"], brute(names, matrix, matrix[i].astype(np.float64), 7))
+    tied = [name for name, _ in found["q20"][:5]]
+    assert tied == sorted(names[i] for i in (10, 11, 12, 13, 20))
+
+
+def test_a_query_need_not_find_itself(vectors, names, matrix, tmp_path):
+    chosen = [names[i] for i in (5, 20, 30)]
+    queries = vectors.where(vectors.id.isin(chosen))
+    found = hits(batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q"), exclude_same_id=True))
+    for name in chosen:
+        row = matrix[names.index(name)].astype(np.float64)
+        if row.any():
+            same(found[name], brute(names, matrix, row, 4, {name}))
+        else:
+            # Nothing is nearer than anything else: the order of ids.
+            assert found[name] == [(other, 0.0) for other in sorted(set(names) - {name})[:4]]
+    kept = hits(batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q")))
+    assert kept[names[5]][0] == (names[5], pytest.approx(1))
+
+
+def test_partitioning_and_spreading_change_nothing(spark, vectors, names, matrix, tmp_path, monkeypatch):
+    queries = table(spark, names[:50], matrix[:50])
+    first = hits(batch.top_k(vectors, queries, 3, folder=str(tmp_path / "q"), exclude_same_id=True))
+    # The single search by numpy gives the same to the last bit.
+    alone = exact.top_k(vectors, matrix[:50], 3, exclude=[{name} for name in names[:50]])
+    assert [first[name] for name in names[:50]] == alone
+    monkeypatch.setattr(batch, "_MANY", 10)
+    monkeypatch.setattr(batch, "QUERIES", 16)
+    lopsided = vectors.where("id < 'v200'").coalesce(1).union(vectors.where("id >= 'v200'").coalesce(1))
+    for other, asked in [(vectors.repartition(7), queries.repartition(5)), (lopsided, queries.coalesce(1))]:
+        again = batch.top_k(other, asked, 3, folder=str(tmp_path / "other"), exclude_same_id=True)
+        assert hits(again) == first
+
+
+def test_few_rows_and_equal_query_ids(spark, tmp_path):
+    vectors = table(spark, ["b", "a"], [[1, 0], [1, 0]])
+    queries = table(spark, ["q", "q"], [[1, 0], [0, 1]], partitions=1)
+    found = batch.top_k(vectors, queries, 5, folder=str(tmp_path / "q")).collect()
+    assert sorted((r["query"], r["rank"], r["id"], r["score"]) for r in found) == [
+        ("q", 1, "a", 0.0), ("q", 1, "a", 1.0), ("q", 2, "b", 0.0), ("q", 2, "b", 1.0),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_asked_is_told(spark, vectors, matrix, tmp_path):
+    folder = str(tmp_path / "q")
+    with pytest.raises(ConfigError, match="the queries have 2 numbers, the table's vectors 8"):
+        batch.top_k(vectors, table(spark, ["a"], [[1, 0]]), 3, folder=folder)
+    with pytest.raises(ConfigError, match="k = 0: need 1 to"):
+        batch.top_k(vectors, vectors, 0, folder=folder)
+    with pytest.raises(BadData, match="table of vectors is empty"):
+        batch.top_k(vectors.where("false"), vectors, 3, folder=folder)
+    mixed = vectors.unionByName(table(spark, ["z"], [[1, 0]]))
+    with pytest.raises(Exception, match="one length per table is needed"):
+        batch.top_k(mixed, vectors, 3, folder=folder).collect()
+
+
+def test_the_busiest_core():
+    assert batch._last([5, 5, 5], 2) == 10
+    assert batch._last([4, 3, 3, 2], 2) == 6
+    assert batch._last([7], 3) == 7
+
+
+def test_rounding_hides_no_row():
+    """Rows that differ less than single precision tells: the same as without faiss, ties by row."""
+    rng = np.random.default_rng(6)
+    near = rng.normal(size=64).astype(np.float32)
+    matrix = unit(
+        np.concatenate([near + rng.normal(size=(900, 64)) * 1e-6, rng.normal(size=(600, 64))]).astype(np.float32)
+    )
+    queries = unit(np.stack([near, *rng.normal(size=(30, 64))]).astype(np.float32))
+    rows, scores = nearest.nearest(matrix, queries, 10)
+    expected = block_top_k(matrix, queries, 10)
+    np.testing.assert_array_equal(rows, expected[0])
+    np.testing.assert_array_equal(scores, expected[1])
+    own = np.full(len(queries), -1)
+    own[0], own[3] = rows[0, 0], rows[3, 2]
+    without = nearest.nearest(matrix, queries, 9, own)[0]
+    assert without[0].tolist() == rows[0, 1:].tolist()
+    assert without[3].tolist() == [*rows[3, :2], *rows[3, 3:]]
+    assert without[5].tolist() == rows[5, :9].tolist()
+
+
+def test_rows_are_packed_in_the_order_of_ids():
+    ids = ["b", "c", "a"]
+    batches = [
+        pa.record_batch({"id": ids[:2], "vector": pa.array([[3, 4], [0, 0]], pa.list_(pa.float32()))}),
+        pa.record_batch({"id": ids[2:], "vector": pa.array([[0, 2]], pa.list_(pa.float32()))}),
+        pa.record_batch({"id": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float32()))}),
+    ]
+    with packed.ordered(iter(batches), 2) as rows:
+        assert rows.ids.to_pylist() == ["a", "b", "c"]
+        np.testing.assert_allclose(rows.matrix, [[0, 1], [0.6, 0.8], [0, 0]], rtol=1e-6)
+    with packed.ordered(iter([]), 2) as rows:
+        assert rows.matrix.shape == (0, 2)
+    with pytest.raises(BadData, match="of 3 and of 2 numbers"), packed.ordered(iter(batches), 3):
+        pass
