@@ -1,0 +1,161 @@
+"""A network is trained on labelled pictures by Spark's TorchDistributor, and kept without its last layer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import threading
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import functions as F
+
+from embedall_spark import errors, files
+from embedall_spark.errors import BadData, WorkerLost
+from embedall_spark.images import fitting, networks, shards
+from embedall_spark.sources import tabular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.images.decode import Limits
+    from embedall_spark.images.fitting import Epoch, TrainConfig
+    from embedall_spark.run import Run
+
+log = logging.getLogger(__name__)
+
+MAX_CLASSES = 10_000
+_ROWS = 4_000  # pictures that a task decodes
+_SHARES = 10_000
+_POLL_SECONDS = 1.0
+
+
+class Trained(NamedTuple):
+    """What a training has made."""
+
+    content: bytes
+    """The file that backbones.trained.load() reads."""
+    figures: dict[str, float]
+    classes: int
+
+
+def train(run: Run, pictures: DataFrame, config: TrainConfig, limits: Limits) -> Trained:
+    """Train a network to tell the labels of pictures.
+
+    Pictures are decoded once, by Spark's tasks, into a stage of pixels, which every host that trains copies to its own
+    disk: height x width bytes a picture, three times that in colour. Called again with the same run, it goes on
+    after the last finished epoch.
+
+    Args:
+        run: where stages, checkpoints, figures and rejects go.
+        pictures: IMAGES; those without a label are left out.
+        config: what learns, and how.
+        limits: of what is decoded.
+
+    Raises:
+        BadData: fewer than two labels, or more than MAX_CLASSES, or too many pictures were refused.
+        ConfigError: there is no such network, or its weights cannot be used.
+        TrainingDiverged: the loss is not finite.
+        WorkerLost: a process of the training died; what it has said is in the text.
+    """
+    classes, rows = _classes(run, pictures)
+    header = networks.header_of(config.architecture, config.side, config.grey, config.vector_size, classes)
+    found = run.stage("pictures", lambda: _decoded(pictures, classes, rows, config, limits))
+    run.reject(tabular.rejects(found))
+    run.check_reject_share(*tabular.reject_counts(found))
+    folder = f"{run.folder}/checkpoints"
+    if not files.exists(f"{folder}/{fitting.RESULT}"):
+        arguments = (run.stage_path("pictures"), folder, config.model_dump_json(), header.model_dump_json())
+        with _shown(run, folder, config.epochs):
+            _distribute(run.spark, config, arguments)
+    content = files.read_bytes(f"{folder}/{fitting.RESULT}")
+    run.artifact(fitting.RESULT, content)
+    last = _history(folder)[-1]
+    figures = {f"train/{name}": value for name, value in last.items() if name != "seconds"}
+    return Trained(content, figures, len(classes))
+
+
+def _classes(run: Run, pictures: DataFrame) -> tuple[list[str], int]:
+    """Return the labels in order, and how many pictures have one."""
+    counts = run.stage("classes", lambda: pictures.where("problem is null").groupBy("label").count())
+    table = counts.orderBy("label").limit(MAX_CLASSES + 2).toArrow()
+    found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    if unlabelled := found.pop(None, 0):
+        log.warning("%s pictures have no label and are left out", f"{unlabelled:,}")
+    if not 2 <= len(found) <= MAX_CLASSES:
+        what = f"over {MAX_CLASSES:,}" if len(found) > MAX_CLASSES else f"{len(found)}"
+        raise BadData(
+            f"the pictures have {what} different labels, need 2 to {MAX_CLASSES:,}; check the column of labels"
+        )
+    return sorted(found), sum(found.values())
+
+
+def _decoded(pictures: DataFrame, classes: list[str], rows: int, config: TrainConfig, limits: Limits) -> DataFrame:
+    """Return shards.SCHEMA of the labelled pictures."""
+    # Which pictures are held out depends on nothing but their ids.
+    place = F.pmod(F.xxhash64(F.lit("held out"), "id"), F.lit(_SHARES))
+    columns = [F.xxhash64("id").alias("key"), (place < round(config.held_out * _SHARES)).alias("held_out")]
+    columns += [F.col(name) for name in ("label", "content", "path", "origin", "problem")]
+    chosen = pictures.where("label is not null or problem is not null").select(*columns)
+    known = {label: place for place, label in enumerate(classes)}
+    dealt = chosen.repartition(rows // _ROWS + 1, "key")
+    return dealt.mapInArrow(shards.drawer(known, config.side, config.grey, limits), shards.SCHEMA)
+
+
+def _distribute(spark: SparkSession, config: TrainConfig, arguments: tuple[str, ...]) -> None:
+    local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    distributor = TorchDistributor(config.processes, local_mode=local, use_gpu=config.gpu)
+    try:
+        # It prints what the processes say, and a command's standard output has its summary only.
+        with redirect_stdout(sys.stderr):
+            distributor.run(fitting.fit, *arguments)
+    except Exception as error:
+        text = str(error)
+        own = re.search(r"embedall_spark\.errors\.(\w+): (.*)", text)
+        if own and isinstance(kind := getattr(errors, own[1], None), type):
+            raise kind(own[2]) from None
+        lines = [line for line in text.splitlines() if line.strip()][-12:]
+        said = "\n".join(lines)
+        raise WorkerLost(
+            f"a process of the training died; run again to go on after the last finished epoch. It said:\n{said}"
+        ) from error
+
+
+@contextmanager
+def _shown(run: Run, folder: str, epochs: int) -> Iterator[None]:
+    """Record the figures of each epoch as it ends, while the caller waits for the training."""
+    seen, over = len(_history(folder)), threading.Event()
+
+    def look() -> None:
+        nonlocal seen
+        for number, epoch in enumerate(_history(folder)[seen:], seen + 1):
+            for name, value in epoch.items():
+                run.metric(f"train/{name}", value, number)
+            note = ", ".join(f"{name} {value:.4f}" for name, value in epoch.items() if name != "seconds")
+            run.progress("train", number, epochs, note)
+            seen = number
+
+    def watch() -> None:
+        while not over.wait(_POLL_SECONDS):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
+
+
+def _history(folder: str) -> list[Epoch]:
+    if not files.exists(f"{folder}/{fitting.HISTORY}"):
+        return []
+    found: list[Epoch] = json.loads(files.read_bytes(f"{folder}/{fitting.HISTORY}"))
+    return found

@@ -1,0 +1,230 @@
+"""Networks are trained on drawn digits, go on where they were left, and are read back as they were."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from plain_run import PlainRun
+
+from embedall_spark import schemas
+from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
+from embedall_spark.images import fitting, networks, shards, training
+from embedall_spark.images.backbones import trained
+from embedall_spark.images.decode import Limits
+from embedall_spark.images.fitting import TrainConfig
+
+TINY = {"side": 16, "grey": True, "vector_size": 8, "batch_size": 16, "epochs": 6, "threads": 1, "held_out": 0.2}
+CONFIG = TrainConfig(**TINY)
+
+
+def drawn(label, random):
+    """A figure somewhere on white, of any grey."""
+    picture = Image.new("RGB", (20, 20), "white")
+    at, ink = random.integers(1, 6, 2), int(random.integers(0, 90))
+    ImageDraw.Draw(picture).text(tuple(at.tolist()), label, fill=(ink, ink, ink), font=ImageFont.load_default(13))
+    return picture
+
+
+def png(picture):
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """40 pictures of each of three digits, as (id, PNG, label)."""
+    random = np.random.default_rng(7)
+    return [(f"{label}/{at}", png(drawn(label, random)), label) for label in "038" for at in range(40)]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory, digits):
+    """What the tasks of a run write, without Spark."""
+    from pyarrow import parquet
+
+    folder = tmp_path_factory.mktemp("pictures")
+    ids, contents, labels = zip(*digits, strict=True)
+    batch = pa.record_batch(
+        {
+            "key": pa.array([hash_of(name) for name in ids]),
+            "held_out": pa.array([at % 5 == 0 for at in range(len(ids))]),
+            "label": list(labels),
+            "content": pa.array(contents, pa.binary()),
+            "path": pa.nulls(len(ids), pa.string()),
+            "origin": list(ids),
+            "problem": pa.nulls(len(ids), pa.string()),
+        }
+    )
+    draw = shards.drawer({"0": 0, "3": 1, "8": 2}, 16, True, Limits())
+    parquet.write_table(pa.Table.from_batches(list(draw([batch]))), folder / "part-0.parquet")
+    return str(folder)
+
+
+def hash_of(name):
+    return int.from_bytes(name.encode().ljust(8)[:8], "little") % (1 << 62)
+
+
+@pytest.fixture(scope="module")
+def header():
+    return networks.header_of("small", 16, True, 8, ["0", "3", "8"])
+
+
+def fitted(stage, folder, header, config=CONFIG):
+    return fitting.fit(stage, str(folder), config.model_dump_json(), header.model_dump_json())
+
+
+@pytest.fixture(scope="module")
+def whole(stage, header, tmp_path_factory):
+    """A training that nothing interrupts: its folder and its figures."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, fitted(stage, folder, header)
+
+
+def test_digits_are_learnt(whole):
+    _, history = whole
+    assert len(history) == 6 and history[-1]["loss"] < history[0]["loss"] / 2
+    assert history[-1]["accuracy"] > 0.9
+
+
+def test_the_file_is_a_plain_state_dict_and_gives_the_vectors_of_the_network(whole, header, digits):
+    path = f"{whole[0]}/{fitting.RESULT}"
+    state = torch.load(path, weights_only=True)
+    found = trained.load(path)
+    assert json.loads(bytes(state[networks.HEADER].tolist()))["classes"] == ["0", "3", "8"]
+    assert found.size == 8 and not found.module.training and len(found.fingerprint) == 16
+    picture = Image.open(io.BytesIO(digits[50][1])).convert("RGB")
+    # Middle, grey and scale by other means.
+    grey = np.asarray(picture.convert("L").resize((16, 16), Image.Resampling.BILINEAR), np.float32)
+    plane = torch.from_numpy((grey / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(found.transform(picture), plane.expand(3, 16, 16))
+    bare = networks.Small(16, 8, True).eval()
+    bare.load_state_dict({name: value for name, value in state.items() if name != networks.HEADER})
+    torch.testing.assert_close(found.module(plane.expand(1, 3, 16, 16)), bare(plane.expand(1, 3, 16, 16)))
+
+
+def test_vectors_of_one_digit_are_near_each_other(whole, digits):
+    found = trained.load(f"{whole[0]}/{fitting.RESULT}")
+    batch = torch.stack([found.transform(Image.open(io.BytesIO(content)).convert("RGB")) for _, content, _ in digits])
+    units = torch.nn.functional.normalize(found.module(batch)).numpy()
+    cosines = units @ units.T - 2 * np.eye(len(units))
+    labels = np.array([label for _, _, label in digits])
+    assert (labels[cosines.argmax(axis=1)] == labels).mean() > 0.8
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_result(stage, header, whole, tmp_path, monkeypatch):
+    kept = fitting._Learner._keep
+
+    def stop(self):
+        kept(self)
+        if len(self.history) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fitting._Learner, "_keep", stop)
+        fitted(stage, tmp_path, header)
+    assert not (tmp_path / fitting.RESULT).exists()
+    resumed = fitted(stage, tmp_path, header)
+    assert [epoch["loss"] for epoch in resumed] == [epoch["loss"] for epoch in whole[1]]
+    assert (tmp_path / fitting.RESULT).read_bytes() == (whole[0] / fitting.RESULT).read_bytes()
+    assert len(list(tmp_path.glob("epoch-*"))) == 2
+
+
+def test_a_loss_that_is_not_finite_is_not_kept(stage, header, tmp_path):
+    wild = TrainConfig(**TINY | {"loss": "softmax", "learning_rate": 1e30, "schedule": "cosine"})
+    with pytest.raises(TrainingDiverged, match="learning_rate"):
+        fitted(stage, tmp_path, header, wild)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_move_by_what_is_allowed():
+    pictures = np.arange(2 * 25, dtype=np.uint8).reshape(2, 1, 5, 5)
+    found = fitting.moved(np.repeat(pictures, 200, axis=0), 1, False, np.random.default_rng(0))
+    possible = {
+        np.pad(pictures[0, 0], 1, mode="edge")[y : y + 5, x : x + 5].tobytes() for y in range(3) for x in range(3)
+    }
+    assert {row.tobytes() for row in found[:200, 0]} == possible
+    flipped = fitting.moved(np.repeat(pictures, 50, axis=0), 0, True, np.random.default_rng(0))
+    assert {row.tobytes() for row in flipped[:50, 0]} == {pictures[0, 0].tobytes(), pictures[0, 0, :, ::-1].tobytes()}
+
+
+def test_pixels_are_the_middle():
+    picture = Image.new("RGB", (60, 20), "white")
+    picture.paste((10, 20, 30), (20, 0, 40, 20))
+    found = shards.pixels(picture, 10, False)
+    assert found.shape == (3, 10, 10) and (found[:, :, 1:-1] == np.array([10, 20, 30])[:, None, None]).all()
+    assert shards.pixels(picture.rotate(90, expand=True), 20, True).shape == (1, 20, 20)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet1_1"])
+def test_other_networks_are_kept_too(tmp_path, name):
+    header = networks.header_of(name, 32, False, 64, ["a", "b"])
+    torch.manual_seed(0)
+    module = networks.build(name, 32, 64, False)[0].eval()
+    path = tmp_path / "backbone.pt"
+    path.write_bytes(networks.save(module, header))
+    found = trained.load(str(path))
+    x = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.module(x), module(x))
+    assert found.size == header.size == module(x).shape[1]
+
+
+def test_what_is_no_network_of_ours_is_told(tmp_path, whole):
+    torch.save(networks.Small(16, 8, True).state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(ConfigError, match=r"no network of .*train-backbone"):
+        trained.load(str(tmp_path / "bare.pt"))
+    state = torch.load(f"{whole[0]}/{fitting.RESULT}", weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "embed.0.weight"}, tmp_path / "cut.pt")
+    with pytest.raises(ConfigError, match="damaged"):
+        trained.load(str(tmp_path / "cut.pt"))
+    with pytest.raises(ConfigError, match="no such network"):
+        networks.build("resnet1818", 32, 64, False)
+
+
+@pytest.fixture(scope="module")
+def pictures(spark, digits):
+    rows = [(name, bytearray(content), label, name, None) for name, content, label in digits]
+    rows += [
+        ("broken", bytearray(b"no picture"), "0", "broken", None),
+        ("odd", bytearray(digits[0][1]), None, "", None),
+    ]
+    rows += [(None, None, None, "gone", "no id: gone")]
+    table = spark.createDataFrame(rows, "id string, content binary, label string, origin string, problem string")
+    return schemas.conform(table, schemas.IMAGES)
+
+
+def test_two_processes_train_through_spark(pictures, tmp_path):
+    run = PlainRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
+    found = training.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
+    assert found.classes == 3 and found.figures["train/accuracy"] > 0.8
+    assert run.artifacts[fitting.RESULT] == found.content
+    assert [step for name, _, step in run.metrics if name == "train/loss"] == [1, 2, 3, 4, 5, 6]
+    reasons = {row["reason"] for rejects in run.rejects for row in rejects.collect()}
+    assert reasons == {"not an image", "no id"}
+    again = training.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
+    assert again.content == found.content and run.made == ["classes", "pictures"]
+
+
+def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, monkeypatch):
+    made = []
+    # In this process: starting others takes longest.
+    monkeypatch.setattr(training, "_distribute", lambda spark, config, arguments: fitting.fit(*arguments))
+    for part, table in enumerate((pictures.coalesce(1), pictures.repartition(5))):
+        run = PlainRun(table.sparkSession, tmp_path / f"{part}", max_reject_share=0.1)
+        made.append(training.train(run, table, TrainConfig(**TINY | {"epochs": 1}), Limits()).content)
+    assert made[0] == made[1]
+
+
+def test_what_the_processes_say_is_told(pictures, tmp_path):
+    run = PlainRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
+    with pytest.raises(ConfigError, match=r"x\.pt"):
+        training.train(
+            run, pictures, TrainConfig(**TINY | {"architecture": "squeezenet1_1", "start": "x.pt"}), Limits()
+        )
+    with pytest.raises(BadData, match="1 different labels"):
+        training.train(PlainRun(run.spark, tmp_path / "one"), pictures.where("label = '0'"), CONFIG, Limits())
