@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.sources import python_files
+from embedall_spark.sources import openmoji, python_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -30,6 +30,8 @@ def version(spark: SparkSession, config: Input) -> str:
     """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
     if config.format in python_files.SHARES:
         return python_files.version(config.path)
+    if config.format == "openmoji":
+        return openmoji.version()
     if config.format == "delta":
         detail = _detail(spark, config)
         commit = (
@@ -45,6 +47,8 @@ def size(spark: SparkSession, config: Input) -> int:
     """Return about how many bytes the input has, as it is stored."""
     if config.format in python_files.SHARES:
         return python_files.size(config.path, config.format)
+    if config.format == "openmoji":
+        return openmoji.size()
     if config.format == "delta":
         return int(_detail(spark, config)["sizeInBytes"])
     row = _files(spark, config).agg(F.sum("length")).first()
@@ -54,7 +58,9 @@ def size(spark: SparkSession, config: Input) -> int:
 def _files(spark: SparkSession, config: Input) -> DataFrame:
     """Return path, length and time of the input's files."""
     if is_path(config.path) or config.format != "parquet":
-        return spark.read.format("binaryFile").load(config.path).select("path", "length", "modificationTime")
+        # Folders of pictures are read to any depth; Spark's own readers of the other formats do not do that.
+        reader = spark.read.format("binaryFile").option("recursiveFileLookup", config.format == "files")
+        return reader.load(config.path).select("path", "length", "modificationTime")
     size, time = F.col("_metadata.file_size").alias("length"), F.col("_metadata.file_modification_time")
     return spark.table(config.path).select("_metadata.file_path", size, time).distinct()
 

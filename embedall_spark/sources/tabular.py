@@ -12,7 +12,7 @@ from embedall_spark.schemas import REJECTS, conform
 from embedall_spark.sources import listing, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
@@ -30,6 +30,7 @@ def read(
     *,
     separator: str = ",",
     header: bool = True,
+    types: Mapping[str, Collection[str]] | None = None,
 ) -> DataFrame:
     """Return the columns of a table or of files, lazily, one row per row or line, with ``origin`` and ``problem``.
 
@@ -45,10 +46,12 @@ def read(
             is text where the format is csv or json.
         separator: what stands between the columns of csv.
         header: whether csv files begin with a line of names; else columns are called _c0, _c1, ...
+        types: Spark's names of the types that an option's column may have in a table, where those are not the simple
+            ones, such as {"input.content": ["binary"]}.
 
     Raises:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
-        SchemaMismatch: a column is missing or is not of a simple type.
+        SchemaMismatch: a column is missing or is of none of the types that it may have.
     """
 
     def make() -> DataFrame:
@@ -56,7 +59,7 @@ def read(
             return _read_csv(spark, path, columns, separator, header)
         if format == "json":
             return _read_json(spark, path, columns)
-        return _read_table(spark, path, format, columns)
+        return _read_table(spark, path, format, columns, types or {})
 
     return reading.opened(path, format, make)
 
@@ -81,16 +84,17 @@ def name(option: str) -> str:
     return option.rpartition(".")[2]
 
 
-def _read_table(spark: SparkSession, path: str, kind: str, columns: Mapping[str, str]) -> DataFrame:
+def _read_table(
+    spark: SparkSession, path: str, kind: str, columns: Mapping[str, str], types: Mapping[str, Collection[str]]
+) -> DataFrame:
     table = reading.strict(spark).format(kind).load(path) if listing.is_path(path) else spark.table(path)
     kinds = {field.name: field.dataType for field in table.schema}
     _check_columns(path, {key: value.simpleString() for key, value in kinds.items()}, columns)
     for option, key in columns.items():
-        if not isinstance(kinds[key], _SIMPLE):
-            raise SchemaMismatch(
-                f"{path}: column {key!r} is {kinds[key].simpleString()}, need text, a number, a truth value, a date or "
-                f"a timestamp; set {option}"
-            )
+        allowed, found = types.get(option), kinds[key].simpleString()
+        if found not in allowed if allowed else not isinstance(kinds[key], _SIMPLE):
+            need = " or ".join(allowed) if allowed else "text, a number, a truth value, a date or a timestamp"
+            raise SchemaMismatch(f"{path}: column {key!r} is {found}, need {need}; set {option}")
     # Writers of Parquet may store any bytes as text.
     text = [reading.column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
     broken = [F.when(~F.is_valid_utf8(value), reading.told("broken UTF-8", F.make_valid_utf8(value))) for value in text]
