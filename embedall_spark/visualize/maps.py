@@ -22,11 +22,13 @@ from threadpoolctl import threadpool_limits
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact
 from embedall_spark.search.block import unit
+from embedall_spark.visualize import picture_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
     from pyspark.sql import DataFrame
 
 MAX_IDS = 5_000
@@ -67,26 +69,48 @@ def draw(
         BadData: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    if not 2 <= count <= MAX_IDS:
-        raise ConfigError(f"a map of {count:,} ids: need 2 to {MAX_IDS:,}; a picture has room for some hundred labels")
-    order = [F.desc_nulls_last("count"), F.xxhash64("id"), F.col("id")]
-    table = vectors.orderBy(*order).limit(count).select("id", "vector").toArrow()
-    if len(table) < 2:
-        raise BadData(f"a map needs two ids or more, the table has {len(table)}")
-    ids: list[str] = table["id"].to_pylist()
-    units = unit(exact.rows(table["vector"].combine_chunks()))
+    ids, units = _chosen(vectors, count)
     places = project(units, method, seed)
     labels, titles = _about(known, ids)
     named = _most_frequent(labels)
-    if named:
-        # The legend is in the order of frequency.
-        colors = [
-            next((color for label, color in named.items() if label in labels.get(name, ())), _OTHER) for name in ids
-        ]
-    else:
-        colors = [_COLORS[group] for group in _groups(units, clusters, seed)]
+    colors = _colors(ids, labels, named) if named else [_COLORS[group] for group in _groups(units, clusters, seed)]
     heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
     return _picture([titles.get(name, name) for name in ids], places, colors, heading, named)
+
+
+def draw_pictures(
+    vectors: DataFrame,
+    count: int,
+    find: Callable[[list[str]], Mapping[str, Image.Image]],
+    *,
+    method: Literal["tsne", "pca"] = "tsne",
+    seed: int = 1,
+    title: str | None = None,
+    known: DataFrame | None = None,
+) -> bytes:
+    """Return a PNG of pictures, near each other where their vectors point the same way; see picture_map.draw().
+
+    Args:
+        vectors: VECTORS; where ids have no count, a hash chooses among them.
+        count: how many ids.
+        find: gives small pictures of ids; those that it lacks are dots.
+        method: as for draw().
+        seed: of the projection.
+        title: above the map.
+        known: id and label of ids; the ten most frequent labels have colours, which a legend tells.
+
+    Raises:
+        BadData: the table has fewer than two ids.
+        ConfigError: ``count`` is over MAX_IDS.
+    """
+    ids, units = _chosen(vectors, count)
+    labels, _ = _about(known, ids)
+    named = _most_frequent(labels)
+    colors = _colors(ids, labels, named) if named else [_OTHER] * len(ids)
+    pictures = find(ids)
+    heading = title or f"{len(ids):,} pictures, {'t-SNE' if method == 'tsne' else 'PCA'}"
+    legend = {_short(label): color for label, color in sorted(named.items())}
+    return picture_map.draw(project(units, method, seed), [pictures.get(name) for name in ids], colors, heading, legend)
 
 
 def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float32]:
@@ -137,6 +161,17 @@ def place(boxes: NDArray[np.float64], dots: NDArray[np.float64], frame: tuple[fl
     return chosen
 
 
+def _chosen(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the most frequent ids and their vectors at length 1, float32 [n, d]."""
+    if not 2 <= count <= MAX_IDS:
+        raise ConfigError(f"a map of {count:,} ids: need 2 to {MAX_IDS:,}; a picture has room for some hundred labels")
+    order = [F.desc_nulls_last("count"), F.xxhash64("id"), F.col("id")]
+    table = vectors.orderBy(*order).limit(count).select("id", "vector").toArrow()
+    if len(table) < 2:
+        raise BadData(f"a map needs two ids or more, the table has {len(table)}")
+    return table["id"].to_pylist(), unit(exact.rows(table["vector"].combine_chunks()))
+
+
 def _about(known: DataFrame | None, ids: list[str]) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Return the labels of ids, and their titles."""
     if known is None:
@@ -158,6 +193,11 @@ def _most_frequent(labels: Mapping[str, set[str]]) -> dict[str, str]:
     counts = Counter(label for some in labels.values() for label in some)
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
     return dict(zip(ranked, _COLORS, strict=False))
+
+
+def _colors(ids: Sequence[str], labels: Mapping[str, set[str]], named: Mapping[str, str]) -> list[str]:
+    """Return the colour of each id's most frequent label."""
+    return [next((color for label, color in named.items() if label in labels.get(name, ())), _OTHER) for name in ids]
 
 
 def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:

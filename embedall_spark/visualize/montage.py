@@ -45,7 +45,7 @@ def draw(rows: Sequence[tuple[str, Sequence[Tile]]], *, size: int = 96) -> bytes
     across = max([len(tiles) for _, tiles in lines], default=1) or 1
     below = _LINES * _STEP + 6
     width = 2 * _EDGE + across * (size + _GAP) - _GAP
-    width = max(width, 2 * _EDGE + int(max([_font(_HEADING).getlength(_plain(head)) for head, _ in rows], default=0)))
+    width = max(width, 2 * _EDGE + int(max([font(_HEADING).getlength(_plain(head)) for head, _ in rows], default=0)))
     heights = [(_HEADED if head else 0) + (size + below if tiles else 0) + _GAP for head, tiles in lines]
     height = 2 * _EDGE + sum(heights)
     if width * height > MAX_PIXELS:
@@ -56,7 +56,7 @@ def draw(rows: Sequence[tuple[str, Sequence[Tile]]], *, size: int = 96) -> bytes
     top = _EDGE
     for (head, tiles), tall in zip(lines, heights, strict=True):
         if head:
-            pen.text((_EDGE, top), _plain(head), fill=_HEAD, font=_font(_HEADING))
+            pen.text((_EDGE, top), _plain(head), fill=_HEAD, font=font(_HEADING))
         for place, tile in enumerate(tiles):
             _tile(sheet, pen, tile, (_EDGE + place * (size + _GAP), top + (_HEADED if head else 0)), size)
         top += tall
@@ -71,6 +71,12 @@ def on_white(picture: Image.Image) -> Image.Image:
         return picture.convert("RGB")
     clear = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+@cache
+def font(size: float) -> ImageFont.FreeTypeFont:
+    """Return the font of captions; it comes with matplotlib, and has Greek and Cyrillic letters too."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _lines(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Iterator[tuple[str, Sequence[Tile]]]:
@@ -90,8 +96,8 @@ def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tupl
         small = on_white(ImageOps.contain(tile.picture, (size, size), Image.Resampling.LANCZOS))
         sheet.paste(small, (left + (size - small.width) // 2, top + (size - small.height) // 2))
     for line, text in enumerate(_cut(tile.caption, size)):
-        wide = _font(_CAPTION).getlength(text)
-        pen.text((left + (size - wide) / 2, top + size + 4 + line * _STEP), text, fill=_INK, font=_font(_CAPTION))
+        wide = font(_CAPTION).getlength(text)
+        pen.text((left + (size - wide) / 2, top + size + 4 + line * _STEP), text, fill=_INK, font=font(_CAPTION))
 
 
 def _cut(caption: str, width: int) -> list[str]:
@@ -114,15 +120,9 @@ def _fitting(text: str, width: int, end: str = "") -> int:
     low, high = 1, min(len(text), width)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _font(_CAPTION).getlength(text[:middle] + end) <= width else (low, middle - 1)
+        low, high = (middle, high) if font(_CAPTION).getlength(text[:middle] + end) <= width else (low, middle - 1)
     return low
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
-
-
-@cache
-def _font(size: float) -> ImageFont.FreeTypeFont:
-    # It comes with matplotlib, and has Greek and Cyrillic letters too.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)

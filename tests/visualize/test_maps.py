@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 from vector_tables import table
 
 from embedall_spark.errors import BadData, ConfigError
@@ -124,3 +125,21 @@ def test_colours_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
     assert {color for color in seen["colors"]} == {*seen["legend"].values(), maps._OTHER}
     assert maps.draw(vectors, 40) == maps.draw(vectors, 40, known=known.where("id = 'elsewhere'"))
     assert seen["legend"] == {}
+
+
+def test_a_map_of_pictures_asks_for_the_ids_that_it_shows(spark, vectors):
+    asked = []
+
+    def find(ids):
+        asked.extend(ids)
+        return {name: Image.new("RGB", (20, 20), "#00ff00") for name in ids[:3]}
+
+    rows = [(f"слово{i}", "зелёный", None) for i in range(5)]
+    known = spark.createDataFrame(rows, "id string, label string, title string")
+    content = maps.draw_pictures(vectors, 6, find, seed=3, known=known)
+    assert asked == [f"слово{i}" for i in range(6)]
+    pixels = np.round(imread(io.BytesIO(content))[..., :3] * 255)
+    assert 300 < (pixels == (0, 255, 0)).all(axis=2).sum() and pixels.shape[1] > 1820
+    assert maps.draw_pictures(vectors, 6, find, seed=3, known=known) == content
+    with pytest.raises(ConfigError, match="5,000"):
+        maps.draw_pictures(vectors, maps.MAX_IDS + 1, find)

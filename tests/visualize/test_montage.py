@@ -71,7 +71,7 @@ def test_captions_break_between_words_and_end_in_an_ellipsis():
     assert len(lines) == 2 and lines[1].endswith("…") and "Nike Men's Running".startswith(lines[0])
     assert montage._cut("two\nwords\x00", 96) == ["two words"]
     assert montage._cut("", 96) == []
-    assert max(map(montage._font(10.5).getlength, lines)) <= 96
+    assert max(map(montage.font(10.5).getlength, lines)) <= 96
 
 
 def test_long_rows_go_on_below():

@@ -1,0 +1,128 @@
+"""A map whose points are small pictures."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from embedall_spark.visualize.montage import font, on_white
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+_WIDTH, _HEIGHT = 1820, 1400
+_TOP, _EDGE = 56, 24
+_FILLED, _INKED = 0.3, 0.8  # share of the sheet that pictures would cover if they lay apart
+_SMALLEST, _LARGEST = 20, 72
+_DOT, _FRAME, _LETTERS = 3, 2, 16
+_PLAIN = 12  # grey values that count as the same
+_INK = "#18181b"
+
+
+def draw(
+    places: NDArray[np.float32],
+    pictures: Sequence[Image.Image | None],
+    colors: Sequence[str],
+    title: str,
+    legend: Mapping[str, str],
+) -> bytes:
+    """Return a PNG of pictures at their places.
+
+    Where all are grey on plain black or white, as digits and letters are, each is drawn as ink of its colour on
+    nothing. Otherwise each has a frame of its colour, and is drawn only where it covers no other one, the first ones
+    first; what is not drawn is a dot.
+
+    Args:
+        places: float32 [n, 2], of any scale.
+        pictures: n, None where there is none.
+        colors: n, as ``#rrggbb``.
+        title: above the map.
+        legend: what a colour means; empty: there is no legend.
+    """
+    masks = [None if picture is None else ink(picture) for picture in pictures]
+    inked = all(mask is not None for mask, picture in zip(masks, pictures, strict=True) if picture is not None)
+    filled = _INKED if inked else _FILLED
+    edge = int(np.clip(np.sqrt(_WIDTH * _HEIGHT * filled / len(places)), _SMALLEST, _LARGEST))
+    beside = int(max([font(_LETTERS).getlength(label) + 60 for label in legend], default=0))
+    sheet = Image.new("RGB", (_WIDTH + beside, _HEIGHT), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_EDGE, 16), title, fill=_INK, font=font(20))
+    centres = _fitted(places, edge)
+    shown = [picture is not None for picture in pictures]
+    shown = shown if inked else _apart(centres, shown, edge)
+    for (x, y), color, hidden in zip(centres, colors, np.logical_not(shown), strict=True):
+        if hidden:
+            pen.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill=color)
+    for (x, y), picture, mask, color, drawn in zip(centres, pictures, masks, colors, shown, strict=True):
+        if not drawn or picture is None:
+            continue
+        if inked and mask is not None:
+            small = ImageOps.contain(mask, (edge, edge), Image.Resampling.LANCZOS)
+            sheet.paste(color, (x - small.width // 2, y - small.height // 2), small)
+        else:
+            small = _framed(picture, edge, color if legend else None)
+            sheet.paste(small, (x - small.width // 2, y - small.height // 2))
+    _legend(pen, legend)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
+    return content.getvalue()
+
+
+def ink(picture: Image.Image) -> Image.Image | None:
+    """Return how much ink each pixel has, mode L, of a grey picture on plain black or white; None for any other."""
+    values = np.asarray(on_white(picture)).astype(np.int16)
+    if np.ptp(values, axis=2).max() > _PLAIN:
+        return None
+    grey = values[..., 0]
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = float(np.median(border))
+    # A stroke may leave the picture somewhere.
+    plain = (np.abs(border - ground) <= _PLAIN).mean() > 0.75
+    if not plain or min(ground, 255 - ground) > _PLAIN:
+        return None
+    return Image.fromarray(np.abs(grey - ground).clip(0, 255).astype(np.uint8))
+
+
+def _framed(picture: Image.Image, edge: int, color: str | None) -> Image.Image:
+    """Return a picture of ``edge`` pixels, its frame included."""
+    if color is None:
+        return on_white(ImageOps.contain(picture, (edge, edge), Image.Resampling.LANCZOS))
+    inner = edge - 2 * _FRAME
+    return ImageOps.expand(on_white(ImageOps.contain(picture, (inner, inner), Image.Resampling.LANCZOS)), _FRAME, color)
+
+
+def _fitted(places: NDArray[np.float32], edge: int) -> list[tuple[int, int]]:
+    """Return places in pixels, so that every picture is whole."""
+    low, span = places.min(axis=0), np.maximum(np.ptp(places, axis=0), 1e-12)
+    share = (places - low) / span
+    # Up is up, as in the map of dots.
+    share[:, 1] = 1 - share[:, 1]
+    margin = _EDGE + edge // 2
+    corner = np.array([margin, _TOP + edge // 2])
+    room = np.array([_WIDTH - margin, _HEIGHT - margin]) - corner
+    return [(int(x), int(y)) for x, y in np.rint(corner + share * room)]
+
+
+def _apart(centres: Sequence[tuple[int, int]], wanted: Sequence[bool], edge: int) -> list[bool]:
+    """Return which of the wanted pictures cover no earlier one."""
+    taken = np.empty((len(centres), 2), dtype=np.int64)
+    used, found = 0, []
+    for centre, want in zip(centres, wanted, strict=True):
+        free = want and not (np.abs(taken[:used] - centre).max(axis=1, initial=0) < edge).any()
+        if free:
+            taken[used] = centre
+            used += 1
+        found.append(free)
+    return found
+
+
+def _legend(pen: ImageDraw.ImageDraw, legend: Mapping[str, str]) -> None:
+    for row, (label, color) in enumerate(legend.items()):
+        top = _TOP + row * 34
+        pen.ellipse((_WIDTH + 8, top, _WIDTH + 26, top + 18), fill=color)
+        pen.text((_WIDTH + 36, top - 1), label, fill=_INK, font=font(_LETTERS))
