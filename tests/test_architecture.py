@@ -16,6 +16,7 @@ KINDS = {"kinds"}
 OUTER = {"session", "tables", "merging", "tracking", "runs", "progress", "launch", "doctor", "cli"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
+    "cli/projector.py": "100 commits of a table",
     "cli/query.py": "k neighbours of each asked word",
     "corpus/pages.py": "two sums",
     "corpus/phrases.py": "two sums",
@@ -39,6 +40,7 @@ COLLECTS = {
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
     "visualize/maps.py": "at most 5,000 rows, checked",
+    "visualize/projector.py": "at most 50,000 rows and 256 MiB, checked",
 }
 
 
