@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedall_spark import files, randomness
-from embedall_spark.config import Section
+from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, networks, shards
 from embedall_spark.images.backbones import BackboneConfig
@@ -67,8 +67,10 @@ class TrainConfig(Section):
     flip: bool = Field(False, description="mirror each picture, left to right, half of the times")
     held_out: float = Field(0.05, ge=0, lt=1, description="share of the pictures that only measure, by a hash of ids")
     processes: int = Field(1, ge=1, description="how many processes learn together; on a cluster each is a task")
-    threads: int = Field(0, ge=0, description="CPU threads of a process; 0: its share of the cores")
-    gpu: bool = Field(False, description="a GPU for each process")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of a process; 0: its share of the cores", json_schema_extra=MOVABLE
+    )
+    gpu: bool = Field(False, description="a GPU for each process", json_schema_extra=MOVABLE)
     seed: int = Field(1, description="of the start, the order and the shifts")
 
 

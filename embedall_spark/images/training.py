@@ -10,13 +10,17 @@ import threading
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import Field
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import functions as F
 
 from embedall_spark import errors, files
+from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.errors import BadData, WorkerLost
 from embedall_spark.images import fitting, networks, shards
+from embedall_spark.images.fitting import TrainConfig
 from embedall_spark.sources import tabular
+from embedall_spark.sources.images import ImagesConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.images.decode import Limits
-    from embedall_spark.images.fitting import Epoch, TrainConfig
+    from embedall_spark.images.fitting import Epoch
     from embedall_spark.run import Run
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,39 @@ MAX_CLASSES = 10_000
 _ROWS = 4_000  # pictures that a task decodes
 _SHARES = 10_000
 _POLL_SECONDS = 1.0
+
+
+class TrainedOutput(Section):
+    """Where a trained network goes."""
+
+    file: str = Field(description="file of the network: a path or URI that all hosts see; replaced where it exists")
+    rejects: str | None = Field(
+        None, description="table of refused pictures; unset: the file's name with _rejects", json_schema_extra=MOVABLE
+    )
+    max_reject_share: float = Field(
+        0.01, ge=0, le=1, description="stop where a larger share of the pictures is refused", json_schema_extra=MOVABLE
+    )
+    run_root: str | None = Field(
+        None,
+        description="folder of the runs' stages and checkpoints, shared by hosts; unset: .runs beside the file",
+    )
+    experiment: str | None = Field(
+        None, description="MLflow experiment; unset: embedall/backbone", json_schema_extra=MOVABLE
+    )
+
+    @property
+    def stored(self) -> Output:
+        """The same for what knows tables only; the file's name without its suffix stands for the table's."""
+        name = self.file.removesuffix(".pt")
+        return Output(table=name if "/" in name else f"./{name}", **self.model_dump(exclude={"file"}))
+
+
+class Config(Section):
+    """Configuration of ``embedall train-backbone``."""
+
+    input: ImagesConfig
+    output: TrainedOutput
+    train: TrainConfig = TrainConfig()
 
 
 class Trained(NamedTuple):

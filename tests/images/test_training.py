@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from plain_run import PlainRun
+from toy_words import embedall
 
 from embedall_spark import schemas
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
@@ -182,6 +183,8 @@ def test_what_is_no_network_of_ours_is_told(tmp_path, whole):
     torch.save({name: value for name, value in state.items() if name != "embed.0.weight"}, tmp_path / "cut.pt")
     with pytest.raises(ConfigError, match="damaged"):
         trained.load(str(tmp_path / "cut.pt"))
+    with pytest.raises(ConfigError, match="16 pixels are too few for squeezenet"):
+        networks.header_of("squeezenet1_1", 16, False, 8, ["a", "b"])
     with pytest.raises(ConfigError, match="no such network"):
         networks.build("resnet1818", 32, 64, False)
 
@@ -222,9 +225,29 @@ def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, m
 
 def test_what_the_processes_say_is_told(pictures, tmp_path):
     run = PlainRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
-    with pytest.raises(ConfigError, match=r"x\.pt"):
-        training.train(
-            run, pictures, TrainConfig(**TINY | {"architecture": "squeezenet1_1", "start": "x.pt"}), Limits()
-        )
+    absent = TrainConfig(**TINY | {"architecture": "squeezenet1_1", "start": "absent.pt", "side": 32})
+    with pytest.raises(ConfigError, match=r"absent\.pt"):
+        training.train(run, pictures, absent, Limits())
     with pytest.raises(BadData, match="1 different labels"):
         training.train(PlainRun(run.spark, tmp_path / "one"), pictures.where("label = '0'"), CONFIG, Limits())
+
+
+def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, monkeypatch, own_store):
+    monkeypatch.setattr(training, "_distribute", lambda spark, config, arguments: fitting.fit(*arguments))
+    (tmp_path / "digits").mkdir()
+    for name, content, _ in digits:
+        (tmp_path / "digits" / f"{name.replace('/', '-')}.png").write_bytes(content)
+    lines = [f"{name.replace('/', '-')}.png,{label}" for name, _, label in digits]
+    (tmp_path / "digits" / "labels.csv").write_text("file,digit\n" + "\n".join(lines) + "\n")
+    where = {"path": tmp_path / "digits" / "labels.csv", "format": "csv", "location": "file", "label": "digit"}
+    options = [f"input.{name}={value}" for name, value in where.items()]
+    options += [f"train.{name}={value}" for name, value in TINY.items()]
+    options += [f"output.file={tmp_path}/made/digits.pt"]
+    arguments = ["train-backbone", "--run-id", "first", *(part for option in options for part in ("--set", option))]
+    result = embedall(*arguments)
+    assert result.code == 0, result.log
+    found = json.loads(result.output.splitlines()[-1])
+    assert found["classes"] == 3 and found["metrics"]["train/accuracy"] > 0.8 and found["rejected"] == 0
+    assert trained.load(f"{tmp_path}/made/digits.pt").size == 8
+    assert json.loads(embedall(*arguments).output.splitlines()[-1])["repeated"]
+    assert embedall(*arguments, "--set", "train.seed=2").code == 2

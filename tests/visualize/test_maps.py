@@ -139,7 +139,7 @@ def test_a_map_of_pictures_asks_for_the_ids_that_it_shows(spark, vectors):
     content = maps.draw_pictures(vectors, 6, find, seed=3, known=known)
     assert asked == [f"слово{i}" for i in range(6)]
     pixels = np.round(imread(io.BytesIO(content))[..., :3] * 255)
-    assert 300 < (pixels == (0, 255, 0)).all(axis=2).sum() and pixels.shape[1] > 1820
+    assert (pixels == (0, 255, 0)).all(axis=2).sum() > 300 and pixels.shape[1] > 1820
     assert maps.draw_pictures(vectors, 6, find, seed=3, known=known) == content
     with pytest.raises(ConfigError, match="5,000"):
         maps.draw_pictures(vectors, maps.MAX_IDS + 1, find)

@@ -1,0 +1,177 @@
+"""The command that clusters a table of vectors."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import typer
+import yaml
+from pyspark.sql import functions as F
+
+from embedall_spark import config as configs
+from embedall_spark import files, schemas, tables
+from embedall_spark.cli import query, show
+from embedall_spark.errors import ConfigError
+from embedall_spark.evaluate import labels
+from embedall_spark.evaluate.labels import Metadata
+from embedall_spark.search import titles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.images.decode import Limits
+
+_MOST_SHOWN = 10_000  # members of all clusters together
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("cluster")(_cluster)
+
+
+def _cluster(
+    table: str = query.TABLE,
+    k: int = typer.Option(..., "-k", min=2, help="How many clusters."),
+    output: str | None = typer.Option(
+        None, "--output", help="Table to replace by id, cluster and distance.", metavar="TABLE"
+    ),
+    n: int = typer.Option(10, "-n", min=1, max=1000, help="How many members of each to show, nearest first."),
+    seed: int = typer.Option(1, "--seed", help="Of the clusters' starts."),
+    names: str | None = typer.Option(
+        None,
+        "--names",
+        help="File (.csv, .tsv, .json, .parquet) or table of titles and labels; unset: the table's name with "
+        "_metadata, where that is a table.",
+        metavar="TABLE_OR_FILE",
+    ),
+    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
+    label: str | None = typer.Option(
+        None, "--label-column", help="With --names: the column of labels, to tell purity and NMI."
+    ),
+    montage: str | None = typer.Option(None, "--montage", help="Write the members' pictures as a PNG to this file."),
+    images: str | None = typer.Option(
+        None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run had them from."
+    ),
+    pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
+    master: str | None = query.MASTER,
+) -> None:
+    """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its centre."""
+    if k * n > _MOST_SHOWN:
+        raise ConfigError(f"-k {k} -n {n}: at most {_MOST_SHOWN:,} members are shown; ask for fewer of each (-n)")
+    if images is not None and montage is None:
+        raise ConfigError("--images: pictures are shown with --montage FILE")
+    if "{id}" not in pattern:
+        raise ConfigError(f"--image-pattern {pattern}: need {{id}} in it, such as {{id}}.jpg")
+    known = _known(names, id_column, title, label)
+    # Imported here: what pyspark.ml and pictures need takes a second, which other commands need not wait.
+    from embedall_spark.cluster import agreement, kmeans
+
+    spark, vectors = query.open_table(table, master)
+    run_id = f"cluster-{uuid.uuid4().hex[:12]}"
+    if output is not None:
+        tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
+    pictures = _pictures(spark, table, images, pattern) if montage is not None else None
+    about = _about(spark, table, known)
+    found = kmeans.fit(vectors, k, seed).persist()
+    if output is not None:
+        version = _write(spark, found, output, run_id, {"table": table, "k": k, "seed": seed})
+    figures = agreement.purity_nmi(found, about) if about is not None else {}
+    nearest = kmeans.nearest(found, n).orderBy("cluster", "rank").collect()
+    sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
+    called = titles.of(about, [row["id"] for row in nearest]) if about is not None else {}
+    members = {at: [row["id"] for row in nearest if row["cluster"] == at] for at in sorted(sizes)}
+    rows = [(f"{at}", f"{sizes[at]:,}", ", ".join(called.get(name, name) for name in members[at])) for at in members]
+    show.table([("cluster", "ids", "nearest to its centre"), *rows])
+    if figures:
+        typer.echo(", ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in figures.items()))
+    if montage is not None and pictures is not None:
+        _draw(montage, pictures, members, sizes, called)
+        typer.echo(f"{montage}: a montage of {show.count(len(nearest), 'member')}")
+    if output is not None:
+        typer.echo(f"{output}: version {version}, {show.count(sum(sizes.values()), 'row')}")
+
+
+def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:
+    """Return where titles and labels are, checked before Spark starts."""
+    if names is None:
+        return None
+    shown_as = title if title or label else "title"
+    known = configs.parse(Metadata, {"path": names, "id": id_column, "label": label, "title": shown_as})
+    labels.check(known)
+    return known
+
+
+def _about(spark: SparkSession, table: str, known: Metadata | None) -> DataFrame | None:
+    """Return id, label and title, as asked for or as a run has left them beside its table."""
+    if known is not None:
+        return labels.read(spark, known)
+    beside = f"{table.rstrip('/')}_metadata"
+    return tables.read(spark, beside).select("id", "label", "title") if tables.exists(spark, beside) else None
+
+
+def _write(spark: SparkSession, found: DataFrame, output: str, run_id: str, facts: Mapping[str, object]) -> int:
+    return tables.write(
+        spark,
+        found.withColumn("run_id", F.lit(run_id)),
+        output,
+        schemas.CLUSTERS,
+        mode="overwrite",
+        run_id=run_id,
+        comment=f"Clusters of {facts['table']}",
+        metadata={"kind": "clusters", **facts},
+    )
+
+
+def _pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
+    """Return IMAGES of the table's ids, or more, and the limits of what is decoded.
+
+    Raises:
+        ConfigError: no folder is given, and no run of ours has made the table of pictures, or its folder is gone.
+    """
+    from embedall_spark.images.decode import Limits
+
+    if folder is not None:
+        # An id comes from data, and must not lead out of the folder.
+        inside = ~F.array_contains(F.split("id", "/"), "..")
+        path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
+        rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
+        return schemas.conform(rows, schemas.IMAGES), Limits()
+    from embedall_spark.kinds import images as kind
+    from embedall_spark.sources import images
+
+    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
+    made = json.loads(commit["metadata"]) if commit else {}
+    if made.get("kind") != "images" or "run_folder" not in made:
+        raise ConfigError(f"--montage: {table} was not made by 'embedall images'; give --images FOLDER")
+    file = f"{made['run_folder']}/config.yaml"
+    try:
+        config = configs.parse(kind.Config, yaml.safe_load(files.read_bytes(file)))
+    except OSError:
+        raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give --images") from None
+    return images.read(spark, config.input), config.input.limits
+
+
+def _draw(
+    file: str,
+    pictures: tuple[DataFrame, Limits],
+    members: Mapping[int, Sequence[str]],
+    sizes: Mapping[int, int],
+    called: Mapping[str, str],
+) -> None:
+    """Write a montage with a row for each cluster."""
+    from embedall_spark.images import thumbnails
+    from embedall_spark.visualize import montage
+    from embedall_spark.visualize.montage import Tile
+
+    ids = [name for some in members.values() for name in some]
+    small = thumbnails.of(pictures[0], ids, pictures[1])
+    rows = [
+        (f"Cluster {at}: {sizes[at]:,} ids", [Tile(small.get(name), called.get(name, name)) for name in some])
+        for at, some in members.items()
+    ]
+    files.write_bytes(file, montage.draw(rows))

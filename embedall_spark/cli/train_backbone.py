@@ -1,0 +1,128 @@
+"""The command that trains a network on labelled pictures, to embed others with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from embedall_spark import config as configs
+from embedall_spark import files, runs, session, tracking
+from embedall_spark.cli import run as running
+from embedall_spark.errors import ConfigError
+from embedall_spark.launch import Options, _check_root, _check_shared, _fail, _write_rejects, run_root
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedall_spark.launch import Summary
+
+log = logging.getLogger(__name__)
+
+_KIND = "backbone"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("train-backbone")(_train_backbone)
+
+
+def _train_backbone(
+    config: str | None = typer.Option(None, "--config", help="YAML file, such as conf/train-backbone.yaml."),
+    overrides: list[str] = typer.Option(
+        [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
+    ),
+    run_id: str | None = typer.Option(None, "--run-id", help="Name of the run; resumed where it exists."),
+    summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
+    master: str | None = typer.Option(None, "--master", help="Spark master, such as local[4]."),
+    yaml: bool = typer.Option(False, "--yaml", help="Print every key with its default as YAML to start from; stop."),
+) -> None:
+    """Train a network on labelled pictures, or go on; its file is a backbone: name trained, weights FILE."""
+    if yaml:
+        from embedall_spark.images.training import Config
+
+        typer.echo(configs.template(configs.options(Config)))
+        return
+    if summary is not None and not summary.parent.is_dir():
+        raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it first")
+    try:
+        found = train(config, overrides, Options(run_id, properties, master))
+    except (Exception, KeyboardInterrupt) as error:
+        code = running.explain(error)
+        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        message = str(error)[:2000] or status
+        failed = {"status": status, "kind": _KIND, "error": type(error).__name__, "message": message}
+        running.show_summary(failed, summary)
+        raise typer.Exit(code) from None
+    running.show_summary(found, summary)
+
+
+def train(path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
+    """Train a network and return a summary: status, run_id, file, classes, rejected, metrics, seconds, ...
+
+    A training that was killed goes on after its last finished epoch; one that is done is not repeated.
+
+    Raises:
+        EmbedallError: see errors.py; the class tells the exit code.
+    """
+    # Imported here: torch takes seconds, which other commands need not wait.
+    from embedall_spark.images import training
+    from embedall_spark.sources import images, listing
+
+    since = time.monotonic()
+    config = configs.load(training.Config, path, overrides)
+    output = config.output.stored
+    root = run_root(output)
+    with ThreadPoolExecutor(1) as beside:
+        store = beside.submit(tracking.check, output.folder or root)
+        spark = session.get("embedall train-backbone", master=options.master, properties=options.properties)
+        store.result()
+    _check_root(spark, output)
+    pictures, version = images.read(spark, config.input), listing.version(spark, config.input)
+    folder, manifest = runs.begin(root, _KIND, config, version, options.run_id)
+    if manifest["status"] == "done":
+        log.info("run %s is done already; nothing to do", manifest["run_id"])
+        return {**manifest["summary"], "status": "done", "repeated": True}
+    log.info("run %s in %s", manifest["run_id"], folder)
+    _check_shared(spark, folder)
+    tracked = tracking.start(
+        _KIND,
+        manifest["run_id"],
+        config,
+        folder=output.folder or root,
+        experiment=output.experiment,
+        mlflow_run_id=manifest.get("mlflow_run_id"),
+    )
+    runs.note(folder, mlflow_run_id=tracked.id)
+    run = runs.StoredRun(spark, folder, manifest, output, runs.Tracker(tracked.metric, tracked.artifact, tracked.uri))
+    try:
+        tracked.input(config.input.path, version)
+        trained = training.train(run, pictures, config.train, config.input.limits)
+        run.guard()
+        rejects = _write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": folder})
+        files.write_bytes(config.output.file, trained.content)
+    except BaseException as error:
+        _fail(run, tracked, _KIND, error)
+        raise
+    summary = {
+        "status": "done",
+        "kind": _KIND,
+        "run_id": run.id,
+        "file": config.output.file,
+        "classes": trained.classes,
+        "rejected": run.rejected,
+        "rejects": rejects,
+        "metrics": trained.figures,
+        "mlflow_run_id": tracked.id,
+        "folder": folder,
+        "seconds": round(time.monotonic() - since, 1),
+        "mlflow_uri": tracked.store,
+    }
+    run.finish("done", summary=summary)
+    tracked.finish("FINISHED")
+    return summary
