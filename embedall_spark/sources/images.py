@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from typing import TYPE_CHECKING, Literal, Self
@@ -18,8 +17,6 @@ from embedall_spark.sources import empty_files, listing, mnist, openmoji, readin
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-
-log = logging.getLogger(__name__)
 
 _TABLES = ("delta", "parquet", "csv", "json")
 _COLUMNS = ("content", "location", "title", "tags", "label")
@@ -110,7 +107,7 @@ def _files(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     columns = ("path", "length", reading.origin())
     listed = reading.opened(config.path, "files", lambda: reader.load(path).select(*columns), "file")
     inside = F.regexp_replace("path", _AUTHORITY, "")
-    below = F.substr(inside, F.lit(len(_check_names(listed, inside, path, config)) + 2))
+    below = F.substr(inside, F.lit(len(_root(listed, inside, path, config)) + 2))
     name = F.regexp_replace(F.element_at(F.split("path", "/"), -1), r"\.[^.]+$", "")
     # Hadoop's names of files are not URIs: blanks and the like are not encoded, as in those of mounts and local files.
     plain = F.regexp_replace("path", _LOCAL, "")
@@ -125,21 +122,16 @@ def _files(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     )
 
 
-def _check_names(listed: DataFrame, inside: Column, path: str, config: ImagesConfig) -> str:
+def _root(listed: DataFrame, inside: Column, path: str, config: ImagesConfig) -> str:
     """Return the folder that ids are below, without scheme, host and last slash; refuse an input without pictures."""
-    root = re.sub(_AUTHORITY, "", path).rstrip("/")
-    chosen = _is_picture(config)
-    row = listed.agg(F.count_if(chosen), F.count_if(~chosen), F.count_if(inside == root)).first()
-    pictures, others, roots = row or (0, 0, 0)
-    if not pictures:
+    first = listed.where(_is_picture(config)).select(inside.alias("inside")).first()
+    if first is None:
         raise BadData(
-            f"{config.path}: no name of its {others} files ends in .{', .'.join(config.suffixes)}; correct path or "
-            "suffixes"
+            f"{config.path}: no file of more than 0 bytes ends in .{', .'.join(config.suffixes)}; correct path or suffixes"
         )
-    if others:
-        log.info("%s: %d files are no pictures by their names and are left out", config.path, others)
-    # A file lies in its folder.
-    return root.rpartition("/")[0] if roots else empty_files.folder_of(root)
+    root = re.sub(_AUTHORITY, "", path).rstrip("/")
+    # A file, which lies in its folder, is the only one.
+    return root.rpartition("/")[0] if first["inside"] == root else empty_files.folder_of(root)
 
 
 def _is_picture(config: ImagesConfig) -> Column:
