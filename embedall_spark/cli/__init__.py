@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import evaluate, query, run
+from embedall_spark.cli import cluster, evaluate, projector, query, run, search, train_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,10 @@ app = typer.Typer(
 run.register(app)
 query.register(app)
 evaluate.register(app)
+projector.register(app)
+search.register(app)
+cluster.register(app)
+train_backbone.register(app)
 
 
 @app.command("version")

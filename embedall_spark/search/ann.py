@@ -49,6 +49,7 @@ class Manifest(Section):
     rows: int = Field(description="rows of the table")
     modulus: int = Field(description="an id's part is its hash modulo this number")
     parts: tuple[int, ...] = Field(description="the parts that have rows")
+    lists: int = Field(description="the most inverted lists that a part has; 1: all rows are looked at")
     probes: int = Field(1, description="inverted lists that a query looks into in each part")
     recall: float = Field(0.0, description="recall of the 10 nearest, measured when the index was built")
     sample: int = Field(0, description="rows of the table that were asked for to measure it")
@@ -97,10 +98,9 @@ def build(
         rows = vectors.select(_part(modulus).alias("part"), "id", "vector").repartition(modulus, "id")
         made = rows.mapInArrow(ann_index.builder(place, d, small, seed), _BUILT).collect()
         known = tuple(sorted(int(part["part"]) for part in made))
-        manifest = Manifest(
-            table=table, version=version, build=name, d=d, rows=size, modulus=modulus, parts=known, seed=seed
-        )
-        manifest = _tuned(vectors, folder, manifest, max(int(part["lists"]) for part in made), recall)
+        facts = {"table": table, "version": version, "build": name, "d": d, "rows": size, "modulus": modulus}
+        lists = max(int(part["lists"]) for part in made)
+        manifest = _tuned(vectors, folder, Manifest(**facts, parts=known, lists=lists, seed=seed), recall)
         # Another build of the same index removes what it does not know.
         if len(files.children(place)) < 2 * len(known):
             raise TableError(f"{folder}: parts of the index vanished while it was built; build it alone")
@@ -132,8 +132,9 @@ def load(folder: str, version: str) -> Manifest:
         raise TableError(f"{path}: is no manifest of an index as this version of embedall writes it; {again}") from None
     if manifest.version != version:
         (had, at), (has, now) = (text.rpartition("@")[::2] for text in (manifest.version, version))
-        what = f"version {at} of {manifest.table}, which is now at version {now}" if had == has else "another table"
-        raise TableError(f"{folder}: the index is of {what}; {again}, or search with --rebuild")
+        other = "" if had == has else ", and is another one or was replaced since"
+        found = f"the index is of version {at} of {manifest.table}, the table is at version {now}{other}"
+        raise TableError(f"{folder}: {found}; {again}, or search with --rebuild")
     return manifest
 
 
@@ -218,7 +219,7 @@ def _parts(spark: SparkSession, rows: int, d: int) -> int:
     return max(-(-rows * d * 4 // _PART_BYTES), min(batch.slots(spark), rows // _PART_ROWS), 1)
 
 
-def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, lists: int, least: float) -> Manifest:
+def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) -> Manifest:
     """Return the manifest with the fewest probes that reach the recall, and what they reach."""
     chosen = (
         vectors.orderBy(F.xxhash64(F.lit(manifest.seed), "id"), "id").limit(SAMPLE).select("id", "vector").toArrow()
@@ -226,12 +227,12 @@ def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, lists: int, leas
     ids = chosen["id"].to_pylist()
     matrix = exact.rows(chosen["vector"].combine_chunks())
     expected = exact.top_k(vectors, matrix, K, exclude=[{name} for name in ids])
-    for probes in _efforts(lists):
+    for probes in _efforts(manifest.lists):
         tried = manifest.model_copy(update={"probes": probes, "sample": len(ids)})
         source = given(ids, matrix)
         found = search(vectors.sparkSession, folder, tried, source, K, exclude_same_id=True).toArrow()
         reached = _recall(found, dict(zip(ids, expected, strict=True)))
-        log.info("index: %d of up to %d lists, recall@%d %.4f", probes, lists, K, reached)
+        log.info("index: %d of up to %d lists, recall@%d %.4f", probes, manifest.lists, K, reached)
         if reached >= least:
             break
     return tried.model_copy(update={"recall": reached})

@@ -1,0 +1,169 @@
+"""Searching a table of vectors: through Spark, transfer included, beside bare faiss on the same cores and vectors.
+
+The vectors are a mixture of clusters. Ours reads the Delta table, passes the vectors to its tasks and merges what they
+find; faiss's IndexFlatIP holds the same unit rows in memory already, and uses as many threads as ours has cores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import common
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import functions as F
+
+from embedall_spark import randomness, schemas, session, tables
+from embedall_spark.search import ann, batch, exact
+from embedall_spark.search.block import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+GOALS = {"exact_over_faiss_20000": 0.9, "recall": 0.95, "approximate_over_exact": 10.0}
+K = 10
+QUERIES = (1, 1_000, 20_000)
+_CLUSTERS, _SPREAD = 2_000, 0.7  # of the centers' own deviation
+_PART = 50_000  # rows made at once
+
+
+class Size(NamedTuple):
+    """How much is searched, and how often."""
+
+    rows: int
+    d: int
+    rounds: int
+    files: int
+
+
+WHOLE, QUICK = Size(1_000_000, 128, 3, 8), Size(100_000, 64, 1, 4)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = common.options(__doc__ or "")
+    parser.add_argument("--rows", type=int, help="vectors in the table")
+    parser.add_argument("--cores", type=int, default=common.THREADS, help="cores that each side uses")
+    options = parser.parse_args(arguments)
+    size = QUICK if options.quick else WHOLE
+    size = size._replace(rows=options.rows or size.rows)
+    with tempfile.TemporaryDirectory(prefix="embedall-search-") as work:
+        ratios = measure(Path(work), size, options.cores)
+    print(common.result("search", ratios, GOALS))
+
+
+def measure(work: Path, size: Size, cores: int) -> dict[str, float]:
+    """Return exact search's speed over faiss's for each number of queries, and what the index reaches."""
+    spark = session.get("search", master=f"local[{cores}]")
+    vectors = store(spark, work, "vectors", size.rows, size)
+    queries = {count: store(spark, work, f"queries-{count}", count, size).drop("context") for count in QUERIES}
+    ours = {count: partial(exactly, vectors, queries[count], work) for count in QUERIES}
+    seconds: dict[str, list[float]] = {}
+    flat, asked = bare(vectors), {count: matrix(queries[count]) for count in QUERIES}
+    for turn in range(size.rounds + 1):
+        for count in QUERIES:
+            mine = timed(ours[count])
+            theirs = timed(partial(by_faiss, flat, asked[count], cores))
+            common.say("cold" if not turn else f"round {turn}", queries=count, seconds=mine, faiss=theirs)
+            if turn:
+                seconds.setdefault(f"ours_{count}", []).append(mine)
+                seconds.setdefault(f"faiss_{count}", []).append(theirs)
+    del flat
+    middle = {name: median(values) for name, values in seconds.items()}
+    found = {f"exact_over_faiss_{count}": middle[f"faiss_{count}"] / middle[f"ours_{count}"] for count in QUERIES}
+    return found | approximately(vectors, queries[QUERIES[-1]], work, size.rounds, middle[f"ours_{QUERIES[-1]}"])
+
+
+def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: int, seconds: float) -> dict[str, float]:
+    """Return the index's recall on the queries, and its speed over that of exact search, which took ``seconds``."""
+    folder = str(work / "index")
+    since = time.perf_counter()
+    manifest = ann.build(vectors, folder, table="vectors", version="1@0")
+    facts = {"parts": len(manifest.parts), "lists": manifest.lists, "probes": manifest.probes}
+    common.say("index", seconds=time.perf_counter() - since, recall_at_build=manifest.recall, **facts)
+
+    def near() -> DataFrame:
+        return ann.top_k(vectors, queries, K, folder, manifest, folder=str(work / "asked"))
+
+    taken = [timed(lambda: run(near())) for _ in range(rounds + 1)][1:]
+    exact_ones = batch.top_k(vectors, queries, K, folder=str(work / "asked-exactly"))
+    both = near().join(exact_ones.select("query", "id"), ["query", "id"], "left_semi").count()
+    recall = both / (K * queries.count())
+    common.say("approximate", seconds=median(taken), recall=recall)
+    return {"recall": recall, "approximate_over_exact": seconds / median(taken)}
+
+
+def exactly(vectors: DataFrame, queries: DataFrame, work: Path) -> None:
+    """Search as the command does: a single query by the search for few, else by the job for many."""
+    if queries.count() == 1:
+        exact.top_k(vectors, matrix(queries), K)
+    else:
+        run(batch.top_k(vectors, queries, K, folder=str(work / "asked")))
+
+
+def run(found: DataFrame) -> None:
+    """Compute all rows and throw them away."""
+    found.write.format("noop").mode("overwrite").save()
+
+
+def bare(vectors: DataFrame) -> object:
+    """Return faiss's index of all rows, in memory."""
+    import faiss
+
+    flat = faiss.IndexFlatIP(len(vectors.first()["vector"]))
+    flat.add(unit(matrix(vectors)))
+    return flat
+
+
+def by_faiss(flat: object, asked: NDArray[np.float32], cores: int) -> None:
+    """Search all queries at once, as users of faiss do."""
+    import faiss
+
+    faiss.omp_set_num_threads(cores)
+    flat.search(unit(asked), K)  # type: ignore[attr-defined]
+
+
+def matrix(rows: DataFrame) -> NDArray[np.float32]:
+    """Return a table's vectors, float32 [n, d]."""
+    return common.matrix(rows.select("vector").toArrow()["vector"])
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return how many seconds a call takes."""
+    since = time.perf_counter()
+    work()
+    return time.perf_counter() - since
+
+
+def store(spark: SparkSession, work: Path, name: str, rows: int, size: Size) -> DataFrame:
+    """Return a table of vectors drawn from the same clusters as all of them."""
+    folder = work / f"{name}-parquet"
+    folder.mkdir()
+    centers = randomness.generator(1).standard_normal((_CLUSTERS, size.d), dtype=np.float32)
+    for start in range(0, rows, _PART):
+        count = min(_PART, rows - start)
+        draw = randomness.generator(2, len(name), start)
+        drawn = draw.standard_normal((count, size.d), dtype=np.float32)
+        made = centers[draw.integers(0, _CLUSTERS, count)] + np.float32(_SPREAD) * drawn
+        ends = pa.array(np.arange(count + 1, dtype=np.int32) * size.d)
+        ids = [f"{name}-{start + at}" for at in range(count)]
+        vectors = pa.ListArray.from_arrays(ends, pa.array(made.ravel()))
+        pq.write_table(pa.table({"id": ids, "vector": vectors, "norm": np.ones(count)}), folder / f"{start:09}.parquet")
+    read = spark.read.parquet(str(folder)).withColumns({"kind": F.lit("words"), "run_id": F.lit(name)})
+    spread = read.repartition(size.files) if rows > _PART else read.coalesce(1)
+    path = str(work / name)
+    tables.write(spark, spread, path, schemas.VECTORS, mode="overwrite", run_id=f"{name}-{rows}", vector_size=size.d)
+    return tables.read(spark, path)
+
+
+if __name__ == "__main__":
+    main()

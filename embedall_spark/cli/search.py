@@ -1,0 +1,215 @@
+"""The command that searches a table by an id, a vector, a picture or a whole table of queries."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import numpy as np
+import typer
+import yaml
+from pyspark.sql import functions as F
+
+from embedall_spark import config as configs
+from embedall_spark import files, schemas, tables
+from embedall_spark.cli import found, indexes, query, show
+from embedall_spark.config import Output
+from embedall_spark.errors import ConfigError
+from embedall_spark.search import ann, batch, exact, metadata, spelling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.search.exact import Hit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("search")(_search)
+    indexes.register(app)
+
+
+def _search(
+    table: str = query.TABLE,
+    image: str | None = typer.Option(None, "--image", help="Search by a picture, embedded as the table's were."),
+    name: str | None = typer.Option(None, "--id", help="Search by a row of the table; it does not find itself."),
+    vector: str | None = typer.Option(None, "--vector", help="Search by a vector: .npy, or numbers as JSON or text."),
+    queries: str | None = typer.Option(
+        None, "--queries", help="Search by all rows of a table of vectors.", metavar="TABLE"
+    ),
+    output: str | None = typer.Option(
+        None, "--output", help="With --queries: table to replace by the result.", metavar="TABLE"
+    ),
+    n: int = typer.Option(10, "-n", min=1, max=1000, help="How many."),
+    where: str | None = typer.Option(
+        None,
+        "--where",
+        help="Find only rows for which this SQL condition holds, over the table's and --names' columns.",
+    ),
+    with_self: bool = typer.Option(
+        False,
+        "--with-self",
+        help="Let rows find themselves. Otherwise --id leaves its row out, and --queries, where both tables are the "
+        "same one, the row of the query's own id.",
+    ),
+    approximate: bool = typer.Option(False, "--approximate", help="By the index that 'embedall index' has built."),
+    index: str | None = indexes.INDEX,
+    rebuild: bool = typer.Option(False, "--rebuild", help="Build the index first where it is stale."),
+    names: str | None = typer.Option(
+        None,
+        "--names",
+        help="File (.csv, .tsv, .json, .parquet) or table of metadata; unset: the table's name with _metadata, where "
+        "that is a table.",
+        metavar="TABLE_OR_FILE",
+    ),
+    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
+    columns: str = typer.Option("", "--show", help="With --names: columns to show, such as label,tags.", metavar="A,B"),
+    html: str | None = typer.Option(None, "--html", help="Write the result as a page to this file."),
+    montage: str | None = typer.Option(None, "--montage", help="Write the pictures found as a PNG to this file."),
+    images: str | None = typer.Option(None, "--images", help="With --html and --montage: the folder of the pictures."),
+    pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
+    work: str | None = typer.Option(
+        None, "--work", help="With --queries: folder on storage that all hosts share; unset: beside --output."
+    ),
+    master: str | None = query.MASTER,
+) -> None:
+    """Show what is nearest by cosine to a row, a vector or a picture; or ask for every row of a table."""
+    by = {"--image": image, "--id": name, "--vector": vector, "--queries": queries}
+    if sum(value is not None for value in by.values()) != 1:
+        raise ConfigError(f"give one of {', '.join(by)}")
+    if (queries is None) != (output is None):
+        raise ConfigError("--queries and --output go together: a table of queries, and the table to write")
+    if queries is not None and (html or montage):
+        raise ConfigError("--html and --montage show one search; give --id, --image or --vector in place of --queries")
+    asked = found.Shown(names, id_column, title, columns, html, montage, images, pattern)
+    found.check(asked)
+    given = None if vector is None else _read_vector(vector)
+    place = indexes.folder(table, index) if approximate else None
+    opened = indexes.open_at_version(table, master)
+    beside = names or _metadata_of(opened)
+    known = None if beside is None else metadata.read(opened.spark, beside, id_column if names else "id")
+    found.check_columns(asked, known)
+    if where is not None:
+        opened = opened._replace(among=metadata.where(opened.vectors, where, known))
+    if place is not None:
+        opened = opened._replace(built=(place, indexes.manifest(opened, place, rebuild)))
+    if queries is not None and output is not None:
+        _many(opened, queries, output, n, with_self, work)
+        return
+    if name is not None:
+        given = _by_id(opened.vectors, name)
+    elif image is not None:
+        given = _by_image(opened, image)
+    assert given is not None
+    hits = _one(opened, given, n, None if with_self else name)
+    found.tell(opened.name, asked, known, name or os.path.basename(image or vector or ""), image, hits)
+
+
+def _metadata_of(opened: indexes.Opened) -> str | None:
+    """Return the table of metadata that a run has left beside a table."""
+    name = f"{opened.name.rstrip('/')}_metadata"
+    return name if tables.exists(opened.spark, name) else None
+
+
+def _one(opened: indexes.Opened, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:
+    """Return the nearest of one vector, without the id ``itself``."""
+    if opened.built is None:
+        [hits] = exact.top_k(opened.rows, vector[None], n, exclude=None if itself is None else [{itself}])
+        return hits
+    place, manifest = opened.built
+    if len(vector) != manifest.d:
+        raise ConfigError(f"the queries have {len(vector)} numbers, the table's vectors {manifest.d}")
+    source, alone = ann.given([itself or ""], vector[None]), itself is not None
+    rows = ann.search(opened.spark, place, manifest, source, n, exclude_same_id=alone, among=opened.among)
+    return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
+
+
+def _many(opened: indexes.Opened, queries: str, output: str, n: int, with_self: bool, work: str | None) -> None:
+    """Write the nearest of all rows of a table."""
+    spark, beside = opened.spark, work or Output(table=output).folder
+    if beside is None:
+        raise ConfigError(f"--work: required, because the table {output} is named in a catalog; give a folder")
+    asked = schemas.conform(tables.read(spark, queries), schemas.VECTORS)
+    same = not with_self and indexes.version(spark, queries).rpartition("@")[0] == opened.version.rpartition("@")[0]
+    run_id = f"search-{uuid.uuid4().hex[:12]}"
+    tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
+    folder = f"{indexes.absolute(beside).rstrip('/')}/.search/{run_id}"
+    try:
+        if opened.built is None:
+            near = batch.top_k(opened.rows, asked, n, folder=folder, exclude_same_id=same)
+        else:
+            near = ann.top_k(
+                opened.vectors, asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among
+            )
+        version = tables.write(
+            spark,
+            near,
+            output,
+            schemas.NEIGHBOURS,
+            mode="overwrite",
+            run_id=run_id,
+            comment=f"Neighbours in {opened.name}",
+            metadata={"kind": "neighbours", "table": opened.name, "queries": queries, "version": opened.version},
+        )
+    finally:
+        files.delete(folder)
+    typer.echo(f"{output}: version {version}, {show.count(tables.read(spark, output, version).count(), 'neighbour')}")
+
+
+def _by_id(vectors: DataFrame, name: str) -> NDArray[np.float32]:
+    there = exact.find(vectors, [name])
+    if name not in there:
+        raise spelling.unknown(vectors, [name])
+    return there[name]
+
+
+def _read_vector(path: str) -> NDArray[np.float32]:
+    """Return the vector in a file: .npy, or numbers as JSON, or with spaces, commas or lines between them.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no one vector of finite numbers.
+    """
+    import io
+
+    try:
+        content = files.read_bytes(path)
+        if content.startswith(b"\x93NUMPY"):
+            values = np.load(io.BytesIO(content), allow_pickle=False)
+        else:
+            text = content.decode("utf-8-sig").strip()
+            values = np.array(json.loads(text) if text.startswith("[") else text.replace(",", " ").split())
+        numbers = np.atleast_1d(np.squeeze(values.astype(np.float32)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"--vector {path}: cannot be read as a vector: {error}") from None
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise ConfigError(f"--vector {path}: found an array {values.shape}, need one vector of finite numbers")
+    return numbers
+
+
+def _by_image(opened: indexes.Opened, path: str) -> NDArray[np.float32]:
+    """Return the vector of a picture, by the network that made the table.
+
+    Raises:
+        ConfigError: no run of ours has made the table of pictures, or its folder is gone.
+    """
+    from embedall_spark.kinds import images
+
+    commit = tables.history(opened.spark, opened.name).where("run_id is not null").orderBy(F.desc("version")).first()
+    made = json.loads(commit["metadata"]) if commit else {}
+    if made.get("kind") != "images" or "run_folder" not in made:
+        raise ConfigError(
+            f"--image {path}: the table {opened.name} was not made by 'embedall images', so that nothing tells how to "
+            "embed a picture; give --vector or --id"
+        )
+    file = f"{made['run_folder']}/config.yaml"
+    try:
+        config = configs.parse(images.Config, yaml.safe_load(files.read_bytes(file)))
+    except OSError:
+        raise ConfigError(
+            f"{file}: the configuration of the run that made {opened.name} is gone; give --vector"
+        ) from None
+    return images.embed_file(config, path)

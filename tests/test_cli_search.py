@@ -1,0 +1,212 @@
+"""``embedall search`` and ``embedall index`` as a user calls them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_words import embedall
+from vector_tables import table
+
+from embedall_spark import session, tables
+from embedall_spark.cli import search
+from embedall_spark.errors import ConfigError
+from embedall_spark.schemas import VECTORS
+
+IDS = ["red.png", "rose.png", "pink.png", "blue.png", "../sky.png", "ink.txt"]
+ROWS = np.array([[1, 0, 0], [0.9, 0.1, 0], [0.8, 0.3, 0], [0, 0, 1], [0, 0.1, 0.9], [0, 0.3, 0.8]], np.float32)
+COLORS = {"red.png": (255, 0, 0), "rose.png": (250, 20, 40), "blue.png": (0, 0, 255)}
+
+
+@pytest.fixture(scope="module")
+def place(spark, tmp_path_factory):
+    """Return a folder with a table of six pictures, what is known about them, and three of the pictures."""
+    folder = tmp_path_factory.mktemp("search")
+    write(spark, folder / "colors", "first")
+    (folder / "known.csv").write_text(
+        "id,title,kind,price\nred.png,Red <one>,warm,5\nrose.png,,warm,7\nblue.png,Blue,cold,9\nink.txt,Ink,cold,2\n"
+    )
+    (folder / "pictures").mkdir()
+    for name, color in COLORS.items():
+        Image.new("RGB", (40, 30), color).save(folder / "pictures" / name)
+    # Outside of the folder of pictures, where an id from the data points.
+    Image.new("RGB", (40, 30), (0, 200, 0)).save(folder / "sky.png")
+    return folder
+
+
+def write(spark, path, run_id):
+    rows = table(spark, IDS, ROWS)
+    return tables.write(spark, rows, str(path), VECTORS, mode="overwrite", run_id=run_id, vector_size=3)
+
+
+def lines(result):
+    assert result.code == 0, result.log
+    return [line.split() for line in result.output.splitlines()]
+
+
+def test_by_a_row_and_by_a_vector(place, tmp_path):
+    colors = place / "colors"
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2)) == [
+        ["red.png"], ["1", "rose.png", "0.994"], ["2", "pink.png", "0.936"],
+    ]  # fmt: skip
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 1, "--with-self"))[1:] == [
+        ["1", "red.png", "1.000"]
+    ]
+    np.save(tmp_path / "v.npy", np.array([[0, 0, 2.0]]))
+    (tmp_path / "v.json").write_text("[0, 0, 2]")
+    (tmp_path / "v.txt").write_text("0, 0\n2\n")
+    for name in ("v.npy", "v.json", "v.txt"):
+        found = lines(embedall("search", colors, "--vector", tmp_path / name, "-n", 2))
+        assert found == [[name], ["1", "blue.png", "1.000"], ["2", "../sky.png", "0.994"]]
+
+
+def test_where_and_metadata(place):
+    colors, known = place / "colors", place / "known.csv"
+    found = lines(embedall("search", colors, "--id", "red.png", "--where", "id LIKE '%.txt' OR vector[2] > 0.95"))
+    assert [row[1] for row in found[1:]] == ["blue.png", "ink.txt"]
+    options = ["--names", known, "--where", "names.kind = 'cold' AND price < 5", "--show", "kind,price"]
+    assert lines(embedall("search", colors, "--id", "red.png", *options)) == [
+        ["Red", "<one>", "[red.png]", "score", "kind", "price"],
+        ["1", "Ink", "[ink.txt]", "0.000", "cold", "2"],
+    ]
+    for bad, why in [
+        (["--where", "colour = 1"], "UNRESOLVED_COLUMN"),
+        (["--where", "id ="], "PARSE_SYNTAX_ERROR"),
+        (["--names", known, "--where", "kind = 'cold'"], "AMBIGUOUS_REFERENCE"),
+        (
+            ["--names", known, "--show", "colour"],
+            "the metadata have no column colour (columns: id, title, kind, price)",
+        ),
+        (["--show", "kind"], "give --names"),
+        (["--names", known, "--id-column", "key"], "no column 'key'"),
+    ]:
+        result = embedall("search", colors, "--id", "red.png", *bad)
+        assert (result.code, why in result.log) == (2, True), result.log
+    assert embedall("search", colors, "--id", "rad.png").log.count("nearest spellings: red.png") == 1
+
+
+def test_page_and_montage_show_what_was_found(place, tmp_path):
+    options = ["--names", place / "known.csv", "--show", "price", "--images", place / "pictures"]
+    options += ["--html", tmp_path / "page.html", "--montage", tmp_path / "montage.png"]
+    lines(embedall("search", place / "colors", "--id", "red.png", *options))
+    page = (tmp_path / "page.html").read_text()
+    # Titles are escaped, and nothing is loaded from elsewhere.
+    assert "Red &lt;one&gt; [red.png]" in page
+    assert "<one>" not in page
+    assert not re.search(r"https?://|<script|<link", page)
+    items = re.findall(r"<li>(.*?)</li>", page)
+    assert [re.search("<b>(.*?)</b>", item)[1] for item in items] == [
+        "rose.png", "pink.png", "../sky.png", "Blue [blue.png]", "Ink [ink.txt]",
+    ]  # fmt: skip
+    assert "<dt>score</dt><dd>0.994</dd><dt>price</dt><dd>7</dd>" in items[0]
+    assert ["<img" in item for item in items] == [True, False, False, True, False]
+    coded = re.search('data:image/jpeg;base64,([^"]+)', items[0])[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(coded)))
+    assert np.abs(np.array(picture)[15, 20].astype(int) - COLORS["rose.png"]).max() < 20
+    with Image.open(tmp_path / "montage.png") as montage:
+        colors = {color for _, color in montage.convert("RGB").getcolors(1 << 20)}
+    # Pictures are drawn as they are, and not what lies beside their folder.
+    assert set(COLORS.values()) <= colors
+    assert (0, 200, 0) not in colors
+
+
+def test_names_of_pictures_by_a_pattern(spark, place, tmp_path):
+    rows = table(spark, ["red", "blue"], ROWS[[0, 3]])
+    tables.write(spark, rows, str(tmp_path / "t"), VECTORS, mode="overwrite", run_id="p", vector_size=3)
+    options = ["--images", place / "pictures", "--image-pattern", "{id}.png", "--html", tmp_path / "page.html"]
+    lines(embedall("search", tmp_path / "t", "--id", "red", *options))
+    assert (tmp_path / "page.html").read_text().count("<img") == 2
+
+
+def test_a_table_of_queries(spark, place, tmp_path):
+    colors, output = place / "colors", tmp_path / "near"
+    result = embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--where", "id != 'rose.png'")
+    assert result.output == f"{output}: version 0, 6 neighbours\n"
+    near = {row["query"]: (row["rank"], row["id"]) for row in tables.read(spark, str(output)).collect()}
+    assert near["red.png"] == (1, "pink.png")
+    assert near["rose.png"] == (1, "red.png")
+    assert near["blue.png"] == (1, "../sky.png")
+    # Other tables' rows with the same ids are found.
+    write(spark, tmp_path / "other", "other")
+    lines(embedall("search", colors, "--queries", tmp_path / "other", "--output", output, "-n", 1))
+    assert all(row["query"] == row["id"] for row in tables.read(spark, str(output)).collect())
+    lines(embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--with-self"))
+    assert all(row["query"] == row["id"] for row in tables.read(spark, str(output)).collect())
+    assert tables.version(spark, str(output)) == 2
+    assert not list((tmp_path / ".search").glob("*"))
+    assert embedall("search", colors, "--queries", colors, "--output", colors).code != 0
+    assert tables.version(spark, str(colors)) == 0
+
+
+def test_index_and_search_by_it(spark, tmp_path):
+    colors = tmp_path / "colors"
+    write(spark, colors, "first")
+    result = embedall("search", colors, "--id", "red.png", "--approximate")
+    assert result.code == 1
+    assert f"{colors}_index: holds no index; build it with: embedall index" in result.log
+    result = embedall("index", colors, "--parts", 2)
+    assert lines(result)[0][0] == f"{colors}_index:"
+    assert result.output.endswith("all rows looked at; recall of the 10 nearest 1.000 on 6 rows\n")
+    near = [["red.png"], ["1", "rose.png", "0.994"], ["2", "pink.png", "0.936"]]
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == near
+    only = ["--where", "id != 'rose.png'"]
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 1, "--approximate", *only))[1][1] == "pink.png"
+    output = tmp_path / "near"
+    lines(embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--approximate"))
+    rows = {row["query"]: row["id"] for row in tables.read(spark, str(output)).collect()}
+    assert (len(rows), rows["red.png"], rows["blue.png"]) == (6, "rose.png", "../sky.png")
+    write(spark, colors, "second")
+    result = embedall("search", colors, "--id", "red.png", "--approximate")
+    assert result.code == 1
+    assert f"the index is of version 0 of {colors}, the table is at version 1, and" in result.log
+    assert "build it with: embedall index" in result.log
+    found = embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate", "--rebuild")
+    assert "6 rows in" in found.output
+    assert lines(found)[1:] == near
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == near
+
+
+def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("Spark was started")
+
+    monkeypatch.setattr(session, "get", refuse)
+    for options, why in [
+        ([], "give one of --image, --id, --vector, --queries"),
+        (["--id", "a", "--vector", "b"], "give one of"),
+        (["--queries", "t"], "--queries and --output go together"),
+        (["--queries", "t", "--output", "o", "--html", "p"], "show one search"),
+        (["--id", "a", "--montage", "m.png"], "give their folder with --images"),
+        (["--id", "a", "--images", "f"], "give one of them"),
+        (["--id", "a", "--image-pattern", "x"], "need {id} in it"),
+        (["--id", "a", "--names", tmp_path / "none.csv"], "no such file"),
+        (["--vector", tmp_path / "none.npy"], "cannot be read as a vector"),
+    ]:
+        result = embedall("search", tmp_path / "t", *options)
+        assert (result.code, why in result.log) == (2, True), result.log
+    result = embedall("search", "a.table", "--id", "x", "--approximate")
+    assert "--index: required" in result.log
+
+
+@pytest.mark.parametrize("text", ["1 two", "", "[[1, 2], [3, 4]]", "1 nan", '{"a": 1}', "[[1], [2, 3]]"])
+def test_what_is_no_vector(tmp_path, text):
+    (tmp_path / "v.txt").write_text(text)
+    with pytest.raises(ConfigError, match=r"v\.txt: "):
+        search._read_vector(str(tmp_path / "v.txt"))
+
+
+def test_no_pickle_is_executed(tmp_path):
+    with (tmp_path / "v.npy").open("wb") as file:
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match="cannot be read as a vector"):
+        search._read_vector(str(tmp_path / "v.npy"))
+
+
+def test_a_picture_needs_a_table_of_pictures(place):
+    result = embedall("search", place / "colors", "--image", place / "pictures" / "red.png")
+    assert result.code == 2
+    assert "was not made by 'embedall images'" in result.log
