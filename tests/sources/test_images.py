@@ -12,7 +12,7 @@ from embedall_spark import config, files
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
 from embedall_spark.images.decode import Limits, decode
 from embedall_spark.schemas import IMAGES
-from embedall_spark.sources import empty_files, images, listing, tabular
+from embedall_spark.sources import empty_files, image_tables, images, listing, tabular
 from embedall_spark.sources.images import ImagesConfig
 
 
@@ -204,7 +204,7 @@ def test_relative_places_in_a_table_of_the_catalog(spark, tmp_path):
 def test_places_below_a_uri_are_encoded(spark):
     options = ImagesConfig(path="x/t.csv", format="csv", location="at", root="s3://bucket/in/")
     rows = spark.createDataFrame([("a b/é+.png",), ("s3://other/x y.png",)], "at string")
-    found = [row[0] for row in rows.select(images._place(options, rows["at"])).collect()]
+    found = [row[0] for row in rows.select(image_tables.place_of(options, rows["at"])).collect()]
     assert found == ["s3://bucket/in/a%20b/%C3%A9%2B.png", "s3://other/x y.png"]
 
 
