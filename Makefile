@@ -14,7 +14,7 @@ help:  ## show the targets
 install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 
 demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
-	@$(BIN)/embedall demo
+	@$(BIN)/embedall demo $(if $(KINDS),--kinds $(KINDS))
 
 test: java $(INSTALLED)  ## run all tests
 	$(BIN)/pytest

@@ -11,11 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from embedall_spark import files, session, tables
+from embedall_spark.images import thumbnails
+from embedall_spark.images.decode import Limits
 from embedall_spark.launch import Options, Summary, launch
-from embedall_spark.search import analogy, exact
+from embedall_spark.search import analogy, exact, titles
+from embedall_spark.sources import openmoji
+from embedall_spark.visualize import montage
+from embedall_spark.visualize.montage import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pyspark.sql import DataFrame
 
@@ -34,6 +39,10 @@ _MODULES = (
     *("numpy.linalg", "pandas", "torch.nn", "sklearn.cluster", "matplotlib.pyplot", "pyspark.sql", "asyncio"),
     *("threading", "sqlite3", "json", "re", "argparse"),
 )
+_PICTURES = (
+    *("red apple", "cat face", "fire engine", "guitar", "house", "sunflower"),
+    *("soccer ball", "airplane", "hamburger", "one o\u2019clock", "snail", "key"),
+)
 # Among so many most frequent ids: rarer ones are names that only their authors know.
 _KNOWN_WORDS, _KNOWN_CALLS, _KNOWN_MODULES = 8000, 2000, 2000
 _ANALOGIES = (
@@ -46,6 +55,15 @@ _ANALOGIES = (
 )
 
 
+# What to try on each table.
+_NEXT = {
+    "words": ("similar {} tensor", "analogy {} rows row columns"),
+    "sequences": ("similar {} socket.socket",),
+    "nodes": ("evaluate {} --label-prefix .",),
+    "images": ("search {} --id 1F431 --names {}_metadata", "cluster {} -k 12"),
+}
+
+
 class _Place(NamedTuple):
     """What all parts share: where they print, read and write."""
 
@@ -55,21 +73,17 @@ class _Place(NamedTuple):
     master: str | None
 
 
-def run(folder: str, master: str | None) -> None:
-    """Embed words, calls and modules into tables below ``folder``; print what came out and how to go on."""
+def run(folder: str, master: str | None, kinds: Collection[str]) -> None:
+    """Embed things of some of the kinds in PARTS into tables below ``folder``; print what came out and how to go on."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
     place = _Place(console, folder.rstrip("/"), sysconfig.get_paths()["purelib"], master)
     console.print("Embedding what the installed Python packages hold:", os.path.relpath(place.packages))
-    found = [part(place) for part in (_words, _calls, _modules)]
-    table = found[0]["table"]
-    console.print(
-        "\nGo on with:"
-        f"\n  .venv/bin/embedall similar {table} tensor"
-        f"\n  .venv/bin/embedall analogy {table} rows row columns"
-        f"\n  .venv/bin/embedall similar {found[1]['table']} socket.socket"
-        f"\n  .venv/bin/embedall evaluate {found[2]['table']} --label-prefix ."
-        f"\n  .venv/bin/mlflow ui --backend-store-uri {found[0]['mlflow_uri']}"
-    )
+    found = [part(place) for name, part in PARTS.items() if name in kinds]
+    console.print("\nGo on with:")
+    for done in found:
+        for command in _NEXT[done["kind"]]:
+            console.print(f"  .venv/bin/embedall {command.format(done['table'])}")
+    console.print(f"  .venv/bin/mlflow ui --backend-store-uri {found[0]['mlflow_uri']}")
 
 
 def _words(place: _Place) -> Summary:
@@ -116,10 +130,44 @@ def _modules(place: _Place) -> Summary:
     return found
 
 
-def _embed(place: _Place, kind: str, name: str) -> tuple[Summary, DataFrame]:
+def _pictures(place: _Place) -> Summary:
+    """Embed the pictures of OpenMoji."""
+    place.console.print("\n== Images: the OpenMoji pictures, through EfficientNet-Lite0")
+    found, vectors = _embed(place, "images", "images", openmoji.PACKAGE)
+    place.console.print(
+        f"{found['rows']:,} pictures embedded in {found['seconds']:.0f} s; refused: {found['rejected']}"
+    )
+    spark = vectors.sparkSession
+    known = tables.read(spark, f"{found['table']}_metadata")
+    meant = {title: ids[0] for title, ids in titles.ids(known, vectors, _PICTURES).items()}
+    asked = [title for title in _PICTURES if title in meant]
+    hits = exact.neighbours(vectors, [meant[title] for title in asked], 8)
+    ids = {*meant.values(), *(name for some in hits for name, _ in some)}
+    named = {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
+    place.console.print("\nNearest pictures, by cosine:")
+    width = max(map(len, asked))
+    for title, some in zip(asked, hits, strict=True):
+        near = ", ".join(named.get(name, name) for name, _ in some[:5])
+        place.console.print(Text(f"  {title:>{width}}  ", "bold"), Text(near), sep="")
+    small = thumbnails.of(openmoji.read(spark), ids, Limits())
+    rows = [
+        (title, [Tile(small.get(name), named.get(name, name)) for name in (meant[title], *(name for name, _ in some))])
+        for title, some in zip(asked, hits, strict=True)
+    ]
+    Path(place.folder, "images-search.png").write_bytes(montage.draw(rows))
+    Path(place.folder, "images-clusters.png").write_bytes(files.read_bytes(f"{found['folder']}/artifacts/clusters.png"))
+    place.console.print(
+        f"\nSearches:   {place.folder}/images-search.png (each query and its eight nearest)"
+        f"\nClusters:   {place.folder}/images-clusters.png"
+    )
+    _end(place, found, "images")
+    return found
+
+
+def _embed(place: _Place, kind: str, name: str, path: str | None = None) -> tuple[Summary, DataFrame]:
     """Run a kind with its demo's configuration; return the run's summary and its vectors."""
     table = f"{place.folder}/{name}"
-    overrides = [f"input.path={place.packages}", f"output.table={table}"]
+    overrides = [f"input.path={path or place.packages}", f"output.table={table}"]
     found = launch(kind, str(session.conf_file(f"demo-{kind}.yaml")), overrides, Options(master=place.master))
     return found, tables.read(session.get("embedall demo"), table)
 
@@ -148,3 +196,7 @@ def _end(place: _Place, found: Summary, name: str) -> None:
 
 def _names(hits: list[Hit]) -> str:
     return ", ".join(name for name, _ in hits)
+
+
+PARTS = {"words": _words, "sequences": _calls, "nodes": _modules, "images": _pictures}
+"""The demo's parts, by kind, in their order."""

@@ -91,13 +91,17 @@ def _kind(name: str) -> Callable[..., None]:
 
 def _demo(
     folder: str = typer.Option("demo-output", help="Where tables, pictures and the MLflow store go."),
+    only: str | None = typer.Option(None, "--kinds", help="Only these kinds: words,images.", metavar="A,B"),
     master: str | None = _MASTER,
 ) -> None:
-    """Embed words, calls and modules of the installed Python packages and show what came out."""
+    """Embed words, calls, modules and pictures of the installed Python packages and show what came out."""
     # Only here: the demo needs what the other commands do not.
     from embedall_spark.cli import demo
 
-    demo.run(folder, master)
+    asked = list(demo.PARTS) if only is None else only.split(",")
+    if wrong := set(asked) - demo.PARTS.keys():
+        raise ConfigError(f"--kinds {only}: no kind {min(wrong)} in the demo (known: {', '.join(demo.PARTS)})")
+    demo.run(folder, master, asked)
 
 
 def _doctor() -> None:
