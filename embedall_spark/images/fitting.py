@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from embedall_spark import files, randomness
 from embedall_spark.config import MOVABLE, Section
-from embedall_spark.errors import ConfigError, TrainingDiverged
+from embedall_spark.errors import ConfigError, EmbedallError, TrainingDiverged
 from embedall_spark.images import backbones, networks, shards
 from embedall_spark.images.backbones import BackboneConfig
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embedall_spark.images.networks import Header
     from embedall_spark.images.shards import Pictures
 
-RESULT, HISTORY = "backbone.pt", "history.json"
+RESULT, HISTORY, FAILURE = "backbone.pt", "history.json", "failure.json"
 _WARM = 0.3  # share of a one-cycle schedule in which the rate rises
 _SHUFFLE, _AUGMENT, _START = 1, 2, 3
 
@@ -87,7 +87,7 @@ def fit(pictures: str, folder: str, config_json: str, header_json: str) -> list[
 
     Args:
         pictures: folder of the stage that shards.drawer() has filled.
-        folder: where checkpoints go, and at last RESULT; all processes share it.
+        folder: where checkpoints go, and at last RESULT, or FAILURE; all processes share it.
         config_json: TrainConfig.
         header_json: networks.Header of the network to make.
 
@@ -106,6 +106,10 @@ def fit(pictures: str, folder: str, config_json: str, header_json: str) -> list[
                 "give more, or lower train.held_out or train.processes"
             )
         return _Learner(config, header, data, team, folder).run()
+    except EmbedallError as error:
+        told = {"kind": type(error).__name__, "text": str(error)}
+        files.write_bytes(f"{folder}/{FAILURE}", json.dumps(told).encode())
+        raise
     finally:
         if team.world > 1:
             dist.destroy_process_group()

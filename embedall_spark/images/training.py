@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import threading
 from contextlib import contextmanager, redirect_stdout
@@ -98,7 +97,7 @@ def train(run: Run, pictures: DataFrame, config: TrainConfig, limits: Limits) ->
         BadData: fewer than two labels, or more than MAX_CLASSES, or too many pictures were refused.
         ConfigError: there is no such network, or its weights cannot be used.
         TrainingDiverged: the loss is not finite.
-        WorkerLost: a process of the training died; what it has said is in the text.
+        WorkerLost: a process of the training died; what it has said is on standard error.
     """
     classes, rows = _classes(run, pictures)
     header = networks.header_of(config.architecture, config.side, config.grey, config.vector_size, classes)
@@ -146,20 +145,21 @@ def _decoded(pictures: DataFrame, classes: list[str], rows: int, config: TrainCo
 
 def _distribute(spark: SparkSession, config: TrainConfig, arguments: tuple[str, ...]) -> None:
     local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    folder = arguments[1]
+    files.delete(f"{folder}/{fitting.FAILURE}")
     distributor = TorchDistributor(config.processes, local_mode=local, use_gpu=config.gpu)
     try:
         # It prints what the processes say, and a command's standard output has its summary only.
         with redirect_stdout(sys.stderr):
             distributor.run(fitting.fit, *arguments)
     except Exception as error:
-        text = str(error)
-        own = re.search(r"embedall_spark\.errors\.(\w+): (.*)", text)
-        if own and isinstance(kind := getattr(errors, own[1], None), type):
-            raise kind(own[2]) from None
-        lines = [line for line in text.splitlines() if line.strip()][-12:]
-        said = "\n".join(lines)
+        # The distributor tells that there was an error, not which.
+        if files.exists(f"{folder}/{fitting.FAILURE}"):
+            found = json.loads(files.read_bytes(f"{folder}/{fitting.FAILURE}"))
+            raise getattr(errors, found["kind"])(found["text"]) from None
         raise WorkerLost(
-            f"a process of the training died; run again to go on after the last finished epoch. It said:\n{said}"
+            "a process of the training died, see above for what it said; run again to go on after the last finished "
+            f"epoch ({str(error).strip().splitlines()[0]})"
         ) from error
 
 

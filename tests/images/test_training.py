@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_is_not_kept(stage, header, tmp_path):
     wild = TrainConfig(**TINY | {"loss": "softmax", "learning_rate": 1e30, "schedule": "cosine"})
     with pytest.raises(TrainingDiverged, match="learning_rate"):
         fitted(stage, tmp_path, header, wild)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [fitting.FAILURE]
 
 
 def test_pictures_move_by_what_is_allowed():
