@@ -80,6 +80,11 @@ VECTORS = _table(
     ("model_uri", T.StringType(), True, "the model that made the row"),
     ("digest", T.StringType(), True, "of what was embedded and by what, to tell what has changed; null: not kept"),
 )
+PAIRS = _table(
+    ("left", T.StringType(), False, "id of the left side's vector"),
+    ("right", T.StringType(), False, "id of the right side's vector"),
+    ("weight", T.DoubleType(), True, "how much the pair counts, above 0; null: 1"),
+)
 CLUSTERS = _table(
     ("id", T.StringType(), False, "what was clustered: an id of VECTORS"),
     ("cluster", T.IntegerType(), False, "its cluster; 0 is the largest"),

@@ -88,7 +88,7 @@ def plan(rows: int, cosine: float, square: float) -> tuple[float, int, int]:
     square = min(square, 0.99)
     about = max(-1.0, min(1.0, (cosine - square) / (1 - square)))
     agree = 1 - math.acos(about) / math.pi
-    same = min(agree**bits, 1 - 1e-9)
+    same = min(max(agree**bits, 1e-9), 1 - 1e-9)
     bands = max(1, math.ceil(math.log(_MISSED) / math.log1p(-same)))
     if bands > _MAX_BANDS:
         missed = (1 - same) ** _MAX_BANDS

@@ -81,7 +81,8 @@ def project(vectors: DataFrame, side: Side) -> DataFrame:
     row = vectors.select(F.size("vector").alias("numbers")).first()
     if row is not None and row["numbers"] != len(side.matrix):
         raise ConfigError(
-            f"vectors of {row['numbers']:,} numbers, the matrix maps those of {len(side.matrix):,}; is it another table?"
+            f"vectors of {row['numbers']:,} numbers, the matrix maps those of {len(side.matrix):,}; is this another "
+            "table?"
         )
     kept = [name for name in vectors.columns if name not in ("vector", "context", "norm")]
     mapped = vectors.select(*kept, "vector").mapInArrow(_mapper(side, kept), _schema(vectors, kept))
