@@ -1,0 +1,307 @@
+"""Pictures to vectors: pictures/s through Spark beside a bare torch loop, and how good each network's vectors are.
+
+Fashion products (4,000 photos of 224 pixels), decoding included, on 2 cores, in a warm session. Rates are of the shared
+MobileNetV2; quality is of each network at hand: 1-NN accuracy of the article's type, each photo against all others, and
+precision among the 10 nearest. --memory measures instead what a worker holds while pictures go by.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import common
+import numpy as np
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark import session
+from embedall_spark.images import backbones, decode, featurize
+from embedall_spark.images.backbones import BackboneConfig, prepared
+from embedall_spark.images.featurize import FeaturizeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+    Pictures = list[tuple[str, str]]
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+WEIGHTS = DATA / "weights"
+NETWORKS = {
+    "mobilenet_v2": BackboneConfig(name="mobilenet_v2", weights=str(WEIGHTS / "mobilenet_v2_tv_v1_features.fp16.pt")),
+    "efficientnet_lite0": BackboneConfig(),
+    "squeezenet1_1": BackboneConfig(name="squeezenet1_1", weights=str(WEIGHTS / "squeezenet1_1.fp16.pt")),
+}
+TIMED, LIGHT = "mobilenet_v2", "squeezenet1_1"
+PEERS = ("loop", "loader", "loop_prepared")
+GOALS = {
+    "spark_over_bare": 0.9,
+    # What a bare loop over the same network's features gives, to three places.
+    "mobilenet_v2_accuracy_1nn": 0.8235,
+    "mobilenet_v2_precision_10": 0.7225,
+}
+MEMORY_GOALS = {"memory_of_few_over_many": 0.9}
+ROUNDS, QUICK_ROUNDS = 3, 1
+QUICK_PICTURES = 300
+MANY, QUICK_MANY = 100_000, 2000
+# As people write it.
+BATCH = 32
+NEAREST = 10
+LIMITS = decode.Limits()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = common.options(__doc__ or "")
+    parser.add_argument("--pictures", type=int, help="use only so many pictures")
+    parser.add_argument("--memory", action="store_true", help="memory of a worker over few and over many pictures")
+    parser.add_argument("--bare", nargs=2, metavar=("PEER", "PICTURES"), help="time a loop without Spark")
+    options = parser.parse_args(arguments)
+    if options.bare:
+        print(json.dumps({"rate": bare(options.bare[0], fashion(int(options.bare[1]))[0])}))
+        return
+    goals, ratios = MEMORY_GOALS if options.memory else GOALS, {}
+    if not WEIGHTS.exists():
+        print("no pictures: the shared data are not beside this checkout", flush=True)
+    else:
+        pictures, labels = fashion(options.pictures or (QUICK_PICTURES if options.quick else None))
+        if options.memory:
+            ratios = memory(pictures, QUICK_MANY if options.quick else MANY)
+        else:
+            ratios = rates(pictures, QUICK_ROUNDS if options.quick else ROUNDS)
+            if not options.quick:
+                ratios |= qualities(pictures, labels)
+        session.get("images").stop()
+    print(common.result("images", ratios, goals))
+
+
+def fashion(most: int | None) -> tuple[Pictures, list[str]]:
+    """Return ids and paths of the products' photos, and their article types; ``most`` of them, spread evenly."""
+    folder = DATA / "images" / "fashion_products_4k"
+    with (folder / "products.tsv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if most is not None:
+        rows = [rows[at] for at in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+    found = [(row["id"], str(folder / "images" / f"{row['id']}.jpg")) for row in rows]
+    return found, [row["articleType"] for row in rows]
+
+
+def rates(pictures: Pictures, rounds: int) -> dict[str, float]:
+    """Return our rate as a multiple of each peer's, medians over rounds in turns."""
+    spark = session.get("images", master=f"local[{common.THREADS}]")
+    network = NETWORKS[TIMED]
+    fingerprint = featurize.describe(spark, network).fingerprint
+    table = frame(spark, pictures)
+    few = frame(spark, pictures[:64])
+    ways: dict[str, Callable[[DataFrame], DataFrame]] = {
+        "ours": lambda rows: featurize.featurize(rows, network, FeaturizeConfig(), LIMITS, fingerprint),
+        "ours_batch_32": lambda rows: featurize.featurize(
+            rows, network, FeaturizeConfig(batch_size=BATCH), LIMITS, fingerprint
+        ),
+        "predict_batch_udf": lambda rows: rows.select("id", predicting(network)("path").alias("vector")),
+    }
+    found: dict[str, list[float]] = {}
+    for name in ways:
+        drain(ways[name](few))
+    for turn in range(rounds):
+        for name, way in ways.items():
+            found.setdefault(name, []).append(len(pictures) / drain(way(table)))
+        for peer in PEERS:
+            command = common.this_python(__file__, "--bare", peer, str(len(pictures)))
+            found.setdefault(peer, []).append(common.measured(command).said["rate"])
+        common.say(f"pictures/s, round {turn + 1}", **{name: values[-1] for name, values in found.items()})
+    if not common.absent("daft"):
+        found["daft"] = [with_daft(pictures)]
+    middle = {name: median(values) for name, values in found.items()}
+    common.say("pictures/s", **middle)
+    ratios = {f"spark_over_{name}": middle["ours"] / rate for name, rate in middle.items() if name != "ours"}
+    # The better of the two that one writes without us.
+    ratios["spark_over_bare"] = middle["ours"] / max(middle["loop"], middle["loader"])
+    return {"pictures_per_second": middle["ours"], **ratios}
+
+
+def frame(spark: SparkSession, pictures: Pictures, repeats: int = 1) -> DataFrame:
+    """Return pictures as featurize() takes them, in four tasks a core."""
+    nothing = F.lit(None)
+    rows = spark.createDataFrame(pictures, "id string, path string")
+    if repeats > 1:
+        rows = rows.crossJoin(spark.range(repeats).select(F.col("id").alias("again")))
+        rows = rows.select(F.concat_ws("-", "id", "again").alias("id"), "path")
+    spread = rows.repartition(4 * common.THREADS, "id")
+    columns = {"content": nothing.cast("binary"), "known": nothing.cast("string"), "origin": F.col("path")}
+    return spread.withColumns(columns).persist()
+
+
+def drain(rows: DataFrame) -> float:
+    """Make all rows and keep none; return the seconds."""
+    since = time.perf_counter()
+    rows.write.format("noop").mode("overwrite").save()
+    return time.perf_counter() - since
+
+
+def predicting(network: BackboneConfig) -> Callable[..., Any]:
+    """Return Spark's own way of the same."""
+    from pyspark.ml.functions import predict_batch_udf
+
+    def make() -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        import torch
+
+        torch.set_num_threads(1)
+        found = backbones.load(network)
+
+        def predict(paths: NDArray[Any]) -> NDArray[np.float32]:
+            pixels = torch.stack([pixels_of(path, found) for path in paths])
+            with torch.inference_mode():
+                made: NDArray[np.float32] = found.module(pixels).numpy()
+                return made
+
+        return predict
+
+    return predict_batch_udf(make, return_type=T.ArrayType(T.FloatType()), batch_size=BATCH)
+
+
+def pixels_of(path: str, found: backbones.Backbone) -> Any:
+    """Return a picture as a network takes it, as one reads a file by hand."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return found.transform(picture.convert("RGB"))
+
+
+def bare(peer: str, pictures: Pictures) -> float:
+    """Return pictures/s without Spark, the network loaded before.
+
+    loop: decode a batch, run it. loader: torch's DataLoader decodes in processes, one per core. loop_prepared: the loop
+    with what featurize() makes of the network, and its batch size.
+    """
+    import torch
+
+    torch.set_num_threads(common.THREADS)
+    found = backbones.load(NETWORKS[TIMED])
+    ready = prepared.prepare(found, device="cpu")
+    size = 8 if peer == "loop_prepared" else BATCH
+    paths = [path for _, path in pictures]
+
+    def batches() -> Iterator[torch.Tensor]:
+        if peer == "loader":
+            yield from torch.utils.data.DataLoader(
+                Paths(paths, found), BATCH, num_workers=common.THREADS, multiprocessing_context="fork"
+            )
+            return
+        for at in range(0, len(paths), size):
+            yield torch.stack([pixels_of(path, found) for path in paths[at : at + size]])
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return ready(pixels) if peer == "loop_prepared" else found.module(pixels)
+
+    run(torch.stack([pixels_of(path, found) for path in paths[:size]]))
+    since = time.perf_counter()
+    made = sum(len(run(pixels)) for pixels in batches())
+    return made / (time.perf_counter() - since)
+
+
+class Paths:
+    """Files as torch's DataLoader wants them."""
+
+    def __init__(self, paths: list[str], found: backbones.Backbone) -> None:
+        self.paths, self.found = paths, found
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: int) -> Any:
+        return pixels_of(self.paths[at], self.found)
+
+
+def with_daft(pictures: Pictures) -> float:
+    """Return pictures/s of Daft with a function over batches, a network per process."""
+    import daft
+
+    @daft.udf(return_dtype=daft.DataType.list(daft.DataType.float32()), batch_size=BATCH, concurrency=common.THREADS)
+    class Embed:
+        def __init__(self) -> None:
+            import torch
+
+            torch.set_num_threads(1)
+            self.found = backbones.load(NETWORKS[TIMED])
+
+        def __call__(self, paths: Any) -> Any:
+            import torch
+
+            with torch.inference_mode():
+                return list(
+                    self.found.module(torch.stack([pixels_of(path, self.found) for path in paths.to_pylist()])).numpy()
+                )
+
+    rows = daft.from_pydict({"path": [path for _, path in pictures]}).into_partitions(4 * common.THREADS)
+    since = time.perf_counter()
+    made = len(rows.select(Embed(daft.col("path"))).collect())
+    return made / (time.perf_counter() - since)
+
+
+def qualities(pictures: Pictures, labels: list[str]) -> dict[str, float]:
+    """Return 1-NN accuracy and precision among the ten nearest, of the vectors that Spark makes with each network."""
+    spark = session.get("images")
+    ratios: dict[str, float] = {}
+    for name, network in NETWORKS.items():
+        facts = featurize.describe(spark, network)
+        rows = featurize.featurize(frame(spark, pictures), network, FeaturizeConfig(), LIMITS, facts.fingerprint)
+        table = rows.select("id", "vector").toArrow()
+        place = {key: at for at, key in enumerate(table["id"].to_pylist())}
+        vectors = common.matrix(table["vector"])[[place[key] for key, _ in pictures]]
+        found = neighbours(vectors, labels)
+        common.say(name, **found)
+        ratios |= {f"{name}_{figure}": value for figure, value in found.items()}
+    return ratios
+
+
+def neighbours(vectors: NDArray[np.float32], labels: list[str]) -> dict[str, float]:
+    """Return how often the nearest other vector has the same label, and which share of the ten nearest has, cosine."""
+    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    kinds = np.unique(labels, return_inverse=True)[1]
+    scores = rows @ rows.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+    same = kinds[nearest] == kinds[:, None]
+    return {"accuracy_1nn": float(same[:, 0].mean()), "precision_10": float(same.mean())}
+
+
+def memory(pictures: Pictures, many: int) -> dict[str, float]:
+    """Return how a worker's own memory over few pictures compares with that over many, the same ones repeated."""
+    spark = session.get("images", master=f"local[{common.THREADS}]")
+    network = NETWORKS[LIGHT]
+    fingerprint = featurize.describe(spark, network).fingerprint
+    peaks: list[int] = []
+    for repeats in (1, -(-many // len(pictures))):
+        rows = featurize.featurize(frame(spark, pictures, repeats), network, FeaturizeConfig(), LIMITS, fingerprint)
+        peak, seconds = peak_of_a_worker(lambda rows=rows: drain(rows))
+        peaks.append(peak)
+        common.say("memory", pictures=len(pictures) * repeats, worker_mebibytes=peak / 2**20, seconds=seconds)
+    return {"memory_of_few_over_many": peaks[0] / peaks[1], "worker_mebibytes": peaks[1] / 2**20}
+
+
+def peak_of_a_worker(work: Callable[[], float]) -> tuple[int, float]:
+    """Return the most bytes of its own that a Python worker held while ``work`` ran, and what that returned."""
+    done, peak = threading.Event(), 0
+    with ThreadPoolExecutor(1) as beside:
+        result = beside.submit(work)
+        result.add_done_callback(lambda _: done.set())
+        while not done.wait(0.5):
+            peak = max(peak, common.proportional(os.getpid())[1])
+        return peak, result.result()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
