@@ -240,6 +240,17 @@ def test_fingerprints_are_the_same_in_every_process_and_differ_by_weights_and_tr
     assert len(names) == 4
 
 
+def test_a_network_that_was_trained_here_is_its_file(monkeypatch, tmp_path):
+    from embedall_spark.images.backbones import trained
+
+    asked = []
+    monkeypatch.setattr(trained, "load", lambda path: asked.append(path) or "loaded")
+    assert load("trained", tmp_path / "digits.pt") == "loaded"
+    assert asked == [str(tmp_path / "digits.pt")]
+    with pytest.raises(ConfigError, match="trained needs the file that embedall train-backbone has written"):
+        load("trained")
+
+
 OWN = """
 import torch
 from torchvision.transforms import functional

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field
 
 from embedall_spark.config import Section
+from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 OWN = ("efficientnet_lite0",)
 """Networks that are files of this folder."""
+TRAINED = "trained"
+"""Networks that embedall train-backbone has made."""
 
 
 class BackboneConfig(Section):
@@ -24,7 +27,8 @@ class BackboneConfig(Section):
 
     name: str = Field(
         "efficientnet_lite0",
-        description=f"{', '.join(OWN)}, a classification network of torchvision, or module:function of yours",
+        description=f"{', '.join(OWN)}, a classification network of torchvision, module:function of yours, or "
+        f"{TRAINED}: what embedall train-backbone has made, weights its file",
     )
     weights: str | None = Field(
         None,
@@ -52,6 +56,11 @@ def load(config: BackboneConfig) -> Backbone:
     Raises:
         ConfigError: there is no such network, or its weights are missing, unsafe or of another network.
     """
+    if config.name == TRAINED:
+        if config.weights is None:
+            raise ConfigError("backbone.weights: trained needs the file that embedall train-backbone has written")
+        made: Backbone = import_module(f"{__name__}.trained").load(config.weights)
+        return made
     own = config.name if config.name in OWN else "torchvision_models"
     source = "custom" if ":" in config.name else own
     found: Backbone = import_module(f"{__name__}.{source}").load(config)
