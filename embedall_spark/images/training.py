@@ -17,7 +17,7 @@ from embedall_spark import errors, files
 from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.errors import BadData, WorkerLost
 from embedall_spark.images import fitting, networks, shards
-from embedall_spark.images.fitting import TrainConfig
+from embedall_spark.images.train_config import TrainConfig
 from embedall_spark.sources import tabular
 from embedall_spark.sources.images import ImagesConfig
 

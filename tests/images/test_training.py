@@ -16,7 +16,7 @@ from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import fitting, networks, shards, training
 from embedall_spark.images.backbones import trained
 from embedall_spark.images.decode import Limits
-from embedall_spark.images.fitting import TrainConfig
+from embedall_spark.images.train_config import TrainConfig
 
 TINY = {"side": 16, "grey": True, "vector_size": 8, "batch_size": 16, "epochs": 6, "threads": 1, "held_out": 0.2}
 CONFIG = TrainConfig(**TINY)
