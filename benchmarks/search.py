@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,17 @@ K = 10
 QUERIES = (1, 1_000, 20_000)
 _CLUSTERS, _SPREAD = 2_000, 0.7  # of the centers' own deviation
 _PART = 50_000  # rows made at once
+
+
+class Stored(NamedTuple):
+    """Vectors as a table, and the same ones for faiss."""
+
+    table: DataFrame
+    folder: Path
+
+    def matrix(self) -> NDArray[np.float32]:
+        """Return the vectors, float32 [n, d]."""
+        return common.matrix(pq.read_table(self.folder, columns=["vector"])["vector"])
 
 
 class Size(NamedTuple):
@@ -65,10 +77,10 @@ def measure(work: Path, size: Size, cores: int) -> dict[str, float]:
     """Return exact search's speed over faiss's for each number of queries, and what the index reaches."""
     spark = session.get("search", master=f"local[{cores}]")
     vectors = store(spark, work, "vectors", size.rows, size)
-    queries = {count: store(spark, work, f"queries-{count}", count, size).drop("context") for count in QUERIES}
-    ours = {count: partial(exactly, vectors, queries[count], work) for count in QUERIES}
+    queries = {count: store(spark, work, f"queries-{count}", count, size) for count in QUERIES}
+    ours = {count: partial(exactly, vectors.table, queries[count], work) for count in QUERIES}
     seconds: dict[str, list[float]] = {}
-    flat, asked = bare(vectors), {count: matrix(queries[count]) for count in QUERIES}
+    flat, asked = bare(vectors.matrix()), {count: queries[count].matrix() for count in QUERIES}
     for turn in range(size.rounds + 1):
         for count in QUERIES:
             mine = timed(ours[count])
@@ -80,7 +92,9 @@ def measure(work: Path, size: Size, cores: int) -> dict[str, float]:
     del flat
     middle = {name: median(values) for name, values in seconds.items()}
     found = {f"exact_over_faiss_{count}": middle[f"faiss_{count}"] / middle[f"ours_{count}"] for count in QUERIES}
-    return found | approximately(vectors, queries[QUERIES[-1]], work, size.rounds, middle[f"ours_{QUERIES[-1]}"])
+    return found | approximately(
+        vectors.table, queries[QUERIES[-1]].table, work, size.rounds, middle[f"ours_{QUERIES[-1]}"]
+    )
 
 
 def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: int, seconds: float) -> dict[str, float]:
@@ -102,12 +116,12 @@ def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: in
     return {"recall": recall, "approximate_over_exact": seconds / median(taken)}
 
 
-def exactly(vectors: DataFrame, queries: DataFrame, work: Path) -> None:
+def exactly(vectors: DataFrame, queries: Stored, work: Path) -> None:
     """Search as the command does: a single query by the search for few, else by the job for many."""
-    if queries.count() == 1:
-        exact.top_k(vectors, matrix(queries), K)
+    if len(found := queries.matrix()) == 1:
+        exact.top_k(vectors, found, K)
     else:
-        run(batch.top_k(vectors, queries, K, folder=str(work / "asked")))
+        run(batch.top_k(vectors, queries.table, K, folder=str(work / "asked")))
 
 
 def run(found: DataFrame) -> None:
@@ -115,12 +129,12 @@ def run(found: DataFrame) -> None:
     found.write.format("noop").mode("overwrite").save()
 
 
-def bare(vectors: DataFrame) -> object:
+def bare(rows: NDArray[np.float32]) -> object:
     """Return faiss's index of all rows, in memory."""
     import faiss
 
-    flat = faiss.IndexFlatIP(len(vectors.first()["vector"]))
-    flat.add(unit(matrix(vectors)))
+    flat = faiss.IndexFlatIP(rows.shape[1])
+    flat.add(unit(rows))
     return flat
 
 
@@ -132,11 +146,6 @@ def by_faiss(flat: object, asked: NDArray[np.float32], cores: int) -> None:
     flat.search(unit(asked), K)  # type: ignore[attr-defined]
 
 
-def matrix(rows: DataFrame) -> NDArray[np.float32]:
-    """Return a table's vectors, float32 [n, d]."""
-    return common.matrix(rows.select("vector").toArrow()["vector"])
-
-
 def timed(work: Callable[[], object]) -> float:
     """Return how many seconds a call takes."""
     since = time.perf_counter()
@@ -144,14 +153,14 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - since
 
 
-def store(spark: SparkSession, work: Path, name: str, rows: int, size: Size) -> DataFrame:
-    """Return a table of vectors drawn from the same clusters as all of them."""
+def store(spark: SparkSession, work: Path, name: str, rows: int, size: Size) -> Stored:
+    """Return vectors drawn from the same clusters as all of them."""
     folder = work / f"{name}-parquet"
     folder.mkdir()
     centers = randomness.generator(1).standard_normal((_CLUSTERS, size.d), dtype=np.float32)
     for start in range(0, rows, _PART):
         count = min(_PART, rows - start)
-        draw = randomness.generator(2, len(name), start)
+        draw = randomness.generator(2, zlib.crc32(name.encode()), start)
         drawn = draw.standard_normal((count, size.d), dtype=np.float32)
         made = centers[draw.integers(0, _CLUSTERS, count)] + np.float32(_SPREAD) * drawn
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * size.d)
@@ -162,7 +171,7 @@ def store(spark: SparkSession, work: Path, name: str, rows: int, size: Size) -> 
     spread = read.repartition(size.files) if rows > _PART else read.coalesce(1)
     path = str(work / name)
     tables.write(spark, spread, path, schemas.VECTORS, mode="overwrite", run_id=f"{name}-{rows}", vector_size=size.d)
-    return tables.read(spark, path)
+    return Stored(tables.read(spark, path), folder)
 
 
 if __name__ == "__main__":

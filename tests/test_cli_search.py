@@ -73,6 +73,9 @@ def test_where_and_metadata(place):
         ["Red", "<one>", "[red.png]", "score", "kind", "price"],
         ["1", "Ink", "[ink.txt]", "0.000", "cold", "2"],
     ]
+    titled = lines(embedall("search", colors, "--id", "Blue", "-n", 1, "--names", known))
+    assert titled == [["Blue", "[blue.png]"], ["1", "../sky.png", "0.994"]]
+    assert "neither an id nor a title" in embedall("search", colors, "--id", "Bleu", "--names", known).log
     for bad, why in [
         (["--where", "colour = 1"], "UNRESOLVED_COLUMN"),
         (["--where", "id ="], "PARSE_SYNTAX_ERROR"),
@@ -137,7 +140,7 @@ def test_a_table_of_queries(spark, place, tmp_path):
     lines(embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--with-self"))
     assert all(row["query"] == row["id"] for row in tables.read(spark, str(output)).collect())
     assert tables.version(spark, str(output)) == 2
-    assert not list((tmp_path / ".search").glob("*"))
+    assert not list(tmp_path.glob(".search*"))
     assert embedall("search", colors, "--queries", colors, "--output", colors).code != 0
     assert tables.version(spark, str(colors)) == 0
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyspark.sql import functions as F
-
 from embedall_spark import files
 from embedall_spark.cli import show
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.search import metadata, titles
+from embedall_spark.sources import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +57,13 @@ def check_columns(shown: Shown, known: DataFrame | None) -> None:
             raise ConfigError(f"{option}: the metadata have no column {', '.join(missing)} (columns: {has})")
 
 
+def named(shown: Shown, known: DataFrame | None) -> DataFrame | None:
+    """Return id and title of ids, where the metadata have titles."""
+    if known is None or (shown.title or "title") not in known.columns:
+        return None
+    return known.select("id", reading.column(shown.title or "title").cast("string").alias("title"))
+
+
 def tell(table: str, shown: Shown, known: DataFrame | None, asked: str, image: str | None, hits: Sequence[Hit]) -> None:
     """Print what was found, and write it to the files that were asked for.
 
@@ -72,7 +78,8 @@ def tell(table: str, shown: Shown, known: DataFrame | None, asked: str, image: s
     ids = [name for name, _ in hits]
     columns = _columns(shown)
     facts = metadata.of(known, [asked, *ids], columns) if known is not None else {}
-    called = _titles(known, shown.title, [asked, *ids]) if known is not None else {}
+    titled = named(shown, known)
+    called = {} if titled is None else titles.of(titled, [asked, *ids])
     if columns:
         rows = [("", called.get(asked, asked), "score", *columns)]
         for rank, (name, score) in enumerate(hits, 1):
@@ -106,13 +113,6 @@ def tell(table: str, shown: Shown, known: DataFrame | None, asked: str, image: s
 
 def _columns(shown: Shown) -> list[str]:
     return [column.strip() for column in shown.columns.split(",") if column.strip()]
-
-
-def _titles(known: DataFrame, column: str | None, ids: Sequence[str]) -> dict[str, str]:
-    """Return the titles of ids, where the metadata have any."""
-    if (column or "title") not in known.columns:
-        return {}
-    return titles.of(known.select("id", F.col(f"`{column or 'title'}`").cast("string").alias("title")), ids)
 
 
 def _pictures(shown: Shown, image: str | None, asked: str, ids: Sequence[str]) -> dict[str, Image.Image]:

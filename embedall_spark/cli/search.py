@@ -17,7 +17,7 @@ from embedall_spark import files, schemas, tables
 from embedall_spark.cli import found, indexes, query, show
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
-from embedall_spark.search import ann, batch, exact, metadata, spelling
+from embedall_spark.search import ann, batch, exact, metadata, spelling, titles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def _search(
     table: str = query.TABLE,
     image: str | None = typer.Option(None, "--image", help="Search by a picture, embedded as the table's were."),
-    name: str | None = typer.Option(None, "--id", help="Search by a row of the table; it does not find itself."),
+    name: str | None = typer.Option(None, "--id", help="Search by a row: its id, or with --names its title."),
     vector: str | None = typer.Option(None, "--vector", help="Search by a vector: .npy, or numbers as JSON or text."),
     queries: str | None = typer.Option(
         None, "--queries", help="Search by all rows of a table of vectors.", metavar="TABLE"
@@ -101,7 +101,7 @@ def _search(
         _many(opened, queries, output, n, with_self, work)
         return
     if name is not None:
-        given = _by_id(opened.vectors, name)
+        name, given = _by_id(opened.vectors, found.named(asked, known), name)
     elif image is not None:
         given = _by_image(opened, image)
     assert given is not None
@@ -137,7 +137,7 @@ def _many(opened: indexes.Opened, queries: str, output: str, n: int, with_self: 
     same = not with_self and indexes.version(spark, queries).rpartition("@")[0] == opened.version.rpartition("@")[0]
     run_id = f"search-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
-    folder = f"{indexes.absolute(beside).rstrip('/')}/.search/{run_id}"
+    folder = f"{indexes.absolute(beside).rstrip('/')}/.{run_id}"
     try:
         if opened.built is None:
             near = batch.top_k(opened.rows, asked, n, folder=folder, exclude_same_id=same)
@@ -160,11 +160,18 @@ def _many(opened: indexes.Opened, queries: str, output: str, n: int, with_self: 
     typer.echo(f"{output}: version {version}, {show.count(tables.read(spark, output, version).count(), 'neighbour')}")
 
 
-def _by_id(vectors: DataFrame, name: str) -> NDArray[np.float32]:
-    there = exact.find(vectors, [name])
-    if name not in there:
-        raise spelling.unknown(vectors, [name])
-    return there[name]
+def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str, NDArray[np.float32]]:
+    """Return the id that a text is, or is the title of, and its vector."""
+    there = exact.find(vectors, [text])
+    if text in there:
+        return text, there[text]
+    if named is None:
+        raise spelling.unknown(vectors, [text])
+    several = titles.ids(named, vectors, [text])
+    if len(several.get(text, ())) != 1:
+        raise titles.unknown(named, vectors, [text], several)
+    [meant] = several[text]
+    return meant, exact.fetch(vectors, [meant])[meant]
 
 
 def _read_vector(path: str) -> NDArray[np.float32]:

@@ -99,8 +99,12 @@ def best(found: DataFrame, k: int) -> DataFrame:
 
 
 def slots(spark: SparkSession) -> int:
-    """Return how many tasks run at once, by Spark's default parallelism."""
-    return spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
+    """Return how many tasks run at once."""
+    # Imported here: tasks import this module, and need nothing of training.
+    from embedall_spark.train.preflight import local_slots
+
+    # On a cluster Spark splits a range by its default parallelism, which is the number of its cores.
+    return local_slots(spark) or spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
 
 
 def own_rows(queries: Packed, rows: Packed) -> NDArray[np.int64]:

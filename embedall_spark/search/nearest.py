@@ -42,14 +42,17 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
     found = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
     if not reach:
         return found
+    # Give or take the roundings of both sides of a comparison of single precision.
+    slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
     rough, rows = faiss.knn(queries, matrix, reach, metric=faiss.METRIC_INNER_PRODUCT)
-    scores = _dots(queries, matrix, rows).astype(np.float32)
+    among = rough >= rough[:, min(reach, k + more) - 1, None] - slack
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    scores[among] = _dots(queries, np.nonzero(among)[0], matrix, rows[among])
     if own is not None:
         scores[rows == own[:, None]] = -np.inf
     _fill(found, rows, scores)
     if reach < len(matrix):
-        # What faiss has left out scores at most its last, give or take both roundings.
-        slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
+        # What faiss has left out scores at most its last.
         unsure = np.flatnonzero(rough[:, -1] + slack >= found[1][:, -1])
         if len(unsure):
             rows, scores = block_top_k(matrix, queries[unsure], k + more)
@@ -69,13 +72,12 @@ def _fill(found: Found, rows: NDArray[np.int64], scores: Float) -> None:
     found[1][:, : order.shape[1]] = best
 
 
-def _dots(queries: Float, matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the dot product of each query with its rows in double precision, float64 [q, reach]."""
-    dots = np.empty(rows.size)
-    at, flat = np.repeat(np.arange(len(rows)), rows.shape[1]), rows.ravel()
-    for start in range(0, rows.size, _RESCORED):
+def _dots(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the dot product of each pair of a query and a row in double precision, float64 [len(at)]."""
+    dots = np.empty(len(at))
+    for start in range(0, len(at), _RESCORED):
         some = slice(start, start + _RESCORED)
         # Pair by pair, as block_top_k() does: the sum's order, so the last bit, is the same whatever stands beside it.
-        left, right = queries[at[some]].astype(np.float64), matrix[flat[some]].astype(np.float64)
+        left, right = queries[at[some]].astype(np.float64), matrix[rows[some]].astype(np.float64)
         dots[some] = np.einsum("ij,ij->i", left, right)
-    return dots.reshape(rows.shape)
+    return dots
