@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 MAX_CENTRE_BYTES = 64 << 20  # centres travel to the tasks
 _ROWS = 5_000  # rows per task
 _TASKS = 2_000
+_RESTARTED = 200_000
 _RESULT = "id string, cluster int, distance double"
 
 
-def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int = 4, iterations: int = 100) -> DataFrame:
+def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int | None = None, iterations: int = 50) -> DataFrame:
     """Return the cluster of every id: id, cluster (int, 0 is the largest), distance (double).
 
     K-means|| (Bahmani et al. 2012, "Scalable K-Means++") begun ``restarts`` times; the one with the least sum of
@@ -45,7 +46,7 @@ def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int = 4, iterati
         vectors: VECTORS; ``id`` and ``vector`` are read. A vector of zeros stays one.
         k: how many clusters.
         seed: of the starts.
-        restarts: how many starts.
+        restarts: how many starts; unset: 4 for up to _RESTARTED rows, 1 for more, whose starts differ less.
         iterations: at most, of each start.
 
     Returns:
@@ -58,7 +59,8 @@ def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int = 4, iterati
     rows, size = _shape(vectors, k)
     if k * size * 8 > MAX_CENTRE_BYTES:
         most = MAX_CENTRE_BYTES // (8 * size)
-        raise ConfigError(f"k = {k:,}: centres of {size} numbers fit for at most {most:,} cluster(s); ask for fewer")
+        raise ConfigError(f"k = {k:,}: centres of {size} numbers have room for k = {most:,} at most; ask for fewer")
+    restarts = restarts or (4 if rows <= _RESTARTED else 1)
     tasks = min(_TASKS, -(-rows // _ROWS))
     features = vectors.select("id", array_to_vector(F.col("vector")).alias("raw"))
     dealt = features.repartition(tasks, F.xxhash64("id")).sortWithinPartitions("id")
@@ -110,7 +112,7 @@ def _shape(vectors: DataFrame, k: int) -> tuple[int, int]:
 
 
 def _start(units: DataFrame, k: int, seed: int, iterations: int) -> Any:
-    return KMeans(k=k, seed=seed, maxIter=iterations, initSteps=5, tol=1e-6).fit(units)
+    return KMeans(k=k, seed=seed, maxIter=iterations, initSteps=5).fit(units)
 
 
 def _assigner(centres: NDArray[np.float64]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
