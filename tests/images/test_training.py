@@ -7,14 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageDraw, ImageFont
 from plain_run import PlainRun
+from pyarrow import parquet
 from toy_words import embedall
 
 from embedall_spark import schemas
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
-from embedall_spark.images import fitting, networks, shards, training
-from embedall_spark.images.backbones import trained
+from embedall_spark.images import backbones, fitting, networks, shards, training
+from embedall_spark.images.backbones import BackboneConfig, trained
 from embedall_spark.images.decode import Limits
 from embedall_spark.images.train_config import TrainConfig
 
@@ -45,10 +47,11 @@ def digits():
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory, digits):
-    """What the tasks of a run write, without Spark."""
-    from pyarrow import parquet
+    return staged(tmp_path_factory.mktemp("pictures"), digits, 16, True)
 
-    folder = tmp_path_factory.mktemp("pictures")
+
+def staged(folder, digits, side, grey):
+    """Write what the tasks of a run write, without Spark; return the folder."""
     ids, contents, labels = zip(*digits, strict=True)
     batch = pa.record_batch(
         {
@@ -61,7 +64,8 @@ def stage(tmp_path_factory, digits):
             "problem": pa.nulls(len(ids), pa.string()),
         }
     )
-    draw = shards.drawer({"0": 0, "3": 1, "8": 2}, 16, True, Limits())
+    draw = shards.drawer({"0": 0, "3": 1, "8": 2}, side, grey, Limits())
+    folder.mkdir(exist_ok=True)
     parquet.write_table(pa.Table.from_batches(list(draw([batch]))), folder / "part-0.parquet")
     return str(folder)
 
@@ -159,6 +163,21 @@ def test_pixels_are_the_middle():
     found = shards.pixels(picture, 10, False)
     assert found.shape == (3, 10, 10) and (found[:, :, 1:-1] == np.array([10, 20, 30])[:, None, None]).all()
     assert shards.pixels(picture.rotate(90, expand=True), 20, True).shape == (1, 20, 20)
+
+
+def test_weights_of_others_are_where_a_training_begins(tmp_path, digits):
+    torch.manual_seed(4)
+    given = torchvision.models.squeezenet1_1()
+    torch.save(given.state_dict(), tmp_path / "given.pt")
+    small = {"side": 32, "grey": False, "epochs": 1, "architecture": "squeezenet1_1"}
+    config = TrainConfig(**TINY | small | {"start": f"{tmp_path}/given.pt", "learning_rate": 1e-12, "loss": "softmax"})
+    header = networks.header_of("squeezenet1_1", 32, False, 0, ["0", "3", "8"])
+    place = staged(tmp_path / "pictures", digits[::8], 32, False)
+    fitted(place, tmp_path / "run", header, config)
+    found = backbones.load(BackboneConfig(name="trained", weights=f"{tmp_path}/run/{fitting.RESULT}"))
+    assert found.size == 512
+    for name, value in found.module.state_dict().items():
+        torch.testing.assert_close(value, given.state_dict()[name], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet1_1"])
