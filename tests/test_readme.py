@@ -1,8 +1,10 @@
 """README's code blocks are run, in their order, in one folder, as a reader would run them."""
 
+import gzip
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import QUICK_JAVA
+from PIL import Image, ImageDraw
 
 from embedall_spark import config, kinds
 
@@ -48,15 +51,43 @@ def folder(tmp_path_factory):
     (place / "graph" / "edges.tsv").write_text("\n".join([*edges, "a1\tb1"]) + "\n")
     names = [f"{side}{at}" for side in "ab" for at in range(20)]
     (place / "graph" / "labels.tsv").write_text("".join(f"{name}\t{name[0]}\n" for name in names))
+    draw_pictures(place, random)
     for _, language, body in BLOCKS:
         if language == "yaml":
             (place / body.partition("\n")[0].removeprefix("# ")).write_text(body)
     return place
 
 
+def draw_pictures(place, random):
+    """Draw discs and stripes, and MNIST's files with a few digits; conf/ is where README has it."""
+    for kind in ("disc", "stripes"):
+        (place / "pictures" / kind).mkdir(parents=True)
+        for at in range(4):
+            picture = Image.new("RGB", (64, 64), tuple(random.integers(0, 255, 3).tolist()))
+            pen = ImageDraw.Draw(picture)
+            for line in range(0, 64, 8) if kind == "stripes" else ():
+                pen.line((line, 0, line, 64), fill="white", width=3)
+            if kind == "disc":
+                pen.ellipse((10, 10, 40 + at, 40 + at), fill="white")
+            picture.save(place / "pictures" / kind / f"{at}.png")
+    picture.save(place / "query.png")
+    (place / "mnist").mkdir()
+    for part, count in (("train", 300), ("t10k", 60)):
+        labels = np.arange(count) % 10
+        digits = np.zeros((count, 28, 28), np.uint8)
+        for at, label in enumerate(labels):
+            digit = Image.new("L", (28, 28))
+            ImageDraw.Draw(digit).text(tuple(random.integers(4, 9, 2)), str(label), fill=255, font_size=16)
+            digits[at] = np.asarray(digit)
+        for name, magic, data in (("images-idx3", 2051, digits), ("labels-idx1", 2049, labels.astype(np.uint8))):
+            head = struct.pack(f">{1 + data.ndim}i", magic, *data.shape)
+            (place / "mnist" / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + data.tobytes()))
+    (place / "conf").symlink_to(ROOT / "conf")
+
+
 def test_the_configurations_are_valid(folder):
     tables = [config.load(kinds.load(kind).Config, folder / f"{kind}.yaml").output.table for kind in kinds.names()]
-    assert tables == ["output/nodes", "output/pages", "output/words"]
+    assert tables == ["output/images", "output/nodes", "output/pages", "output/words"]
     assert yaml.safe_load((folder / "words.yaml").read_text())["train"]["workers"] == 1
 
 
@@ -81,6 +112,7 @@ def test_blocks_run_in_their_order(folder):
                 script.append(f"assert call({arguments}) == 0, {shlex.join(arguments)!r}")
     assert ran == [
         *("words", "words", "words", "sequences", "similar", "nodes", "similar", "evaluate"),
+        *("images", "search", "search", "cluster", "train-backbone", "images", "search", "index", "search"),
         *("similar", "analogy", "evaluate", "export", "import", "clean"),
     ]
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
@@ -89,6 +121,8 @@ def test_blocks_run_in_their_order(folder):
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
     assert (folder / "output" / "imported" / "_delta_log").is_dir()
     assert (folder / "summary.json").exists()
+    assert "stripes/" in (folder / "found.html").read_text()
+    assert all(Image.open(folder / name).width > 100 for name in ("found.png", "clusters.png"))
 
 
 def _commands(body):
