@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from embedall_spark import files
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.images import backbones, devices
+from embedall_spark.images import backbones, devices, opening
 from embedall_spark.images.decode import Refused
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.images.backbones import Backbone, BackboneConfig
+    from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.images.backbones.prepared import Model
     from embedall_spark.images.decode import Limits
 
@@ -149,7 +148,7 @@ def one(content: bytes, backbone: BackboneConfig, config: FeaturizeConfig, limit
 
     model = prepared.model(backbone, config.device or "cpu", config.dtype, config.compile)
     try:
-        found = model.vectors([prepared.pixels(content, model.backbone, limits)], config.normalize)
+        found = model.vectors([model.pixels(content, limits)], config.normalize)
     except Refused as why:
         raise BadData(f"the picture cannot be used: {why}") from None
     if not found.finite[0]:
@@ -183,7 +182,7 @@ def _task(work: _Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Recor
         config, device = work.config, devices.of_task(work.config.device)
         model = prepared.model(work.backbone, device, config.dtype, config.compile, work.fingerprint)
         size = config.batch_size or (64 if device.startswith("cuda") else 8)
-        with closing(_ahead(_rows(batches), work, model.backbone, size)) as rows:
+        with closing(_ahead(_rows(batches), work, model, size)) as rows:
             for block in _blocks(rows, size):
                 yield _made(block, model, config.normalize)
 
@@ -211,14 +210,14 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
             yield {name: batch.column(name)[at].as_py() for name in _INPUT}
 
 
-def _ahead(rows: Iterable[dict[str, Any]], work: _Work, backbone: Backbone, size: int) -> Generator[_Row, None, None]:
+def _ahead(rows: Iterable[dict[str, Any]], work: _Work, model: Model, size: int) -> Generator[_Row, None, None]:
     """Yield rows with their pixels, in order, while threads go at most a batch ahead of the one that is asked for."""
     threads = work.config.decode_threads or max(2, work.threads)
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(threads, "decode", _alone) as pool:
         try:
             for row in rows:
-                waiting.append(pool.submit(_pixels, row, work, backbone))
+                waiting.append(pool.submit(_pixels, row, work, model))
                 if len(waiting) >= size + threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -238,29 +237,22 @@ def _alone() -> None:
     threadpool_limits(1, "openmp")
 
 
-def _pixels(row: dict[str, Any], work: _Work, backbone: Backbone) -> _Row:
+def _pixels(row: dict[str, Any], work: _Work, model: Model) -> _Row:
     """Return a row as it is before the network: with pixels, a problem, or the digest that is known already."""
-    from embedall_spark.images.backbones import prepared
-
     found = _Row(row["id"], row["origin"])
+    if row["content"] is None and row["path"] is None:
+        return found._replace(problem=f"neither content nor path: {row['id']}")
     try:
-        content = row["content"] if row["content"] is not None else _read(row["path"], work.limits.max_bytes)
+        content = row["content"] if row["content"] is not None else opening.read(row["path"], work.limits.max_bytes)
     except (OSError, pa.ArrowException) as error:
         return found._replace(problem=f"cannot be read: {error}")
     digest = f"{hashlib.sha256(content).hexdigest()[:32]}-{work.fingerprint}"
     if digest == row["known"]:
         return found._replace(digest=digest)
     try:
-        return found._replace(digest=digest, pixels=prepared.pixels(content, backbone, work.limits))
+        return found._replace(digest=digest, pixels=model.pixels(content, work.limits))
     except Refused as why:
         return found._replace(problem=f"{why}: {row['id']}")
-
-
-def _read(path: str, limit: int) -> bytes:
-    """Return a file, or as much of one that is over the limit as shows that it is."""
-    filesystem, inside = files.resolve(path)
-    with filesystem.open_input_stream(inside, compression=None) as stream:
-        return bytes(stream.read(limit + 1))
 
 
 def _made(rows: list[_Row], model: Model, normalize: bool) -> pa.RecordBatch:
@@ -272,7 +264,7 @@ def _made(rows: list[_Row], model: Model, normalize: bool) -> pa.RecordBatch:
     for at in np.flatnonzero(embedded)[~found.finite]:
         problems[at] = f"{_NOT_FINITE}: {rows[at].id}"
     embedded[embedded] = found.finite
-    ends = np.concatenate([[0], np.cumsum(embedded) * model.backbone.size]).astype(np.int32)
+    ends = np.concatenate([[0], np.cumsum(embedded) * model.size]).astype(np.int32)
     norms = np.zeros(len(rows))
     norms[embedded] = found.norms[found.finite]
     columns = [

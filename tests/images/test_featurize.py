@@ -7,13 +7,14 @@ import tracemalloc
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 import torch
 import torchvision
 from PIL import Image
 
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.images import backbones, featurize
+from embedall_spark.images import backbones, featurize, opening
 from embedall_spark.images.backbones import Backbone, BackboneConfig, prepared
 from embedall_spark.images.decode import Limits
 from embedall_spark.images.featurize import FeaturizeConfig
@@ -120,13 +121,15 @@ def test_bad_rows_cost_only_themselves(backbone, expected, tmp_path):
         row(6, content=None, path="nowhere://host/file"),
         row(7, content=narrow.getvalue()),
         row(8),
+        row(9, content=None),
     ]
     found = run(rows, backbone)
     problems = {made["id"]: made["problem"] for made in found if made["problem"]}
-    assert list(problems) == ["p1", "p2", "p3", "p4", "p6", "p7"]
+    assert list(problems) == ["p1", "p2", "p3", "p4", "p6", "p7", "p9"]
     for name, why in {
         "p1": "not an image: p1",
         "p2": "empty: p2",
+        "p9": "neither content nor path: p9",
         "p7": "1 x 40000 pixels, too narrow to be scaled: p7",
     }.items():
         assert problems[name] == why
@@ -150,8 +153,28 @@ def test_a_file_over_the_limit_is_not_read_whole(backbone, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "over limits.max_bytes=1000" in found["problem"]
-    assert len(featurize._read(str(file), 1000)) == 1001
+    assert len(opening.read(str(file), 1000)) == 1001
     assert peak < 10_000_000
+
+
+def test_a_store_is_connected_to_once(tmp_path, monkeypatch):
+    asked = []
+    (tmp_path / "bucket" / "my pictures").mkdir(parents=True)
+    (tmp_path / "bucket" / "my pictures" / "a+b.png").write_bytes(b"one")
+    (tmp_path / "bucket" / "two").write_bytes(b"two")
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    monkeypatch.setattr(opening.files, "resolve", lambda uri: asked.append(uri) or (store, "bucket"))
+    opening._store.cache_clear()
+    assert opening.read("s3://bucket/my%20pictures/a+b.png", 10) == b"one"
+    assert opening.read("s3://bucket/two", 10) == b"two"
+    assert asked == ["s3://bucket/"]
+    opening._store.cache_clear()
+
+
+def test_a_file_by_its_uri_is_the_file(tmp_path):
+    file = tmp_path / "a b%.png"
+    file.write_bytes(b"one")
+    assert opening.read(file.as_uri(), 10) == opening.read(str(file), 10) == b"one"
 
 
 def test_known_digests_are_not_decoded(backbone, monkeypatch):
@@ -159,8 +182,9 @@ def test_known_digests_are_not_decoded(backbone, monkeypatch):
     digests = [f"{hashlib.sha256(encoded(at)).hexdigest()[:32]}-{fingerprint}" for at in range(4)]
     rows = [row(0, known=digests[0]), row(1, known=digests[0]), row(2), row(3, known=digests[3])]
     decoded = []
-    whole = prepared.pixels
-    monkeypatch.setattr(prepared, "pixels", lambda content, *rest: decoded.append(content) or whole(content, *rest))
+    whole = prepared.Model.pixels
+    seen = lambda model, content, limits: decoded.append(content) or whole(model, content, limits)  # noqa: E731
+    monkeypatch.setattr(prepared.Model, "pixels", seen)
     found = run(rows, backbone)
     assert [made["digest"] for made in found] == digests
     assert [made["vector"] is None for made in found] == [True, False, False, True]

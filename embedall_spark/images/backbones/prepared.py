@@ -48,13 +48,26 @@ class Vectors(NamedTuple):
 class Model(NamedTuple):
     """A network ready to run."""
 
-    backbone: Backbone
     run: Run
+    transform: Callable[[Image.Image], torch.Tensor]
+    size: int
+
+    def pixels(self, content: bytes, limits: Limits) -> torch.Tensor:
+        """Return an encoded picture as the network takes it.
+
+        Raises:
+            Refused: it cannot be decoded, or is so narrow that scaled by its shorter side it has too many pixels.
+        """
+        picture = decode.decode(content, limits)
+        short, long = sorted(picture.size)
+        if short < _SIDE and _SIDE * _SIDE * long // short > limits.max_pixels:
+            raise decode.Refused(f"{picture.width} x {picture.height} pixels, too narrow to be scaled")
+        return self.transform(picture)
 
     def vectors(self, pixels: Sequence[torch.Tensor], normalize: bool) -> Vectors:
         """Return the vectors of pictures that went through the network's transform, of length 1 if so asked."""
         if not pixels:
-            return Vectors(np.empty((0, self.backbone.size), np.float32), np.empty(0), np.empty(0, np.bool_))
+            return Vectors(np.empty((0, self.size), np.float32), np.empty(0), np.empty(0, np.bool_))
         values = self.run(torch.stack(list(pixels))).numpy()
         exact = values.astype(np.float64)
         norms = np.linalg.norm(exact, axis=1)
@@ -79,20 +92,7 @@ def model(
             f"backbone: {config.name} is {found.fingerprint} on this host and {fingerprint} where the run began: "
             "weights or transform differ; put the same on every host"
         )
-    return Model(found, prepare(found, device=device, dtype=dtype, compiled=compiled))
-
-
-def pixels(content: bytes, backbone: Backbone, limits: Limits) -> torch.Tensor:
-    """Return an encoded picture as the network takes it.
-
-    Raises:
-        Refused: it cannot be decoded, or is so narrow that scaled by its shorter side it would have too many pixels.
-    """
-    picture = decode.decode(content, limits)
-    short, long = sorted(picture.size)
-    if short < _SIDE and _SIDE * _SIDE * long // short > limits.max_pixels:
-        raise decode.Refused(f"{picture.width} x {picture.height} pixels, too narrow to be scaled")
-    return backbone.transform(picture)
+    return Model(prepare(found, device=device, dtype=dtype, compiled=compiled), found.transform, found.size)
 
 
 def prepare(backbone: Backbone, *, device: str, dtype: str = "float32", compiled: bool = False) -> Run:
