@@ -1,4 +1,4 @@
-"""The projector in a browser: `embedall projector --open` on files that were written from a table."""
+"""`embedall projector`: what it writes, and how that looks in a browser when it has opened it."""
 
 import importlib.util
 import io
@@ -13,14 +13,11 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 from processes import wait_for
+from toy_words import embedall
 from vector_tables import table
-
-from embedall_spark.schemas import IMAGES, conform
-from embedall_spark.visualize import projector
 
 POINTS, SIZE = 40, 16
 # The screenshot is kept: build/ is ignored by git.
@@ -55,32 +52,88 @@ def missing():
     return f"needs {' and '.join(absent)} (pip install)" if absent else None
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
-
-
 @pytest.fixture(scope="module")
 def matrix():
-    return np.random.default_rng(7).normal(size=(POINTS, SIZE)).astype(np.float32) + 0.4
+    return np.random.default_rng(8).normal(size=(POINTS, SIZE)).astype(np.float32) + 0.4
 
 
 @pytest.fixture(scope="module")
-def folder(spark, matrix, tmp_path_factory):
-    """The files of forty ids: the last eight have no picture, and one looks like a number."""
-    names = [f"thing {at}" for at in range(POINTS - 1)] + ["007"]
-    contents = []
+def place(spark, matrix, tmp_path_factory):
+    """A table as 'embedall images' leaves it: forty ids, of which the last eight have no picture any more."""
+    folder = tmp_path_factory.mktemp("projector")
     for at in range(POINTS - 8):
         picture = Image.new("RGB", (96, 96), f"hsl({at * 11}, 70%, 55%)")
         ImageDraw.Draw(picture).ellipse((20, 20, 76, 76), fill="white")
-        held = io.BytesIO()
-        picture.save(held, "PNG")
-        contents.append(held.getvalue())
-    data = pa.table({"id": names[: POINTS - 8], "content": pa.array(contents, pa.binary())})
-    known = [(name, f"a {name}" if name != "007" else None, f"c{at % 3}") for at, name in enumerate(names)]
-    known = spark.createDataFrame(known, "id string, title string, label string")
-    made = tmp_path_factory.mktemp("projector")
-    vectors = table(spark, names, matrix, range(POINTS, 0, -1))
-    projector.write(str(made), vectors, known=known, pictures=conform(spark.createDataFrame(data), IMAGES))
-    return made
+        (folder / "pictures").mkdir(exist_ok=True)
+        picture.save(folder / "pictures" / f"{at}.png")
+    (folder / "run").mkdir()
+    (folder / "run" / "config.yaml").write_text(f"input: {{path: {folder / 'pictures'}, id: name}}\n")
+    ids = [str(at) for at in range(POINTS)]
+    commit = json.dumps({"kind": "images", "run_folder": str(folder / "run")})
+    vectors = table(spark, ids, matrix, range(POINTS, 0, -1)).coalesce(1)
+    vectors.write.format("delta").option("userMetadata", commit).save(str(folder / "things"))
+    rows = [(name, f"thing {name}" if name != "39" else "007", ["round"], f"c{int(name) % 3}") for name in ids]
+    known = spark.createDataFrame(rows, "id string, title string, tags array<string>, label string")
+    known.write.format("delta").save(str(folder / "things_metadata"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+    """What the command writes of that table alone."""
+    made = embedall("projector", place / "things", "--output", place / "made")
+    assert made.code == 0, made.log
+    assert made.output.splitlines()[0] == "things: 40 points of 16 numbers, pictures of 64 pixels"
+    return place / "made"
+
+
+def rows(path):
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_the_command_finds_titles_and_pictures_beside_the_table(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "projector_config.pbtxt",
+        "things.bytes",
+        "things_metadata.tsv",
+        "things_sprites.jpg",
+    ]
+    assert rows(folder / "things_metadata.tsv")[:2] == [
+        ["title", "id", "tags", "label", "count"],
+        ["thing 0", "0", "round", "c0", "40"],
+    ]
+    sheet = np.asarray(Image.open(folder / "things_sprites.jpg")).astype(int)
+    assert np.abs(sheet[2:8, 2:60] - (217, 61, 61)).max() < 20
+
+
+def test_two_tables_share_a_space(spark, place, matrix, tmp_path):
+    table(spark, ["red", "blue"], matrix[:2]).coalesce(1).write.format("delta").save(str(tmp_path / "words"))
+    (tmp_path / "names.csv").write_text("key,title,year\n3,three,1999\nblue,a colour,\n")
+    (tmp_path / "ids.txt").write_text("3\nblue\n\n")
+    asked = ["--together", "--names", tmp_path / "names.csv", "--id-column", "key", "--images", place / "pictures"]
+    asked += ["--ids", tmp_path / "ids.txt", "--id", "red", "--output", tmp_path / "made"]
+    made = embedall("projector", place / "things", tmp_path / "words", *asked)
+    assert made.code == 0, made.log
+    assert made.output.startswith("things_words: 3 points of 16 numbers, pictures of 64 pixels\n")
+    found = rows(tmp_path / "made" / "things_words_metadata.tsv")
+    assert found[0] == ["title", "id", "year", "count", "kind"]
+    assert sorted(found[1:]) == [
+        ["a colour", "blue", "", "", "words"],
+        ["red", "red", "", "", "words"],
+        ["three", "3", "1999", "37", "things"],
+    ]
+
+
+def test_errors_say_what_to_do(tmp_path, monkeypatch):
+    nothing = embedall("projector")
+    assert nothing.code == 2 and "give TABLE to write a space, --open" in nothing.log
+    empty = embedall("projector", "--open", "--output", tmp_path)
+    assert empty.code in (1, 2) and ("write it first" in empty.log or "not installed" in empty.log)
+    blank = embedall("projector", "table", "--ids", tmp_path / "none.txt")
+    assert blank.code == 2 and "need a text file" in blank.log
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    absent = embedall("projector", "--open", "--output", tmp_path)
+    assert absent.code == 1 and "pip install 'embedall_spark[projector]'" in absent.log
 
 
 @pytest.fixture
@@ -133,6 +186,7 @@ def nearest(matrix, row, count):
     return order, distance[order]
 
 
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
     process, address = board
     with urllib.request.urlopen(f"{address}/data/plugin/projector/runs", timeout=30) as answer:
@@ -147,12 +201,12 @@ def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
     assert (points[0], ask("return text('.dim')")) == ("40", "16")
     # The points are there before their pictures are; forty tiles of 64 pixels are seven beside each other.
     assert wait_for(lambda: ask(SHEET), 20) == [7 * 64, 7 * 64]
-    ask("return all(inspector, 'input')[0]").send_keys("a thing 5")
+    ask("return all(inspector, 'input')[0]").send_keys("thing 5")
     # One match shows its neighbours at once; the letters typed before it have many matches, which show none.
     shown = wait_for(lambda: ask(NEIGHBOURS), 20)
     order, distance = nearest(matrix, 5, 6)
     # What looks like a number, the projector shows as one.
-    assert [label for label, _ in shown[:6]] == [f"a thing {row}" if row < POINTS - 1 else "7" for row in order]
+    assert [label for label, _ in shown[:6]] == [f"thing {row}" if row < POINTS - 1 else "7" for row in order]
     np.testing.assert_allclose([float(value) for _, value in shown[:6]], distance, atol=6e-4)
     assert len(shown) == POINTS - 1
     keep(browser)

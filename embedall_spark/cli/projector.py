@@ -88,7 +88,11 @@ def _projector(
         _check_viewer(output)
     if names:
         chosen = _ids(ids, id_file)
-        _write(names, _Asked(n, chosen, known, id_column, columns, images, together), output.rstrip("/"), master)
+        spark, _ = query.open_table(names[0], master)
+        _write(spark, names, _Asked(n, chosen, known, id_column, columns, images, together), output.rstrip("/"))
+        if look:
+            # TensorBoard may run for hours.
+            spark.stop()
     if look:
         _serve(output, port)
     else:
@@ -108,15 +112,12 @@ def _ids(given: list[str], file: Path | None) -> list[str] | None:
     raise ConfigError(f"--ids {file}: names no id; need one a line")
 
 
-def _write(names: list[str], asked: _Asked, output: str, master: str | None) -> None:
+def _write(spark: SparkSession, names: list[str], asked: _Asked, output: str) -> None:
     # Only here: it needs what --open alone does not.
     from embedall_spark.visualize import projector
 
-    spark, _ = query.open_table(names[0], master)
     for name, content in projector.contents(_tensors(spark, names, asked)):
         files.write_bytes(f"{output}/{name}", content)
-    # TensorBoard may run for hours.
-    spark.stop()
 
 
 def _tensors(spark: SparkSession, names: list[str], asked: _Asked) -> Iterator[Tensor]:
