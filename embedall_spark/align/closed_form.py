@@ -70,7 +70,7 @@ def cca(
             f"{moments.rows:,} pairs for {white_left.shape[1]:,} + {white_right.shape[1]:,} independent numbers: "
             "without regularisation any two such sides correlate perfectly; need more pairs, or regularisation above 0"
         )
-    a, strengths, b = linalg.svd(white_left.T @ both @ white_right, full_matrices=False, lapack_driver="gesvd")
+    a, strengths, b = linalg.svd(white_left.T @ both @ white_right, full_matrices=False)
     k = _dimension(k, strengths)
     strengths = strengths[:k]
     scale = strengths**power
