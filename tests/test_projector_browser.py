@@ -124,13 +124,15 @@ def test_two_tables_share_a_space(spark, place, matrix, tmp_path):
     ]
 
 
-def test_errors_say_what_to_do(tmp_path, monkeypatch):
+def test_errors_say_what_to_do(place, tmp_path, monkeypatch):
     nothing = embedall("projector")
     assert nothing.code == 2 and "give TABLE to write a space, --open" in nothing.log
     empty = embedall("projector", "--open", "--output", tmp_path)
     assert empty.code in (1, 2) and ("write it first" in empty.log or "not installed" in empty.log)
     blank = embedall("projector", "table", "--ids", tmp_path / "none.txt")
     assert blank.code == 2 and "need a text file" in blank.log
+    twice = embedall("projector", place / "things", f"{place / 'things'}/", "--output", tmp_path)
+    assert twice.code == 2 and "write them to two folders" in twice.log
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     absent = embedall("projector", "--open", "--output", tmp_path)
     assert absent.code == 1 and "pip install 'embedall_spark[projector]'" in absent.log

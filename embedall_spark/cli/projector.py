@@ -122,11 +122,15 @@ def _write(spark: SparkSession, names: list[str], asked: _Asked, output: str) ->
 
 def _tensors(spark: SparkSession, names: list[str], asked: _Asked) -> Iterator[Tensor]:
     """Make a space of each table, or of all together, as it is asked for; tell of it when it is made."""
-    from embedall_spark.visualize import projector
+    from embedall_spark.visualize import projector, projector_format
 
-    spaces = {_last(name): schemas.conform(tables.read(spark, name), schemas.VECTORS) for name in names}
+    spaces = {
+        projector_format.name(_last(name)): schemas.conform(tables.read(spark, name), schemas.VECTORS) for name in names
+    }
     if len(spaces) < len(names):
-        raise ConfigError(f"{', '.join(names)}: two tables have the same name at the end, by which spaces are called")
+        raise ConfigError(
+            f"{', '.join(names)}: two end in the same name, which their spaces get; write them to two folders"
+        )
     if asked.together:
         sides = [side.withColumn("kind", F.lit(name)) for name, side in spaces.items()]
         spaces = {"_".join(spaces): functools.reduce(DataFrame.unionByName, sides)}
@@ -138,7 +142,7 @@ def _tensors(spark: SparkSession, names: list[str], asked: _Asked) -> Iterator[T
             options |= {"pictures": pictures[0], "limits": pictures[1]}
         made = projector.tensor(vectors, asked.n, **options)
         sheet = f", pictures of {made.tile} pixels" if made.tile else ""
-        show.console().print(f"{made.name}: {show.count(made.rows, 'point')} of {made.vector_size} numbers{sheet}")
+        show.console().print(f"{made.name}: {show.count(made.rows, 'point')} of {made.vector_size:,} numbers{sheet}")
         yield made
 
 

@@ -110,7 +110,7 @@ def tensor(
     Args:
         vectors: VECTORS.
         n: how many rows.
-        name: what the projector calls it; letters that an address cannot hold become "_".
+        name: what the projector calls it; what is no letter or digit becomes "_".
         ids: these ids only; ``n`` still limits them.
         known: id and further columns, which become columns of the metadata, several values of an id with "|" between
             them; columns of other types than simple ones or arrays of text are left out.

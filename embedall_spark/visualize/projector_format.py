@@ -22,8 +22,8 @@ _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029\ufeff]+")
 
 
 def name(text: str) -> str:
-    """Return a tensor's name: the projector puts it into addresses and files as it is."""
-    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("_.") or "vectors"
+    """Return a tensor's name, which the projector puts into addresses as it is."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "vectors"
 
 
 def columns(

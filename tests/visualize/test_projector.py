@@ -46,6 +46,13 @@ def pictures(spark, names):
     return conform(spark.createDataFrame(data), IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"), [("a b&c", "a_b_c"), ("слова", "слова"), ("#?", "vectors"), ("v1.2", "v1.2")]
+)
+def test_names_fit_into_addresses(text, name):
+    assert projector_format.name(text) == name
+
+
 @pytest.fixture(scope="module")
 def matrix():
     return np.random.default_rng(4).normal(size=(60, 12)).astype(np.float32)
