@@ -162,6 +162,10 @@ def test_pictures_in_a_table_with_their_titles(spark, folder):
     items = {row.id: (row.tags, row.label) for row in tables.read(spark, f"{folder}/output/images_metadata").collect()}
     assert items["11"] == (["stripes", "small"], "stripes")
     assert embedall("images", "--config", file, "--run-id", "two").summary["rows"] == 0
+    # Vectors that are made otherwise never stand beside these.
+    other = ("--set", "featurize.normalize=false")
+    assert embedall("images", "--config", file, *other, "--run-id", "three").summary["rows"] == 6
+    assert embedall("images", "--config", file, *other, "--run-id", "four").summary["rows"] == 0
 
 
 def test_a_file_is_embedded_as_the_table_was(spark, folder):

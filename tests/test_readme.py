@@ -113,7 +113,7 @@ def test_blocks_run_in_their_order(folder):
     assert ran == [
         *("words", "words", "words", "sequences", "similar", "nodes", "similar", "evaluate"),
         *("images", "search", "search", "cluster", "train-backbone", "images", "search", "index", "search"),
-        *("similar", "analogy", "evaluate", "export", "import", "clean"),
+        *("similar", "analogy", "evaluate", "export", "import", "projector", "projector", "clean"),
     ]
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
     command = [sys.executable, "-c", "\n".join(script)]

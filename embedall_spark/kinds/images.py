@@ -165,7 +165,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     good = pictures.where("problem IS NULL")
     held = not good.where("path IS NULL").isEmpty()
     source = conform(given, IMAGES).where("problem IS NULL") if held else good.withColumn("content", _nothing("binary"))
-    known = _nothing("string") if before is None else F.col("digest")
+    mark = _mark(config.featurize)
+    known = _nothing("string") if before is None else F.regexp_extract("digest", f"^([^/]*){mark}$", 1)
     todo = source if before is None else source.join(before.select("id", "digest"), "id", "left")
     todo = todo.select("id", "content", "path", "origin", known.alias("known"))
 
@@ -178,6 +179,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     run.reject(tabular.rejects(features))
     run.check_reject_share(tabular.reject_counts(features)[0], seen)
     _keep_metadata(run, pictures, config)
+    features = features.withColumn("digest", F.concat("digest", F.lit(mark)))
     new = vectors_of(features.where("vector IS NOT NULL"), "images", run.id, run.model_uri)
     if before is None:
         return new
@@ -266,6 +268,11 @@ def _map(vectors: DataFrame, shown: DataFrame, known: DataFrame, config: Config)
     asked = config.evaluate
     find = partial(thumbnails.of, shown, limits=config.input.limits)
     return maps.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
+
+
+def _mark(config: FeaturizeConfig) -> str:
+    """Return what a digest ends with where vectors are not made as usual, so that a table never mixes the two."""
+    return "" if config.normalize and config.dtype == "float32" else f"/{config.dtype}/{config.normalize}"
 
 
 def _nothing(kind: str) -> Column:
