@@ -42,12 +42,12 @@ def purity_nmi(assignments: DataFrame, labels: DataFrame) -> dict[str, float]:
     )
     # Each cell adds its part of its cluster's and of its label's entropy.
     found = counted.agg(
-        F.sum(share * F.col("most") / F.col("in_cluster")).alias("purity"),
+        F.sum(F.col("ids") * F.col("most") / F.col("in_cluster")).alias("pure"),
         F.sum(share * F.log(share / (of_cluster * of_label))).alias("information"),
         F.sum(-share * (F.log(of_cluster) + F.log(of_label))).alias("entropies"),
     ).first()
     assert found is not None
     nmi = 1.0 if sums["cells"] == 1 else max(0.0, 2 * found["information"] / found["entropies"])
-    figures = {"clusters/purity": min(1.0, float(found["purity"])), "clusters/nmi": min(1.0, float(nmi))}
+    figures = {"clusters/purity": round(found["pure"]) / int(sums["ids"]), "clusters/nmi": min(1.0, float(nmi))}
     log.info("clusters: purity %.4f, NMI %.4f", *figures.values())
     return figures

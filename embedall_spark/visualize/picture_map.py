@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
+from scipy.spatial import cKDTree
 
 from embedall_spark.visualize.montage import font, on_white
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 1820, 1400
 _TOP, _EDGE = 56, 24
 _FILLED, _INKED = 0.3, 0.8  # share of the sheet that pictures would cover if they lay apart
+_CROSSING = 2.2  # size of ink, in distances to the nearest picture
 _SMALLEST, _LARGEST = 20, 72
 _DOT, _FRAME, _LETTERS = 3, 2, 16
 _PLAIN = 12  # grey values that count as the same
@@ -46,8 +48,7 @@ def draw(
     """
     masks = [None if picture is None else ink(picture) for picture in pictures]
     inked = all(mask is not None for mask, picture in zip(masks, pictures, strict=True) if picture is not None)
-    filled = _INKED if inked else _FILLED
-    edge = int(np.clip(np.sqrt(_WIDTH * _HEIGHT * filled / len(places)), _SMALLEST, _LARGEST))
+    edge = _edge(places, inked)
     beside = int(max([font(_LETTERS).getlength(label) + 60 for label in legend], default=0))
     sheet = Image.new("RGB", (_WIDTH + beside, _HEIGHT), "white")
     pen = ImageDraw.Draw(sheet)
@@ -86,6 +87,17 @@ def ink(picture: Image.Image) -> Image.Image | None:
     if not plain or min(ground, 255 - ground) > _PLAIN:
         return None
     return Image.fromarray(np.abs(grey - ground).clip(0, 255).astype(np.uint8))
+
+
+def _edge(places: NDArray[np.float32], inked: bool) -> int:
+    """Return the size of a picture, in pixels: ink may cross, frames hide each other."""
+    edge = np.sqrt(_WIDTH * _HEIGHT * (_INKED if inked else _FILLED) / len(places))
+    if inked and len(places) > 1:
+        # Where all lie close together in a few places, less keeps them apart.
+        centres = np.array(_fitted(places, int(edge)))
+        near = cKDTree(centres).query(centres, 2)[0][:, 1]
+        edge = min(edge, _CROSSING * float(np.median(near)))
+    return int(np.clip(edge, _SMALLEST, _LARGEST))
 
 
 def _framed(picture: Image.Image, edge: int, color: str | None) -> Image.Image:
