@@ -106,7 +106,7 @@ def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: in
     common.say("index", seconds=time.perf_counter() - since, recall_at_build=manifest.recall, **facts)
 
     def near() -> DataFrame:
-        return ann.top_k(vectors, queries, K, folder, manifest, folder=str(work / "asked"))
+        return ann.top_k(queries, K, folder, manifest, folder=str(work / "asked"))
 
     taken = [timed(lambda: run(near())) for _ in range(rounds + 1)][1:]
     exact_ones = batch.top_k(vectors, queries, K, folder=str(work / "asked-exactly"))

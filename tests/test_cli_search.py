@@ -12,9 +12,10 @@ from PIL import Image
 from toy_words import embedall
 from vector_tables import table
 
-from embedall_spark import session, tables
+from embedall_spark import config, session, tables
 from embedall_spark.cli import search
 from embedall_spark.errors import ConfigError
+from embedall_spark.kinds import images
 from embedall_spark.schemas import VECTORS
 
 IDS = ["red.png", "rose.png", "pink.png", "blue.png", "../sky.png", "ink.txt"]
@@ -213,3 +214,31 @@ def test_a_picture_needs_a_table_of_pictures(place):
     result = embedall("search", place / "colors", "--image", place / "pictures" / "red.png")
     assert result.code == 2
     assert "was not made by 'embedall images'" in result.log
+
+
+def test_by_a_picture_with_the_network_of_the_run(spark, place, tmp_path, monkeypatch):
+    path = str(tmp_path / "t")
+    made = config.parse(
+        images.Config, {"input": {"path": "x", "limits": {"max_bytes": 5000}}, "output": {"table": path}}
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(config.dump(made))
+    facts = {"kind": "images", "run_folder": str(tmp_path / "run")}
+    options = {"mode": "overwrite", "vector_size": 3}
+    tables.write(spark, table(spark, IDS, ROWS), path, VECTORS, run_id="a", metadata=facts, **options)
+    asked = []
+
+    def embed_file(config, path):
+        asked.append((config, path))
+        return np.array([0, 0, 1], np.float32)
+
+    monkeypatch.setattr(images, "embed_file", embed_file)
+    picture = str(place / "pictures" / "red.png")
+    page = tmp_path / "page.html"
+    found = lines(embedall("search", path, "--image", picture, "-n", 1, "--html", page))
+    assert found == [["red.png"], ["1", "blue.png", "1.000"]]
+    assert asked == [(made, picture)]
+    assert page.read_text().count("<img") == 1
+    (tmp_path / "run" / "config.yaml").unlink()
+    result = embedall("search", path, "--image", picture)
+    assert (result.code, "the run that made" in result.log) == (2, True)

@@ -34,6 +34,14 @@ class Shown(NamedTuple):
     pattern: str
 
 
+class Asked(NamedTuple):
+    """What was searched by: an id, a picture's file, or neither, and what to call it."""
+
+    text: str
+    id: str | None
+    image: str | None
+
+
 def check(shown: Shown) -> None:
     """Raise ConfigError for options that contradict each other, before Spark starts."""
     if shown.names is not None:
@@ -64,33 +72,33 @@ def named(shown: Shown, known: DataFrame | None) -> DataFrame | None:
     return known.select("id", reading.column(shown.title or "title").cast("string").alias("title"))
 
 
-def tell(table: str, shown: Shown, known: DataFrame | None, asked: str, image: str | None, hits: Sequence[Hit]) -> None:
+def tell(table: str, shown: Shown, known: DataFrame | None, asked: Asked, hits: Sequence[Hit]) -> None:
     """Print what was found, and write it to the files that were asked for.
 
     Args:
         table: where it was found.
         shown: how to show it.
         known: metadata, as search.metadata.read() returns them.
-        asked: what was searched by: an id, or a file's name.
-        image: the picture that was searched by.
+        asked: what was searched by.
         hits: what was found.
     """
-    ids = [name for name, _ in hits]
-    columns = _columns(shown)
-    facts = metadata.of(known, [asked, *ids], columns) if known is not None else {}
-    titled = named(shown, known)
-    called = {} if titled is None else titles.of(titled, [asked, *ids])
+    ids = [name for name, _ in hits] + ([asked.id] if asked.id is not None else [])
+    columns, titled = _columns(shown), named(shown, known)
+    facts = metadata.of(known, ids, columns) if known is not None else {}
+    called = {} if titled is None else titles.of(titled, ids)
+    heading = called.get(asked.id or "", asked.text)
     if columns:
-        rows = [("", called.get(asked, asked), "score", *columns)]
+        rows = [("", heading, "score", *columns)]
         for rank, (name, score) in enumerate(hits, 1):
             values = (facts.get(name, {}).get(column, "") for column in columns)
             rows.append((f"{rank:>4}", called.get(name, name), f"{score:.3f}", *values))
         show.table(rows)
     else:
-        show.neighbours([called.get(asked, asked)], [[(called.get(name, name), score) for name, score in hits]])
+        show.neighbours([heading], [[(called.get(name, name), score) for name, score in hits]])
     if shown.html is None and shown.montage is None:
         return
-    pictures = _pictures(shown, image, asked, ids)
+    pictures = {name: picture for name in ids if (picture := _picture(_path(shown, name))) is not None}
+    first = _picture(asked.image) if asked.image is not None else pictures.get(asked.id or "")
     if shown.html is not None:
         # Imported here, as below: matplotlib's fonts take a second, which other searches need not wait.
         from embedall_spark.visualize import page
@@ -99,37 +107,35 @@ def tell(table: str, shown: Shown, known: DataFrame | None, asked: str, image: s
             page.Card(called.get(name, name), {"score": f"{score:.3f}", **facts.get(name, {})}, pictures.get(name))
             for name, score in hits
         ]
-        first = page.Card(called.get(asked, asked), facts.get(asked, {}), pictures.get(asked))
-        text = page.render(f"Nearest to {first.name}", f"{table}, by cosine", [(first, cards)])
-        files.write_bytes(shown.html, text.encode("utf-8"))
+        top = page.Card(heading, facts.get(asked.id or "", {}), first)
+        files.write_bytes(shown.html, page.render(f"Nearest to {heading}", f"{table}, by cosine", top, cards).encode())
     if shown.montage is not None:
         from embedall_spark.visualize import montage
 
         tiles = [montage.Tile(pictures.get(name), f"{score:.3f} {called.get(name, name)}") for name, score in hits]
-        if asked in pictures:
-            tiles.insert(0, montage.Tile(pictures[asked], "asked for"))
-        files.write_bytes(shown.montage, montage.draw([(called.get(asked, asked), tiles)]))
+        if first is not None:
+            tiles.insert(0, montage.Tile(first, "asked for"))
+        files.write_bytes(shown.montage, montage.draw([(heading, tiles)]))
 
 
 def _columns(shown: Shown) -> list[str]:
     return [column.strip() for column in shown.columns.split(",") if column.strip()]
 
 
-def _pictures(shown: Shown, image: str | None, asked: str, ids: Sequence[str]) -> dict[str, Image.Image]:
-    """Return the pictures that can be had, mode RGB."""
+def _path(shown: Shown, name: str) -> str | None:
+    """Return where the picture of an id should be; None where that is outside of the folder."""
+    path = shown.pattern.replace("{id}", name)
+    # An id comes from data, and must not lead out of the folder.
+    if shown.images is None or ".." in path.split("/"):
+        return None
+    return f"{shown.images.rstrip('/')}/{path}"
+
+
+def _picture(path: str | None) -> Image.Image | None:
+    """Return a picture, mode RGB; None where it cannot be had: what was found is shown without it."""
     from embedall_spark.images.decode import Limits, Refused, decode
 
-    paths = {asked: image} if image is not None else {}
-    if shown.images is not None:
-        root = shown.images.rstrip("/")
-        below = {name: shown.pattern.replace("{id}", name) for name in [asked, *ids] if name not in paths}
-        # An id comes from data, and must not lead out of the folder.
-        paths |= {name: f"{root}/{path}" for name, path in below.items() if ".." not in path.split("/")}
-    pictures = {}
-    for name, path in paths.items():
-        try:
-            pictures[name] = decode(files.read_bytes(path), Limits())
-        except (OSError, Refused):
-            # Shown without a picture: what was found counts.
-            continue
-    return pictures
+    try:
+        return None if path is None else decode(files.read_bytes(path), Limits())
+    except (OSError, Refused):
+        return None

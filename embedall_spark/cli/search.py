@@ -106,7 +106,8 @@ def _search(
         given = _by_image(opened, image)
     assert given is not None
     hits = _one(opened, given, n, None if with_self else name)
-    found.tell(opened.name, asked, known, name or os.path.basename(image or vector or ""), image, hits)
+    about = found.Asked(name or os.path.basename(image or vector or ""), name, image)
+    found.tell(opened.name, asked, known, about, hits)
 
 
 def _metadata_of(opened: indexes.Opened) -> str | None:
@@ -142,9 +143,7 @@ def _many(opened: indexes.Opened, queries: str, output: str, n: int, with_self: 
         if opened.built is None:
             near = batch.top_k(opened.rows, asked, n, folder=folder, exclude_same_id=same)
         else:
-            near = ann.top_k(
-                opened.vectors, asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among
-            )
+            near = ann.top_k(asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among)
         version = tables.write(
             spark,
             near,

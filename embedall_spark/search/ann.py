@@ -172,7 +172,6 @@ def search(
 
 
 def top_k(
-    vectors: DataFrame,
     queries: DataFrame,
     k: int,
     index: str,
@@ -185,7 +184,6 @@ def top_k(
     """Return the ``k`` nearest rows of each query as batch.top_k() does, as far as the index ``index`` finds them.
 
     Args:
-        vectors: VECTORS; only their length is looked at.
         queries: any table with ``id`` and ``vector``.
         k: how many.
         index: the index's folder.
@@ -198,10 +196,10 @@ def top_k(
         ConfigError: ``k`` is out of range, or queries and vectors differ in length.
         BadData: there are no queries.
     """
-    d = batch.lengths(vectors, queries, k)
+    batch.check(queries, manifest.d, k)
     packed.store(queries, folder)
-    source = partial(packed.stored, folder, d)
-    return search(vectors.sparkSession, index, manifest, source, k, exclude_same_id=exclude_same_id, among=among)
+    source = partial(packed.stored, folder, manifest.d)
+    return search(queries.sparkSession, index, manifest, source, k, exclude_same_id=exclude_same_id, among=among)
 
 
 def given(ids: Sequence[str], matrix: Any) -> Source:

@@ -62,9 +62,10 @@ def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclud
 
     Raises:
         ConfigError: ``k`` is out of range, or queries and vectors differ in length.
-        BadData: there are no queries.
+        BadData: there are no queries, or no vectors.
     """
-    d = lengths(vectors, queries, k)
+    d = _length(vectors, "vectors")
+    check(queries, d, k)
     asked = packed.store(queries, folder)
     rows = vectors.select("id", "vector")
     if asked >= _MANY:
@@ -73,23 +74,17 @@ def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclud
     return best(found, k)
 
 
-def lengths(vectors: DataFrame, queries: DataFrame, k: int) -> int:
-    """Return how many numbers the vectors have.
+def check(queries: DataFrame, d: int, k: int) -> None:
+    """Refuse queries that vectors of ``d`` numbers cannot answer.
 
     Raises:
         ConfigError: ``k`` is out of range, or queries and vectors differ in length.
-        BadData: there are no queries, or no vectors.
+        BadData: there are no queries.
     """
     if not 1 <= k <= MAX_K:
         raise ConfigError(f"k = {k:,}: need 1 to {MAX_K:,} neighbours of each query")
-    first = [table.select(F.size("vector").alias("numbers")).first() for table in (vectors, queries)]
-    for name, row in zip(("vectors", "queries"), first, strict=True):
-        if row is None:
-            raise BadData(f"the table of {name} is empty, or the condition leaves none of its rows")
-    of_vectors, of_queries = (int(row["numbers"]) for row in first if row is not None)
-    if of_vectors != of_queries:
-        raise ConfigError(f"the queries have {of_queries} numbers, the table's vectors {of_vectors}")
-    return of_vectors
+    if (found := _length(queries, "queries")) != d:
+        raise ConfigError(f"the queries have {found} numbers, the table's vectors {d}")
 
 
 def best(found: DataFrame, k: int) -> DataFrame:
@@ -121,6 +116,13 @@ def found_batch(
     number = pa.array(at + start, pa.int32())
     columns = [number, queries.ids.take(number), ids.take(pa.array(rows[at, place])), pa.array(scores[at, place])]
     return pa.record_batch(columns, schema=_FOUND)
+
+
+def _length(table: DataFrame, what: str) -> int:
+    row = table.select(F.size("vector").alias("numbers")).first()
+    if row is None:
+        raise BadData(f"the table of {what} is empty, or the condition leaves none of its rows")
+    return int(row["numbers"])
 
 
 def _searcher(source: Source, d: int, k: int, exclude_same_id: bool) -> Callable[[Batches], Batches]:

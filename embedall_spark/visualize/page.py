@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1rem; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 2rem 0 .8rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
 p.about { color: GrayText; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); list-style: none;
      margin: 0; padding: 0; }
@@ -41,17 +41,14 @@ class Card(NamedTuple):
     picture: Image.Image | None = None
 
 
-def render(title: str, about: str, rows: Sequence[tuple[Card, Sequence[Card]]]) -> str:
-    """Return a page with each card asked for above those found, in their order; all texts are escaped."""
-    found = "".join(
-        f"<section><h2>{escape(asked.name)}</h2>{_asked(asked)}<ol>{''.join(map(_item, cards))}</ol></section>\n"
-        for asked, cards in rows
-    )
+def render(title: str, about: str, asked: Card, found: Sequence[Card]) -> str:
+    """Return a page with what was asked for above what was found, in its order; all texts are escaped."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
-        f'<h1>{escape(title)}</h1><p class="about">{escape(about)}</p>\n{found}</body></html>\n'
+        f'<h1>{escape(title)}</h1><p class="about">{escape(about)}</p>\n'
+        f"{_asked(asked)}<ol>{''.join(map(_item, found))}</ol>\n</body></html>\n"
     )
 
 
