@@ -121,6 +121,23 @@ def ridge(
     return _signed(p, q, moments, explained)
 
 
+def decoder(moments: Moments, maps: Maps) -> Float:
+    """Return the matrix D, float64 [k, right], by which the right side's vector is guessed from the left side's.
+
+    The guess is mean_right + (x - mean_left) P D: least squares over the training pairs. Of bags of words it estimates
+    how much of each word to expect, so that words can be ranked by it, frequent ones not at a disadvantage as they are
+    in a cosine.
+
+    Args:
+        moments: of the training pairs.
+        maps: fitted to them.
+    """
+    left, _, both = moments.covariances
+    seen = maps.p.T @ left @ maps.p
+    found: Float = linalg.lstsq(seen, maps.p.T @ both)[0]
+    return found
+
+
 def principal(second: Float) -> Float:
     """Return the first eigenvector of a symmetric matrix, float64 [d], its largest number positive."""
     last = len(second) - 1

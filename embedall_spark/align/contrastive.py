@@ -95,7 +95,7 @@ def refine(
     identity = torch.eye(size, device=device)
     left, right = (identity.clone().requires_grad_() for _ in range(2))
     scale = torch.tensor(-math.log(config.temperature), device=device).requires_grad_()
-    tensors = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in pairs]
+    tensors = [torch.from_numpy(np.require(part, requirements=["C", "W"])).to(device) for part in pairs]
     adam = torch.optim.Adam([left, right, scale], lr=config.rate)
     best = Refined(np.eye(size), np.eye(size), config.temperature, 0, [score(np.eye(size), np.eye(size))])
     scores = list(best.scores)

@@ -98,7 +98,10 @@ def of_vectors(vectors: DataFrame) -> Moments:
 def of_arrays(z: Float, left: int, weights: Float | None = None) -> Moments:
     """Return the moments of the rows of a matrix, float64 [n, left + right], as of_pairs() does."""
     weights = np.ones(len(z)) if weights is None else weights
-    good = np.isfinite(z).all(axis=1) & (weights > 0) & np.isfinite(weights)
+    good = (weights > 0) & np.isfinite(weights)
+    # A sum is finite where all of its parts are, and is needed anyway.
+    if not good.all() or not np.isfinite(z.sum(axis=0)).all():
+        good &= np.isfinite(z).all(axis=1)
     skipped, width = int((~good).sum()), z.shape[1]
     if skipped:
         z, weights = z[good], weights[good]
@@ -106,7 +109,9 @@ def of_arrays(z: Float, left: int, weights: Float | None = None) -> Moments:
         return Moments(0, skipped, 0.0, np.zeros(width), np.zeros((width, width)), left)
     total = float(weights.sum())
     mean = weights @ z / total
-    about = (z - mean) * np.sqrt(weights)[:, None]
+    about = z - mean
+    if (weights != 1).any():
+        about *= np.sqrt(weights)[:, None]
     return Moments(len(z), skipped, total, mean, about.T @ about, left)
 
 
@@ -186,14 +191,15 @@ def _accumulator(sizes: tuple[int, ...], prepared: tuple[Preparation, ...]) -> C
 
 
 def _block(batch: pa.RecordBatch, sizes: tuple[int, ...], prepared: tuple[Preparation, ...]) -> Moments:
-    sides = []
+    block = np.empty((batch.num_rows, sum(sizes)))
+    first = 0
     for name, length, how in zip("xy", sizes, prepared, strict=False):
         matrix = exact.rows(batch[name])
         if matrix.shape[1] != length:
             raise BadData(f"vectors of {length} and of {matrix.shape[1]} numbers; one length per table is needed")
-        sides.append(prepare(matrix, how))
-    weights = batch["weight"].to_numpy(zero_copy_only=False)
-    return of_arrays(np.hstack(sides), sizes[0], weights)
+        block[:, first : first + length] = matrix if how == PLAIN else prepare(matrix, how)
+        first += length
+    return of_arrays(block, sizes[0], batch["weight"].to_numpy(zero_copy_only=False))
 
 
 def _panels(found: Moments) -> Iterator[pa.RecordBatch]:

@@ -101,6 +101,14 @@ def test_degenerate_sides_give_the_answer_of_what_is_left_of_them(data):
         assert all(np.isfinite(part).all() for part in maps)
 
 
+def test_decoding_is_least_squares(data):
+    x, y = data
+    found = closed_form.cca(both(x, y), 3, power=2.0)
+    z = (x - found.mean_left) @ found.p
+    wished = np.linalg.lstsq(z, y - y.mean(axis=0))[0]
+    np.testing.assert_allclose(closed_form.decoder(both(x, y), found), wished, atol=1e-8)
+
+
 def test_signs_do_not_depend_on_the_order_of_rows(data):
     x, y = data
     order = np.random.default_rng(2).permutation(400)

@@ -1,0 +1,232 @@
+"""What benchmarks/latent.py measures beside retrieval: baselines, exactness, suggested words, colours by arithmetic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import common
+import numpy as np
+import products
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from latent import Data, Matrix, Try
+    from numpy.typing import NDArray
+
+    from embedall_spark.align.closed_form import Maps
+
+    Figures = dict[str, float]
+
+COLOURS = ("black", "blue", "brown", "white", "grey", "red", "green", "purple", "pink", "yellow", "orange", "beige")
+PEER = 100  # numbers of a side for scikit-learn's CCA, which takes long for more
+NEAREST, SUGGESTED, TOP = 10, 5, 10
+_SHOWN = 8
+
+
+def nearest_product(data: Data, right: str) -> Figures:
+    """Return recall without a latent space: by way of the training product that is nearest to what is given.
+
+    Of a photo, it is the one with the nearest photo, whose title is compared with the others; of a title, the one with
+    the nearest title, whose photo is.
+    """
+    from embedall_spark.evaluate import retrieval
+    from embedall_spark.search.block import unit
+
+    learnt, test = np.concatenate([data.parts["train"], data.parts["validation"]]), data.parts["test"]
+    sides = {"image_to_text": (data.features["mobilenet"], data.bags[right])}
+    sides["text_to_image"] = sides["image_to_text"][::-1]
+    links = np.repeat(np.arange(len(test))[:, None], 2, axis=1)
+    found = {}
+    for way, (given, asked) in sides.items():
+        nearest = (unit(given[test]) @ unit(given[learnt]).T).argmax(axis=1)
+        ranks = retrieval.ranks(asked[learnt][nearest], asked[test], links)
+        found |= {f"{way}_recall_{cut}": float(ranks.within(cut).mean()) for cut in (1, 5, 10)}
+    return found
+
+
+def exactness(data: Data) -> Figures:
+    """Return how far our closed forms are from scikit-learn's, on the first principal components of both sides."""
+    from latent import moments_of
+    from sklearn.cross_decomposition import CCA
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+
+    from embedall_spark.align import closed_form
+
+    train, test = data.parts["train"], data.parts["test"]
+    sides = []
+    for matrix in (data.features["mobilenet"], data.bags["title"]):
+        reduced = PCA(PEER, svd_solver="full").fit(matrix[train].astype(float))
+        sides.append((reduced.transform(matrix[train].astype(float)), reduced.transform(matrix[test].astype(float))))
+    (x, x_test), (y, y_test) = sides
+    found = moments_of(x, y)
+    ours = closed_form.cca(found, 10, (0, 0))
+    theirs = CCA(10, scale=False, tol=1e-13, max_iter=100_000).fit(x, y)
+    mapped = [
+        (side - mean) @ matrix
+        for side, mean, matrix in ((x_test, ours.mean_left, ours.p), (y_test, ours.mean_right, ours.q))
+    ]
+    others = theirs.transform(x_test, y_test)
+    apart = [
+        1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
+    ]
+    straight = closed_form.ridge(found, regularisation=0.1)
+    peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
+    difference = np.abs(straight.p - peer.coef_.T).max() / np.abs(peer.coef_).max()
+    facts = {"sklearn_cca_apart": float(max(apart)), "sklearn_ridge_apart": float(difference)}
+    print(f"beside scikit-learn: {facts}", flush=True)
+    return facts
+
+
+def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)) -> Figures:
+    """Return what the contrastive loss adds to the closed form of the training products; chosen on validation."""
+    from latent import left_side, moments_of
+
+    from embedall_spark.align import closed_form, contrastive
+    from embedall_spark.evaluate import retrieval
+
+    x, y = left_side(data, one.left, one.power), data.bags[one.right]
+    train, validation, test = data.parts.values()
+    maps = closed_form.cca(moments_of(x[train], y[train]), one.k, one.regularisation, one.strength)
+    left = ((x - maps.mean_left) @ maps.p).astype(np.float32)
+    right = ((y - maps.mean_right) @ maps.q).astype(np.float32)
+    titles = np.unique(y, axis=0, return_inverse=True)[1].ravel()
+
+    def figures(rows: NDArray[np.int64], a: Any, b: Any) -> Figures:
+        links = np.repeat(np.arange(len(rows))[:, None], 2, axis=1)
+        pair = [(side[rows] @ matrix).astype(np.float32) for side, matrix in ((left, a), (right, b))]
+        return retrieval.measure(pair[0], pair[1], links, csls=one.csls)
+
+    def score(a: Any, b: Any) -> float:
+        found = figures(validation, a, b)
+        return (found["left_to_right/recall_10"] + found["right_to_left/recall_10"]) / 2
+
+    pairs = contrastive.Pairs(left[train], right[train], train, titles[train], np.ones(len(train)))
+    best = None
+    for rate in rates:
+        found = contrastive.refine(pairs, contrastive.ContrastiveConfig(rate=rate, epochs=15), score)
+        common.say(f"contrastive, rate {rate}", epoch=found.epoch, first=found.scores[0], best=max(found.scores))
+        best = found if best is None or max(found.scores) > max(best.scores) else best
+    assert best is not None
+    same = np.eye(left.shape[1])
+    before, after = figures(test, same, same), figures(test, best.left, best.right)
+    ways = {"right_to_left": "text_to_image", "left_to_right": "image_to_text"}
+    gains = {
+        f"contrastive_gain_{name}_{cut}": after[f"{way}/recall_{cut}"] - before[f"{way}/recall_{cut}"]
+        for way, name in ways.items()
+        for cut in (1, 10)
+    }
+    common.say("contrastive, test products", **gains)
+    return gains
+
+
+def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
+    """Return the share of the five first suggested words that are in the title: of our guess, and of other ways.
+
+    The others: words by their cosine to the photo, the commonest words of the titles of the ten nearest photos, by the
+    network's features and in the latent space.
+    """
+    from latent import latent_left, left_side, moments_of
+
+    from embedall_spark.align import closed_form
+    from embedall_spark.search.block import unit
+
+    model, test = data.models["title"], data.parts["test"]
+    learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
+    titles = data.bags["title"] > 0
+    words = unit(((np.eye(len(model.tokens)) - maps.mean_right) @ maps.q).astype(np.float32))
+    photos, side = latent_left(data, one, maps), left_side(data, one.left, one.power)
+    found = moments_of(side[learnt], data.bags["title"][learnt])
+    guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ closed_form.decoder(found, maps)
+    ours, cosine = (
+        np.take_along_axis(titles[test], _first(scores), axis=1).mean()
+        for scores in (guessed / model.weights, photos[test] @ words.T)
+    )
+    features = unit(data.features["mobilenet"])
+    near = np.argsort(-(features[test] @ features[learnt].T), axis=1, kind="stable")[:, :NEAREST]
+    votes = titles[learnt][near].sum(axis=1)
+    theirs = np.take_along_axis(titles[test], _first(votes), axis=1).mean()
+    close = photos[test] @ photos[learnt].T
+    near = np.argsort(-close, axis=1, kind="stable")[:, :NEAREST]
+    votes = titles[learnt][near].sum(axis=1)
+    mixed = np.take_along_axis(titles[test], _first(votes), axis=1).mean()
+    facts = {"words_precision_5": float(ours), "words_precision_5_by_cosine": float(cosine)}
+    facts["words_precision_5_of_nearest_titles"] = float(theirs)
+    facts["words_precision_5_of_latent_nearest_titles"] = float(mixed)
+    common.say("suggested words", **facts)
+    return facts
+
+
+def _first(scores: Any) -> NDArray[np.int64]:
+    return np.argsort(-scores, axis=1, kind="stable")[:, :SUGGESTED]
+
+
+def colours(data: Data, one: Try, maps: Maps, figure: Path | None) -> Figures:
+    """Return how often a photo of colour A, less the word A, plus the word B, finds colour B and the same type.
+
+    Of each test product whose colour is a word of titles, to each other such colour that its type comes in; candidates
+    are all products but itself.
+    """
+    from latent import latent_left
+
+    from embedall_spark.search.block import unit
+
+    place = {token: at for at, token in enumerate(data.models["title"].tokens)}
+    known = [colour for colour in COLOURS if colour in place]
+    steps = unit(
+        ((np.eye(len(place))[[place[colour] for colour in known]] - maps.mean_right) @ maps.q).astype(np.float32)
+    )
+    photos = latent_left(data, one, maps)
+    kinds = [(item.attributes["articleType"], item.attributes["baseColour"].lower()) for item in data.products]
+    counts = Counter(kinds)
+    asked = [
+        (at, known.index(kinds[at][1]), target)
+        for at in data.parts["test"].tolist()
+        if kinds[at][1] in known
+        for target, colour in enumerate(known)
+        if colour != kinds[at][1] and counts[kinds[at][0], colour] >= TOP
+    ]
+    rows, before, after = np.array(asked).T
+    wanted = [(kinds[at][0], known[target]) for at, target in zip(rows, after, strict=True)]
+    queries = {"arithmetic": unit(photos[rows] - steps[before] + steps[after]), "unchanged": photos[rows]}
+    found = {"colours_random": float(np.mean([counts[want] / (len(kinds) - 1) for want in wanted]))}
+    tops = {}
+    for name, query in queries.items():
+        tops[name] = _top(query, photos, rows)
+        right = [[kinds[at] == want for at in top] for top, want in zip(tops[name], wanted, strict=True)]
+        types = [[kinds[at][0] == want[0] for at in top] for top, want in zip(tops[name], wanted, strict=True)]
+        found |= {f"colours_{name}": float(np.mean(right)), f"types_{name}": float(np.mean(types))}
+    common.say("colours exchanged by words", questions=len(asked), **found)
+    if figure is not None:
+        _draw(
+            data, figure, tops["arithmetic"], rows, [(known[a], known[b]) for a, b in zip(before, after, strict=True)]
+        )
+    return found
+
+
+def _top(queries: Matrix, photos: Matrix, barred: NDArray[np.int64]) -> NDArray[np.int64]:
+    scores = queries @ photos.T
+    scores[np.arange(len(queries)), barred] = -2
+    return np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+
+
+def _draw(data: Data, file: Path, tops: Any, rows: Any, changes: list[tuple[str, str]]) -> None:
+    """Write a montage of some questions, the first of each of several changes of colour."""
+    from PIL import Image
+
+    from embedall_spark.visualize import montage
+
+    def tile(at: int) -> Any:
+        item = data.products[at]
+        return montage.Tile(Image.open(products.picture(item.id)), item.title)
+
+    firsts = {change: at for at, change in reversed(list(enumerate(changes)))}
+    chosen = sorted(firsts.items(), key=lambda pair: pair[1])
+    drawn = chosen[:: max(1, len(chosen) // _SHOWN)][:_SHOWN]
+    lines = [
+        (f"the first picture - {a} + {b}", [tile(rows[at]), *(tile(found) for found in tops[at])])
+        for (a, b), at in drawn
+    ]
+    file.write_bytes(montage.draw(lines))
