@@ -65,7 +65,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
         if store is not None:
             store.result()
-    _check_root(spark, output)
+    check_root(spark, output)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
@@ -80,7 +80,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         log.info("run %s is done already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
-    _check_shared(spark, folder)
+    check_shared(spark, folder)
     tracked = tracking.start(
         kind,
         manifest["run_id"],
@@ -97,7 +97,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         figures = module.evaluate(run, vectors, config)
         summary = _publish(run, vectors, kind, tracked.id, figures, config, vector_size)
     except BaseException as error:
-        _fail(run, tracked, kind, error)
+        fail(run, tracked, kind, error)
         raise
     tracked.output(output.table, summary["version"])
     summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
@@ -129,7 +129,7 @@ def _has_scheme(folder: str) -> bool:
     return "://" in folder or folder.startswith(("file:", "dbfs:"))
 
 
-def _check_root(spark: SparkSession, output: Output) -> None:
+def check_root(spark: SparkSession, output: Output) -> None:
     """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
     root = output.run_root or output.folder or ""
     if str(spark.conf.get("spark.master", "local")).startswith("local") or _has_scheme(root) or root.startswith("/"):
@@ -139,7 +139,7 @@ def _check_root(spark: SparkSession, output: Output) -> None:
     )
 
 
-def _check_shared(spark: SparkSession, folder: str) -> None:
+def check_shared(spark: SparkSession, folder: str) -> None:
     """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
     if str(spark.conf.get("spark.master", "local")).startswith("local"):
         return
@@ -195,7 +195,7 @@ def _publish(
         raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
     run.guard()
     metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id, "run_folder": run.folder}
-    rejects = _write_rejects(run, metadata)
+    rejects = write_rejects(run, metadata)
     common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
     common["comment"] = f"Vectors of {kind}"
     if _merges(output):
@@ -219,7 +219,7 @@ def _publish(
     }
 
 
-def _write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
+def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
     """Append the refused rows to their table; return its name, None where no row was refused."""
     if not run.rejects:
         return None
@@ -234,7 +234,7 @@ def _write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
     return name
 
 
-def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
+def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
     """Note the failure where runs are looked up; the error itself goes on."""
     run.meter.close()
     if isinstance(error, Superseded):
@@ -242,7 +242,7 @@ def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> 
         return
     tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     try:
-        if isinstance(error, BadData) and (name := _write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
+        if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
             log.error("the refused rows are in %s", name)
         run.finish("failed", error=str(error)[:2000])
     except Exception as second:

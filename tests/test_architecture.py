@@ -11,12 +11,29 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "run"}
-STAGES = {"sources", "corpus", "graph", "train", "images", "cluster", "align", "search", "evaluate", "visualize", "export"}
+STAGES = {
+    "sources",
+    "corpus",
+    "graph",
+    "train",
+    "images",
+    "cluster",
+    "align",
+    "search",
+    "evaluate",
+    "visualize",
+    "export",
+}
 KINDS = {"kinds"}
 OUTER = {"session", "tables", "merging", "tracking", "runs", "progress", "launch", "doctor", "cli"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
     "cli/projector.py": "100 commits of a table",
+    "align/moments.py": "one matrix per side and of both, d at most 4,096",
+    "align/refining.py": "what is kept for validation; limited",
+    "align/text.py": "a vocabulary of tags, limited by the closed form's d",
+    "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
+    "cli/search.py": "k results of one query",
     "cli/query.py": "k neighbours of each asked word",
     "corpus/pages.py": "two sums",
     "corpus/phrases.py": "two sums",
@@ -25,11 +42,19 @@ COLLECTS = {
     "doctor.py": "the rows of its own tiny table",
     "evaluate/cooccurrence.py": "ranks in at most 100,000 stories; limited",
     "evaluate/labels.py": "2,000 ids and their neighbours, 20,000 vectors; limited",
+    "evaluate/retrieval.py": "pairs that are asked for, and both sides' vectors of them; limited",
     "evaluate/likelihood.py": "the items before the answers of such stories",
     "evaluate/links.py": "100,000 pairs, 200,000 ids; limited",
     "evaluate/next_item.py": "such stories",
     "graph/report.py": "five hubs",
     "evaluate/words.py": "figures of an evaluation set, whose size is checked",
+    "images/featurize.py": "a network's size and fingerprint",
+    "images/thumbnails.py": "at most 10,000 small pictures, checked",
+    "images/training.py": "labels, at most 10,000, checked",
+    "kinds/images.py": "the members shown of each cluster, at most 10,000; a size per cluster",
+    "search/ann.py": "a row per part; the sample that recall is measured on",
+    "search/batch.py": "rows per partition",
+    "search/metadata.py": "metadata of the ids that are shown",
     "search/exact.py": "k results per query and partition, checked",
     "search/analogy.py": "k results per question, checked",
     "search/titles.py": "titles of the ids that are shown",

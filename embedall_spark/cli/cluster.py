@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import TYPE_CHECKING
 
 import typer
-import yaml
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import query, show
+from embedall_spark.cli import made, query, show
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.search import titles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -69,7 +67,7 @@ def _cluster(
         raise ConfigError(f"--image-pattern {pattern}: need {{id}} in it, such as {{id}}.jpg")
     known = _known(names, id_column, title, label)
     # Imported here: what pyspark.ml and pictures need takes a second, which other commands need not wait.
-    from embedall_spark.cluster import agreement, kmeans
+    from embedall_spark.cluster import agreement, gallery, kmeans
 
     spark, vectors = query.open_table(table, master)
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
@@ -90,7 +88,7 @@ def _cluster(
     if figures:
         typer.echo(", ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in figures.items()))
     if montage is not None and pictures is not None:
-        _draw(montage, pictures, members, sizes, called)
+        files.write_bytes(montage, gallery.draw(members, sizes, *pictures, called))
         typer.echo(f"{montage}: a montage of {show.count(len(nearest), 'member')}")
     if output is not None:
         typer.echo(f"{output}: version {version}, {show.count(sum(sizes.values()), 'row')}")
@@ -141,37 +139,7 @@ def _pictures(spark: SparkSession, table: str, folder: str | None, pattern: str)
         path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
         rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
         return schemas.conform(rows, schemas.IMAGES), Limits()
-    from embedall_spark.kinds import images as kind
     from embedall_spark.sources import images
 
-    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
-    made = json.loads(commit["metadata"]) if commit else {}
-    if made.get("kind") != "images" or "run_folder" not in made:
-        raise ConfigError(f"--montage: {table} was not made by 'embedall images'; give --images FOLDER")
-    file = f"{made['run_folder']}/config.yaml"
-    try:
-        config = configs.parse(kind.Config, yaml.safe_load(files.read_bytes(file)))
-    except OSError:
-        raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give --images") from None
+    config = made.by(spark, table, "--images FOLDER")
     return images.read(spark, config.input), config.input.limits
-
-
-def _draw(
-    file: str,
-    pictures: tuple[DataFrame, Limits],
-    members: Mapping[int, Sequence[str]],
-    sizes: Mapping[int, int],
-    called: Mapping[str, str],
-) -> None:
-    """Write a montage with a row for each cluster."""
-    from embedall_spark.images import thumbnails
-    from embedall_spark.visualize import montage
-    from embedall_spark.visualize.montage import Tile
-
-    ids = [name for some in members.values() for name in some]
-    small = thumbnails.of(pictures[0], ids, pictures[1])
-    rows = [
-        (f"Cluster {at}: {sizes[at]:,} ids", [Tile(small.get(name), called.get(name, name)) for name in some])
-        for at, some in members.items()
-    ]
-    files.write_bytes(file, montage.draw(rows))

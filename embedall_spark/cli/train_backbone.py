@@ -14,7 +14,7 @@ from embedall_spark import config as configs
 from embedall_spark import files, runs, session, tracking
 from embedall_spark.cli import run as running
 from embedall_spark.errors import ConfigError
-from embedall_spark.launch import Options, _check_root, _check_shared, _fail, _write_rejects, run_root
+from embedall_spark.launch import Options, check_root, check_shared, fail, run_root, write_rejects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,14 +82,14 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
         store = beside.submit(tracking.check, output.folder or root)
         spark = session.get("embedall train-backbone", master=options.master, properties=options.properties)
         store.result()
-    _check_root(spark, output)
+    check_root(spark, output)
     pictures, version = images.read(spark, config.input), listing.version(spark, config.input)
     folder, manifest = runs.begin(root, _KIND, config, version, options.run_id)
     if manifest["status"] == "done":
         log.info("run %s is done already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
-    _check_shared(spark, folder)
+    check_shared(spark, folder)
     tracked = tracking.start(
         _KIND,
         manifest["run_id"],
@@ -104,10 +104,10 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
         tracked.input(config.input.path, version)
         trained = training.train(run, pictures, config.train, config.input.limits)
         run.guard()
-        rejects = _write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": folder})
+        rejects = write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": folder})
         files.write_bytes(config.output.file, trained.content)
     except BaseException as error:
-        _fail(run, tracked, _KIND, error)
+        fail(run, tracked, _KIND, error)
         raise
     summary = {
         "status": "done",

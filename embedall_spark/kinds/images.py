@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.cluster import agreement, kmeans
+from embedall_spark.cluster import agreement, gallery, kmeans
 from embedall_spark.config import MOVABLE, MergedOutput, Section, check_gates
 from embedall_spark.errors import BadData
 from embedall_spark.evaluate import labels
@@ -25,8 +25,7 @@ from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
 from embedall_spark.search import titles
 from embedall_spark.sources import images, listing, tabular
 from embedall_spark.sources.images import ImagesConfig
-from embedall_spark.visualize import maps, montage
-from embedall_spark.visualize.montage import Tile
+from embedall_spark.visualize import maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,18 +248,8 @@ def _clusters(found: DataFrame, shown: DataFrame, known: DataFrame, config: Conf
     for row in kmeans.nearest(found, few).orderBy("cluster", "rank").collect():
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
-    ids = [name for some in members.values() for name in some]
-    small = thumbnails.of(shown, ids, config.input.limits)
-    named = titles.of(known, ids)
-    return montage.draw(
-        [
-            (
-                f"Cluster {cluster}: {sizes[cluster]:,} pictures",
-                [Tile(small.get(name), named.get(name, name)) for name in some],
-            )
-            for cluster, some in members.items()
-        ]
-    )
+    called = titles.of(known, [name for some in members.values() for name in some])
+    return gallery.draw(members, sizes, shown, config.input.limits, called)
 
 
 def _map(vectors: DataFrame, shown: DataFrame, known: DataFrame, config: Config) -> bytes:
