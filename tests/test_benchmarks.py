@@ -21,7 +21,7 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", [*NAMES, *GRAPHS, "sequences", "hubs"])
+@pytest.mark.parametrize("name", [*NAMES, *GRAPHS, "sequences", "hubs", "images", "search"])
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
@@ -54,6 +54,32 @@ def test_without_pecanpy_no_goal_is_met(load, capsys, monkeypatch, tmp_path, nam
     *said, last = capsys.readouterr().out.splitlines()
     assert "pecanpy" in " ".join(said)
     assert not json.loads(last)["met"]
+
+
+def test_without_pictures_no_goal_is_met(load, capsys, monkeypatch, tmp_path):
+    module = load("images")
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path / "none")
+    module.main(["--quick"])
+    *said, last = capsys.readouterr().out.splitlines()
+    assert "no pictures" in " ".join(said)
+    assert not json.loads(last)["met"]
+
+
+def test_neighbours_of_pictures_are_those_of_scikit_learn(load):
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.random.default_rng(1).normal(size=(60, 5)).astype(np.float32)
+    labels = np.arange(60) % 4
+    found = load("images").neighbours(rows, labels.tolist())
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    by_distance, by_direction = (
+        NearestNeighbors(n_neighbors=10).fit(some).kneighbors(return_distance=False) for some in (rows, unit)
+    )
+    assert found == pytest.approx({
+        "accuracy_1nn": (labels[by_distance[:, 0]] == labels).mean(),
+        "accuracy_1nn_cosine": (labels[by_direction[:, 0]] == labels).mean(),
+        "precision_10": (labels[by_direction] == labels[:, None]).mean(),
+    })  # fmt: skip
 
 
 def test_graphs_are_what_they_say(load, tmp_path):

@@ -184,7 +184,6 @@ def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
         (["--id", "a", "--vector", "b"], "give one of"),
         (["--queries", "t"], "--queries and --output go together"),
         (["--queries", "t", "--output", "o", "--html", "p"], "show one search"),
-        (["--id", "a", "--montage", "m.png"], "give their folder with --images"),
         (["--id", "a", "--images", "f"], "give one of them"),
         (["--id", "a", "--image-pattern", "x"], "need {id} in it"),
         (["--id", "a", "--names", tmp_path / "none.csv"], "no such file"),
@@ -213,7 +212,9 @@ def test_no_pickle_is_executed(tmp_path):
 def test_a_picture_needs_a_table_of_pictures(place):
     result = embedall("search", place / "colors", "--image", place / "pictures" / "red.png")
     assert result.code == 2
-    assert "was not made by 'embedall images'" in result.log
+    assert "was not made by 'embedall images'; give --id or --vector" in result.log
+    result = embedall("search", place / "colors", "--id", "red.png", "--montage", "m.png")
+    assert (result.code, "give --images FOLDER" in result.log) == (2, True), result.log
 
 
 def test_by_a_picture_with_the_network_of_the_run(spark, place, tmp_path, monkeypatch):

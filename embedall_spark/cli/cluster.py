@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.images.decode import Limits
 
 _MOST_SHOWN = 10_000  # members of all clusters together
 
@@ -73,7 +72,7 @@ def _cluster(
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
     if output is not None:
         tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
-    pictures = _pictures(spark, table, images, pattern) if montage is not None else None
+    pictures = made.pictures(spark, table, images, pattern) if montage is not None else None
     about = _about(spark, table, known)
     found = kmeans.fit(vectors, k, seed).persist()
     if output is not None:
@@ -123,23 +122,3 @@ def _write(spark: SparkSession, found: DataFrame, output: str, run_id: str, fact
         comment=f"Clusters of {facts['table']}",
         metadata={"kind": "clusters", **facts},
     )
-
-
-def _pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
-    """Return IMAGES of the table's ids, or more, and the limits of what is decoded.
-
-    Raises:
-        ConfigError: no folder is given, and no run of ours has made the table of pictures, or its folder is gone.
-    """
-    from embedall_spark.images.decode import Limits
-
-    if folder is not None:
-        # An id comes from data, and must not lead out of the folder.
-        inside = ~F.array_contains(F.split("id", "/"), "..")
-        path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
-        rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
-        return schemas.conform(rows, schemas.IMAGES), Limits()
-    from embedall_spark.sources import images
-
-    config = made.by(spark, table, "--images FOLDER")
-    return images.read(spark, config.input), config.input.limits

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from embedall_spark import files
-from embedall_spark.cli import show
-from embedall_spark.errors import ConfigError
+from embedall_spark.cli import made, show
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.search import metadata, titles
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.images.decode import Limits
     from embedall_spark.search.exact import Hit
+
+
+log = logging.getLogger(__name__)
+
+_EDGE = 192  # pixels of a picture on a page
 
 
 class Shown(NamedTuple):
@@ -46,8 +53,6 @@ def check(shown: Shown) -> None:
     """Raise ConfigError for options that contradict each other, before Spark starts."""
     if shown.names is not None:
         labels.check(Metadata(path=shown.names))
-    if shown.montage is not None and shown.images is None:
-        raise ConfigError("--montage is made of pictures: give their folder with --images FOLDER")
     if shown.images is not None and shown.html is None and shown.montage is None:
         raise ConfigError("--images: pictures are shown with --html FILE or --montage FILE; give one of them")
     if "{id}" not in shown.pattern:
@@ -72,13 +77,38 @@ def named(shown: Shown, known: DataFrame | None) -> DataFrame | None:
     return known.select("id", reading.column(shown.title or "title").cast("string").alias("title"))
 
 
-def tell(table: str, shown: Shown, known: DataFrame | None, asked: Asked, hits: Sequence[Hit]) -> None:
+def pictures(spark: SparkSession, table: str, shown: Shown) -> tuple[DataFrame, Limits] | None:
+    """Return IMAGES of a table and the limits of what is decoded; None where none are shown, or a page has none.
+
+    Raises:
+        ConfigError: a montage is asked for, and nothing tells where the pictures are.
+    """
+    if shown.html is None and shown.montage is None:
+        return None
+    try:
+        return made.pictures(spark, table, shown.images, shown.pattern)
+    except (ConfigError, BadData) as error:
+        if shown.montage is not None:
+            raise
+        log.info("the page has no pictures: %s", error)
+        return None
+
+
+def tell(
+    table: str,
+    shown: Shown,
+    known: DataFrame | None,
+    source: tuple[DataFrame, Limits] | None,
+    asked: Asked,
+    hits: Sequence[Hit],
+) -> None:
     """Print what was found, and write it to the files that were asked for.
 
     Args:
         table: where it was found.
         shown: how to show it.
         known: metadata, as search.metadata.read() returns them.
+        source: as pictures() returns it.
         asked: what was searched by.
         hits: what was found.
     """
@@ -97,14 +127,16 @@ def tell(table: str, shown: Shown, known: DataFrame | None, asked: Asked, hits: 
         show.neighbours([heading], [[(called.get(name, name), score) for name, score in hits]])
     if shown.html is None and shown.montage is None:
         return
-    pictures = {name: picture for name in ids if (picture := _picture(_path(shown, name))) is not None}
-    first = _picture(asked.image) if asked.image is not None else pictures.get(asked.id or "")
+    # Imported here, as below: what pictures need takes a second, which other searches need not wait.
+    from embedall_spark.images import thumbnails
+
+    small = {} if source is None else thumbnails.of(source[0], ids, source[1], _EDGE)
+    first = _picture(asked.image) if asked.image is not None else small.get(asked.id or "")
     if shown.html is not None:
-        # Imported here, as below: matplotlib's fonts take a second, which other searches need not wait.
         from embedall_spark.visualize import page
 
         cards = [
-            page.Card(called.get(name, name), {"score": f"{score:.3f}", **facts.get(name, {})}, pictures.get(name))
+            page.Card(called.get(name, name), {"score": f"{score:.3f}", **facts.get(name, {})}, small.get(name))
             for name, score in hits
         ]
         top = page.Card(heading, facts.get(asked.id or "", {}), first)
@@ -112,7 +144,7 @@ def tell(table: str, shown: Shown, known: DataFrame | None, asked: Asked, hits: 
     if shown.montage is not None:
         from embedall_spark.visualize import montage
 
-        tiles = [montage.Tile(pictures.get(name), f"{score:.3f} {called.get(name, name)}") for name, score in hits]
+        tiles = [montage.Tile(small.get(name), f"{score:.3f} {called.get(name, name)}") for name, score in hits]
         if first is not None:
             tiles.insert(0, montage.Tile(first, "asked for"))
         files.write_bytes(shown.montage, montage.draw([(heading, tiles)]))
@@ -122,20 +154,11 @@ def _columns(shown: Shown) -> list[str]:
     return [column.strip() for column in shown.columns.split(",") if column.strip()]
 
 
-def _path(shown: Shown, name: str) -> str | None:
-    """Return where the picture of an id should be; None where that is outside of the folder."""
-    path = shown.pattern.replace("{id}", name)
-    # An id comes from data, and must not lead out of the folder.
-    if shown.images is None or ".." in path.split("/"):
-        return None
-    return f"{shown.images.rstrip('/')}/{path}"
-
-
-def _picture(path: str | None) -> Image.Image | None:
-    """Return a picture, mode RGB; None where it cannot be had: what was found is shown without it."""
+def _picture(path: str) -> Image.Image | None:
+    """Return the picture that was asked for, mode RGB; None where it cannot be had: what was found is shown without."""
     from embedall_spark.images.decode import Limits, Refused, decode
 
     try:
-        return None if path is None else decode(files.read_bytes(path), Limits())
+        return decode(files.read_bytes(path), Limits())
     except (OSError, Refused):
         return None

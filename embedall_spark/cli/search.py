@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
-import yaml
-from pyspark.sql import functions as F
 
-from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import found, indexes, query, show
+from embedall_spark.cli import found, indexes, made, query, show
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import ann, batch, exact, metadata, spelling, titles
@@ -70,7 +67,11 @@ def _search(
     columns: str = typer.Option("", "--show", help="With --names: columns to show, such as label,tags.", metavar="A,B"),
     html: str | None = typer.Option(None, "--html", help="Write the result as a page to this file."),
     montage: str | None = typer.Option(None, "--montage", help="Write the pictures found as a PNG to this file."),
-    images: str | None = typer.Option(None, "--images", help="With --html and --montage: the folder of the pictures."),
+    images: str | None = typer.Option(
+        None,
+        "--images",
+        help="With --html and --montage: the folder of the pictures; unset: where the table's run had them from.",
+    ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
     work: str | None = typer.Option(
         None, "--work", help="With --queries: folder on storage that all hosts share; unset: beside --output."
@@ -100,14 +101,15 @@ def _search(
     if queries is not None and output is not None:
         _many(opened, queries, output, n, with_self, work)
         return
+    source = found.pictures(opened.spark, table, asked)
     if name is not None:
         name, given = _by_id(opened.vectors, found.named(asked, known), name)
     elif image is not None:
-        given = _by_image(opened, image)
+        given = made.embedded(opened.spark, table, image)
     assert given is not None
     hits = _one(opened, given, n, None if with_self else name)
     about = found.Asked(name or os.path.basename(image or vector or ""), name, image)
-    found.tell(opened.name, asked, known, about, hits)
+    found.tell(opened.name, asked, known, source, about, hits)
 
 
 def _metadata_of(opened: indexes.Opened) -> str | None:
@@ -194,28 +196,3 @@ def _read_vector(path: str) -> NDArray[np.float32]:
     if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
         raise ConfigError(f"--vector {path}: found an array {values.shape}, need one vector of finite numbers")
     return numbers
-
-
-def _by_image(opened: indexes.Opened, path: str) -> NDArray[np.float32]:
-    """Return the vector of a picture, by the network that made the table.
-
-    Raises:
-        ConfigError: no run of ours has made the table of pictures, or its folder is gone.
-    """
-    from embedall_spark.kinds import images
-
-    commit = tables.history(opened.spark, opened.name).where("run_id is not null").orderBy(F.desc("version")).first()
-    made = json.loads(commit["metadata"]) if commit else {}
-    if made.get("kind") != "images" or "run_folder" not in made:
-        raise ConfigError(
-            f"--image {path}: the table {opened.name} was not made by 'embedall images', so that nothing tells how to "
-            "embed a picture; give --vector or --id"
-        )
-    file = f"{made['run_folder']}/config.yaml"
-    try:
-        config = configs.parse(images.Config, yaml.safe_load(files.read_bytes(file)))
-    except OSError:
-        raise ConfigError(
-            f"{file}: the configuration of the run that made {opened.name} is gone; give --vector"
-        ) from None
-    return images.embed_file(config, path)
