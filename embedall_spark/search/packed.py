@@ -82,11 +82,7 @@ def stored(folder: str, d: int) -> Packed:
     def write(filesystem: pafs.FileSystem, paths: list[str], draft: Path) -> None:
         with (draft / "matrix").open("wb") as matrix:
             ids = _write((batch for path in paths for batch in _batches(filesystem, path)), d, matrix)
-        with (
-            pa.OSFile(str(draft / "ids"), "wb") as file,
-            pa.ipc.new_file(file, pa.schema([("id", pa.string())])) as out,
-        ):
-            out.write(pa.record_batch({"id": ids}))
+        write_ids(ids, draft / "ids")
 
     copy, _ = hostcopy.make("queries", folder, write)
     return Packed(mapped_ids(copy / "ids"), hostcopy.mapped(copy / "matrix", np.float32).reshape(-1, d))
