@@ -193,7 +193,9 @@ def choose(data: Data, right: str) -> Try:
         maps = _fit(held[1], None, regularisation, 0.0)
         shown = {}
         for one in some:
-            figures = retrieve(x[validation], y[validation], _cut(maps, one), one.csls)
+            figures = retrieve(
+                x[validation], y[validation], maps.first(min(one.k, len(maps.strengths)), one.strength), one.csls
+            )
             scored[one] = sum(figures[f"{way}/recall_10"] for way in WAYS) / 2
             shown[one] = figures
         best = max(some, key=lambda one: scored[one])
@@ -236,12 +238,6 @@ def _fit(found: Any, k: int | None, regularisation: tuple[float, float], strengt
     from embedall_spark.align import closed_form
 
     return closed_form.cca(found, k, regularisation, strength)
-
-
-def _cut(maps: Maps, one: Try) -> Maps:
-    """Return the first k directions of a whole fit, with their correlations to a power."""
-    scale = maps.strengths[: one.k] ** one.strength
-    return maps._replace(p=maps.p[:, : one.k] * scale, q=maps.q[:, : one.k] * scale, strengths=maps.strengths[: one.k])
 
 
 def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:

@@ -113,13 +113,13 @@ def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-
     same = np.eye(left.shape[1])
     before, after = figures(test, same, same), figures(test, best.left, best.right)
     ways = {"right_to_left": "text_to_image", "left_to_right": "image_to_text"}
-    gains = {
-        f"contrastive_gain_{name}_{cut}": after[f"{way}/recall_{cut}"] - before[f"{way}/recall_{cut}"]
-        for way, name in ways.items()
-        for cut in (1, 10)
-    }
-    common.say("contrastive, test products", **gains)
-    return gains
+    told = {}
+    for way, name in ways.items():
+        for cut in (1, 5, 10):
+            told[f"contrastive_{name}_recall_{cut}"] = after[f"{way}/recall_{cut}"]
+            told[f"contrastive_{name}_recall_{cut}_gain"] = after[f"{way}/recall_{cut}"] - before[f"{way}/recall_{cut}"]
+    common.say("contrastive, test products", **told)
+    return told
 
 
 def suggestions(data: Data, one: Try, maps: Maps) -> Figures:

@@ -26,14 +26,15 @@ def rate(rows: int) -> dict[str, float]:
     found = []
     for part in (rows // 10, rows):
         told = common.measured(common.this_python(__file__, str(part)))
-        seconds = told.said["seconds"]
-        common.say(f"{part:,} rows", seconds=seconds, rows_per_second=part / seconds, peak_mib=told.peak_bytes >> 20)
-        found.append((part, seconds, told.peak_bytes))
-    (few, short, small), (many, long, large) = found
+        seconds, carried = told.said["seconds"], told.said["transport_seconds"]
+        common.say(f"{part:,} rows", seconds=seconds, transport_seconds=carried, peak_mib=told.peak_bytes >> 20)
+        found.append((part, seconds, carried, told.peak_bytes))
+    (few, short, light, small), (many, long, heavy, large) = found
     steady = (many - few) / max(long - short, 1e-9)
     return {
         "moments_rows_per_second": steady,
         "moments_over_product": steady / (common.THREADS * bound),
+        "moments_over_transport": (heavy - light) / max(long - short, 1e-9),
         "moments_memory_of_ten_times_the_rows": large / small,
     }
 
@@ -73,6 +74,16 @@ def _maker() -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     return make
 
 
+def _counter() -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        total = sum(batch.num_rows for batch in batches)
+        yield pa.RecordBatch.from_pydict({"rows": pa.array([total])})
+
+    return count
+
+
 def main(rows: int) -> None:
     """Measure the pass in this process and print it as JSON."""
     from embedall_spark import session
@@ -87,8 +98,16 @@ def main(rows: int) -> None:
         assert found.rows == count
         return time.perf_counter() - since
 
+    def carried(count: int) -> float:
+        """Return how long the same rows take to come to a task that only counts them."""
+        vectors = spark.range(count).mapInArrow(_maker(), "id string, vector array<float>")
+        since = time.perf_counter()
+        vectors.selectExpr("1d AS weight", "vector AS x").mapInArrow(_counter(), "rows long").count()
+        return time.perf_counter() - since
+
     made(_BATCH)
-    print(json.dumps({"seconds": made(rows)}))
+    carried(_BATCH)
+    print(json.dumps({"seconds": made(rows), "transport_seconds": carried(rows)}))
 
 
 if __name__ == "__main__":

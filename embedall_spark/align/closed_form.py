@@ -32,6 +32,19 @@ class Maps(NamedTuple):
     strengths: Float
     """Of each of the k directions, falling: its canonical correlation, or the variance that it explains; [k]."""
 
+    def first(self, k: int, power: float = 0.0) -> Maps:
+        """Return the first k directions, each scaled by its strength to a power.
+
+        Of what cca() gives for power 0 this is what it gives for k and the power: one fit serves a whole sweep.
+
+        Raises:
+            ConfigError: k is more than there are directions.
+        """
+        if not 1 <= k <= len(self.strengths):
+            raise ConfigError(f"k = {k:,}: need 1 to {len(self.strengths):,}")
+        scale = self.strengths[:k] ** power
+        return self._replace(p=self.p[:, :k] * scale, q=self.q[:, :k] * scale, strengths=self.strengths[:k])
+
 
 def cca(
     moments: Moments,

@@ -135,13 +135,15 @@ def _comparer(least: float) -> Callable[[Batches], Batches]:
         held, ids, sketches = None, list[str](), list[bytes]()
         with threadpool_limits(1):
             for batch in batches:
+                if not batch.num_rows:
+                    continue
                 keys = list(zip(*(batch[name].to_pylist() for name in _KEYS), strict=True))
                 starts = [0, *(at for at in range(1, len(keys)) if keys[at] != keys[at - 1]), len(keys)]
                 for start, stop in pairwise(starts):
                     if ids and keys[start] != held:
                         yield compare(ids, sketches)
                         ids, sketches = [], []
-                    held = keys[start] if stop > start else held
+                    held = keys[start]
                     ids += batch["id"].slice(start, stop - start).to_pylist()
                     sketches += batch["sketch"].slice(start, stop - start).to_pylist()
             if ids:

@@ -101,6 +101,15 @@ def test_degenerate_sides_give_the_answer_of_what_is_left_of_them(data):
         assert all(np.isfinite(part).all() for part in maps)
 
 
+def test_one_fit_serves_a_sweep(data):
+    x, y = data
+    whole = closed_form.cca(both(x, y))
+    for one, other in zip(whole.first(3, 2.0), closed_form.cca(both(x, y), 3, power=2.0), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    with pytest.raises(ConfigError, match="k = 7: need 1 to 6"):
+        whole.first(7)
+
+
 def test_decoding_is_least_squares(data):
     x, y = data
     found = closed_form.cca(both(x, y), 3, power=2.0)

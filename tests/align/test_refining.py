@@ -6,7 +6,7 @@ import vector_tables
 
 from embedall_spark.align import contrastive, refining
 from embedall_spark.align.contrastive import ContrastiveConfig
-from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
+from embedall_spark.errors import BadData, ConfigError, TrainingDiverged, WorkerLost
 from embedall_spark.evaluate import retrieval
 from embedall_spark.schemas import PAIRS
 
@@ -65,6 +65,27 @@ def test_a_process_of_its_own_gives_what_a_call_gives(spark, tables, tmp_path):
     assert (found.epoch, found.scores) == (plain.epoch, pytest.approx(plain.scores))
     np.testing.assert_allclose(found.left, plain.left, atol=1e-5)
     assert found.epoch > 0
+
+
+def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
+    class Here:
+        """Runs the function in this process, and tells of no error but that there was one."""
+
+        def __init__(self, processes, local_mode, use_gpu):
+            assert (processes, local_mode, use_gpu) == (1, True, False)
+
+        def run(self, function, *arguments):
+            try:
+                function(*arguments)
+            except Exception:
+                raise RuntimeError("Command failed with return code 1") from None
+
+    monkeypatch.setattr(refining, "TorchDistributor", Here)
+    train = validation = refining.sample(*tables[:3])
+    config = ContrastiveConfig(epochs=1)
     broken = train._replace(left=np.full_like(train.left, np.nan))
     with pytest.raises(TrainingDiverged, match="not finite in epoch 1"):
         refining.refine(spark, str(tmp_path), broken, validation, config)
+    monkeypatch.setattr(refining, "work", None)
+    with pytest.raises(WorkerLost, match=r"died, see above .*return code 1"):
+        refining.refine(spark, str(tmp_path), train, validation, config)
