@@ -224,3 +224,62 @@ def test_a_dry_run_tells_the_sizes(place, tmp_path):
     done = embedall("latent", "--config", configured(place, tmp_path), "--dry-run")
     assert (done.summary["left"], done.summary["right"]) == (COUNT, COUNT + 1)
     assert not (tmp_path / "out").exists()
+
+
+def shown(*arguments):
+    """Return the words of each line that a command has printed."""
+    result = embedall(*arguments)
+    assert result.code == 0, result.log
+    return [line.split() for line in result.output.splitlines()]
+
+
+def test_search_by_words(place, done):
+    facts = {f"{name}": (color, thing) for name, color, thing in made()[0]}
+    found = shown("search", done["table"], "--text", "A Black Coat", "-n", 5)
+    assert found[0] == ["A", "Black", "Coat"]
+    # A row is a title and, in brackets, its id.
+    assert [row[1:5] for row in found[1:]] == [["A", "black", "coat", row[4]] for row in found[1:]]
+    assert all(facts[row[4].strip("[]").removeprefix("images:")] == ("black", "coat") for row in found[1:])
+    titles = shown("search", done["table"], "--text", "black coat", "-n", 2, "--where", "vectors.kind = 'words'")
+    assert {row[1] for row in titles[1:]} == {"words:black", "words:coat"}
+    wrong = embedall("search", done["table"], "--text", "blakc")
+    assert wrong.code != 0
+    assert "nearest spellings: black" in wrong.log
+    assert "not made by 'embedall latent'" in embedall("search", place / "images", "--text", "black").log
+
+
+def test_titles_and_words_are_suggested(done):
+    facts = made()[0]
+    color, thing = facts[20][1:]
+    found = shown("suggest", done["table"], "--id", facts[20][0], "-n", 4)
+    blank = found.index([])
+    assert found[0] == ["titles"]
+    assert found[1][1:4] == ["A", color, thing]
+    titles = [tuple(row[1:4]) for row in found[1:blank]]
+    assert len(set(titles)) == 4
+    assert found[blank + 1] == ["words"]
+    assert {color, thing} <= {row[1] for row in found[blank + 2 :]}
+    begun = shown("suggest", done["table"], "--id", f"images:{facts[20][0]}", "--prefix", "a white b", "-n", 3)
+    blank = begun.index([])
+    assert all(row[1:3] == ["A", "white"] and row[3][0] == "b" for row in begun[1:blank])
+    assert all(row[1].startswith("b") for row in begun[blank + 2 :])
+    wrong = embedall("suggest", done["table"], "--id", "nothing.png")
+    assert "'images:nothing.png' is not in the table" in wrong.log
+
+
+def test_arithmetic_across_kinds(done):
+    facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
+    name = next(name for name, fact in facts.items() if fact == ("red", "hat"))
+    found = shown("analogy", done["table"], "--positive", name, "words:blue", "--negative", "words:red", "-n", 3)
+    assert found[0] == [name, "+", "words:blue", "-", "words:red"]
+    assert [facts[row[1]] for row in found[1:]] == [("blue", "hat")] * 3
+    words = shown("analogy", done["table"], "--positive", name, "--kind", "words", "-n", 2)
+    assert {row[1] for row in words[1:]} == {"words:red", "words:hat"}
+    assert len(shown("analogy", done["table"], "words:red", "words:blue", name, "-n", 2)) == 3
+    for arguments, text in [
+        (["--negative", "words:red"], "give three ids A B C, or --positive"),
+        (["words:red", "--positive", "words:red"], "stand in place of A B C"),
+        (["--positive", "words:red", "--negative", "words:red"], "they cancel each other"),
+        (["--positive", "words:rde"], "nearest spellings: words:red"),
+    ]:
+        assert text in embedall("analogy", done["table"], *arguments).log

@@ -151,8 +151,7 @@ def choose(
     for number, (regularisation, power) in enumerate(product(config.regularisation, config.power)):
         if number % len(config.power) == 0:
             plain = closed_form.cca(found, config.k, regularisation, 0.0)
-        scale = plain.strengths**power
-        maps = plain._replace(p=plain.p * scale, q=plain.q * scale)
+        maps = plain.first(config.k, power)
         if held is None or sides is None:
             return maps
         x, y = (sides[0] - maps.mean_left) @ maps.p, (sides[1] - maps.mean_right) @ maps.q

@@ -67,6 +67,9 @@ class LatentInput(Section):
 class LatentOutput(Output):
     """Where the latent vectors go."""
 
+    metadata: str | None = Field(
+        None, description="table of titles, tags and labels by the new ids; unset: the table's name with _metadata"
+    )
     max_reject_share: float = Field(
         0.5, ge=0, le=1, json_schema_extra=MOVABLE,
         description="stop where a larger share of the vectors and pairs cannot be used, as items without known words",
@@ -108,7 +111,8 @@ class _Right(NamedTuple):
     vectors: DataFrame
     pairs: DataFrame
     text: model.TextSide | None
-    alone: DataFrame | None  # VECTORS of each word, where the side is text
+    alone: DataFrame | None = None  # VECTORS of each word, where the side is text
+    items: DataFrame | None = None  # ITEMS, likewise
 
 
 def check(config: Config) -> None:
@@ -131,8 +135,14 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 def version(spark: SparkSession, config: Config) -> str:
     """Return the versions of all tables that go in."""
     given = config.input
-    named = [given.path, given.right, given.pairs, given.words, _items(config) if given.right is None else None]
-    return "+".join(listing.version(spark, _Table(path)) for path in named if path is not None)
+    items = _items(config) if given.right is None else None
+    named = [(given.path, VECTORS), (given.right, VECTORS), (given.pairs, PAIRS), (items, ITEMS)]
+    found = []
+    for path, schema in [*named, (given.words, VECTORS)]:
+        if path is not None:
+            _read(spark, path, schema)
+            found.append(listing.version(spark, _Table(path)))
+    return "+".join(found)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -176,6 +186,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         text_side = text_side._replace(decoder=decoder.astype(np.float32))
     fitted = LatentModel(sides[0], sides[1], *kinds, text_side)
     run.artifact(model.FILE, model.to_bytes(fitted))
+    if right.items is not None:
+        _keep_metadata(run, right.items, kinds, config)
     tables = [(left, fitted.left, kinds[0]), (right.vectors, fitted.right, kinds[1])]
     if right.alone is not None:
         tables.append((right.alone, fitted.right, WORDS))
@@ -219,14 +231,14 @@ def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
     right = run.stage("right", lambda: fitting.text_vectors(found, side, vectors))
     alone = fitting.text_vectors(known.select("id", F.array("id").alias("tokens")), side, vectors)
     pairs = found.select(F.col("id").alias("left"), F.col("id").alias("right"))
-    return _Right(right, conform(pairs, PAIRS), side, alone)
+    return _Right(right, conform(pairs, PAIRS), side, alone, one)
 
 
 def _other(spark: SparkSession, config: Config) -> _Right:
     """Return the right side where it is a table of vectors."""
     assert config.input.right is not None and config.input.pairs is not None
     vectors, pairs = _read(spark, config.input.right, VECTORS), _read(spark, config.input.pairs, PAIRS)
-    return _Right(vectors.where(_finite()), pairs, None, None)
+    return _Right(vectors.where(_finite()), pairs, None)
 
 
 def _pairs(run: Run, given: DataFrame, left: DataFrame, right: _Right, parts: DataFrame, seen: int) -> DataFrame:
@@ -242,6 +254,13 @@ def _pairs(run: Run, given: DataFrame, left: DataFrame, right: _Right, parts: Da
     if pairs.isEmpty():
         raise BadData("no pair can be used: do the ids of the pairs, or of the items, belong to these tables?")
     return pairs
+
+
+def _keep_metadata(run: Run, items: DataFrame, kinds: tuple[str, str], config: Config) -> None:
+    """Write what is known of the items under the ids that they have in the latent space."""
+    sides = [items.withColumn("id", F.concat(F.lit(f"{kind}:"), "id")) for kind in kinds]
+    name = config.output.metadata or f"{config.output.table}_metadata"
+    run.table(name, conform(sides[0].unionByName(sides[1]), ITEMS), ITEMS, "Titles, tags and labels by latent ids")
 
 
 def _mapped(vectors: DataFrame, side: project.Side, kind: str) -> DataFrame:
