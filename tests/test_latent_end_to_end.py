@@ -209,7 +209,7 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         ({"fit": {"k": 23}}, "the two sides relate along"),
         ({"split": {"validation": 0}}, "no validation pair to choose options by"),
         ({"input": {"kind": "words"}}, "set input.kind"),
-        ({"input": {"items": f"{place}/nothing"}}, "cannot be read as delta"),
+        ({"input": {"items": f"{place}/nothing"}}, "no such file or folder"),
         ({"input": {"right": f"{place}/images"}}, "input.right and input.pairs go together"),
         ({"evaluate": {"gates": {"recall": 0.5}}}, "no such figure"),
         ({"fit": {"power": [-1]}}, "need 0 or above"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -144,7 +145,7 @@ def from_bytes(content: bytes) -> LatentModel:
         with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
         about = json.loads(arrays["about"].tobytes())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise BadData(f"not a model of a latent space: {error}") from None
     if about["format"] != _FORMAT:
         raise BadData(f"a latent model of format {about['format']}, this version reads {_FORMAT}; fit it again")

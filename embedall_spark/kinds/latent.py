@@ -14,10 +14,10 @@ from pyspark.sql import functions as F
 from embedall_spark import files
 from embedall_spark.align import closed_form, fitting, model, pairing, project, split, text, words
 from embedall_spark.align.fitting import FitConfig
+from embedall_spark.align.inputs import LatentInput
 from embedall_spark.align.model import UNIT, LatentModel
 from embedall_spark.align.prepare import PLAIN
 from embedall_spark.align.split import SplitConfig
-from embedall_spark.align.words import TextConfig
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
@@ -34,34 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORDS, TITLES = "words", "titles"
-_NAME = r"^[\w.-]+$"
 _FIGURES = [f"{name}_{cut}" for name in ("recall", "chance_recall") for cut in (1, 5, 10)]
 _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
-
-
-class LatentInput(Section):
-    """The two sides and which belong together."""
-
-    path: str = Field(description="table of vectors: the left side, such as pictures")
-    kind: str | None = Field(
-        None, pattern=_NAME, description="what ids of the left side begin with; unset: as the table's kind is"
-    )
-    items: str | None = Field(
-        None,
-        description="table of titles and tags (id, title, tags) of the left side's ids: the right side is text; unset: "
-        "path's name with _metadata",
-    )
-    text: TextConfig = TextConfig()
-    min_items: int = Field(2, ge=1, description="words of fewer training items are left out")
-    most_words: int | None = Field(None, ge=1, description="keep only so many words, the most frequent; unset: all")
-    words: str | None = Field(
-        None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
-    )
-    right: str | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
-    right_kind: str | None = Field(
-        None, pattern=_NAME, description="what ids of that table begin with; unset: as the table's kind is"
-    )
-    pairs: str | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
 
 
 class LatentOutput(Output):
@@ -135,7 +109,7 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 def version(spark: SparkSession, config: Config) -> str:
     """Return the versions of all tables that go in."""
     given = config.input
-    items = _items(config) if given.right is None else None
+    items = config.input.items_table if given.right is None else None
     named = [(given.path, VECTORS), (given.right, VECTORS), (given.pairs, PAIRS), (items, ITEMS)]
     found = []
     for path, schema in [*named, (given.words, VECTORS)]:
@@ -153,7 +127,11 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs."""
     rows = read(spark, config).count()
-    others = _read(spark, config.input.right, VECTORS) if config.input.right else _read(spark, _items(config), ITEMS)
+    others = (
+        _read(spark, config.input.right, VECTORS)
+        if config.input.right
+        else _read(spark, config.input.items_table, ITEMS)
+    )
     both = rows + others.count()
     return {"left": rows, "right": both - rows, "vector_size": config.fit.k, "table_bytes": 4 * config.fit.k * both}
 
@@ -215,7 +193,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
 def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
     """Return the right side where it is titles and tags."""
     given = config.input
-    items = _read(run.spark, _items(config), ITEMS).where("id IS NOT NULL")
+    items = _read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
     # Of several rows of an id one counts, the same whatever their order is.
     one = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
     found = run.stage("words", lambda: words.of_items(one, given.text))
@@ -288,10 +266,6 @@ def _kind(vectors: DataFrame, path: str, option: str) -> str:
     if row[0] != row[1]:
         raise ConfigError(f"{path} has rows of several kinds, such as {row[0]!r} and {row[1]!r}; set {option}")
     return str(row[0])
-
-
-def _items(config: Config) -> str:
-    return config.input.items or f"{config.input.path.rstrip('/')}_metadata"
 
 
 def _read(spark: SparkSession, path: str, schema: StructType) -> DataFrame:
