@@ -271,8 +271,8 @@ def test_arithmetic_across_kinds(done):
     facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
     name = next(name for name, fact in facts.items() if fact == ("red", "hat"))
     found = shown("analogy", done["table"], "--positive", name, "words:blue", "--negative", "words:red", "-n", 3)
-    assert found[0] == [name, "+", "words:blue", "-", "words:red"]
-    assert [facts[row[1]] for row in found[1:]] == [("blue", "hat")] * 3
+    assert found[0] == ["A", "red", "hat", f"[{name}]", "+", "words:blue", "-", "words:red"]
+    assert [facts[row[4].strip("[]")] for row in found[1:]] == [("blue", "hat")] * 3
     words = shown("analogy", done["table"], "--positive", name, "--kind", "words", "-n", 2)
     assert {row[1] for row in words[1:]} == {"words:red", "words:hat"}
     assert len(shown("analogy", done["table"], "words:red", "words:blue", name, "-n", 2)) == 3

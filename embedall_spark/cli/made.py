@@ -88,16 +88,12 @@ def of_text(spark: SparkSession, made: Space, text: str) -> NDArray[np.float32]:
 def embedded(spark: SparkSession, table: str, path: str) -> NDArray[np.float32]:
     """Return the vector of a picture in a file, by the network that has made a table, float32 [d].
 
-    In a latent table it is in the latent space.
-
     Raises:
         ConfigError: as by().
         BadData: the file cannot be read, or is not a picture that can be used.
     """
     from embedall_spark.kinds import images
 
-    if (made := space(spark, table)) is not None:
-        return in_space(spark, made, path)[0]
     return images.embed_file(by(spark, table, "--id or --vector"), path)
 
 

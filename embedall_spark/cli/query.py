@@ -110,7 +110,7 @@ def _combined(
     master: str | None,
 ) -> None:  # fmt: skip
     """Show what is near to the sum of ids less others."""
-    _, vectors = open_table(table, master)
+    spark, vectors = open_table(table, master)
     if kind is None:
         first = vectors.where(F.col("id") == positive[0]).select("kind").first()
         if first is None:
@@ -120,7 +120,12 @@ def _combined(
     if among.isEmpty():
         raise ConfigError(f"--kind {kind}: the table has no row of this kind")
     hits = analogy.combine(vectors, positive, negative, n, among=among, restrict=restrict)
-    show.neighbours([" ".join([" + ".join(positive), *(f"- {name}" for name in negative)])], [hits])
+    beside = f"{table.rstrip('/')}_metadata"
+    called = {}
+    if tables.exists(spark, beside) and "title" in (known := tables.read(spark, beside)).columns:
+        called = titles.of(known, [*positive, *(name for name, _ in hits)])
+    heading = [" + ".join(called.get(name, name) for name in positive), *(f"- {name}" for name in negative)]
+    show.neighbours([" ".join(heading)], [[(called.get(name, name), score) for name, score in hits]])
 
 
 class _Several(typer.core.TyperCommand):

@@ -110,11 +110,8 @@ def _search(
     source = found.pictures(opened.spark, table, asked)
     if name is not None:
         name, given = _by_id(opened.vectors, found.named(asked, known), name)
-    elif image is not None:
-        given = made.embedded(opened.spark, table, image)
-    elif text is not None:
-        given, opened = _by_text(opened, text)
-    assert given is not None
+    elif given is None:
+        given, opened = _mapped(opened, image, text)
     hits = _one(opened, given, n, None if with_self else name)
     about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
     found.tell(opened.name, asked, known, source, about, hits)
@@ -183,14 +180,18 @@ def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str,
     return meant, exact.fetch(vectors, [meant])[meant]
 
 
-def _by_text(opened: indexes.Opened, text: str) -> tuple[NDArray[np.float32], indexes.Opened]:
-    """Return the vector of a text, and the table with the rows of its left kind to find where nothing else is asked."""
+def _mapped(opened: indexes.Opened, image: str | None, text: str | None) -> tuple[NDArray[np.float32], indexes.Opened]:
+    """Return the vector of a picture or a text; of a latent table with its left kind's rows, unless others are asked."""
     space = made.space(opened.spark, opened.name)
     if space is None:
+        if image is not None:
+            return made.embedded(opened.spark, opened.name, image), opened
         raise ConfigError(f"--text: {opened.name} was not made by 'embedall latent'; give --id, --vector or --image")
     if opened.among is None:
         opened = opened._replace(among=opened.vectors.where(F.col("kind") == space.model.left_kind))
-    return made.of_text(opened.spark, space, text), opened
+    if image is not None:
+        return made.in_space(opened.spark, space, image)[0], opened
+    return made.of_text(opened.spark, space, text or ""), opened
 
 
 def _read_vector(path: str) -> NDArray[np.float32]:

@@ -184,10 +184,22 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
     if asked.map_ids > 1 and vectors.limit(2).count() == 2:
-        name = F.expr("substring(id, length(kind) + 2)").alias("title")
-        known = vectors.select("id", F.col("kind").alias("label"), name)
-        run.artifact("map.png", maps.draw(vectors, asked.map_ids, seed=asked.seed, known=known))
+        heading = f"{asked.map_ids:,} ids of both kinds, t-SNE"
+        known = _named(run.spark, vectors, config)
+        run.artifact("map.png", maps.draw(vectors, asked.map_ids, seed=asked.seed, title=heading, known=known))
     return figures
+
+
+def _named(spark: SparkSession, vectors: DataFrame, config: Config) -> DataFrame:
+    """Return what a map says of ids: the kind as label, and the item's title, else the id that it had."""
+    had = F.expr("substring(id, length(kind) + 2)")
+    known = vectors.select("id", F.col("kind").alias("label"), had.alias("title"))
+    if config.input.right is not None:
+        return known
+    items = _read(spark, config.input.items_table, ITEMS).where("title IS NOT NULL")
+    called = items.select(F.col("id").alias("had"), F.col("title").alias("called"))
+    both = known.join(called, (F.col("had") == known["title"]) & (F.col("label") != WORDS), "left")
+    return both.select("id", "label", F.coalesce("called", "title").alias("title"))
 
 
 def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
