@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes; a second run installs nothing.
+# The last word is true: make throws away what a shell has found that ends with 127, as where there is no "python".
 PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && command -v $$p; done))
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && command -v $$p; done; true))
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env

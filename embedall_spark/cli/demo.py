@@ -60,7 +60,7 @@ _NEXT = {
     "words": ("similar {} tensor", "analogy {} rows row columns"),
     "sequences": ("similar {} socket.socket",),
     "nodes": ("evaluate {} --label-prefix .",),
-    "images": ("search {} --id 1F431 --names {}_metadata", "cluster {} -k 12"),
+    "images": ("search {} --id 1F431 --montage cats.png", "cluster {} -k 12", "projector {} --open"),
 }
 
 

@@ -198,10 +198,11 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         known = labels.read(run.spark, asked.metadata, vectors)
     known = known.where("id IS NOT NULL").persist()
     shown = images.read(run.spark, config.input)
-    figures = labels.purity(vectors, known, seed=asked.seed)
+    labelled = not known.where("label IS NOT NULL").isEmpty()
+    figures = labels.purity(vectors, known, seed=asked.seed) if labelled else {}
     if asked.clusters:
         found = kmeans.fit(vectors, asked.clusters, asked.seed).persist()
-        figures |= agreement.purity_nmi(found, known)
+        figures |= agreement.purity_nmi(found, known) if labelled else {}
         run.artifact("clusters.png", _clusters(found, shown, known, config))
         found.unpersist()
     if asked.map_images and vectors.limit(2).count() == 2:
