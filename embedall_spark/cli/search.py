@@ -181,7 +181,7 @@ def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str,
 
 
 def _mapped(opened: indexes.Opened, image: str | None, text: str | None) -> tuple[NDArray[np.float32], indexes.Opened]:
-    """Return the vector of a picture or a text; of a latent table with its left kind's rows, unless others are asked."""
+    """Return the vector of a picture or a text; with a latent table's left kind to find, unless others are asked."""
     space = made.space(opened.spark, opened.name)
     if space is None:
         if image is not None:
