@@ -180,7 +180,7 @@ def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
 
     monkeypatch.setattr(session, "get", refuse)
     for options, why in [
-        ([], "give one of --image, --id, --vector, --queries"),
+        ([], "give one of --image, --id, --vector, --text, --queries"),
         (["--id", "a", "--vector", "b"], "give one of"),
         (["--queries", "t"], "--queries and --output go together"),
         (["--queries", "t", "--output", "o", "--html", "p"], "show one search"),

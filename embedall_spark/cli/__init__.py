@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import cluster, evaluate, projector, query, run, search, train_backbone
+from embedall_spark.cli import cluster, evaluate, projector, query, run, search, suggest, train_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ query.register(app)
 evaluate.register(app)
 projector.register(app)
 search.register(app)
+suggest.register(app)
 cluster.register(app)
 train_backbone.register(app)
 

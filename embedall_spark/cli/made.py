@@ -1,9 +1,9 @@
-"""How a table of pictures was made, and where its pictures are."""
+"""How a table of pictures or of a latent space was made, and where its pictures are."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from pyspark.sql import functions as F
@@ -11,14 +11,23 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
 from embedall_spark.errors import ConfigError
+from embedall_spark.search import exact, spelling
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.align.model import LatentModel
     from embedall_spark.images.decode import Limits
-    from embedall_spark.kinds import images
+    from embedall_spark.kinds import images, latent
+
+
+class Space(NamedTuple):
+    """How a latent table was made."""
+
+    config: latent.Config
+    model: LatentModel
 
 
 def by(spark: SparkSession, table: str, instead: str) -> images.Config:
@@ -34,15 +43,46 @@ def by(spark: SparkSession, table: str, instead: str) -> images.Config:
     """
     from embedall_spark.kinds import images
 
-    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
-    made = json.loads(commit["metadata"]) if commit else {}
+    made = _last(spark, table)
     if made.get("kind") != "images" or "run_folder" not in made:
         raise ConfigError(f"{table} was not made by 'embedall images'; give {instead}")
-    file = f"{made['run_folder']}/config.yaml"
-    try:
-        return configs.parse(images.Config, yaml.safe_load(files.read_bytes(file)))
-    except OSError:
-        raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None
+    return configs.parse(images.Config, _configured(table, made, instead))
+
+
+def space(spark: SparkSession, table: str) -> Space | None:
+    """Return how a latent table was made; None where the table is none.
+
+    Raises:
+        ConfigError: the folder of the run that made it is gone.
+        BadData: its model is gone, or cannot be read.
+    """
+    made = _last(spark, table)
+    if made.get("kind") != "latent" or "run_folder" not in made:
+        return None
+    from embedall_spark.align import model
+    from embedall_spark.kinds import latent
+
+    config = configs.parse(latent.Config, _configured(table, made, "a table whose run is still there"))
+    return Space(config, model.load(made["run_folder"]))
+
+
+def of_text(spark: SparkSession, made: Space, text: str) -> NDArray[np.float32]:
+    """Return a text in a latent space, float32 [k].
+
+    Raises:
+        UnknownId: no word of it is known; with the nearest spellings.
+        BadData: the space has no words.
+    """
+    words, side = made.model.words(text), made.model.text
+    vectors = {}
+    if side is not None and side.composed is not None and side.table is not None:
+        vectors = exact.find(schemas.conform(tables.read(spark, side.table), schemas.VECTORS), words)
+    found = made.model.of_text(text, vectors)
+    if found is not None:
+        return found
+    tokens = side.bags.tokens if side is not None else []
+    known = spark.createDataFrame([(token, None) for token in tokens], "id string, count bigint")
+    raise spelling.unknown(known, words or [text])
 
 
 def embedded(spark: SparkSession, table: str, path: str) -> NDArray[np.float32]:
@@ -55,6 +95,18 @@ def embedded(spark: SparkSession, table: str, path: str) -> NDArray[np.float32]:
     from embedall_spark.kinds import images
 
     return images.embed_file(by(spark, table, "--id or --vector"), path)
+
+
+def in_space(spark: SparkSession, made: Space, path: str) -> tuple[NDArray[np.float32], float]:
+    """Return the vector of a picture in a file in a latent space of pictures, and its length before it was made 1.
+
+    Raises:
+        ConfigError: the left side is no table of pictures of ours.
+        BadData: as embedded().
+    """
+    from embedall_spark.kinds import images
+
+    return made.model.of_left(images.embed_file(by(spark, made.config.input.path, "--id"), path))
 
 
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
@@ -74,10 +126,29 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
     from embedall_spark.sources import images
 
     if folder is None:
-        config = by(spark, table, "--images FOLDER")
-        return images.read(spark, config.input), config.input.limits
+        made = space(spark, table)
+        config = by(spark, table if made is None else made.config.input.path, "--images FOLDER")
+        found = images.read(spark, config.input)
+        if made is not None:
+            found = found.withColumn("id", F.concat(F.lit(f"{made.model.left_kind}:"), "id"))
+        return found, config.input.limits
     # An id comes from data, and must not lead out of the folder.
     inside = ~F.array_contains(F.split("id", "/"), "..")
     path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
     rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
     return schemas.conform(rows, schemas.IMAGES), Limits()
+
+
+def _last(spark: SparkSession, table: str) -> dict[str, Any]:
+    """Return what the last commit of a run says of it."""
+    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
+    return dict(json.loads(commit["metadata"])) if commit else {}
+
+
+def _configured(table: str, made: dict[str, Any], instead: str) -> dict[str, Any]:
+    """Return the configuration of the run that made a table."""
+    file = f"{made['run_folder']}/config.yaml"
+    try:
+        return dict(yaml.safe_load(files.read_bytes(file)))
+    except OSError:
+        raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
+import typer.core
+from pyspark.sql import functions as F
 
 from embedall_spark import config, export, schemas, session, tables
 from embedall_spark.cli import show
@@ -28,7 +30,7 @@ _RESTRICT = typer.Option(None, "--restrict-vocab", min=1, help="Look only among 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("similar")(_similar)
-    app.command("analogy")(_analogy)
+    app.command("analogy", cls=_Several)(_analogy)
     app.command("export")(_export)
     app.command("import")(_import)
 
@@ -77,18 +79,69 @@ def _similar(
 
 def _analogy(
     table: str = TABLE,
-    a: str = typer.Argument(metavar="A"),
-    b: str = typer.Argument(metavar="B"),
-    c: str = typer.Argument(metavar="C"),
+    a: str | None = typer.Argument(None, metavar="A"),
+    b: str | None = typer.Argument(None, metavar="B"),
+    c: str | None = typer.Argument(None, metavar="C"),
+    positive: list[str] = typer.Option([], "--positive", help="In place of A B C: ids to add.", metavar="ID..."),
+    negative: list[str] = typer.Option([], "--negative", help="Ids to take away from them.", metavar="ID..."),
+    kind: str | None = typer.Option(
+        None, "--kind", help="With --positive: the kind of rows to find; unset: that of its first id."
+    ),
     n: int = _N,
     mul: bool = typer.Option(False, "--mul", help="3CosMul (Levy and Goldberg 2014) in place of 3CosAdd."),
     restrict: int | None = _RESTRICT,
     master: str | None = MASTER,
 ) -> None:
-    """A is to B as C is to what?"""
+    """A is to B as C is to what? Or: what is near to some ids without others?"""
+    if positive:
+        if a is not None or mul:
+            raise ConfigError("--positive and --negative stand in place of A B C and of --mul")
+        _combined(table, positive, negative, kind, n, restrict, master)
+        return
+    if a is None or b is None or c is None or negative or kind:
+        raise ConfigError("give three ids A B C, or --positive ID... and, if any are taken away, --negative ID...")
     _, vectors = open_table(table, master)
     found = analogy.answer(vectors, [(a, b, c)], n, method="mul" if mul else "add", restrict=restrict)
     show.neighbours([f"{a} : {b} = {c} : ?"], found)
+
+
+def _combined(
+    table: str, positive: list[str], negative: list[str], kind: str | None, n: int, restrict: int | None,
+    master: str | None,
+) -> None:  # fmt: skip
+    """Show what is near to the sum of ids less others."""
+    spark, vectors = open_table(table, master)
+    if kind is None:
+        first = vectors.where(F.col("id") == positive[0]).select("kind").first()
+        if first is None:
+            raise spelling.unknown(vectors, positive[:1])
+        kind = str(first["kind"])
+    among = vectors.where(F.col("kind") == kind)
+    if among.isEmpty():
+        raise ConfigError(f"--kind {kind}: the table has no row of this kind")
+    hits = analogy.combine(vectors, positive, negative, n, among=among, restrict=restrict)
+    beside = f"{table.rstrip('/')}_metadata"
+    called = {}
+    if tables.exists(spark, beside) and "title" in (known := tables.read(spark, beside)).columns:
+        called = titles.of(known, [*positive, *(name for name, _ in hits)])
+    heading = [" + ".join(called.get(name, name) for name in positive), *(f"- {name}" for name in negative)]
+    show.neighbours([" ".join(heading)], [[(called.get(name, name), score) for name, score in hits]])
+
+
+class _Several(typer.core.TyperCommand):
+    """A command whose --positive and --negative take all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments with the option before each of its words."""
+        spread: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in ("--positive", "--negative") else None
+                spread += [] if option else [word]
+            else:
+                spread += [option, word] if option else [word]
+        return super().parse_args(ctx, spread)
 
 
 def _export(

@@ -1,4 +1,4 @@
-"""The command that searches a table by an id, a vector, a picture or a whole table of queries."""
+"""The command that searches a table by an id, a vector, a picture, a text or a whole table of queries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
+from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
 from embedall_spark.cli import found, indexes, made, query, show
@@ -34,6 +35,9 @@ def _search(
     image: str | None = typer.Option(None, "--image", help="Search by a picture, embedded as the table's were."),
     name: str | None = typer.Option(None, "--id", help="Search by a row: its id, or with --names its title."),
     vector: str | None = typer.Option(None, "--vector", help="Search by a vector: .npy, or numbers as JSON or text."),
+    text: str | None = typer.Option(
+        None, "--text", help="Search a latent table by words: finds rows of its left kind, or what --where says."
+    ),
     queries: str | None = typer.Option(
         None, "--queries", help="Search by all rows of a table of vectors.", metavar="TABLE"
     ),
@@ -78,14 +82,16 @@ def _search(
     ),
     master: str | None = query.MASTER,
 ) -> None:
-    """Show what is nearest by cosine to a row, a vector or a picture; or ask for every row of a table."""
-    by = {"--image": image, "--id": name, "--vector": vector, "--queries": queries}
+    """Show what is nearest by cosine to a row, a vector, a picture or words; or ask for every row of a table."""
+    by = {"--image": image, "--id": name, "--vector": vector, "--text": text, "--queries": queries}
     if sum(value is not None for value in by.values()) != 1:
         raise ConfigError(f"give one of {', '.join(by)}")
     if (queries is None) != (output is None):
         raise ConfigError("--queries and --output go together: a table of queries, and the table to write")
     if queries is not None and (html or montage):
-        raise ConfigError("--html and --montage show one search; give --id, --image or --vector in place of --queries")
+        raise ConfigError(
+            "--html and --montage show one search; give --id, --image, --text or --vector in place of --queries"
+        )
     asked = found.Shown(names, id_column, title, columns, html, montage, images, pattern)
     found.check(asked)
     given = None if vector is None else _read_vector(vector)
@@ -104,11 +110,10 @@ def _search(
     source = found.pictures(opened.spark, table, asked)
     if name is not None:
         name, given = _by_id(opened.vectors, found.named(asked, known), name)
-    elif image is not None:
-        given = made.embedded(opened.spark, table, image)
-    assert given is not None
+    elif given is None:
+        given, opened = _mapped(opened, image, text)
     hits = _one(opened, given, n, None if with_self else name)
-    about = found.Asked(name or os.path.basename(image or vector or ""), name, image)
+    about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
     found.tell(opened.name, asked, known, source, about, hits)
 
 
@@ -173,6 +178,20 @@ def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str,
         raise titles.unknown(named, vectors, [text], several)
     [meant] = several[text]
     return meant, exact.fetch(vectors, [meant])[meant]
+
+
+def _mapped(opened: indexes.Opened, image: str | None, text: str | None) -> tuple[NDArray[np.float32], indexes.Opened]:
+    """Return the vector of a picture or a text; with a latent table's left kind to find, unless others are asked."""
+    space = made.space(opened.spark, opened.name)
+    if space is None:
+        if image is not None:
+            return made.embedded(opened.spark, opened.name, image), opened
+        raise ConfigError(f"--text: {opened.name} was not made by 'embedall latent'; give --id, --vector or --image")
+    if opened.among is None:
+        opened = opened._replace(among=opened.vectors.where(F.col("kind") == space.model.left_kind))
+    if image is not None:
+        return made.in_space(opened.spark, space, image)[0], opened
+    return made.of_text(opened.spark, space, text or ""), opened
 
 
 def _read_vector(path: str) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ _MAX_BYTES = 256 << 20  # of both sides' vectors on the driver
 _CELLS = 1 << 21  # scores held at once, in float64
 _CUTS = (1, 5, 10)
 _TIE = 1e-7  # cosines of float32 vectors that are this near are the same
-_WAYS = ("left_to_right", "right_to_left")
+WAYS = ("left_to_right", "right_to_left")
 
 
 class Ranks(NamedTuple):
@@ -98,7 +98,7 @@ def evaluate(
     rows = [[place[name] for name in some[of].to_pylist()] for place, (_, of) in zip(places, sides, strict=True)]
     lefts, rights = (_fetch(side, each) for (side, _), each in zip(sides, names, strict=True))
     figures = measure(lefts, rights, np.array(rows).T, csls=csls)
-    log.info("retrieval: %s", ", ".join(f"{way} recall@10 {figures[f'{way}/recall_10']:.3f}" for way in _WAYS))
+    log.info("retrieval: %s", ", ".join(f"{way} recall@10 {figures[f'{way}/recall_10']:.3f}" for way in WAYS))
     return figures
 
 
@@ -113,8 +113,8 @@ def measure(left: Vectors, right: Vectors, links: NDArray[np.int64], *, csls: in
     """
     figures: dict[str, float] = {}
     for way, queries, candidates, pairs in (
-        (_WAYS[0], left, right, links),
-        (_WAYS[1], right, left, links[:, ::-1]),
+        (WAYS[0], left, right, links),
+        (WAYS[1], right, left, links[:, ::-1]),
     ):
         found = ranks(queries, candidates, pairs, csls=csls)
         partners = np.bincount(pairs[:, 0], minlength=len(queries))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
 from embedall_spark.search.block import block_top_k_mul, unit
 
@@ -51,6 +52,44 @@ def answer(
     """
     words = exact.fetch(vectors, [word for question in questions for word in question])
     return solve(vectors, words, questions, k, method=method, restrict=restrict, epsilon=epsilon)
+
+
+def combine(
+    vectors: DataFrame,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    k: int = 10,
+    *,
+    among: DataFrame | None = None,
+    restrict: int | None = None,
+) -> list[Hit]:
+    """Return the ``k`` ids nearest to the sum of some ids' unit vectors less the others', as (id, score), best first.
+
+    None of the given ids is among the answers.
+
+    Args:
+        vectors: VECTORS.
+        positive: ids whose vectors are added.
+        negative: ids whose vectors are taken away.
+        k: how many.
+        among: the rows to find; None: all.
+        restrict: answer with this many most frequent ids only.
+
+    Raises:
+        UnknownId: ids that are not in the table.
+        ConfigError: nothing is left of the sum.
+    """
+    words = exact.fetch(vectors, [*positive, *negative])
+    added, taken = (
+        unit(np.stack([words[name] for name in names])).sum(axis=0) if names else np.float32(0)
+        for names in (positive, negative)
+    )
+    query = np.atleast_1d(added - taken)
+    if not np.abs(query).max() > 1e-6:
+        raise ConfigError("the sum of these ids is nothing: they cancel each other; leave some out")
+    asked = {*positive, *negative}
+    [hits] = exact.top_k(vectors if among is None else among, query[None], k, exclude=[asked], restrict=restrict)
+    return hits
 
 
 def solve(

@@ -5,7 +5,7 @@ import pytest
 from gensim.models import KeyedVectors
 from vector_tables import table
 
-from embedall_spark.errors import UnknownId
+from embedall_spark.errors import ConfigError, UnknownId
 from embedall_spark.search import analogy, exact
 
 N, D = 400, 10
@@ -54,3 +54,13 @@ def test_many_questions_go_through_in_parts(vectors, monkeypatch):
 def test_unknown_word_is_named(vectors):
     with pytest.raises(UnknownId, match="'W7x' is not in the table"):
         analogy.answer(vectors, [("w1", "w2", "W7x")])
+
+
+def test_any_sum_same_as_gensim(vectors, peer):
+    found = analogy.combine(vectors, ["w1", "w2", "w9"], ["w4", "w5"], 6, restrict=200)
+    expected = peer.most_similar(positive=["w1", "w2", "w9"], negative=["w4", "w5"], topn=6, restrict_vocab=200)
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    few = analogy.combine(vectors, ["w1"], [], 3, among=vectors.where("id IN ('w1', 'w3', 'w5')"))
+    assert {name for name, _ in few} == {"w3", "w5"}
+    with pytest.raises(ConfigError, match="they cancel each other"):
+        analogy.combine(vectors, ["w1"], ["w1"])

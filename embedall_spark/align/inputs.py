@@ -1,0 +1,40 @@
+"""Which tables a latent space is made of."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from embedall_spark.align.words import TextConfig
+from embedall_spark.config import Section
+
+_NAME = r"^[\w.-]+$"
+
+
+class LatentInput(Section):
+    """The two sides and which belong together."""
+
+    path: str = Field(description="table of vectors: the left side, such as pictures")
+    kind: str | None = Field(
+        None, pattern=_NAME, description="what ids of the left side begin with; unset: as the table's kind is"
+    )
+    items: str | None = Field(
+        None,
+        description="table of titles and tags (id, title, tags) of the left side's ids: the right side is text; unset: "
+        "path's name with _metadata",
+    )
+    text: TextConfig = TextConfig()
+    min_items: int = Field(2, ge=1, description="words of fewer training items are left out")
+    most_words: int | None = Field(None, ge=1, description="keep only so many words, the most frequent; unset: all")
+    words: str | None = Field(
+        None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
+    )
+    right: str | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
+    right_kind: str | None = Field(
+        None, pattern=_NAME, description="what ids of that table begin with; unset: as the table's kind is"
+    )
+    pairs: str | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
+
+    @property
+    def items_table(self) -> str:
+        """The table of titles and tags, where the right side is text."""
+        return self.items or f"{self.path.rstrip('/')}_metadata"

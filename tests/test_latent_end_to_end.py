@@ -1,0 +1,285 @@
+"""Two kinds in one space: words find pictures and pictures titles, on pictures that were never learnt from."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from plain_run import PlainRun
+from toy_words import embedall
+from vector_tables import table
+
+from embedall_spark import config as configs
+from embedall_spark import tables
+from embedall_spark.align import model
+from embedall_spark.errors import BadData
+from embedall_spark.kinds import latent
+from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
+
+COLORS = ("red", "blue", "green", "black", "white")
+THINGS = ("dress", "shoe", "hat", "bag", "belt", "coat")
+COUNT, SIZE = 240, 24
+FIT = {"k": 9, "regularisation": [[0.01, 0.01], [0.1, 0.1]], "power": [0.0, 1.0]}
+
+
+def made(seed=3):
+    """Return (id, color, thing) of each picture, and vectors that mix both with noise: its color's, its thing's."""
+    random = np.random.default_rng(seed)
+    facts = [(f"{at:03d}.png", COLORS[at % 5], THINGS[at // 5 % 6]) for at in range(COUNT)]
+    basis = {name: random.standard_normal(SIZE) for name in (*COLORS, *THINGS)}
+    vectors = np.stack([basis[color] + basis[thing] for _, color, thing in facts])
+    return facts, vectors + 0.3 * random.standard_normal(vectors.shape)
+
+
+@pytest.fixture(scope="module")
+def place(spark, tmp_path_factory):
+    """Return a folder of the pictures' table, their items, and ways in which single rows are bad."""
+    folder = tmp_path_factory.mktemp("latent")
+    facts, vectors = made()
+    broken = vectors.copy()
+    broken[7, 3] = np.nan
+    rows = table(spark, [name for name, *_ in facts], broken)
+    save(spark, rows.selectExpr("id", "vector", "norm", "'images' kind", "run_id"), folder / "images")
+    items = [(name, f"A {color} {thing}", ["fashion"], color) for name, color, thing in facts]
+    items[8] = (items[8][0], "Unheard-of", None, None)
+    items[9] = (items[9][0], None, None, None)
+    items.append(("lost.png", "red dress", None, None))
+    tables.write(spark, spark.createDataFrame(items, ITEMS), f"{folder}/images_metadata", ITEMS, mode="overwrite",
+                 run_id="test")  # fmt: skip
+    return folder
+
+
+def save(spark, rows, path):
+    """Write a table as others may have, without our checks."""
+    conform(rows, VECTORS).write.format("delta").save(str(path))
+
+
+def configured(place, folder, **sections):
+    """Write a configuration and return its file."""
+    values = {
+        "input": {"path": f"{place}/images"},
+        "output": {"table": f"{folder}/out"},
+        "split": {"validation": 0.15, "test": 0.25, "same": 1},
+        "fit": FIT,
+        "evaluate": {"map_ids": 0},
+    }
+    for name, some in sections.items():
+        values[name] = {**values[name], **some}
+    file = folder / "latent.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def done(spark, place, tmp_path_factory):
+    """Return what ``embedall latent`` has told of the pictures and their titles, and its file."""
+    folder = tmp_path_factory.mktemp("done")
+    file = configured(place, folder, evaluate={"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}})
+    result = embedall("latent", "--config", file)
+    assert result.code == 0, result.log
+    return result.summary
+
+
+def test_titles_and_pictures_find_each_other(spark, place, done):
+    figures = done["metrics"]
+    for way in ("left_to_right", "right_to_left"):
+        # Two of some 60 test pictures share a title, so that the first place is partly chance.
+        assert figures[f"{way}/recall_10"] > 0.95
+        assert figures[f"{way}/recall_1"] > 4 * figures[f"{way}/chance_recall_1"]
+        assert figures[f"{way}/median_rank"] <= 3
+    rows = tables.read(spark, done["table"]).collect()
+    kinds = {kind: [row.id for row in rows if row.kind == kind] for kind in ("images", "titles", "words")}
+    # "a" and "fashion" are words of every picture.
+    assert sorted(kinds["words"]) == sorted(f"words:{word}" for word in (*COLORS, *THINGS, "a", "fashion"))
+    assert len(kinds["images"]) == COUNT - 1
+    assert "titles:lost.png" in kinds["titles"]
+    assert all(abs(np.linalg.norm(row.vector) - 1) < 1e-5 for row in rows)
+    assert all(len(row.vector) == FIT["k"] for row in rows)
+
+
+def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
+    rows = {row.id: np.array(row.vector) for row in tables.read(spark, done["table"]).collect()}
+    facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
+    pictures = [name for name in facts if name in rows]
+    matrix = np.stack([rows[name] for name in pictures])
+    fitted = model.load(done["folder"])
+    right = 0
+    for color in COLORS:
+        for thing in THINGS:
+            asked = fitted.of_text(f"{color} {thing}")
+            right += sum(facts[pictures[at]] == (color, thing) for at in np.argsort(-(matrix @ asked))[:3])
+    assert right > 0.9 * 90
+    assert fitted.of_text("unheard of") is None
+    rejects = {(row.origin, row.reason) for row in tables.read(spark, f"{done['table']}_rejects").collect()}
+    assert rejects == {
+        ("007.png", "a number is not finite"),
+        ("007.png", "no vector of this id on the left side"),
+        ("008.png", "no vector of this id on the right side"),
+        ("009.png", "no vector of this id on the right side"),
+        ("lost.png", "no vector of this id on the left side"),
+    }
+    assert done["rejected"] == 5
+
+
+def test_the_model_maps_as_the_run_did(spark, place, done):
+    fitted = model.load(done["folder"])
+    rows = {row.id: row for row in tables.read(spark, done["table"]).collect()}
+    vectors = np.array(made()[1], np.float32)
+    mapped, length = fitted.of_left(vectors[11])
+    np.testing.assert_allclose(mapped, rows["images:011.png"].vector, atol=1e-6)
+    assert abs(length - rows["images:011.png"].norm) < 1e-6
+    np.testing.assert_allclose(fitted.of_text("RED"), rows["words:red"].vector, atol=1e-6)
+    np.testing.assert_allclose(fitted.of_text("fashion, a blue dress"), rows["titles:001.png"].vector, atol=1e-6)
+    color, thing = made()[0][11][1:]
+    guessed = [word for word, _ in fitted.guess(mapped, length)]
+    assert {color, thing} <= set(guessed[:4])
+    # What is bound to no package: arrays, and a line of JSON.
+    with np.load(f"{done['folder']}/artifacts/model.npz", allow_pickle=False) as arrays:
+        assert arrays["left.matrix"].shape == (SIZE, FIT["k"])
+        assert json.loads(arrays["about"].tobytes())["left"] == "images"
+    with pytest.raises(BadData, match="numbers; the left side's have 24"):
+        fitted.of_left(vectors[0][:5])
+    with pytest.raises(BadData, match="not a model"):
+        model.from_bytes(b"something else")
+
+
+def test_reruns_and_partitioning_change_nothing(spark, place, tmp_path):
+    config = configs.load(latent.Config, configured(place, tmp_path))
+    given = latent.read(spark, config)
+    found = []
+    for number, rows in enumerate((given, given.repartition(5, "norm"))):
+        run = PlainRun(spark, tmp_path / str(number), 0.5)
+        found.append({row.id: row.vector for row in latent.embed(run, rows, config).collect()})
+        chosen = [value for name, value, _ in run.metrics if name == "chosen/try"]
+        found.append(chosen)
+    assert found[1] == found[3]
+    assert found[0].keys() == found[2].keys()
+    for name, vector in found[0].items():
+        np.testing.assert_allclose(vector, found[2][name], atol=1e-5)
+
+
+def test_another_table_is_the_right_side(spark, place, tmp_path):
+    facts, _ = made()
+    random = np.random.default_rng(9)
+    names = [f"{color} {thing}" for color in COLORS for thing in THINGS]
+    basis = {name: random.standard_normal(SIZE) for name in (*COLORS, *THINGS)}
+    rows = table(spark, names, np.stack([basis[name.split()[0]] + basis[name.split()[1]] for name in names]))
+    save(spark, rows, tmp_path / "queries")
+    pairs = [(name, f"{color} {thing}", 1.0 + at % 3) for at, (name, color, thing) in enumerate(facts)]
+    pairs += [("000.png", "nothing", None), ("001.png", "blue dress", -1.0)]
+    tables.write(spark, spark.createDataFrame(pairs, PAIRS), f"{tmp_path}/pairs", PAIRS, mode="overwrite",
+                 run_id="test")  # fmt: skip
+    given = {"right": f"{tmp_path}/queries", "right_kind": "queries", "pairs": f"{tmp_path}/pairs"}
+    file = configured(place, tmp_path, input=given, fit={"refine": {"epochs": 2, "batch": 64}})
+    done = embedall("latent", "--config", file)
+    assert done.code == 0, done.log
+    assert done.summary["metrics"]["left_to_right/recall_1"] > 0.8
+    assert "contrastive refinement: epoch" in done.log
+    kinds = {row.kind for row in tables.read(spark, done.summary["table"]).select("kind").distinct().collect()}
+    assert kinds == {"images", "queries"}
+    # Picture 007 is not finite: neither it nor its pair can be used.
+    assert done.summary["rejected"] == 4
+    fitted = model.load(done.summary["folder"])
+    with pytest.raises(BadData, match="a table of queries, not text"):
+        fitted.of_text("red dress")
+
+
+def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
+    random = np.random.default_rng(4)
+    names = [*COLORS, *THINGS, "crimson"]
+    vectors = dict(zip(names, random.standard_normal((len(names), SIZE)), strict=True))
+    vectors["crimson"] = vectors["red"] + 0.1 * random.standard_normal(SIZE)
+    save(spark, table(spark, names, np.stack([vectors[name] for name in names])), tmp_path / "words")
+    config = configs.load(latent.Config, configured(place, tmp_path, input={"words": f"{tmp_path}/words"}))
+    run = PlainRun(spark, tmp_path / "run", 0.5)
+    rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
+    fitted = model.from_bytes(run.artifacts["model.npz"])
+    known = {name: vector.astype(np.float32) for name, vector in vectors.items()}
+    np.testing.assert_allclose(fitted.of_text("red", known), rows["words:red"], atol=1e-5)
+    # A word that no picture has is near to the one that its vector is near to.
+    asked = fitted.of_text("crimson", known)
+    nearest = max(COLORS, key=lambda color: float(rows[f"words:{color}"] @ asked))
+    assert nearest == "red"
+
+
+def test_what_cannot_be_is_told(spark, place, tmp_path):
+    for sections, text in [
+        ({"fit": {"k": 23}}, "the two sides relate along"),
+        ({"split": {"validation": 0}}, "no validation pair to choose options by"),
+        ({"input": {"kind": "words"}}, "set input.kind"),
+        ({"input": {"items": f"{place}/nothing"}}, "no such file or folder"),
+        ({"input": {"right": f"{place}/images"}}, "input.right and input.pairs go together"),
+        ({"evaluate": {"gates": {"recall": 0.5}}}, "no such figure"),
+        ({"fit": {"power": [-1]}}, "need 0 or above"),
+    ]:
+        done = embedall("latent", "--config", configured(place, tmp_path, **sections))
+        assert done.code in (2, 3), done.log
+        assert text in done.summary["message"], done.summary["message"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_the_sizes(place, tmp_path):
+    done = embedall("latent", "--config", configured(place, tmp_path), "--dry-run")
+    assert (done.summary["left"], done.summary["right"]) == (COUNT, COUNT + 1)
+    assert not (tmp_path / "out").exists()
+
+
+def shown(*arguments):
+    """Return the words of each line that a command has printed."""
+    result = embedall(*arguments)
+    assert result.code == 0, result.log
+    return [line.split() for line in result.output.splitlines()]
+
+
+def test_search_by_words(place, done):
+    facts = {f"{name}": (color, thing) for name, color, thing in made()[0]}
+    found = shown("search", done["table"], "--text", "A Black Coat", "-n", 5)
+    assert found[0] == ["A", "Black", "Coat"]
+    # A row is a title and, in brackets, its id.
+    assert [row[1:5] for row in found[1:]] == [["A", "black", "coat", row[4]] for row in found[1:]]
+    assert all(facts[row[4].strip("[]").removeprefix("images:")] == ("black", "coat") for row in found[1:])
+    titles = shown("search", done["table"], "--text", "black coat", "-n", 2, "--where", "vectors.kind = 'words'")
+    assert {row[1] for row in titles[1:]} == {"words:black", "words:coat"}
+    wrong = embedall("search", done["table"], "--text", "blakc")
+    assert wrong.code != 0
+    assert "nearest spellings: black" in wrong.log
+    assert "not made by 'embedall latent'" in embedall("search", place / "images", "--text", "black").log
+
+
+def test_titles_and_words_are_suggested(done):
+    facts = made()[0]
+    color, thing = facts[20][1:]
+    found = shown("suggest", done["table"], "--id", facts[20][0], "-n", 4)
+    blank = found.index([])
+    assert found[0] == ["titles"]
+    assert found[1][1:4] == ["A", color, thing]
+    titles = [tuple(row[1:4]) for row in found[1:blank]]
+    assert len(set(titles)) == 4
+    assert found[blank + 1] == ["words"]
+    assert {color, thing} <= {row[1] for row in found[blank + 2 :]}
+    begun = shown("suggest", done["table"], "--id", f"images:{facts[20][0]}", "--prefix", "a white b", "-n", 3)
+    blank = begun.index([])
+    assert all(row[1:3] == ["A", "white"] and row[3][0] == "b" for row in begun[1:blank])
+    assert all(row[1].startswith("b") for row in begun[blank + 2 :])
+    wrong = embedall("suggest", done["table"], "--id", "nothing.png")
+    assert "'images:nothing.png' is not in the table" in wrong.log
+
+
+def test_arithmetic_across_kinds(done):
+    facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
+    name = next(name for name, fact in facts.items() if fact == ("red", "hat"))
+    found = shown("analogy", done["table"], "--positive", name, "words:blue", "--negative", "words:red", "-n", 3)
+    assert found[0] == ["A", "red", "hat", f"[{name}]", "+", "words:blue", "-", "words:red"]
+    assert [facts[row[4].strip("[]")] for row in found[1:]] == [("blue", "hat")] * 3
+    words = shown("analogy", done["table"], "--positive", name, "--kind", "words", "-n", 2)
+    assert {row[1] for row in words[1:]} == {"words:red", "words:hat"}
+    assert len(shown("analogy", done["table"], "words:red", "words:blue", name, "-n", 2)) == 3
+    for arguments, text in [
+        (["--negative", "words:red"], "give three ids A B C, or --positive"),
+        (["words:red", "--positive", "words:red"], "stand in place of A B C"),
+        (["--positive", "words:red", "--negative", "words:red"], "they cancel each other"),
+        (["--positive", "words:rde"], "nearest spellings: words:red"),
+    ]:
+        assert text in embedall("analogy", done["table"], *arguments).log
