@@ -87,7 +87,7 @@ def draw_pictures(place, random):
 
 def test_the_configurations_are_valid(folder):
     tables = [config.load(kinds.load(kind).Config, folder / f"{kind}.yaml").output.table for kind in kinds.names()]
-    assert tables == ["output/images", "output/nodes", "output/pages", "output/words"]
+    assert tables == ["output/images", "output/latent", "output/nodes", "output/pages", "output/words"]
     assert yaml.safe_load((folder / "words.yaml").read_text())["train"]["workers"] == 1
 
 
