@@ -78,8 +78,7 @@ class StoredRun:
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""
-        marker = json.loads(files.read_bytes(f"{self.folder}/stages/{name}.json"))
-        return f"{self.folder}/stages/{marker['folder']}"
+        return stage_path(self.folder, name)
 
     def before(self) -> DataFrame | None:
         """Return the output table as it was when the run began, also when the run goes on later."""
@@ -200,6 +199,12 @@ def read(folder: str) -> Manifest:
     """Return a run's manifest."""
     manifest: Manifest = json.loads(files.read_bytes(f"{folder}/{_MANIFEST}"))
     return manifest
+
+
+def stage_path(folder: str, name: str) -> str:
+    """Return the folder of a run's finished stage, with its parquet files."""
+    marker = json.loads(files.read_bytes(f"{folder}/stages/{name}.json"))
+    return f"{folder}/stages/{marker['folder']}"
 
 
 def note(folder: str, **facts: Any) -> None:

@@ -33,6 +33,7 @@ COLLECTS = {
     "align/refining.py": "what is kept for validation; limited",
     "align/text.py": "a vocabulary of tags, limited by the closed form's d",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
+    "cli/demo.py": "eight pictures",
     "cli/search.py": "k results of one query",
     "cli/query.py": "k neighbours of each asked word",
     "corpus/pages.py": "two sums",

@@ -7,10 +7,13 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from pyspark.sql import functions as F
 from rich.console import Console
 from rich.text import Text
 
-from embedall_spark import files, session, tables
+from embedall_spark import files, runs, session, tables
+from embedall_spark.align import model
 from embedall_spark.images import thumbnails
 from embedall_spark.images.decode import Limits
 from embedall_spark.launch import Options, Summary, launch
@@ -43,6 +46,9 @@ _PICTURES = (
     *("red apple", "cat face", "fire engine", "guitar", "house", "sunflower"),
     *("soccer ball", "airplane", "hamburger", "one o\u2019clock", "snail", "key"),
 )
+_TYPED = ("cat", "car", "heart", "clock", "flower", "music", "food")
+# Pictures never seen for which titles are suggested.
+_UNTITLED = 8
 # Among so many most frequent ids: rarer ones are names that only their authors know.
 _KNOWN_WORDS, _KNOWN_CALLS, _KNOWN_MODULES = 8000, 2000, 2000
 _ANALOGIES = (
@@ -60,6 +66,7 @@ _NEXT = {
     "words": ("similar {} tensor", "analogy {} rows row columns"),
     "sequences": ("similar {} socket.socket",),
     "nodes": ("evaluate {} --label-prefix .",),
+    "latent": ("search {} --text 'red heart'", "suggest {} --id 1F431"),
     "images": ("search {} --id 1F431 --montage cats.png", "cluster {} -k 12", "projector {} --open"),
 }
 
@@ -164,6 +171,48 @@ def _pictures(place: _Place) -> Summary:
     return found
 
 
+def _space(place: _Place) -> Summary:
+    """Bring the pictures and their names into one space."""
+    place.console.print("\n== Two kinds in one space: the pictures and their names")
+    found, vectors = _embed(place, "latent", "latent", f"{place.folder}/images")
+    spark, figures = vectors.sparkSession, found["metrics"]
+    place.console.print(
+        f"{found['rows']:,} pictures, titles and words in one space in {found['seconds']:.0f} s"
+        f"\nAmong {figures['right_to_left/candidates']:.0f} pictures never seen a title finds its own first in"
+        f" {figures['right_to_left/recall_1']:.0%} of cases, and among the first ten in"
+        f" {figures['right_to_left/recall_10']:.0%} (by chance {figures['right_to_left/chance_recall_10']:.0%})"
+    )
+    parts = spark.read.parquet(runs.stage_path(found["folder"], "split"))
+    unseen = parts.where("part = 'test'").select(F.concat(F.lit("images:"), "id").alias("id"))
+    pictures = vectors.join(unseen, "id", "left_semi")
+    space, known = model.load(found["folder"]), tables.read(spark, f"{found['table']}_metadata")
+    typed = {word: vector for word in _TYPED if (vector := space.of_text(word)) is not None}
+    hits = exact.top_k(pictures, np.stack(list(typed.values())), 8)
+    some = pictures.orderBy(F.xxhash64("id"), "id").limit(_UNTITLED).select("id", "vector").collect()
+    others = vectors.where("kind = 'titles'").join(
+        unseen.select(F.replace("id", F.lit("images:"), F.lit("titles:")).alias("id")), "id", "left_anti"
+    )
+    near = exact.top_k(others, np.array([row["vector"] for row in some], np.float32), 4)
+    ids = {*(name for one in [*hits, *near] for name, _ in one), *(row["id"] for row in some)}
+    named = {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
+    place.console.print("\nWords typed, pictures never seen:")
+    for word, one in zip(typed, hits, strict=True):
+        place.console.print(Text(f"  {word:>7}  ", "bold"), Text(", ".join(named[name] for name, _ in one[:5])), sep="")
+    place.console.print("\nTitles of others suggested for pictures never seen:")
+    for row, one in zip(some, near, strict=True):
+        suggested = ", ".join(dict.fromkeys(named[name] for name, _ in one))
+        place.console.print(Text(f"  {named[row['id']]}: ", "bold"), Text(suggested), sep="")
+    shown = openmoji.read(spark).withColumn("id", F.concat(F.lit("images:"), "id"))
+    small = thumbnails.of(shown, ids, Limits())
+    rows = [
+        (word, [Tile(small.get(name), named[name]) for name, _ in one]) for word, one in zip(typed, hits, strict=True)
+    ]
+    Path(place.folder, "latent-search.png").write_bytes(montage.draw(rows))
+    place.console.print(f"\nSearches:   {place.folder}/latent-search.png (the pictures found for each word)")
+    _end(place, found, "latent")
+    return found
+
+
 def _embed(place: _Place, kind: str, name: str, path: str | None = None) -> tuple[Summary, DataFrame]:
     """Run a kind with its demo's configuration; return the run's summary and its vectors."""
     table = f"{place.folder}/{name}"
@@ -198,5 +247,5 @@ def _names(hits: list[Hit]) -> str:
     return ", ".join(name for name, _ in hits)
 
 
-PARTS = {"words": _words, "sequences": _calls, "nodes": _modules, "images": _pictures}
+PARTS = {"words": _words, "sequences": _calls, "nodes": _modules, "images": _pictures, "latent": _space}
 """The demo's parts, by kind, in their order."""
