@@ -66,11 +66,6 @@ def open_at_version(table: str, master: str | None) -> Opened:
     return Opened(spark, table, vectors, latest)
 
 
-class _Delta(NamedTuple):
-    path: str
-    format: str = "delta"
-
-
 def version(spark: SparkSession, table: str) -> str:
     """Return a table's id and version, as ``id@version``.
 
@@ -80,7 +75,7 @@ def version(spark: SparkSession, table: str) -> str:
     if not tables.exists(spark, table):
         # It tells what a table's name looks like.
         tables.read(spark, table)
-    return listing.version(spark, _Delta(table))
+    return listing.version(spark, listing.Delta(table))
 
 
 def folder(table: str, index: str | None) -> str:

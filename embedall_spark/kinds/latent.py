@@ -76,11 +76,6 @@ class Config(Section):
     evaluate: Evaluation = Evaluation()
 
 
-class _Table(NamedTuple):
-    path: str
-    format: str = "delta"
-
-
 class _Right(NamedTuple):
     vectors: DataFrame
     pairs: DataFrame
@@ -115,7 +110,7 @@ def version(spark: SparkSession, config: Config) -> str:
     for path, schema in [*named, (given.words, VECTORS)]:
         if path is not None:
             _read(spark, path, schema)
-            found.append(listing.version(spark, _Table(path)))
+            found.append(listing.version(spark, listing.Delta(path)))
     return "+".join(found)
 
 

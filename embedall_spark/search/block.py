@@ -46,7 +46,7 @@ def block_top_k(matrix: Float, queries: Float, k: int) -> Found:
 
     def part(start: int, stop: int) -> Found:
         at, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)
-        exact = _dots(queries[start:stop], at, matrix, rows)
+        exact = dots_of(queries[start:stop], at, matrix, rows)
         return _first(at, rows, exact, stop - start, min(k, len(matrix)))
 
     return _in_parts(len(queries), len(matrix), part)
@@ -69,7 +69,7 @@ def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Fo
         a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
         # Rounding of a small cosine to a is up to a thousand times larger in the quotient.
         at, rows = _candidates(_mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon), k, relative=2e-3)
-        to_a, to_b, to_c = (_dots(word, at, matrix, rows) for word in (a, b, c))
+        to_a, to_b, to_c = (dots_of(word, at, matrix, rows) for word in (a, b, c))
         exact = _mul(to_a, to_b, to_c, epsilon)
         return _first(at, rows, exact, stop - start, min(k, len(matrix)))
 
@@ -113,8 +113,11 @@ def _candidates(
     return at[which], rows[which, member]
 
 
-def _dots(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the dot product of each candidate pair in double precision, float64 [len(at)]."""
+def dots_of(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the dot product of each pair of a query and a row in double precision, float64 [len(at)].
+
+    Its last bit does not depend on what else is asked for.
+    """
     dots = np.empty(len(at))
     for start in range(0, len(at), _RESCORED):
         some = slice(start, start + _RESCORED)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedall_spark.search.block import block_top_k
+from embedall_spark.search.block import block_top_k, dots_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 QUERIES = 1024  # at once: the block of scores stays in the cores' caches
 _SPARE = 6  # further candidates, so that rounding rarely hides one that belongs among the first
-_RESCORED = 1 << 14  # candidates scored in double precision at once
 
 
 def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None = None) -> Found:
@@ -47,7 +46,7 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
     rough, rows = faiss.knn(queries, matrix, reach, metric=faiss.METRIC_INNER_PRODUCT)
     among = rough >= rough[:, min(reach, k + more) - 1, None] - slack
     scores = np.full(rows.shape, -np.inf, np.float32)
-    scores[among] = _dots(queries, np.nonzero(among)[0], matrix, rows[among])
+    scores[among] = dots_of(queries, np.nonzero(among)[0], matrix, rows[among])
     if own is not None:
         scores[rows == own[:, None]] = -np.inf
     _fill(found, rows, scores)
@@ -70,14 +69,3 @@ def _fill(found: Found, rows: NDArray[np.int64], scores: Float) -> None:
     best = np.take_along_axis(scores, order, axis=1)
     found[0][:, : order.shape[1]] = np.where(best > -np.inf, np.take_along_axis(rows, order, axis=1), -1)
     found[1][:, : order.shape[1]] = best
-
-
-def _dots(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the dot product of each pair of a query and a row in double precision, float64 [len(at)]."""
-    dots = np.empty(len(at))
-    for start in range(0, len(at), _RESCORED):
-        some = slice(start, start + _RESCORED)
-        # Pair by pair, as block_top_k() does: the sum's order, so the last bit, is the same whatever stands beside it.
-        left, right = queries[at[some]].astype(np.float64), matrix[rows[some]].astype(np.float64)
-        dots[some] = np.einsum("ij,ij->i", left, right)
-    return dots

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pyspark.sql import functions as F
 
@@ -24,6 +24,13 @@ class Input(Protocol):
     @property
     def format(self) -> str:
         """How it is stored."""
+
+
+class Delta(NamedTuple):
+    """A Delta table as an input."""
+
+    path: str
+    format: str = "delta"
 
 
 def version(spark: SparkSession, config: Input) -> str:
