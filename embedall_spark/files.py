@@ -44,6 +44,11 @@ def is_path(name: str) -> bool:
     return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
 
 
+def metadata_of(table: str) -> str:
+    """Return the name of the table of titles, tags and labels beside a table."""
+    return f"{table.rstrip('/')}_metadata"
+
+
 def identifier(name: str) -> str:
     """Return a table's name quoted for SQL; a folder is one of Delta."""
     if not is_path(name):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from embedall_spark.config import Output
+    from embedall_spark.config import Output, Section
     from embedall_spark.runs import StoredRun
     from embedall_spark.tracking import Tracked
 
@@ -58,14 +58,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     module.check(config)
     output: Output = config.output
     root = run_root(output)
-    with ThreadPoolExecutor(1) as beside:
-        # MLflow takes as long to import as Spark to start, and a store that does not answer must show now.
-        # The default store is made where it is not there, which a dry run must not do.
-        store = None if options.dry_run else beside.submit(tracking.check, output.folder or root)
-        spark = session.get(f"embedall {kind}", master=options.master, properties=options.properties)
-        if store is not None:
-            store.result()
-    check_root(spark, output)
+    spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
@@ -75,22 +68,10 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     if options.dry_run:
         found = module.estimate(spark, config)
         return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
-    folder, manifest = runs.begin(root, kind, config, version, options.run_id)
-    if manifest["status"] == "done":
-        log.info("run %s is done already; nothing to do", manifest["run_id"])
-        return {**manifest["summary"], "status": "done", "repeated": True}
-    log.info("run %s in %s", manifest["run_id"], folder)
-    check_shared(spark, folder)
-    tracked = tracking.start(
-        kind,
-        manifest["run_id"],
-        config,
-        folder=output.folder or root,
-        experiment=output.experiment,
-        mlflow_run_id=manifest.get("mlflow_run_id"),
-    )
-    runs.note(folder, mlflow_run_id=tracked.id)
-    run = runs.StoredRun(spark, folder, manifest, output, runs.Tracker(tracked.metric, tracked.artifact, tracked.uri))
+    begun = take_over(spark, kind, config, output, version, options.run_id)
+    if isinstance(begun, dict):
+        return begun
+    run, tracked = begun
     try:
         tracked.input(_input_name(config), version)
         vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
@@ -104,6 +85,47 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     run.finish("done", summary=summary)
     tracked.finish("FINISHED")
     return summary
+
+
+def start(app_name: str, output: Output, options: Options) -> SparkSession:
+    """Return a session in which a run can be begun, once the store of MLflow has answered.
+
+    Raises:
+        EmbedallError: Spark or the store cannot be had, or the run's folder is not one for all hosts.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        # MLflow takes as long to import as Spark to start, and a store that does not answer must show now.
+        # The default store is made where it is not there, which a dry run must not do.
+        store = None if options.dry_run else beside.submit(tracking.check, output.folder or run_root(output))
+        spark = session.get(app_name, master=options.master, properties=options.properties)
+        if store is not None:
+            store.result()
+    _check_root(spark, output)
+    return spark
+
+
+def take_over(
+    spark: SparkSession, kind: str, config: Section, output: Output, version: str, run_id: str | None
+) -> tuple[StoredRun, Tracked] | Summary:
+    """Return the run to do and its run in MLflow; the summary of a run that is done already."""
+    root = run_root(output)
+    folder, manifest = runs.begin(root, kind, config, version, run_id)
+    if manifest["status"] == "done":
+        log.info("run %s is done already; nothing to do", manifest["run_id"])
+        return {**manifest["summary"], "status": "done", "repeated": True}
+    log.info("run %s in %s", manifest["run_id"], folder)
+    _check_shared(spark, folder)
+    tracked = tracking.start(
+        kind,
+        manifest["run_id"],
+        config,
+        folder=output.folder or root,
+        experiment=output.experiment,
+        mlflow_run_id=manifest.get("mlflow_run_id"),
+    )
+    runs.note(folder, mlflow_run_id=tracked.id)
+    tracker = runs.Tracker(tracked.metric, tracked.artifact, tracked.uri)
+    return runs.StoredRun(spark, folder, manifest, output, tracker), tracked
 
 
 def run_root(output: Output) -> str:
@@ -129,7 +151,7 @@ def _has_scheme(folder: str) -> bool:
     return "://" in folder or folder.startswith(("file:", "dbfs:"))
 
 
-def check_root(spark: SparkSession, output: Output) -> None:
+def _check_root(spark: SparkSession, output: Output) -> None:
     """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
     root = output.run_root or output.folder or ""
     if str(spark.conf.get("spark.master", "local")).startswith("local") or _has_scheme(root) or root.startswith("/"):
@@ -139,7 +161,7 @@ def check_root(spark: SparkSession, output: Output) -> None:
     )
 
 
-def check_shared(spark: SparkSession, folder: str) -> None:
+def _check_shared(spark: SparkSession, folder: str) -> None:
     """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
     if str(spark.conf.get("spark.master", "local")).startswith("local"):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from embedall_spark import files
 from embedall_spark.align.words import TextConfig
 from embedall_spark.config import Section
 
@@ -37,4 +38,4 @@ class LatentInput(Section):
     @property
     def items_table(self) -> str:
         """The table of titles and tags, where the right side is text."""
-        return self.items or f"{self.path.rstrip('/')}_metadata"
+        return self.items or files.metadata_of(self.path)

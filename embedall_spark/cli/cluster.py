@@ -107,8 +107,8 @@ def _about(spark: SparkSession, table: str, known: Metadata | None) -> DataFrame
     """Return id, label and title, as asked for or as a run has left them beside its table."""
     if known is not None:
         return labels.read(spark, known)
-    beside = f"{table.rstrip('/')}_metadata"
-    return tables.read(spark, beside).select("id", "label", "title") if tables.exists(spark, beside) else None
+    beside = made.metadata(spark, table)
+    return None if beside is None else tables.read(spark, beside).select("id", "label", "title")
 
 
 def _write(spark: SparkSession, found: DataFrame, output: str, run_id: str, facts: Mapping[str, object]) -> int:

@@ -145,12 +145,12 @@ def _pictures(place: _Place) -> Summary:
         f"{found['rows']:,} pictures embedded in {found['seconds']:.0f} s; refused: {found['rejected']}"
     )
     spark = vectors.sparkSession
-    known = tables.read(spark, f"{found['table']}_metadata")
+    known = tables.read(spark, files.metadata_of(found["table"]))
     meant = {title: ids[0] for title, ids in titles.ids(known, vectors, _PICTURES).items()}
     asked = [title for title in _PICTURES if title in meant]
     hits = exact.neighbours(vectors, [meant[title] for title in asked], 8)
     ids = {*meant.values(), *(name for some in hits for name, _ in some)}
-    named = {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
+    named = _called(known, ids)
     place.console.print("\nNearest pictures, by cosine:")
     width = max(map(len, asked))
     for title, some in zip(asked, hits, strict=True):
@@ -185,7 +185,7 @@ def _space(place: _Place) -> Summary:
     parts = spark.read.parquet(runs.stage_path(found["folder"], "split"))
     unseen = parts.where("part = 'test'").select(F.concat(F.lit("images:"), "id").alias("id"))
     pictures = vectors.join(unseen, "id", "left_semi")
-    space, known = model.load(found["folder"]), tables.read(spark, f"{found['table']}_metadata")
+    space, known = model.load(found["folder"]), tables.read(spark, files.metadata_of(found["table"]))
     typed = {word: vector for word in _TYPED if (vector := space.of_text(word)) is not None}
     hits = exact.top_k(pictures, np.stack(list(typed.values())), 8)
     some = pictures.orderBy(F.xxhash64("id"), "id").limit(_UNTITLED).select("id", "vector").collect()
@@ -194,7 +194,7 @@ def _space(place: _Place) -> Summary:
     )
     near = exact.top_k(others, np.array([row["vector"] for row in some], np.float32), 4)
     ids = {*(name for one in [*hits, *near] for name, _ in one), *(row["id"] for row in some)}
-    named = {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
+    named = _called(known, ids)
     place.console.print("\nWords typed, pictures never seen:")
     for word, one in zip(typed, hits, strict=True):
         place.console.print(Text(f"  {word:>7}  ", "bold"), Text(", ".join(named[name] for name, _ in one[:5])), sep="")
@@ -241,6 +241,11 @@ def _end(place: _Place, found: Summary, name: str) -> None:
         f"\nThe map:    {picture}"
         f"\nThe run:    {found['run_id']} in MLflow, {found['mlflow_uri']}"
     )
+
+
+def _called(known: DataFrame, ids: Collection[str]) -> dict[str, str]:
+    """Return the titles of ids, without the ids that titles.of() adds."""
+    return {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
 
 
 def _names(hits: list[Hit]) -> str:

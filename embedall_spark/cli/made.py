@@ -109,6 +109,12 @@ def in_space(spark: SparkSession, made: Space, path: str) -> tuple[NDArray[np.fl
     return made.model.of_left(images.embed_file(by(spark, made.config.input.path, "--id"), path))
 
 
+def metadata(spark: SparkSession, table: str) -> str | None:
+    """Return the table of titles, tags and labels that a run has left beside a table; None where there is none."""
+    beside = files.metadata_of(table)
+    return beside if tables.exists(spark, beside) else None
+
+
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
     """Return IMAGES of a table's ids, or more, and the limits of what is decoded.
 

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config, files, schemas, tables
-from embedall_spark.cli import query, show
+from embedall_spark.cli import made, query, show
 from embedall_spark.errors import ConfigError, SetupError
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def _known(spark: SparkSession, names: list[str], asked: _Asked) -> DataFrame | 
     from embedall_spark.search import metadata
     from embedall_spark.visualize import projector
 
-    beside = [f"{name.rstrip('/')}_metadata" for name in names]
-    given = asked.known or [name for name in beside if tables.exists(spark, name)]
+    given = asked.known or [beside for name in names if (beside := made.metadata(spark, name)) is not None]
     found = [projector.as_text(metadata.read(spark, path, asked.id_column)) for path in given]
     if not found:
         return None

@@ -11,7 +11,7 @@ import typer.core
 from pyspark.sql import functions as F
 
 from embedall_spark import config, export, schemas, session, tables
-from embedall_spark.cli import show
+from embedall_spark.cli import made, show
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
@@ -120,9 +120,8 @@ def _combined(
     if among.isEmpty():
         raise ConfigError(f"--kind {kind}: the table has no row of this kind")
     hits = analogy.combine(vectors, positive, negative, n, among=among, restrict=restrict)
-    beside = f"{table.rstrip('/')}_metadata"
-    called = {}
-    if tables.exists(spark, beside) and "title" in (known := tables.read(spark, beside)).columns:
+    beside, called = made.metadata(spark, table), {}
+    if beside is not None and "title" in (known := tables.read(spark, beside)).columns:
         called = titles.of(known, [*positive, *(name for name, _ in hits)])
     heading = [" + ".join(called.get(name, name) for name in positive), *(f"- {name}" for name in negative)]
     show.neighbours([" ".join(heading)], [[(called.get(name, name), score) for name, score in hits]])

@@ -43,6 +43,25 @@ def register(app: typer.Typer) -> None:
     app.command("config")(_config)
 
 
+def summarised(kind: str, file: Path | None, work: Callable[[], dict[str, Any]]) -> None:
+    """Do the work and show its summary, or that of its failure, and then end the command with its exit code.
+
+    Raises:
+        ConfigError: there is no folder for the file.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise ConfigError(f"--summary {file}: there is no folder {file.parent}; make it first")
+    try:
+        found = work()
+    except (Exception, KeyboardInterrupt) as error:
+        code = explain(error)
+        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        message = str(error)[:2000] or status
+        show_summary({"status": status, "kind": kind, "error": type(error).__name__, "message": message}, file)
+        raise typer.Exit(code) from None
+    show_summary(found, file)
+
+
 def show_summary(summary: dict[str, Any], file: Path | None) -> None:
     """Print a run's one-line JSON summary, the last line of a job's output."""
     line = json.dumps(summary, ensure_ascii=False)
@@ -73,18 +92,8 @@ def _kind(name: str) -> Callable[..., None]:
         properties: str | None = _PROPERTIES,
         master: str | None = _MASTER,
     ) -> None:
-        if summary is not None and not summary.parent.is_dir():
-            raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it first")
-        try:
-            found = launch(name, config, overrides, Options(run_id, properties, master, dry_run))
-        except (Exception, KeyboardInterrupt) as error:
-            code = explain(error)
-            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            message = str(error)[:2000] or status
-            failed = {"status": status, "kind": name, "error": type(error).__name__, "message": message}
-            show_summary(failed, summary)
-            raise typer.Exit(code) from None
-        show_summary(found, summary)
+        options = Options(run_id, properties, master, dry_run)
+        summarised(name, summary, lambda: launch(name, config, overrides, options))
 
     return command
 

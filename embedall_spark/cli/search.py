@@ -97,7 +97,7 @@ def _search(
     given = None if vector is None else _read_vector(vector)
     place = indexes.folder(table, index) if approximate else None
     opened = indexes.open_at_version(table, master)
-    beside = names or _metadata_of(opened)
+    beside = names or made.metadata(opened.spark, opened.name)
     known = None if beside is None else metadata.read(opened.spark, beside, id_column if names else "id")
     found.check_columns(asked, known)
     if where is not None:
@@ -115,12 +115,6 @@ def _search(
     hits = _one(opened, given, n, None if with_self else name)
     about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
     found.tell(opened.name, asked, known, source, about, hits)
-
-
-def _metadata_of(opened: indexes.Opened) -> str | None:
-    """Return the table of metadata that a run has left beside a table."""
-    name = f"{opened.name.rstrip('/')}_metadata"
-    return name if tables.exists(opened.spark, name) else None
 
 
 def _one(opened: indexes.Opened, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:

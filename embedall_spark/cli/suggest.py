@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from pyspark.sql import functions as F
 
-from embedall_spark import tables
+from embedall_spark import files, tables
 from embedall_spark.cli import indexes, made, query, show
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact, metadata, spelling
@@ -64,7 +64,7 @@ def _row(opened: indexes.Opened, kind: str, name: str) -> tuple[NDArray[np.float
 
 def _titles(opened: indexes.Opened, space: made.Space, latent: NDArray[np.float32], prefix: str, n: int) -> list[Hit]:
     """Return different titles with their cosines, the nearest first."""
-    beside = space.config.output.metadata or f"{opened.name.rstrip('/')}_metadata"
+    beside = space.config.output.metadata or files.metadata_of(opened.name)
     if not tables.exists(opened.spark, beside):
         raise ConfigError(f"{beside}: the table of titles is gone; run 'embedall latent' again")
     titled = metadata.read(opened.spark, beside, "id").where("title IS NOT NULL").select("id", "title")

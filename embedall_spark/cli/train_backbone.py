@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import files, runs, session, tracking
+from embedall_spark import files
 from embedall_spark.cli import run as running
-from embedall_spark.errors import ConfigError
-from embedall_spark.launch import Options, check_root, check_shared, fail, run_root, write_rejects
+from embedall_spark.launch import Options, fail, start, take_over, write_rejects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,18 +46,7 @@ def _train_backbone(
 
         typer.echo(configs.template(configs.options(Config)))
         return
-    if summary is not None and not summary.parent.is_dir():
-        raise ConfigError(f"--summary {summary}: there is no folder {summary.parent}; make it first")
-    try:
-        found = train(config, overrides, Options(run_id, properties, master))
-    except (Exception, KeyboardInterrupt) as error:
-        code = running.explain(error)
-        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        message = str(error)[:2000] or status
-        failed = {"status": status, "kind": _KIND, "error": type(error).__name__, "message": message}
-        running.show_summary(failed, summary)
-        raise typer.Exit(code) from None
-    running.show_summary(found, summary)
+    running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master)))
 
 
 def train(path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
@@ -77,34 +64,17 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     since = time.monotonic()
     config = configs.load(training.Config, path, overrides)
     output = config.output.stored
-    root = run_root(output)
-    with ThreadPoolExecutor(1) as beside:
-        store = beside.submit(tracking.check, output.folder or root)
-        spark = session.get("embedall train-backbone", master=options.master, properties=options.properties)
-        store.result()
-    check_root(spark, output)
+    spark = start("embedall train-backbone", output, options)
     pictures, version = images.read(spark, config.input), listing.version(spark, config.input)
-    folder, manifest = runs.begin(root, _KIND, config, version, options.run_id)
-    if manifest["status"] == "done":
-        log.info("run %s is done already; nothing to do", manifest["run_id"])
-        return {**manifest["summary"], "status": "done", "repeated": True}
-    log.info("run %s in %s", manifest["run_id"], folder)
-    check_shared(spark, folder)
-    tracked = tracking.start(
-        _KIND,
-        manifest["run_id"],
-        config,
-        folder=output.folder or root,
-        experiment=output.experiment,
-        mlflow_run_id=manifest.get("mlflow_run_id"),
-    )
-    runs.note(folder, mlflow_run_id=tracked.id)
-    run = runs.StoredRun(spark, folder, manifest, output, runs.Tracker(tracked.metric, tracked.artifact, tracked.uri))
+    begun = take_over(spark, _KIND, config, output, version, options.run_id)
+    if isinstance(begun, dict):
+        return begun
+    run, tracked = begun
     try:
         tracked.input(config.input.path, version)
         trained = training.train(run, pictures, config.train, config.input.limits)
         run.guard()
-        rejects = write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": folder})
+        rejects = write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": run.folder})
         files.write_bytes(config.output.file, trained.content)
     except BaseException as error:
         fail(run, tracked, _KIND, error)
@@ -119,7 +89,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
         "rejects": rejects,
         "metrics": trained.figures,
         "mlflow_run_id": tracked.id,
-        "folder": folder,
+        "folder": run.folder,
         "seconds": round(time.monotonic() - since, 1),
         "mlflow_uri": tracked.store,
     }

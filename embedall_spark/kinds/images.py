@@ -56,7 +56,7 @@ class ImagesOutput(MergedOutput):
     @property
     def metadata_table(self) -> str:
         """The table of titles, tags and labels."""
-        return self.metadata or f"{self.table}_metadata"
+        return self.metadata or files.metadata_of(self.table)
 
 
 class Evaluation(Section):

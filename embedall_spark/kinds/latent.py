@@ -244,7 +244,7 @@ def _pairs(run: Run, given: DataFrame, left: DataFrame, right: _Right, parts: Da
 def _keep_metadata(run: Run, items: DataFrame, kinds: tuple[str, str], config: Config) -> None:
     """Write what is known of the items under the ids that they have in the latent space."""
     sides = [items.withColumn("id", F.concat(F.lit(f"{kind}:"), "id")) for kind in kinds]
-    name = config.output.metadata or f"{config.output.table}_metadata"
+    name = config.output.metadata or files.metadata_of(config.output.table)
     run.table(name, conform(sides[0].unionByName(sides[1]), ITEMS), ITEMS, "Titles, tags and labels by latent ids")
 
 
