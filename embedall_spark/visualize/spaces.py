@@ -1,0 +1,198 @@
+"""What a latent space looks like: both kinds on one map, cosines of pairs, what is found and what is suggested."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from embedall_spark.search import exact, metadata
+from embedall_spark.search.block import unit
+from embedall_spark.visualize import heat_map, maps, montage, picture_map, suggestions
+from embedall_spark.visualize.montage import Tile
+from embedall_spark.visualize.suggestions import Suggested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from PIL import Image
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.search.exact import Hit
+
+    Vector = NDArray[np.float32]
+
+MAX_PAIRS, MAX_EXAMPLES = 60, 100
+_FOUND, _SUGGESTED = 10, 6  # pictures of a search; titles, and words, for a picture
+_MAP_INK = "#8e8e98"
+
+
+class Space(NamedTuple):
+    """A latent space, and pairs of it that were not learnt from."""
+
+    vectors: DataFrame
+    """VECTORS of all kinds."""
+    pairs: DataFrame
+    """left, right: ids of both sides' rows."""
+    asked: DataFrame
+    """id, count: rows that are asked for by word, and in how many of these pairs each is."""
+    known: DataFrame
+    """id, title."""
+    kinds: tuple[str, str]
+    find: Callable[[list[str]], Mapping[str, Image.Image]] | None
+    """Gives small pictures of left ids; None where they are no pictures."""
+    guess: Callable[[Vector, float], list[tuple[str, float]]] | None
+    """Ranks words for a left vector and its length; None where the right side is no text."""
+
+
+class Sizes(NamedTuple):
+    """How much is drawn; 0: not at all."""
+
+    ids: int
+    pairs: int
+    examples: int
+    seed: int
+
+
+class _Row(NamedTuple):
+    vector: Vector
+    norm: float
+
+
+def draw(space: Space, sizes: Sizes) -> Iterator[tuple[str, bytes]]:
+    """Yield names and PNGs: ``map.png``, ``pairs.png``, and of pictures ``searches.png`` and ``suggestions.png``.
+
+    Pairs and words are chosen by a hash, so that reruns show the same.
+
+    Args:
+        space: the space.
+        sizes: how many ids of both kinds on the map, at most maps.MAX_IDS; pairs in the heat map, at most MAX_PAIRS;
+            searches, and pictures with suggestions, at most MAX_EXAMPLES each.
+    """
+    half = sizes.ids // 2 if space.find is not None else 0
+    pairs = _sample(space.pairs, max(half, sizes.pairs, sizes.examples if space.find else 0), sizes.seed)
+    words = _frequent(space.asked, half) if half else []
+    searched = _middling(space, sizes.examples, sizes.seed) if space.find is not None else []
+    rows = _fetch(space.vectors, {*(name for pair in pairs for name in pair), *words, *searched})
+    pairs = [pair for pair in pairs if rows.keys() >= {*pair}]
+    searched = [name for name in searched if name in rows]
+    shown = pairs[: sizes.examples]
+    found = _found(space, np.stack([rows[name].vector for name in searched])) if searched else []
+    near = _titles(space, np.stack([rows[left].vector for left, _ in shown])) if searched and shown else []
+    lefts = [left for left, _ in pairs]
+    small: Mapping[str, Image.Image] = {}
+    if space.find is not None and pairs:
+        small = space.find([*lefts, *(name for some in found for name, _ in some)])
+    hit = [name for some in [*found, *near] for name, _ in some]
+    titled = metadata.of(space.known, [*rows, *hit], ["title"])
+    called = {name: titled.get(name, {}).get("title", name) for name in [*rows, *hit]}
+    if small and half:
+        yield "map.png", _map(space, lefts[:half], [name for name in words if name in rows], rows, small, called, sizes)
+    elif sizes.ids > 1 and space.vectors.limit(2).count() == 2:
+        heading = f"{sizes.ids:,} ids of both kinds, t-SNE"
+        yield "map.png", maps.draw(space.vectors, sizes.ids, seed=sizes.seed, title=heading, known=space.known)
+    if sizes.pairs and pairs:
+        yield "pairs.png", _pairs(space, pairs[: sizes.pairs], rows, small, called)
+    if small and searched:
+        told = zip(searched, found, strict=True)
+        tiles = [(called[word], [Tile(small.get(name), called[name]) for name, _ in some]) for word, some in told]
+        yield "searches.png", montage.draw(tiles)
+        yield "suggestions.png", _suggestions(space, lefts, near, rows, small, called)
+
+
+def _map(
+    space: Space,
+    lefts: Sequence[str],
+    words: Sequence[str],
+    rows: Mapping[str, _Row],
+    small: Mapping[str, Image.Image],
+    called: Mapping[str, str],
+    sizes: Sizes,
+) -> bytes:
+    """Return a map of pictures and words; where two lie on each other, both kinds have the same chance to be shown."""
+    ids = [name for both in zip(lefts, words, strict=False) for name in both]
+    ids += [*lefts[len(words) :], *words[len(lefts) :]]
+    places = maps.project(unit(np.stack([rows[name].vector for name in ids])), "tsne", sizes.seed)
+    heading = f"{len(lefts):,} {space.kinds[0]} never seen, and {len(words):,} {_kind(words)} in one space, t-SNE"
+    texts = [None if name in small else called[name] for name in ids]
+    return picture_map.draw(places, [small.get(name) for name in ids], [_MAP_INK] * len(ids), heading, {}, texts)
+
+
+def _pairs(
+    space: Space,
+    pairs: Sequence[tuple[str, str]],
+    rows: Mapping[str, _Row],
+    small: Mapping[str, Image.Image],
+    called: Mapping[str, str],
+) -> bytes:
+    """Return a heat map of pairs."""
+    left, right = (np.stack([rows[name].vector for name in side]) for side in zip(*pairs, strict=True))
+    names = [called[name] for name, _ in pairs], [called[name] for _, name in pairs]
+    title = f"Cosines of {len(pairs)} {space.kinds[0]} never seen (rows) and their {space.kinds[1]} (columns)"
+    return heat_map.draw(left, right, names, [small.get(name) for name, _ in pairs], title)
+
+
+def _suggestions(
+    space: Space,
+    lefts: Sequence[str],
+    near: Sequence[Sequence[Hit]],
+    rows: Mapping[str, _Row],
+    small: Mapping[str, Image.Image],
+    called: Mapping[str, str],
+) -> bytes:
+    """Return pictures with the nearest rows of the other side, and with words where that is text."""
+    told = []
+    for left, hits in zip(lefts, near, strict=False):
+        lists = {space.kinds[1]: list(dict.fromkeys(called[name] for name, _ in hits))[:_SUGGESTED]}
+        if space.guess is not None:
+            lists["words"] = [word for word, _ in space.guess(*rows[left])[:_SUGGESTED]]
+        told.append(Suggested(small.get(left), called[left], lists))
+    return suggestions.draw(told, f"Suggested for {space.kinds[0]} never seen (in grey: its own)")
+
+
+def _sample(pairs: DataFrame, count: int, seed: int) -> list[tuple[str, str]]:
+    """Return pairs of different left ids, chosen by a hash."""
+    one = pairs.groupBy("left").agg(F.min("right").alias("right"))
+    table = one.orderBy(F.xxhash64(F.lit(seed), "left"), "left").limit(count).select("left", "right").toArrow()
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _frequent(asked: DataFrame, count: int) -> list[str]:
+    rows = asked.orderBy(F.desc("count"), "id").limit(count).select("id").toArrow()
+    return [str(name) for name in rows["id"].to_pylist()]
+
+
+def _middling(space: Space, count: int, seed: int) -> list[str]:
+    """Return rows to search by: before others those of several pairs and not of very many, as "with" is."""
+    most = F.lit(max(space.pairs.count() / 10, 3))
+    order = [F.desc(F.col("count").between(F.lit(3), most)), F.xxhash64(F.lit(seed), "id"), F.col("id")]
+    return [str(name) for name in space.asked.orderBy(*order).limit(count).select("id").toArrow()["id"].to_pylist()]
+
+
+def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
+    """Return the rows of some ids that are there."""
+    wanted = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(ids), pa.string())}))
+    table = vectors.select("id", "vector", "norm").join(wanted, "id", "left_semi").toArrow()
+    matrix = exact.rows(table["vector"].combine_chunks())
+    names, norms = table["id"].to_pylist(), table["norm"].to_pylist()
+    return {name: _Row(row, norm) for name, row, norm in zip(names, matrix, norms, strict=True)}
+
+
+def _found(space: Space, queries: NDArray[np.float32]) -> list[list[Hit]]:
+    """Return the pictures never seen that are nearest to queries."""
+    unseen = space.pairs.select(F.col("left").alias("id"))
+    return exact.top_k(space.vectors.join(unseen, "id", "left_semi"), queries, _FOUND)
+
+
+def _titles(space: Space, queries: NDArray[np.float32]) -> list[list[Hit]]:
+    """Return the rows of the other side that were learnt from and are nearest to queries; some may be called alike."""
+    own = space.pairs.select(F.col("right").alias("id"))
+    others = space.vectors.where(F.col("kind") == space.kinds[1]).join(own, "id", "left_anti")
+    return exact.top_k(others, queries, 3 * _SUGGESTED)
+
+
+def _kind(ids: Sequence[str]) -> str:
+    return ids[0].partition(":")[0] if ids else "others"
