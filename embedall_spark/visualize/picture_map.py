@@ -53,7 +53,7 @@ def draw(
     """
     masks = [None if picture is None else ink(picture) for picture in pictures]
     inked = all(mask is not None for mask, picture in zip(masks, pictures, strict=True) if picture is not None)
-    edge = _edge(places, inked)
+    edge = _edge(places, inked, bool(texts))
     beside = int(max([font(_LETTERS).getlength(label) + 60 for label in legend], default=0))
     sheet = Image.new("RGB", (_WIDTH + beside, _HEIGHT), "white")
     pen = ImageDraw.Draw(sheet)
@@ -75,7 +75,8 @@ def draw(
             sheet.paste(small, (x - small.width // 2, y - small.height // 2))
     for text, corner in zip(written, corners, strict=True):
         if text is not None and corner is not None:
-            pen.text(corner, text, fill=_INK, font=font(_LETTERS))
+            # The white around its letters keeps them readable over dots.
+            pen.text(corner, text, fill=_INK, font=font(_LETTERS), stroke_width=3, stroke_fill="white")
     _legend(pen, legend)
     content = io.BytesIO()
     sheet.save(content, format="PNG")
@@ -97,9 +98,10 @@ def ink(picture: Image.Image) -> Image.Image | None:
     return Image.fromarray(np.abs(grey - ground).clip(0, 255).astype(np.uint8))
 
 
-def _edge(places: NDArray[np.float32], inked: bool) -> int:
-    """Return the size of a picture, in pixels: ink may cross, frames hide each other."""
-    edge = np.sqrt(_WIDTH * _HEIGHT * (_INKED if inked else _FILLED) / len(places))
+def _edge(places: NDArray[np.float32], inked: bool, among_texts: bool) -> int:
+    """Return the size of a picture, in pixels: ink may cross, frames and texts hide each other."""
+    filled = _INKED if inked else _FILLED
+    edge = np.sqrt(_WIDTH * _HEIGHT * (filled / 2 if among_texts else filled) / len(places))
     if inked and len(places) > 1:
         # Where all lie close together in a few places, less keeps them apart.
         centres = np.array(_fitted(places, int(edge)))

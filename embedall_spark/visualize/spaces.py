@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_PAIRS, MAX_EXAMPLES = 60, 100
 _FOUND, _SUGGESTED = 10, 6  # pictures of a search; titles, and words, for a picture
+_ASKED, _SEVERAL = 5_000, 3  # of the most frequent rows; in so many pairs at least
 _MAP_INK = "#8e8e98"
 
 
@@ -72,21 +73,17 @@ def draw(space: Space, sizes: Sizes) -> Iterator[tuple[str, bytes]]:
         sizes: how many ids of both kinds on the map, at most maps.MAX_IDS; pairs in the heat map, at most MAX_PAIRS;
             searches, and pictures with suggestions, at most MAX_EXAMPLES each.
     """
-    half = sizes.ids // 2 if space.find is not None else 0
-    pairs = _sample(space.pairs, max(half, sizes.pairs, sizes.examples if space.find else 0), sizes.seed)
-    words = _frequent(space.asked, half) if half else []
-    searched = _middling(space, sizes.examples, sizes.seed) if space.find is not None else []
+    # What is asked for, and shown, only of pictures.
+    half, examples = (sizes.ids // 2, sizes.examples) if space.find is not None else (0, 0)
+    pairs = _sample(space.pairs, max(half, sizes.pairs, examples), sizes.seed)
+    words, searched = _asked(space.asked, half, examples, sizes.seed) if half or examples else ([], [])
     rows = _fetch(space.vectors, {*(name for pair in pairs for name in pair), *words, *searched})
     pairs = [pair for pair in pairs if rows.keys() >= {*pair}]
-    searched = [name for name in searched if name in rows]
-    shown = pairs[: sizes.examples]
-    found = _found(space, np.stack([rows[name].vector for name in searched])) if searched else []
-    near = _titles(space, np.stack([rows[left].vector for left, _ in shown])) if searched and shown else []
-    lefts = [left for left, _ in pairs]
-    small: Mapping[str, Image.Image] = {}
-    if space.find is not None and pairs:
-        small = space.find([*lefts, *(name for some in found for name, _ in some)])
+    lefts, searched = [left for left, _ in pairs], [name for name in searched if name in rows]
+    found = _nearest(_unseen(space), rows, searched, _FOUND)
+    near = _nearest(_learnt(space), rows, lefts[:examples], 3 * _SUGGESTED)
     hit = [name for some in [*found, *near] for name, _ in some]
+    small = space.find([*lefts, *hit]) if space.find is not None and lefts else {}
     titled = metadata.of(space.known, [*rows, *hit], ["title"])
     called = {name: titled.get(name, {}).get("title", name) for name in [*rows, *hit]}
     if small and half:
@@ -99,7 +96,8 @@ def draw(space: Space, sizes: Sizes) -> Iterator[tuple[str, bytes]]:
     if small and searched:
         told = zip(searched, found, strict=True)
         tiles = [(called[word], [Tile(small.get(name), called[name]) for name, _ in some]) for word, some in told]
-        yield "searches.png", montage.draw(tiles)
+        heading = f"Searches by {_kind(searched)}, among {space.kinds[0]} never seen"
+        yield "searches.png", montage.draw([(heading, []), *tiles])
         yield "suggestions.png", _suggestions(space, lefts, near, rows, small, called)
 
 
@@ -160,16 +158,17 @@ def _sample(pairs: DataFrame, count: int, seed: int) -> list[tuple[str, str]]:
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def _frequent(asked: DataFrame, count: int) -> list[str]:
-    rows = asked.orderBy(F.desc("count"), "id").limit(count).select("id").toArrow()
-    return [str(name) for name in rows["id"].to_pylist()]
+def _asked(asked: DataFrame, frequent: int, examples: int, seed: int) -> tuple[list[str], list[str]]:
+    """Return rows for the map, the most frequent ones, and rows to search by.
 
-
-def _middling(space: Space, count: int, seed: int) -> list[str]:
-    """Return rows to search by: before others those of several pairs and not of very many, as "with" is."""
-    most = F.lit(max(space.pairs.count() / 10, 3))
-    order = [F.desc(F.col("count").between(F.lit(3), most)), F.xxhash64(F.lit(seed), "id"), F.col("id")]
-    return [str(name) for name in space.asked.orderBy(*order).limit(count).select("id").toArrow()["id"].to_pylist()]
+    The latter are chosen by a hash, those before others that are in several pairs and not in very many, as "with" is.
+    """
+    order = F.xxhash64(F.lit(seed), "id").alias("order")
+    table = asked.orderBy(F.desc("count"), "id").limit(_ASKED).select("id", "count", order).toArrow()
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    most = max((count for _, count, _ in rows), default=0) / 3
+    middling = sorted(rows, key=lambda row: (not _SEVERAL <= row[1] <= most, row[2], row[0]))
+    return [name for name, *_ in rows[:frequent]], [name for name, *_ in middling[:examples]]
 
 
 def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
@@ -181,17 +180,20 @@ def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
     return {name: _Row(row, norm) for name, row, norm in zip(names, matrix, norms, strict=True)}
 
 
-def _found(space: Space, queries: NDArray[np.float32]) -> list[list[Hit]]:
-    """Return the pictures never seen that are nearest to queries."""
-    unseen = space.pairs.select(F.col("left").alias("id"))
-    return exact.top_k(space.vectors.join(unseen, "id", "left_semi"), queries, _FOUND)
+def _nearest(among: DataFrame, rows: Mapping[str, _Row], names: Sequence[str], k: int) -> list[list[Hit]]:
+    """Return what is nearest to some rows, best first."""
+    return exact.top_k(among, np.stack([rows[name].vector for name in names]), k) if names else []
 
 
-def _titles(space: Space, queries: NDArray[np.float32]) -> list[list[Hit]]:
-    """Return the rows of the other side that were learnt from and are nearest to queries; some may be called alike."""
+def _unseen(space: Space) -> DataFrame:
+    """Return the left rows that were not learnt from."""
+    return space.vectors.join(space.pairs.select(F.col("left").alias("id")), "id", "left_semi")
+
+
+def _learnt(space: Space) -> DataFrame:
+    """Return the right rows that no pair has that was not learnt from; some may be called alike."""
     own = space.pairs.select(F.col("right").alias("id"))
-    others = space.vectors.where(F.col("kind") == space.kinds[1]).join(own, "id", "left_anti")
-    return exact.top_k(others, queries, 3 * _SUGGESTED)
+    return space.vectors.where(F.col("kind") == space.kinds[1]).join(own, "id", "left_anti")
 
 
 def _kind(ids: Sequence[str]) -> str:
