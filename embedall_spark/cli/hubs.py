@@ -78,7 +78,8 @@ def kept(opened: indexes.Opened, side: str | None, near: int, work: str | None) 
         )
     finally:
         files.delete(folder)
-    return tables.read(spark, name).where((F.col("version") == opened.version) & which).select("id", "similarity")
+    made_now = tables.read(spark, name).where((F.col("version") == opened.version) & which)
+    return made_now.select("id", "similarity").distinct()
 
 
 def scratch(table: str, work: str | None) -> str:

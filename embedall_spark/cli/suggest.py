@@ -164,10 +164,10 @@ def _many(
         )
         titles = suggested.titles(found, among, n).withColumn("id", F.expr(f"substring(id, {len(right) + 1})"))
         guessed = suggested.words(rows, model.guessing(), model.tokens, n)
-        id = F.concat(F.lit(f"{model.left_kind}:" if itself else ""), "id")
+        called = F.concat(F.lit(f"{model.left_kind}:" if itself else ""), "id")
         version = tables.write(
             spark,
-            titles.unionByName(guessed).withColumn("id", id),
+            titles.unionByName(guessed).withColumn("id", called),
             output,
             schemas.SUGGESTIONS,
             mode="overwrite",
