@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CELL, _EDGE, _NAME = 44, 16, 190  # pixels: a cell, the margin, the longest name
-_HEAD, _LETTERS, _NUMBERS = 16, 13, 11.5  # font sizes
+_HEAD, _LETTERS, _NUMBERS, _STEP = 16, 13, 11.5, 17  # font sizes, and the distance of lines
 _INK, _TRUE = "#18181b", "#d6403a"
 
 
@@ -78,17 +78,21 @@ def _row(
         small = on_white(ImageOps.contain(picture, (_CELL - 4, _CELL - 4), Image.Resampling.LANCZOS))
         sheet.paste(small, (right - (_CELL + small.width) // 2, top + (_CELL - small.height) // 2))
         right -= _CELL + 4
-    for text in cut(name, _NAME, 1, _LETTERS):
-        pen.text((right - font(_LETTERS).getlength(text), top + 14), text, fill=_INK, font=font(_LETTERS))
+    lines = cut(name, _NAME, 2, _LETTERS)
+    first = top + (_CELL - _STEP * len(lines)) / 2
+    for line, text in enumerate(lines):
+        place = (right - font(_LETTERS).getlength(text), first + line * _STEP)
+        pen.text(place, text, fill=_INK, font=font(_LETTERS))
 
 
 def _column(sheet: Image.Image, name: str, start: tuple[int, int]) -> None:
     """Write a name upwards above a column."""
-    for text in cut(name, _NAME, 1, _LETTERS):
-        ink = Image.new("L", (int(font(_LETTERS).getlength(text)) + 2, _LETTERS + 7), 0)
-        ImageDraw.Draw(ink).text((0, 0), text, fill=255, font=font(_LETTERS))
-        turned = ink.rotate(90, expand=True)
-        sheet.paste(_INK, (start[0] + (_CELL - turned.width) // 2, start[1] - 6 - turned.height), turned)
+    lines = cut(name, _NAME, 2, _LETTERS)
+    ink = Image.new("L", (_NAME, _STEP * max(len(lines), 1)), 0)
+    for line, text in enumerate(lines):
+        ImageDraw.Draw(ink).text((0, line * _STEP), text, fill=255, font=font(_LETTERS))
+    turned = ink.rotate(90, expand=True)
+    sheet.paste(_INK, (start[0] + (_CELL - turned.width) // 2, start[1] - 6 - turned.height), turned)
 
 
 def _cells(pen: ImageDraw.ImageDraw, scores: NDArray[np.float64], left: int, top: int) -> None:

@@ -76,10 +76,10 @@ def draw(space: Space, sizes: Sizes) -> Iterator[tuple[str, bytes]]:
     # What is asked for, and shown, only of pictures.
     half, examples = (sizes.ids // 2, sizes.examples) if space.find is not None else (0, 0)
     pairs = _sample(space.pairs, max(half, sizes.pairs, examples), sizes.seed)
-    words, searched = _asked(space.asked, half, examples, sizes.seed) if half or examples else ([], [])
+    words, searched = _asked(space, half, examples, sizes.seed) if half or examples else ([], [])
     rows = _fetch(space.vectors, {*(name for pair in pairs for name in pair), *words, *searched})
     pairs = [pair for pair in pairs if rows.keys() >= {*pair}]
-    lefts, searched = [left for left, _ in pairs], [name for name in searched if name in rows]
+    lefts = [left for left, _ in pairs]
     found = _nearest(_unseen(space), rows, searched, _FOUND)
     near = _nearest(_learnt(space), rows, lefts[:examples], 3 * _SUGGESTED)
     hit = [name for some in [*found, *near] for name, _ in some]
@@ -87,7 +87,7 @@ def draw(space: Space, sizes: Sizes) -> Iterator[tuple[str, bytes]]:
     titled = metadata.of(space.known, [*rows, *hit], ["title"])
     called = {name: titled.get(name, {}).get("title", name) for name in [*rows, *hit]}
     if small and half:
-        yield "map.png", _map(space, lefts[:half], [name for name in words if name in rows], rows, small, called, sizes)
+        yield "map.png", _map(space, lefts[:half], words, rows, small, called, sizes)
     elif sizes.ids > 1 and space.vectors.limit(2).count() == 2:
         heading = f"{sizes.ids:,} ids of both kinds, t-SNE"
         yield "map.png", maps.draw(space.vectors, sizes.ids, seed=sizes.seed, title=heading, known=space.known)
@@ -158,13 +158,14 @@ def _sample(pairs: DataFrame, count: int, seed: int) -> list[tuple[str, str]]:
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def _asked(asked: DataFrame, frequent: int, examples: int, seed: int) -> tuple[list[str], list[str]]:
+def _asked(space: Space, frequent: int, examples: int, seed: int) -> tuple[list[str], list[str]]:
     """Return rows for the map, the most frequent ones, and rows to search by.
 
     The latter are chosen by a hash, those before others that are in several pairs and not in very many, as "with" is.
     """
     order = F.xxhash64(F.lit(seed), "id").alias("order")
-    table = asked.orderBy(F.desc("count"), "id").limit(_ASKED).select("id", "count", order).toArrow()
+    there = space.asked.join(space.vectors.select("id"), "id", "left_semi")
+    table = there.orderBy(F.desc("count"), "id").limit(_ASKED).select("id", "count", order).toArrow()
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     most = max((count for _, count, _ in rows), default=0) / 3
     middling = sorted(rows, key=lambda row: (not _SEVERAL <= row[1] <= most, row[2], row[0]))
