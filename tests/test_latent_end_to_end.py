@@ -1,10 +1,12 @@
 """Two kinds in one space: words find pictures and pictures titles, on pictures that were never learnt from."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from plain_run import PlainRun
 from toy_words import embedall
 from vector_tables import table
@@ -78,7 +80,11 @@ def configured(place, folder, **sections):
 def done(spark, place, tmp_path_factory):
     """Return what ``embedall latent`` has told of the pictures and their titles, and its file."""
     folder = tmp_path_factory.mktemp("done")
-    file = configured(place, folder, evaluate={"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}})
+    (folder / "pictures").mkdir()
+    for name, color, _ in made()[0]:
+        Image.new("RGB", (8, 8), color).save(folder / "pictures" / name)
+    given = {"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}, "pictures": {"path": f"{folder}/pictures"}}
+    file = configured(place, folder, evaluate=given)
     result = embedall("latent", "--config", file)
     assert result.code == 0, result.log
     return result.summary
@@ -123,6 +129,20 @@ def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
         ("lost.png", "no vector of this id on the left side"),
     }
     assert done["rejected"] == 5
+
+
+def test_the_space_is_drawn(done):
+    drawn = {
+        name: np.asarray(Image.open(f"{done['folder']}/artifacts/{name}.png").convert("RGB"))
+        for name in ("map", "pairs", "searches", "suggestions")
+    }
+    red = (255, 0, 0)
+    for name, picture in drawn.items():
+        assert (picture == red).all(axis=2).sum() > 500, name
+    # A search by a color finds pictures of this color, one by a thing those of many; "a" and "fashion" are in all.
+    rows = [picture[48, 62::104] for picture in np.split(drawn["searches"][46:-14], 8)]
+    colors = [len({tuple(pixel) for pixel in row[:10]}) for row in rows]
+    assert sum(count <= 2 for count in colors) >= 2 and sum(count >= 3 for count in colors) >= 3
 
 
 def test_the_model_maps_as_the_run_did(spark, place, done):
@@ -181,6 +201,9 @@ def test_another_table_is_the_right_side(spark, place, tmp_path):
     assert "contrastive refinement: epoch" in done.log
     kinds = {row.kind for row in tables.read(spark, done.summary["table"]).select("kind").distinct().collect()}
     assert kinds == {"images", "queries"}
+    # Of what are no pictures, or not known to be, there is no search.
+    drawn = {path.name for path in Path(done.summary["folder"], "artifacts").iterdir()}
+    assert drawn == {"model.npz", "pairs.png"}
     # Picture 007 is not finite: neither it nor its pair can be used.
     assert done.summary["rejected"] == 4
     fitted = model.load(done.summary["folder"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pyspark.sql import functions as F
 
 from embedall_spark.align import learned, moments, pairing, text, words
-from embedall_spark.align.model import UNIT, TextSide
+from embedall_spark.align.model import UNIT, WORDS, TextSide
 from embedall_spark.errors import ConfigError
 from embedall_spark.schemas import PAIRS, VECTORS, conform, vectors_of
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from embedall_spark.run import Run
 
 log = logging.getLogger(__name__)
-
-WORDS = "words"
 
 
 class Right(NamedTuple):
