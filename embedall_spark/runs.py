@@ -21,12 +21,13 @@ from embedall_spark.progress import Meter
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from embedall_spark.config import Output, Section
+    from embedall_spark.run import Served, Try
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Tracker(NamedTuple):
     metric: Callable[[str, float, int | None], None]
     artifact: Callable[[str, bytes], None]
     model_uri: str | None
+    tries: Callable[[Sequence[Try]], None] = lambda tried: None
+    served: Callable[[Served], str | None] = lambda model: None
 
 
 class StoredRun:
@@ -122,6 +125,14 @@ class StoredRun:
         """Record a file in the run's folder and where runs are tracked."""
         files.write_bytes(f"{self.folder}/artifacts/{name}", content)
         self._tracker.artifact(name, content)
+
+    def tries(self, tried: Sequence[Try]) -> None:
+        """Record a sweep where runs are tracked."""
+        self._tracker.tries(tried)
+
+    def served(self, model: Served) -> None:
+        """Record a model where runs are tracked."""
+        self.model_uri = self._tracker.served(model) or self.model_uri
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Tell how far a stage is."""
