@@ -83,15 +83,16 @@ class Latent(PythonModel):
             if len(vector) != len(mean):
                 raise ValueError(f"a vector of {len(vector):,} numbers; the {side} side's have {len(mean):,}")
         rows = np.array(vectors, np.float32).astype(np.float64)
+        usable = np.isfinite(rows).all(axis=1)
+        if side == "right" and self.has_text:
+            # Zeros are a text without a known word; among other vectors they are one like any.
+            usable &= rows.any(axis=1)
         if power != 1:
             rows = np.sign(rows) * np.abs(rows) ** power
         if unit:
             rows = _unit(rows)
-        # A row of zeros is a text without a known word; of other vectors it is one like any.
-        silent = ~rows.any(axis=1) & (side == "right") & self.has_text
         mapped = _unit((rows - mean) @ self.arrays[f"{side}.matrix"].astype(np.float64))
-        mapped[silent | ~np.isfinite(mapped).all(axis=1)] = 0
-        return mapped.astype(np.float32)
+        return np.where(usable[:, None], mapped, 0).astype(np.float32)
 
     def _row(self, text: str, vectors: dict[str, Any] | None) -> Floats:
         """Return a text as the right side has it: its bag of words, and beside it what is composed of their vectors."""
