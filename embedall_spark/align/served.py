@@ -57,7 +57,7 @@ class Latent(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """Return rows in the latent space, float32 [n, k]; raises ValueError where a row cannot be read."""
         given = {name: model_input[name].notna().to_numpy() for name in _GIVEN if name in model_input}
-        counts = sum(given.values(), np.zeros(len(model_input), int))
+        counts: NDArray[np.int64] = np.sum([np.zeros(len(model_input), int), *given.values()], axis=0)
         if (counts != 1).any():
             at = int(np.flatnonzero(counts != 1)[0])
             raise ValueError(f"row {at} has {counts[at]} of {', '.join(_GIVEN)}; need one of them")
