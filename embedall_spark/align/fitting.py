@@ -35,7 +35,7 @@ class FitConfig(Section):
     """How P and Q are fitted."""
 
     k: tuple[int, ...] = Field(
-        (64,), description="numbers of a latent vector; of several the best is taken, and the table has so many"
+        (64,), description="numbers of a latent vector; of several the best that the sides have in common is taken"
     )
     left_power: float = Field(
         1.0, gt=0, le=1,
@@ -196,9 +196,15 @@ def choose(
     tried: list[tuple[float, Chosen]] = []
     for regularisation in config.regularisation:
         # One fit serves all sizes and powers.
-        plain = closed_form.cca(found, max(config.k), regularisation, 0.0)
+        plain = closed_form.cca(found, None, regularisation, 0.0)
+        sizes = [k for k in config.k if k <= len(plain.strengths)]
+        if left_out := set(config.k) - set(sizes):
+            log.warning(
+                "fit.k %s: left out, the sides relate along %d directions", sorted(left_out), len(plain.strengths)
+            )
+        plain = plain.first(max(sizes, default=min(config.k)))
         x, y = (sides[0] - plain.mean_left) @ plain.p, (sides[1] - plain.mean_right) @ plain.q
-        for power, k in product(config.power, config.k):
+        for power, k in product(config.power, sizes):
             scale = plain.strengths[:k] ** power
             left, right = ((side[:, :k] * scale).astype(np.float32) for side in (x, y))
             score = refining.scorer(held._replace(left=left, right=right))(np.eye(k), np.eye(k))

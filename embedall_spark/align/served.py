@@ -92,7 +92,8 @@ class Latent(PythonModel):
         if unit:
             rows = _unit(rows)
         mapped = _unit((rows - mean) @ self.arrays[f"{side}.matrix"].astype(np.float64))
-        return np.where(usable[:, None], mapped, 0).astype(np.float32)
+        mapped[~usable] = 0
+        return mapped.astype(np.float32)
 
     def _row(self, text: str, vectors: dict[str, Any] | None) -> Floats:
         """Return a text as the right side has it: its bag of words, and beside it what is composed of their vectors."""
