@@ -19,7 +19,7 @@ from embedall_spark import entries, files, registry
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedall_spark.config import Section
     from embedall_spark.run import Served, Try
@@ -171,13 +171,14 @@ def start(
     return tracked
 
 
-def amend(folder: str | None, mlflow_run_id: str, figures: dict[str, float]) -> None:
-    """Add figures to an ended run; ``folder`` is the output folder, where the default store lies."""
-    uri = store_uri(folder or ".")
-    with _usable(uri):
+def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], pictures: Mapping[str, bytes]) -> None:
+    """Add figures and files to an ended run; ``folder`` is the output folder, where the default store lies."""
+    with _usable(uri := store_uri(folder or ".")):
         tracked = Tracked(*_client(uri), mlflow_run_id)
     for name, value in figures.items():
         tracked.metric(name, value)
+    for name, content in pictures.items():
+        tracked.artifact(name, content)
     tracked.flush(now=True)
 
 

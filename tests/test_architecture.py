@@ -71,6 +71,7 @@ COLLECTS = {
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
     "visualize/maps.py": "at most 5,000 rows, checked",
+    "visualize/spaces.py": "at most 2,500 pairs and 5,000 words, and vectors of those that are drawn; limited",
     "visualize/projector.py": "at most 50,000 rows and 256 MiB, checked",
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
+from PIL import Image
 from plain_run import PlainRun
 from toy_words import embedall
 from vector_tables import table
@@ -85,10 +86,14 @@ def configured(place, folder, **sections):
 def done(spark, place, tmp_path_factory):
     """Return what ``embedall latent`` has told of the pictures and their titles; the run failed, and was resumed."""
     folder = tmp_path_factory.mktemp("done")
+    (folder / "pictures").mkdir()
+    for name, color, _ in made()[0]:
+        Image.new("RGB", (8, 8), color).save(folder / "pictures" / name)
     output = {"table": f"{folder}/out", "registered_model": NAME}
-    for least, code in ((1.01, 4), (0.5, 0)):
-        evaluate = {"map_ids": 60 * (code == 0), "gates": {"right_to_left/recall_10": least}}
-        file = configured(place, folder, evaluate=evaluate, output=output, fit={"k": [FIT["k"], 3]})
+    evaluate = {"pictures": {"path": f"{folder}/pictures"}}
+    for least, ids, code in ((1.01, 0, 4), (0.5, 60, 0)):
+        asked = {**evaluate, "map_ids": ids, "gates": {"right_to_left/recall_10": least}}
+        file = configured(place, folder, evaluate=asked, output=output, fit={"k": [FIT["k"], 3]})
         result = embedall("latent", "--config", file)
         assert result.code == code, result.log
     return result.summary
@@ -133,6 +138,20 @@ def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
         ("lost.png", "no vector of this id on the left side"),
     }
     assert done["rejected"] == 5
+
+
+def test_the_space_is_drawn(done):
+    drawn = {
+        name: np.asarray(Image.open(f"{done['folder']}/artifacts/{name}.png").convert("RGB"))
+        for name in ("map", "pairs", "searches", "suggestions")
+    }
+    red = (255, 0, 0)
+    for name, picture in drawn.items():
+        assert (picture == red).all(axis=2).sum() > 500, name
+    # A search by a color finds pictures of this color, one by a thing those of many; "a" and "fashion" are in all.
+    rows = [picture[48, 62::104] for picture in np.split(drawn["searches"][46:-14], 8)]
+    colors = [len({tuple(pixel) for pixel in row[:10]}) for row in rows]
+    assert sum(count <= 2 for count in colors) >= 2 and sum(count >= 3 for count in colors) >= 3
 
 
 def test_the_model_maps_as_the_run_did(spark, place, done):
@@ -284,6 +303,9 @@ def test_another_table_is_the_right_side(spark, place, tmp_path):
     assert "contrastive refinement: epoch" in done.log
     kinds = {row.kind for row in tables.read(spark, done.summary["table"]).select("kind").distinct().collect()}
     assert kinds == {"images", "queries"}
+    # Of what are no pictures, or not known to be, there is no search.
+    drawn = {path.name for path in Path(done.summary["folder"], "artifacts").iterdir()}
+    assert drawn == {"model.npz", "pairs.png"}
     # Picture 007 is not finite: neither it nor its pair can be used.
     assert done.summary["rejected"] == 4
     fitted = model.load(done.summary["folder"])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE, SCRIPT = "model.npz", "served.py"
 REQUIREMENTS = ("numpy", "pandas", "pyarrow")  # of the script, beside MLflow
+WORDS, TITLES = "words", "titles"  # kinds of text
 UNIT = Preparation(unit=True)
 _FORMAT = 1
 

@@ -12,10 +12,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.align import closed_form, fitting, model, pairing, project, split, text, words
+from embedall_spark.align import closed_form, fitting, model, pairing, project, shown, split, text, words
 from embedall_spark.align.fitting import FitConfig
 from embedall_spark.align.inputs import LatentInput
-from embedall_spark.align.model import UNIT, LatentModel
+from embedall_spark.align.model import TITLES, UNIT, WORDS, LatentModel
 from embedall_spark.align.prepare import PLAIN
 from embedall_spark.align.split import SplitConfig
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
@@ -23,7 +23,8 @@ from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import listing, reading, tabular
-from embedall_spark.visualize import maps
+from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.visualize import maps, spaces
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORDS, TITLES = "words", "titles"
 _FIGURES = [f"{name}_{cut}" for name in ("recall", "chance_recall") for cut in (1, 5, 10)]
 _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
 
@@ -64,6 +64,18 @@ class Evaluation(Section):
     map_ids: int = Field(
         300, ge=0, le=maps.MAX_IDS, description="ids of both kinds on the map; 0: no map", json_schema_extra=MOVABLE
     )
+    heat_pairs: int = Field(
+        24, ge=0, le=spaces.MAX_PAIRS, json_schema_extra=MOVABLE,
+        description="test pairs in the heat map of cosines; 0: no heat map",
+    )  # fmt: skip
+    examples: int = Field(
+        8, ge=0, le=spaces.MAX_EXAMPLES, json_schema_extra=MOVABLE,
+        description="searches, and suggestions, drawn where the left side is pictures; 0: none",
+    )  # fmt: skip
+    pictures: ImagesConfig | None = Field(
+        None, json_schema_extra=MOVABLE,
+        description="where the left side's pictures are; unset: where the run that made its table had them from. Keys:",
+    )  # fmt: skip
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
     )
@@ -180,29 +192,19 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
-    """Return how well each side of test pairs finds the other, beside chance; record a map of both."""
+    """Return how well each side of test pairs finds the other, beside chance; record pictures of both."""
     asked, kinds = config.evaluate, _kinds(run.spark, read(run.spark, config), config)
     held = run.spark.read.parquet(run.stage_path("pairs")).where("part = 'test'")
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
-    if asked.map_ids > 1 and vectors.limit(2).count() == 2:
-        heading = f"{asked.map_ids:,} ids of both kinds, t-SNE"
-        known = _named(run.spark, vectors, config)
-        run.artifact("map.png", maps.draw(vectors, asked.map_ids, seed=asked.seed, title=heading, known=known))
+    items = None if config.input.right is not None else _read(run.spark, config.input.items_table, ITEMS)
+    find = shown.pictures(run, kinds[0], config.input.path, asked.pictures)
+    space = shown.space(run, vectors, held.select(*names), kinds, items, find)
+    sizes = spaces.Sizes(asked.map_ids, asked.heat_pairs, asked.examples, asked.seed)
+    for name, content in spaces.draw(space, sizes):
+        run.artifact(name, content)
     return figures
-
-
-def _named(spark: SparkSession, vectors: DataFrame, config: Config) -> DataFrame:
-    """Return what a map says of ids: the kind as label, and the item's title, else the id that it had."""
-    had = F.expr("substring(id, length(kind) + 2)")
-    known = vectors.select("id", F.col("kind").alias("label"), had.alias("title"))
-    if config.input.right is not None:
-        return known
-    items = _read(spark, config.input.items_table, ITEMS).where("title IS NOT NULL")
-    called = items.select(F.col("id").alias("had"), F.col("title").alias("called"))
-    both = known.join(called, (F.col("had") == known["title"]) & (F.col("label") != WORDS), "left")
-    return both.select("id", "label", F.coalesce("called", "title").alias("title"))
 
 
 def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
