@@ -42,7 +42,7 @@ class FitConfig(Section):
         description="each number x of a left vector becomes sign(x) |x|^this first; below 1 it evens out large ones",
     )  # fmt: skip
     regularisation: tuple[tuple[float, float], ...] = Field(
-        ((0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0)),
+        ((0.1, 0.1), (0.1, 1.0), (0.3, 0.3), (0.3, 3.0), (1.0, 1.0), (1.0, 10.0), (3.0, 3.0)),
         description="of the left and the right side, as a share of the mean variance; the best is taken",
     )
     power: tuple[float, ...] = Field(
