@@ -34,7 +34,7 @@ COLLECTS = {
     "cli/projector.py": "100 commits of a table",
     "align/moments.py": "one matrix per side and of both, d at most 4,096",
     "align/refining.py": "what is kept for validation; limited",
-    "align/text.py": "a vocabulary of tags, limited by the closed form's d",
+    "align/text.py": "words and their weights, at most a million, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
     "cli/demo.py": "eight pictures",
     "cli/search.py": "k results of one query",

@@ -331,6 +331,30 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
     assert nearest == "red"
 
 
+def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path):
+    config = configs.load(latent.Config, configured(place, tmp_path, input={"dense_words": 7}))
+    latent.check(config)
+    run = PlainRun(spark, tmp_path / "run", 0.5)
+    rows = {row.id: row for row in latent.embed(run, latent.read(spark, config), config).collect()}
+    fitted = model.from_bytes(run.artifacts["model.npz"])
+    table = {row.id: np.array(row.vector, np.float32) for row in run.tables[f"{tmp_path}/out_words"].collect()}
+    dense = fitted.text.bags.tokens
+    assert (len(dense), len(table)) == (7, 13 - 7)
+    assert set(dense) | set(table) == {*COLORS, *THINGS, "a", "fashion"}
+    assert sorted(name for name in rows if name.startswith("words:")) == sorted(
+        f"words:{name}" for name in (*dense, *table)
+    )
+    facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
+    pictures = [name for name in facts if name in rows]
+    matrix = np.stack([rows[name].vector for name in pictures])
+    for color, thing in {fact for fact in facts.values() if set(fact) & set(table)}:
+        asked = fitted.of_text(f"{color} {thing}", {name: table[name] for name in (color, thing) if name in table})
+        assert all(facts[pictures[at]] == (color, thing) for at in np.argsort(-(matrix @ asked))[:3])
+    np.testing.assert_allclose(fitted.of_text("fashion, a blue dress", table), rows["titles:001.png"].vector, atol=1e-5)
+    guessed = fitted.guess(np.array(rows["images:011.png"].vector), rows["images:011.png"].norm)
+    assert {word for word, _ in guessed} == set(dense)
+
+
 def test_what_cannot_be_is_told(spark, place, tmp_path):
     for sections, text in [
         ({"fit": {"k": 23}}, "the two sides relate along"),
@@ -338,6 +362,7 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         ({"input": {"kind": "words"}}, "set input.kind"),
         ({"input": {"items": f"{place}/nothing"}}, "no such file or folder"),
         ({"input": {"right": f"{place}/images"}}, "input.right and input.pairs go together"),
+        ({"input": {"dense_words": 5, "words": "words"}}, "input.dense_words goes with"),
         ({"evaluate": {"gates": {"recall": 0.5}}}, "no such figure"),
         ({"fit": {"power": [-1]}}, "need 0 or above"),
     ]:

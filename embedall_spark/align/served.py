@@ -111,11 +111,12 @@ class Latent(PythonModel):
                 )
             place, weights, other, common = self.words["composed"]
             known_words = [word for word in words if word in vectors]
-            mean = np.zeros(len(common))
+            mean = np.zeros(len(self.arrays["right.mean"]) - len(bag))
             if known_words:
                 each = np.array([weights[place[word]] if word in place else other for word in known_words])
                 mean = each @ np.array([vectors[word] for word in known_words], np.float64) / each.sum()
-                mean -= common * (common @ mean)
+                if common is not None:
+                    mean -= common * (common @ mean)
             parts.append(mean)
         return np.concatenate([_unit(part[None])[0] for part in parts])
 
@@ -141,12 +142,11 @@ def _kind(character: str) -> str:
     return {"L": "w", "N": "w", "M": "m"}.get(unicodedata.category(character)[0], " ")
 
 
-def _words(arrays: dict[str, Any], name: str) -> tuple[dict[str, int], Floats, float, Floats]:
-    """Return the place and weight of each word, the weight of others, and the direction in common."""
+def _words(arrays: dict[str, Any], name: str) -> tuple[dict[str, int], Floats, float, Floats | None]:
+    """Return the place and weight of each word, the weight of others, and the direction in common, if there is one."""
     letters, ends = arrays[f"{name}.letters"].tobytes(), [0, *arrays[f"{name}.ends"].tolist()]
     place = {letters[start:end].decode(): at for at, (start, end) in enumerate(pairwise(ends))}
-    common = arrays.get(f"{name}.common", np.zeros(0))
-    return place, arrays[f"{name}.weights"], float(arrays[f"{name}.other"][0]), common
+    return place, arrays[f"{name}.weights"], float(arrays[f"{name}.other"][0]), arrays.get(f"{name}.common")
 
 
 def _unit(rows: Floats) -> Floats:

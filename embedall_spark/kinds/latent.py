@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.align import closed_form, fitting, model, pairing, project, shown, split, text, words
+from embedall_spark.align import closed_form, fitting, model, pairing, project, shown, split, titles
 from embedall_spark.align.fitting import FitConfig
 from embedall_spark.align.inputs import LatentInput
 from embedall_spark.align.model import TITLES, UNIT, WORDS, LatentModel
@@ -92,14 +92,6 @@ class Config(Section):
     evaluate: Evaluation = Evaluation()
 
 
-class _Right(NamedTuple):
-    vectors: DataFrame
-    pairs: DataFrame
-    text: model.TextSide | None
-    alone: DataFrame | None = None  # VECTORS of each word, where the side is text
-    items: DataFrame | None = None  # ITEMS, likewise
-
-
 def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     given = config.input
@@ -111,6 +103,10 @@ def check(config: Config) -> None:
         raise ConfigError("input.right_kind names the kind of input.right; of text the kinds are words and titles")
     if config.output.mode == "append" and len(config.fit.k) > 1:
         raise ConfigError("output.mode append: the table's vectors have one length already; give one fit.k")
+    if given.dense_words and (given.words or given.right):
+        raise ConfigError(
+            "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
+        )
     check_gates(config.evaluate.gates, [f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
 
 
@@ -168,10 +164,10 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     """
     kinds, left = _kinds(run.spark, given, config), given.where(_finite())
     parts = run.stage("split", lambda: split.split(left, config.split))
-    right = _text(run, parts, config) if config.input.right is None else _other(run.spark, config)
+    right = _text(run, parts, left, config) if config.input.right is None else _other(run.spark, config)
     seen = given.count() + right.pairs.count()
     pairs = _pairs(run, given, left, right, parts, seen)
-    sides = fitting.fit(run, left, right.vectors, pairs, config.fit, UNIT if right.text is None else PLAIN)
+    sides = fitting.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
     text_side = right.text
     if text_side is not None:
         decoder = closed_form.decoder(sides[3], sides[2])[:, : len(text_side.bags.tokens)]
@@ -207,36 +203,26 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
+def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> titles.Right:
     """Return the right side where it is titles and tags."""
     given = config.input
     items = _read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
     # Of several rows of an id one counts, the same whatever their order is.
     one = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
-    found = run.stage("words", lambda: words.of_items(one, given.text))
-    train = found.join(parts.where("part = 'train'").select("id"), "id", "left_semi")
     vectors = None if given.words is None else _read(run.spark, given.words, VECTORS).where(_finite())
-    side = fitting.fit_text(train, given.text, given.min_items, given.most_words, given.words, vectors)
-    known = text.vocabulary(found, side.bags)
-    usable = known if vectors is None else known.unionByName(vectors.select("id")).distinct()
-    told = words.report(found, usable)
-    log.info("text: %s", ", ".join(f"{name} {value:,}" for name, value in told.items()))
-    for name, value in told.items():
-        run.metric(f"text/{name}", value)
-    right = run.stage("right", lambda: fitting.text_vectors(found, side, vectors))
-    alone = fitting.text_vectors(known.select("id", F.array("id").alias("tokens")), side, vectors)
-    pairs = found.select(F.col("id").alias("left"), F.col("id").alias("right"))
-    return _Right(right, conform(pairs, PAIRS), side, alone, one)
+    table = files.words_of(config.output.table)
+    return titles.right_side(run, one, parts, left, given, vectors, config.fit.left_preparation, table)
 
 
-def _other(spark: SparkSession, config: Config) -> _Right:
+def _other(spark: SparkSession, config: Config) -> titles.Right:
     """Return the right side where it is a table of vectors."""
     assert config.input.right is not None and config.input.pairs is not None
     vectors, pairs = _read(spark, config.input.right, VECTORS), _read(spark, config.input.pairs, PAIRS)
-    return _Right(vectors.where(_finite()), pairs, None)
+    vectors = vectors.where(_finite())
+    return titles.Right(vectors, vectors, pairs)
 
 
-def _pairs(run: Run, given: DataFrame, left: DataFrame, right: _Right, parts: DataFrame, seen: int) -> DataFrame:
+def _pairs(run: Run, given: DataFrame, left: DataFrame, right: titles.Right, parts: DataFrame, seen: int) -> DataFrame:
     """Return the pairs that can be used, each with the part of its left item; the others become rejects."""
     good, bad = pairing.check(right.pairs, left, right.vectors)
     part = parts.select(F.col("id").alias("left"), "part")

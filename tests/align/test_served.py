@@ -53,6 +53,10 @@ def test_both_sides_are_those_of_the_package(tmp_path):
         np.testing.assert_allclose(one, fitted.of_text(text, VECTORS), atol=1e-6)
     assert not found[3].any()
     assert not predict(vector=[[np.nan] * 6]).any()
+    learnt = of_text()
+    learnt = learnt._replace(text=learnt.text._replace(composed=learnt.text.composed._replace(common=None)))
+    one = loaded(tmp_path, learnt)(text=["Red dress"], word_vectors=[VECTORS])[0]
+    np.testing.assert_allclose(one, learnt.of_text("red dress", VECTORS), atol=1e-6)
     plain = of_text(composed=False)
     np.testing.assert_allclose(loaded(tmp_path, plain)(text=["red"])[0], plain.of_text("red"), atol=1e-6)
     tables = LatentModel(LEFT, RIGHT._replace(preparation=UNIT), "films", "people", None)
