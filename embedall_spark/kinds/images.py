@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -20,7 +20,7 @@ from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
-from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.images.featurize import Facts, FeaturizeConfig
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
 from embedall_spark.search import titles
 from embedall_spark.sources import images, listing, tabular
@@ -95,6 +95,12 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     featurize: FeaturizeConfig = FeaturizeConfig()
     evaluate: Evaluation = Evaluation()
+    _facts: Facts | None = PrivateAttr(None)
+
+    def facts(self, spark: SparkSession) -> Facts:
+        """Return what a task has found of the network; asked for once, since it has to be built for that."""
+        self._facts = self._facts or featurize.describe(spark, self.backbone)
+        return self._facts
 
 
 def check(config: Config) -> None:
@@ -114,17 +120,17 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version, and of the network."""
-    return f"{listing.version(spark, config.input)}+{featurize.describe(spark, config.backbone).fingerprint}"
+    return f"{listing.version(spark, config.input)}+{config.facts(spark).fingerprint}"
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
     """Return the length of the vectors."""
-    return featurize.describe(spark, config.backbone).size
+    return config.facts(spark).size
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs where nothing is embedded yet; a few pictures are, to see how long they take."""
-    facts, pictures = featurize.describe(spark, config.backbone), read(spark, config).where("problem IS NULL")
+    facts, pictures = config.facts(spark), read(spark, config).where("problem IS NULL")
     few = pictures.limit(_PROBED).withColumn("known", F.lit(None).cast("string"))
     since = time.monotonic()
     probed = featurize.featurize(few, config.backbone, config.featurize, config.input.limits, facts.fingerprint).count()
@@ -154,7 +160,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         BadData: too many pictures were refused, or none is left.
         ConfigError: the network cannot be built, or its weights are not there.
     """
-    facts = featurize.describe(run.spark, config.backbone)
+    facts = config.facts(run.spark)
     pictures = run.stage("pictures", lambda: conform(given, IMAGES).drop("content"))
     refused, seen = tabular.reject_counts(pictures)
     run.reject(tabular.rejects(pictures))
