@@ -182,7 +182,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 
     features = _in_parts(run, made, seen - refused, _PARTS_OF_A_TABLE if held else None)
     run.reject(tabular.rejects(features))
-    run.check_reject_share(tabular.reject_counts(features)[0], seen)
+    broken = tabular.reject_counts(features)[0]
+    run.check_reject_share(broken, seen)
     _keep_metadata(run, pictures, config)
     features = features.withColumn("digest", F.concat("digest", F.lit(mark)))
     new = vectors_of(features.where("vector IS NOT NULL"), "images", run.id, run.model_uri)
@@ -190,8 +191,9 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         return new
     # A picture that could not be read tonight keeps the vector that it has.
     stayed = before.join(pictures.select("id"), "id", "left_semi").join(new.select("id"), "id", "left_anti")
-    run.metric("images/embedded", new.count())
-    run.metric("images/unchanged", stayed.count())
+    embedded = new.count()
+    run.metric("images/embedded", embedded)
+    run.metric("images/unchanged", seen - refused - broken - embedded)
     return new.unionByName(stayed)
 
 
@@ -203,16 +205,15 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if asked.metadata is not None:
         known = labels.read(run.spark, asked.metadata, vectors)
     known = known.where("id IS NOT NULL").persist()
-    shown = images.read(run.spark, config.input)
     labelled = not known.where("label IS NOT NULL").isEmpty()
     figures = labels.purity(vectors, known, seed=asked.seed) if labelled else {}
     if asked.clusters:
         found = kmeans.fit(vectors, asked.clusters, asked.seed).persist()
         figures |= agreement.purity_nmi(found, known) if labelled else {}
-        run.artifact("clusters.png", _clusters(found, shown, known, config))
+        run.artifact("clusters.png", _clusters(found, known, config))
         found.unpersist()
     if asked.map_images and vectors.limit(2).count() == 2:
-        run.artifact("map.png", _map(vectors, shown, known, config))
+        run.artifact("map.png", _map(vectors, known, config))
     known.unpersist()
     return figures
 
@@ -248,7 +249,7 @@ def _keep_metadata(run: Run, pictures: DataFrame, config: Config) -> None:
         run.table(config.output.metadata_table, items, ITEMS, "Titles, tags and labels of the pictures")
 
 
-def _clusters(found: DataFrame, shown: DataFrame, known: DataFrame, config: Config) -> bytes:
+def _clusters(found: DataFrame, known: DataFrame, config: Config) -> bytes:
     """Return a montage of the pictures nearest to each cluster's centre."""
     few = min(_NEAREST, thumbnails.MAX_IDS // config.evaluate.clusters)
     members: dict[int, list[str]] = {}
@@ -256,13 +257,14 @@ def _clusters(found: DataFrame, shown: DataFrame, known: DataFrame, config: Conf
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
     called = titles.of(known, [name for some in members.values() for name in some])
+    shown = images.read(found.sparkSession, config.input)
     return gallery.draw(members, sizes, shown, config.input.limits, called)
 
 
-def _map(vectors: DataFrame, shown: DataFrame, known: DataFrame, config: Config) -> bytes:
+def _map(vectors: DataFrame, known: DataFrame, config: Config) -> bytes:
     """Return a map with the pictures themselves as its points."""
     asked = config.evaluate
-    find = partial(thumbnails.of, shown, limits=config.input.limits)
+    find = partial(thumbnails.of, images.read(vectors.sparkSession, config.input), limits=config.input.limits)
     return maps.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
 
 
