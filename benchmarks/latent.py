@@ -99,6 +99,7 @@ def compare(figure: Path | None) -> Figures:
         found |= {f"{prefix}{name}_minus_nearest": found[prefix + name] - value for name, value in nearest.items()}
         if right == "title":
             found |= measures.exactness(data) | measures.suggestions(data, best, maps)
+            found |= measures.completions(data, best, maps)
             found |= measures.colours(data, best, maps, figure) | measures.refinement(data, best)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.align.closed_form import Maps
+    from embedall_spark.align.text import TextModel
 
     Figures = dict[str, float]
 
@@ -157,6 +159,58 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     facts["words_precision_5_of_latent_nearest_titles"] = float(mixed)
     common.say("suggested words", **facts)
     return facts
+
+
+def completions(data: Data, one: Try, maps: Maps) -> Figures:
+    """Return the share of the five first suggested words that are in the rest of a title that is begun.
+
+    Of test products, of whose titles the first one, two or three words are given: by the photo alone (given words left
+    out); by the words alone, counted in titles learnt from; by the sum of photo and words in the latent space, which
+    guesses as a photo does; by the photo and the counted words, as ``embedall suggest --prefix`` has it.
+    """
+    from latent import left_side, moments_of
+
+    from embedall_spark.align import closed_form
+    from embedall_spark.search import suggested
+    from embedall_spark.search.block import unit
+
+    model, bags = data.models["title"], data.bags["title"]
+    learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
+    side = left_side(data, one.left, one.power)
+    decoder = closed_form.decoder(moments_of(side[learnt], bags[learnt]), maps)
+    place, known = {token: at for at, token in enumerate(model.tokens)}, (bags[learnt] > 0).astype(int)
+    together = known.T @ known
+    counts = suggested.Beside(len(learnt), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {})
+    found: Figures = {}
+    for length in (1, 2, 3):
+        hits: dict[str, list[float]] = {}
+        for at in data.parts["test"].tolist():
+            title = list(dict.fromkeys(re.findall(r"[\w']+", data.products[at].title.lower())))
+            title = [word for word in title if word in place]
+            given, rest = title[:length], set(title[length:])
+            if not rest:
+                continue
+            photo = (side[at] - maps.mean_left) @ maps.p
+            bag = unit(model.bag(given)[None])[0]
+            text = (bag - maps.mean_right) @ maps.q
+            both = unit((photo / np.linalg.norm(photo) + 0.5 * text / np.linalg.norm(text))[None])[0]
+            columns = together[:, [place[word] for word in given]].tolist()
+            some = counts._replace(beside=dict(zip(model.tokens, columns, strict=True)))
+            guess, summed = (_guess(model, maps, decoder, at) for at in (photo, np.linalg.norm(photo) * both))
+            ways = {"photo": guess, "latent_sum": summed, "photo_and_words": suggested.going_on(guess, given, some)}
+            ways["words"] = suggested.going_on([(word, 1.0) for word, _ in guess], given, some)
+            for way, ranked in ways.items():
+                five = [word for word, _ in ranked if word not in given][:SUGGESTED]
+                hits.setdefault(way, []).append(len(rest & set(five)) / SUGGESTED)
+            hits.setdefault("most_possible", []).append(min(len(rest), SUGGESTED) / SUGGESTED)
+        found |= {f"completion_{length}_by_{way}": float(np.mean(each)) for way, each in hits.items()}
+    common.say("words after a beginning", **found)
+    return found
+
+
+def _guess(model: TextModel, maps: Maps, decoder: Any, latent: Any) -> list[tuple[str, float]]:
+    shares = (maps.mean_right + latent @ decoder) / model.weights
+    return [(model.tokens[at], float(shares[at])) for at in np.argsort(-shares, kind="stable")]
 
 
 def _first(scores: Any) -> NDArray[np.int64]:

@@ -95,7 +95,21 @@ NEIGHBOURS = _table(
     ("query", T.StringType(), False, "id of what was asked for"),
     ("rank", T.IntegerType(), False, "1 for the nearest; equal scores in the order of ids"),
     ("id", T.StringType(), False, "the neighbour"),
-    ("score", T.FloatType(), False, "cosine of the two"),
+    ("score", T.FloatType(), False, "cosine of the two, or that of CSLS"),
+)
+HUBS = _table(
+    ("id", T.StringType(), False, "a row of a table of vectors"),
+    ("side", T.StringType(), True, "the kind of the rows that it is compared to; null: all rows"),
+    ("near", T.IntegerType(), False, "to how many of these, the nearest: the K of CSLS"),
+    ("similarity", T.FloatType(), False, "mean cosine to them"),
+    ("version", T.StringType(), False, "id and version of the table of vectors"),
+)
+SUGGESTIONS = _table(
+    ("id", T.StringType(), False, "for what it is suggested"),
+    ("kind", T.StringType(), False, "title or word"),
+    ("rank", T.IntegerType(), False, "1 for the best of a kind"),
+    ("text", T.StringType(), False, "the title or the word"),
+    ("score", T.FloatType(), False, "of a title the cosine; of a word its guessed share, see LatentModel.guess()"),
 )
 REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),

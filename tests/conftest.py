@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # For JVMs that live for seconds: the second compiler costs more than it brings.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 

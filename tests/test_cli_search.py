@@ -154,6 +154,33 @@ def test_a_table_of_queries(spark, place, tmp_path):
     assert tables.version(spark, str(colors)) == 0
 
 
+def test_csls_takes_hubs_down(spark, tmp_path):
+    colors, output = tmp_path / "colors", tmp_path / "near"
+    write(spark, colors, "first")
+    units = ROWS / np.linalg.norm(ROWS, axis=1)[:, None]
+    cosines = units @ units.T
+    near = np.sort(cosines - 9 * np.eye(6), axis=0)[-2:].mean(axis=0)
+    expected = {
+        name: sorted((-(2 * cosines[at] - near)[to], other) for to, other in enumerate(IDS) if other != name)
+        for at, name in enumerate(IDS)
+    }
+    found = lines(embedall("search", colors, "--id", "red.png", "-n", 5, "--csls", 2))
+    assert [row[1:] for row in found[1:]] == [[name, f"{-score:.3f}"] for score, name in expected["red.png"]]
+    # Kept for the next search, made anew for another K and another version.
+    lines(embedall("search", colors, "--id", "pink.png", "--csls", 2, "--where", "id != 'red.png'"))
+    assert tables.version(spark, f"{colors}_hubs") == 0
+    lines(embedall("search", colors, "--id", "pink.png", "--csls", 1))
+    assert tables.read(spark, f"{colors}_hubs").count() == 12
+    write(spark, colors, "second")
+    lines(embedall("search", colors, "--id", "pink.png", "--csls", 1))
+    assert tables.read(spark, f"{colors}_hubs").count() == 6
+    # A table of queries is the queries' side itself.
+    lines(embedall("search", colors, "--queries", colors, "--output", output, "-n", 5, "--csls", 2))
+    rows = tables.read(spark, str(output)).orderBy("query", "rank").collect()
+    assert [row["id"] for row in rows] == [name for asked in sorted(IDS) for _, name in expected[asked]]
+    assert not list(tmp_path.glob(".search*"))
+
+
 def test_index_and_search_by_it(spark, tmp_path):
     colors = tmp_path / "colors"
     write(spark, colors, "first")
@@ -192,6 +219,7 @@ def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
         (["--id", "a", "--vector", "b"], "give one of"),
         (["--queries", "t"], "--queries and --output go together"),
         (["--queries", "t", "--output", "o", "--html", "p"], "show one search"),
+        (["--id", "a", "--csls", 5, "--approximate"], "--csls needs an exact search"),
         (["--id", "a", "--images", "f"], "give one of them"),
         (["--id", "a", "--image-pattern", "x"], "need {id} in it"),
         (["--id", "a", "--names", tmp_path / "none.csv"], "no such file"),

@@ -45,6 +45,8 @@ def place(spark, tmp_path_factory):
     items = [(name, f"A {color} {thing}", ["fashion"], color) for name, color, thing in facts]
     items[8] = (items[8][0], "Unheard-of", None, None)
     items[9] = (items[9][0], None, None, None)
+    # A title of its own, though none of its words is.
+    items[20] = (items[20][0], f"{items[20][1]} deluxe", *items[20][2:])
     items.append(("lost.png", "red dress", None, None))
     tables.write(spark, spark.createDataFrame(items, ITEMS), f"{folder}/images_metadata", ITEMS, mode="overwrite",
                  run_id="test")  # fmt: skip
@@ -233,7 +235,7 @@ def shown(*arguments):
     return [line.split() for line in result.output.splitlines()]
 
 
-def test_search_by_words(place, done):
+def test_search_by_words(spark, place, done):
     facts = {f"{name}": (color, thing) for name, color, thing in made()[0]}
     found = shown("search", done["table"], "--text", "A Black Coat", "-n", 5)
     assert found[0] == ["A", "Black", "Coat"]
@@ -242,6 +244,12 @@ def test_search_by_words(place, done):
     assert all(facts[row[4].strip("[]").removeprefix("images:")] == ("black", "coat") for row in found[1:])
     titles = shown("search", done["table"], "--text", "black coat", "-n", 2, "--where", "vectors.kind = 'words'")
     assert {row[1] for row in titles[1:]} == {"words:black", "words:coat"}
+    fair = shown("search", done["table"], "--text", "A Black Coat", "-n", 5, "--csls", 10)
+    assert all(facts[row[4].strip("[]").removeprefix("images:")] == ("black", "coat") for row in fair[1:])
+    # Titles, which are of the query's kind, are the queries' side.
+    latent, near = tables.read(spark, done["table"]), tables.read(spark, f"{done['table']}_hubs")
+    assert {(row.side, row.near) for row in near.select("side", "near").distinct().collect()} == {("titles", 10)}
+    assert near.count() == latent.count()
     wrong = embedall("search", done["table"], "--text", "blakc")
     assert wrong.code != 0
     assert "nearest spellings: black" in wrong.log
@@ -259,12 +267,64 @@ def test_titles_and_words_are_suggested(done):
     assert len(set(titles)) == 4
     assert found[blank + 1] == ["words"]
     assert {color, thing} <= {row[1] for row in found[blank + 2 :]}
+    # Its own title is left out unless it is asked for.
+    assert not any("deluxe" in row for row in found)
+    every = shown("suggest", done["table"], "--id", facts[20][0], "-n", 13, "--with-self")
+    assert ["A", color, thing, "deluxe"] in [row[1:5] for row in every]
+    plain = {row[1]: float(row[2]) for row in every[every.index([]) + 2 :]}
     begun = shown("suggest", done["table"], "--id", f"images:{facts[20][0]}", "--prefix", "a white b", "-n", 3)
     blank = begun.index([])
     assert all(row[1:3] == ["A", "white"] and row[3][0] == "b" for row in begun[1:blank])
-    assert all(row[1].startswith("b") for row in begun[blank + 2 :])
+    after = {row[1]: float(row[2]) for row in begun[blank + 2 :]}
+    assert len(after) == 3
+    # Things are as frequent beside "white" as elsewhere, other colors never stand there.
+    assert after["belt"] == pytest.approx(plain["belt"], abs=0.05)
+    assert all(after[word] <= 0.5 * plain[word] + 0.001 for word in after if word in COLORS)
     wrong = embedall("suggest", done["table"], "--id", "nothing.png")
     assert "'images:nothing.png' is not in the table" in wrong.log
+
+
+def test_titles_for_a_table_of_untitled_pictures(spark, done, tmp_path):
+    facts, vectors = made()
+    chosen = [3, 20, 41, 7]
+    new = vectors[chosen].astype(np.float32)
+    new[3, 0] = np.nan
+    save(spark, table(spark, [f"new/{facts[at][0]}" for at in chosen], new), tmp_path / "new")
+    output = tmp_path / "suggested"
+    result = embedall("suggest", done["table"], "--queries", tmp_path / "new", "--output", output, "-n", 3)
+    assert result.code == 0, result.log
+    assert result.output == (
+        f"{output}: version 0, titles and words for 3 rows\nrefused: 1 row: a number is not finite\n"
+    )
+    rows = tables.read(spark, str(output)).orderBy("id", "kind", "rank").collect()
+    assert [(row.kind, row.rank) for row in rows] == 3 * [
+        *(("title", at) for at in (1, 2, 3)),
+        *(("word", at) for at in (1, 2, 3)),
+    ]
+    for at in chosen[:3]:
+        color, thing = facts[at][1:]
+        mine = [row.text for row in rows if row.id == f"new/{facts[at][0]}"]
+        assert mine[0].startswith(f"A {color} {thing}")
+        assert len(set(mine[:3])) == 3
+    # Rows of the latent table itself: as one by one, their own titles left out.
+    asked = embedall("suggest", done["table"], "--queries", done["table"], "--output", output, "-n", 3)
+    assert asked.output == f"{output}: version 1, titles and words for {COUNT - 1} rows\n"
+    rows = tables.read(spark, str(output)).where("id = 'images:020.png'").orderBy("kind", "rank").collect()
+    found = shown("suggest", done["table"], "--id", "020.png", "-n", 3)
+    blank = found.index([])
+    assert [[*row.text.split(), f"{row.score:.3f}"] for row in rows] == [
+        row[1:] for row in found[1:blank] + found[blank + 2 :]
+    ]
+    assert not list(tmp_path.glob(".search*"))
+    for options, why in [
+        ([], "give --id, --image or --queries, one of them"),
+        (["--queries", "t"], "--queries and --output go together"),
+        (["--queries", "t", "--output", "o", "--prefix", "a"], "--prefix is of one title"),
+        (["--queries", done["table"], "--output", done["table"]], "is none of our tables"),
+    ]:
+        wrong = embedall("suggest", done["table"], *options)
+        assert wrong.code != 0
+        assert why in wrong.log
 
 
 def test_arithmetic_across_kinds(done):

@@ -41,6 +41,37 @@ class TextSide(NamedTuple):
     """float32 [k, words], see closed_form.decoder(); None before the fit."""
 
 
+class Guessing(NamedTuple):
+    """By what words are guessed."""
+
+    mean: NDArray[np.float64]
+    """Of the training items' bags, float64 [words]."""
+    decoder: NDArray[np.float32]
+    """float32 [k, words]"""
+    weights: NDArray[np.float64]
+    """Of the words, float64 [words]."""
+
+
+def shares(
+    latents: NDArray[np.float32],
+    lengths: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    decoder: NDArray[np.float32],
+    weights: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return each word's share in rows of the left side, float64 [n, words], see LatentModel.guess().
+
+    Args:
+        latents: unit rows, float32 [n, k].
+        lengths: their lengths before, float64 [n].
+        mean: as Guessing has it, like what follows.
+        decoder: likewise.
+        weights: likewise.
+    """
+    found: NDArray[np.float64] = mean + lengths[:, None] * (latents.astype(np.float64) @ decoder.astype(np.float64))
+    return found / weights
+
+
 class LatentModel(NamedTuple):
     """All that a fit has learnt."""
 
@@ -103,12 +134,20 @@ class LatentModel(NamedTuple):
             BadData: the right side is not text.
         """
         side = self._text()
+        found = shares(latent[None], np.array([length]), *self.guessing())[0]
+        order = np.argsort(-found, kind="stable")
+        return [(side.bags.tokens[at], float(found[at])) for at in order]
+
+    @property
+    def tokens(self) -> list[str]:
+        """The words that can be guessed; raises BadData where the right side is not text."""
+        return self._text().bags.tokens
+
+    def guessing(self) -> Guessing:
+        """Return what shares() needs; raises BadData where the right side is not text."""
+        side = self._text()
         assert side.decoder is not None
-        size = len(side.bags.tokens)
-        guessed = self.right.mean[:size] + length * latent.astype(np.float64) @ side.decoder.astype(np.float64)
-        shares = guessed / side.bags.weights
-        order = np.argsort(-shares, kind="stable")
-        return [(side.bags.tokens[at], float(shares[at])) for at in order]
+        return Guessing(self.right.mean[: len(side.bags.tokens)], side.decoder, side.bags.weights)
 
     def _text(self) -> TextSide:
         if self.text is None:

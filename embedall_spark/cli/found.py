@@ -39,6 +39,7 @@ class Shown(NamedTuple):
     montage: str | None
     images: str | None
     pattern: str
+    by: str = "cosine"
 
 
 class Asked(NamedTuple):
@@ -140,7 +141,9 @@ def tell(
             for name, score in hits
         ]
         top = page.Card(heading, facts.get(asked.id or "", {}), first)
-        files.write_bytes(shown.html, page.render(f"Nearest to {heading}", f"{table}, by cosine", top, cards).encode())
+        files.write_bytes(
+            shown.html, page.render(f"Nearest to {heading}", f"{table}, by {shown.by}", top, cards).encode()
+        )
     if shown.montage is not None:
         from embedall_spark.visualize import montage
 

@@ -36,6 +36,7 @@ class Opened(NamedTuple):
     version: str  # the table's id and its version
     among: DataFrame | None = None  # the rows to find; none: all
     built: tuple[str, Manifest] | None = None  # its folder and what it holds; none: search is exact
+    hubs: DataFrame | None = None  # batch.similarity() of its rows: CSLS; none: by cosine
 
     @property
     def rows(self) -> DataFrame:

@@ -12,8 +12,7 @@ import typer
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import found, indexes, made, query, show
-from embedall_spark.config import Output
+from embedall_spark.cli import found, hubs, indexes, made, query, show
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import ann, batch, exact, metadata, spelling, titles
 
@@ -59,6 +58,14 @@ def _search(
     approximate: bool = typer.Option(False, "--approximate", help="By the index that 'embedall index' has built."),
     index: str | None = indexes.INDEX,
     rebuild: bool = typer.Option(False, "--rebuild", help="Build the index first where it is stale."),
+    csls: int | None = typer.Option(
+        None,
+        "--csls",
+        min=1,
+        max=1000,
+        metavar="K",
+        help="Rank by CSLS over so many neighbours, against hubs, which are near to everything.",
+    ),
     names: str | None = typer.Option(
         None,
         "--names",
@@ -78,7 +85,9 @@ def _search(
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
     work: str | None = typer.Option(
-        None, "--work", help="With --queries: folder on storage that all hosts share; unset: beside --output."
+        None,
+        "--work",
+        help="With --queries or --csls: folder on storage that all hosts share; unset: beside --output or the table.",
     ),
     master: str | None = query.MASTER,
 ) -> None:
@@ -86,13 +95,9 @@ def _search(
     by = {"--image": image, "--id": name, "--vector": vector, "--text": text, "--queries": queries}
     if sum(value is not None for value in by.values()) != 1:
         raise ConfigError(f"give one of {', '.join(by)}")
-    if (queries is None) != (output is None):
-        raise ConfigError("--queries and --output go together: a table of queries, and the table to write")
-    if queries is not None and (html or montage):
-        raise ConfigError(
-            "--html and --montage show one search; give --id, --image, --text or --vector in place of --queries"
-        )
-    asked = found.Shown(names, id_column, title, columns, html, montage, images, pattern)
+    _check_together(queries, output, html or montage, csls, approximate)
+    measure = "cosine" if csls is None else f"CSLS over {csls} neighbours"
+    asked = found.Shown(names, id_column, title, columns, html, montage, images, pattern, measure)
     found.check(asked)
     given = None if vector is None else _read_vector(vector)
     place = indexes.folder(table, index) if approximate else None
@@ -105,44 +110,65 @@ def _search(
     if place is not None:
         opened = opened._replace(built=(place, indexes.manifest(opened, place, rebuild)))
     if queries is not None and output is not None:
-        _many(opened, queries, output, n, with_self, work)
+        _many(opened, queries, output, n, with_self, work, csls)
         return
     source = found.pictures(opened.spark, table, asked)
     if name is not None:
         name, given = _by_id(opened.vectors, found.named(asked, known), name)
     elif given is None:
         given, opened = _mapped(opened, image, text)
+    if csls is not None:
+        opened = opened._replace(hubs=hubs.kept(opened, hubs.side(opened, name, image, text), csls, work))
     hits = _one(opened, given, n, None if with_self else name)
     about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
     found.tell(opened.name, asked, known, source, about, hits)
 
 
+def _check_together(
+    queries: str | None, output: str | None, drawn: str | None, csls: int | None, approximate: bool
+) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if (queries is None) != (output is None):
+        raise ConfigError("--queries and --output go together: a table of queries, and the table to write")
+    if queries is not None and drawn:
+        raise ConfigError(
+            "--html and --montage show one search; give --id, --image, --text or --vector in place of --queries"
+        )
+    if csls is not None and approximate:
+        raise ConfigError("--csls needs an exact search, an index is by cosine: leave --csls or --approximate out")
+
+
 def _one(opened: indexes.Opened, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:
     """Return the nearest of one vector, without the id ``itself``."""
+    source, alone = ann.given([itself or ""], vector[None]), itself is not None
+    if opened.hubs is not None:
+        rows = batch.search(opened.rows, source, n, exclude_same_id=alone, hubs=opened.hubs)
+        return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
     if opened.built is None:
         [hits] = exact.top_k(opened.rows, vector[None], n, exclude=None if itself is None else [{itself}])
         return hits
     place, manifest = opened.built
     if len(vector) != manifest.d:
         raise ConfigError(f"the queries have {len(vector)} numbers, the table's vectors {manifest.d}")
-    source, alone = ann.given([itself or ""], vector[None]), itself is not None
     rows = ann.search(opened.spark, place, manifest, source, n, exclude_same_id=alone, among=opened.among)
     return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
 
 
-def _many(opened: indexes.Opened, queries: str, output: str, n: int, with_self: bool, work: str | None) -> None:
-    """Write the nearest of all rows of a table."""
-    spark, beside = opened.spark, work or Output(table=output).folder
-    if beside is None:
-        raise ConfigError(f"--work: required, because the table {output} is named in a catalog; give a folder")
+def _many(
+    opened: indexes.Opened, queries: str, output: str, n: int, with_self: bool, work: str | None, csls: int | None
+) -> None:
+    """Write the nearest of all rows of a table; for CSLS they are the queries' side."""
+    spark, folder = opened.spark, hubs.scratch(output, work)
     asked = schemas.conform(tables.read(spark, queries), schemas.VECTORS)
     same = not with_self and indexes.version(spark, queries).rpartition("@")[0] == opened.version.rpartition("@")[0]
     run_id = f"search-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
-    folder = f"{indexes.absolute(beside).rstrip('/')}/.{run_id}"
     try:
         if opened.built is None:
-            near = batch.top_k(opened.rows, asked, n, folder=folder, exclude_same_id=same)
+            near_to = None
+            if csls is not None:
+                near_to = batch.similarity(opened.rows, asked, csls, folder=f"{folder}/hubs", exclude_same_id=same)
+            near = batch.top_k(opened.rows, asked, n, folder=f"{folder}/queries", exclude_same_id=same, hubs=near_to)
         else:
             near = ann.top_k(asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among)
         version = tables.write(

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.schemas import NEIGHBOURS, conform
-from embedall_spark.search import packed
+from embedall_spark.search import csls, packed
 from embedall_spark.search.nearest import QUERIES, nearest
 
 if TYPE_CHECKING:
@@ -45,7 +45,15 @@ _FOUND = pa.schema(
 )
 
 
-def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclude_same_id: bool = False) -> DataFrame:
+def top_k(
+    vectors: DataFrame,
+    queries: DataFrame,
+    k: int,
+    *,
+    folder: str,
+    exclude_same_id: bool = False,
+    hubs: DataFrame | None = None,
+) -> DataFrame:
     """Return the ``k`` nearest rows of each query by cosine, as NEIGHBOURS; fewer where the table has fewer.
 
     Each task keeps its vectors in a file of its own and goes through the queries, which it maps from its host's copy of
@@ -59,6 +67,7 @@ def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclud
         folder: where the queries are kept meanwhile (path or URI that all hosts share); it must stay until the result
             has been computed.
         exclude_same_id: leave out of a query's neighbours the row that has its id.
+        hubs: similarity() of the vectors: rank by CSLS; a row that it lacks counts as near to nothing.
 
     Raises:
         ConfigError: ``k`` is out of range, or queries and vectors differ in length.
@@ -67,11 +76,56 @@ def top_k(vectors: DataFrame, queries: DataFrame, k: int, *, folder: str, exclud
     d = _length(vectors, "vectors")
     check(queries, d, k)
     asked = packed.store(queries, folder)
-    rows = vectors.select("id", "vector")
+    rows = _with_hubs(vectors, hubs)
     if asked >= _MANY:
         rows = _spread(rows)
-    found = rows.mapInArrow(_searcher(partial(packed.stored, folder, d), d, k, exclude_same_id), FOUND)
-    return best(found, k)
+    task = _searcher(partial(packed.stored, folder, d), d, k, exclude_same_id, hubs is not None)
+    return best(rows.mapInArrow(task, FOUND), k)
+
+
+def search(
+    vectors: DataFrame, source: Source, k: int, *, exclude_same_id: bool = False, hubs: DataFrame | None = None
+) -> DataFrame:
+    """Return what top_k() does, of a few queries.
+
+    Args:
+        vectors: VECTORS.
+        source: returns the queries in a task, such as ``ann.given()``.
+        k: how many.
+        exclude_same_id: as in top_k().
+        hubs: as in top_k().
+
+    Raises:
+        ConfigError: queries and vectors differ in length.
+        BadData: there are no vectors.
+    """
+    d, numbers = _length(vectors, "vectors"), source().matrix.shape[1]
+    if numbers != d:
+        raise ConfigError(f"the queries have {numbers} numbers, the table's vectors {d}")
+    task = _searcher(source, d, k, exclude_same_id, hubs is not None)
+    return best(_with_hubs(vectors, hubs).mapInArrow(task, FOUND), k)
+
+
+def similarity(
+    vectors: DataFrame, others: DataFrame, near: int, *, folder: str, exclude_same_id: bool = False
+) -> DataFrame:
+    """Compute how near each row is on average to the nearest of the queries' side: id, similarity (float).
+
+    Args:
+        vectors: VECTORS.
+        others: the queries' side, VECTORS of the same length.
+        near: how many of them, the K of CSLS; all where there are fewer.
+        folder: as in top_k(); rows and result are kept there.
+        exclude_same_id: a row's own id among the others does not count.
+    """
+    found = top_k(others, vectors, near, folder=f"{folder}/rows", exclude_same_id=exclude_same_id)
+    scores = found.groupBy("query").agg(F.array_sort(F.collect_list("score")).alias("scores"))
+    # In the order of their values, so that the sum does not depend on how rows meet.
+    total = F.aggregate("scores", F.lit(0.0).cast("double"), lambda some, one: some + one)
+    means = scores.select(F.col("query").alias("id"), (total / F.size("scores")).cast("float").alias("similarity"))
+    # What uses it may read it more than once.
+    means.write.mode("overwrite").parquet(f"{folder}/similarity")
+    return vectors.sparkSession.read.parquet(f"{folder}/similarity")
 
 
 def check(queries: DataFrame, d: int, k: int) -> None:
@@ -118,6 +172,16 @@ def found_batch(
     return pa.record_batch(columns, schema=_FOUND)
 
 
+def _with_hubs(vectors: DataFrame, hubs: DataFrame | None) -> DataFrame:
+    """Return id, vector and, where they are given, similarity."""
+    rows = vectors.select("id", "vector")
+    if hubs is None:
+        return rows
+    return rows.join(hubs, "id", "left").select(
+        "id", "vector", F.coalesce("similarity", F.lit(0.0).cast("float")).alias("similarity")
+    )
+
+
 def _length(table: DataFrame, what: str) -> int:
     row = table.select(F.size("vector").alias("numbers")).first()
     if row is None:
@@ -125,18 +189,22 @@ def _length(table: DataFrame, what: str) -> int:
     return int(row["numbers"])
 
 
-def _searcher(source: Source, d: int, k: int, exclude_same_id: bool) -> Callable[[Batches], Batches]:
+def _searcher(source: Source, d: int, k: int, exclude_same_id: bool, hubs: bool) -> Callable[[Batches], Batches]:
     """Build the task's function: the best ``k`` of every query among its rows."""
 
     def searcher(batches: Batches) -> Iterator[pa.RecordBatch]:
-        with packed.task_threads(), packed.ordered(batches, d) as rows:
+        with packed.task_threads(), packed.ordered(batches, d, hubs=hubs) as rows:
             if not len(rows.ids):
                 return
             queries = source()
             own = own_rows(queries, rows) if exclude_same_id else None
             for start in range(0, len(queries.ids), QUERIES):
                 some = slice(start, start + QUERIES)
-                hits, scores = nearest(rows.matrix, queries.matrix[some], k, None if own is None else own[some])
+                asked, barred = queries.matrix[some], None if own is None else own[some]
+                if hubs:
+                    hits, scores = nearest(rows.matrix, csls.queries(asked), k, barred, csls.LENGTHS)
+                else:
+                    hits, scores = nearest(rows.matrix, asked, k, barred)
                 yield found_batch(queries, start, rows.ids, hits, scores)
 
     return searcher

@@ -28,21 +28,26 @@ def unit(matrix: Float) -> Float:
     return rows
 
 
-def block_top_k(matrix: Float, queries: Float, k: int) -> Found:
+def rounding(d: int, lengths: float) -> float:
+    """Return what no rounding of float32 dot products over ``d`` numbers exceeds on both sides of a comparison."""
+    return 2 * lengths * d * float(np.finfo(np.float32).eps)
+
+
+def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> Found:
     """Return the ``k`` rows of a block that are nearest to each query by cosine.
 
     Args:
-        matrix: unit rows, float32 [n, d].
-        queries: unit rows, float32 [q, d].
+        matrix: unit rows, float32 [n, d], or those of csls.rows().
+        queries: unit rows, float32 [q, d], or those of csls.queries().
         k: how many; all ``n`` where there are fewer.
+        lengths: what the lengths of a row and a query multiply to at most.
 
     Returns:
         Rows, int64 [q, min(k, n)], and their scores, float32, best first. Equal scores are in the order of the rows,
         and a row's score does not depend on the block that it is in: the matrix product only finds candidates, which
         are then scored in double precision.
     """
-    # No rounding in a float32 dot product of unit vectors exceeds this on both sides of a comparison.
-    slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
+    slack = rounding(matrix.shape[1], lengths)
 
     def part(start: int, stop: int) -> Found:
         at, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedall_spark.search.block import block_top_k, dots_of
+from embedall_spark.search.block import block_top_k, dots_of, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,17 +18,18 @@ QUERIES = 1024  # at once: the block of scores stays in the cores' caches
 _SPARE = 6  # further candidates, so that rounding rarely hides one that belongs among the first
 
 
-def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None = None) -> Found:
+def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None = None, lengths: float = 1.0) -> Found:
     """Return the ``k`` rows of a matrix that are nearest to each query by cosine.
 
     faiss finds candidates in single precision, these are scored in double precision, and where rounding may have hidden
     a row, the query is asked again without rounding: the result is that of block.block_top_k().
 
     Args:
-        matrix: unit rows, float32 [n, d].
-        queries: unit rows, float32 [q, d].
+        matrix: unit rows, float32 [n, d], or those of csls.rows().
+        queries: unit rows, float32 [q, d], or those of csls.queries().
         k: how many.
         own: a row that each query must not find, int64 [q]; -1: none.
+        lengths: what the lengths of a row and a query multiply to at most.
 
     Returns:
         Rows, int64 [q, k], and their scores, float32, best first, equal scores in the order of rows; row -1 where there
@@ -41,8 +42,7 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
     found = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
     if not reach:
         return found
-    # Give or take the roundings of both sides of a comparison of single precision.
-    slack = 2 * matrix.shape[1] * float(np.finfo(np.float32).eps)
+    slack = rounding(matrix.shape[1], lengths)
     rough, rows = faiss.knn(queries, matrix, reach, metric=faiss.METRIC_INNER_PRODUCT)
     among = rough >= rough[:, min(reach, k + more) - 1, None] - slack
     scores = np.full(rows.shape, -np.inf, np.float32)
@@ -54,7 +54,7 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
         # What faiss has left out scores at most its last.
         unsure = np.flatnonzero(rough[:, -1] + slack >= found[1][:, -1])
         if len(unsure):
-            rows, scores = block_top_k(matrix, queries[unsure], k + more)
+            rows, scores = block_top_k(matrix, queries[unsure], k + more, lengths)
             if own is not None:
                 scores[rows == own[unsure, None]] = -np.inf
             again = found[0][unsure], found[1][unsure]

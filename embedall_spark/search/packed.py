@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from embedall_spark import files, hostcopy
 from embedall_spark.errors import BadData
-from embedall_spark.search import exact
+from embedall_spark.search import csls, exact
 from embedall_spark.search.block import unit
 
 if TYPE_CHECKING:
@@ -37,15 +37,20 @@ class Packed(NamedTuple):
     ids: pa.Array
     """strings [n]"""
     matrix: NDArray[np.float32]
-    """float32 [n, d]; a vector without a direction is zeros"""
+    """float32 [n, d]; a vector without a direction is zeros; see ordered() for CSLS"""
 
 
 Source = Callable[[], Packed]
 
 
 @contextmanager
-def ordered(batches: Iterable[pa.RecordBatch], d: int) -> Iterator[Packed]:
+def ordered(batches: Iterable[pa.RecordBatch], d: int, *, hubs: bool = False) -> Iterator[Packed]:
     """Pack a task's rows of id and vector in the order of their ids; gone with the block.
+
+    Args:
+        batches: of id and vector, with ``hubs`` also of similarity.
+        d: how many numbers a vector has.
+        hubs: the matrix is that of csls.rows(), float32 [n, d + 1].
 
     Raises:
         BadData: a vector is not of ``d`` numbers.
@@ -55,11 +60,11 @@ def ordered(batches: Iterable[pa.RecordBatch], d: int) -> Iterator[Packed]:
     with tempfile.TemporaryFile(dir=folder) as arrived, tempfile.TemporaryFile(dir=folder) as sorted_:
         ids = _write(batches, d, arrived)
         order = pc.sort_indices(ids).to_numpy()
-        matrix = _mapped(arrived, d)
+        matrix = _mapped(arrived, d + hubs)
         if (order[1:] < order[:-1]).any():
             for start in range(0, len(order), _GATHERED):
                 sorted_.write(matrix[order[start : start + _GATHERED]].data)
-            matrix, ids = _mapped(sorted_, d), ids.take(pa.array(order))
+            matrix, ids = _mapped(sorted_, d + hubs), ids.take(pa.array(order))
         yield Packed(ids, matrix)
 
 
@@ -120,7 +125,10 @@ def _write(batches: Iterable[pa.RecordBatch], d: int, file: BinaryIO) -> pa.Arra
         matrix = exact.rows(batch["vector"])
         if matrix.shape[1] != d:
             raise BadData(f"vectors of {d} and of {matrix.shape[1]} numbers; one length per table is needed")
-        file.write(unit(matrix).data)
+        units = unit(matrix)
+        if "similarity" in batch.schema.names:
+            units = csls.rows(units, batch["similarity"].to_numpy())
+        file.write(units.data)
         ids.append(batch["id"])
     file.flush()
     return pa.concat_arrays(ids) if ids else pa.array([], pa.string())

@@ -6,7 +6,7 @@ import pytest
 from vector_tables import table
 
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.search import batch, exact, nearest, packed
+from embedall_spark.search import ann, batch, exact, nearest, packed
 from embedall_spark.search.block import block_top_k, unit
 
 N, D = 300, 8
@@ -94,6 +94,44 @@ def test_partitioning_and_spreading_change_nothing(spark, vectors, names, matrix
     for other, asked in [(vectors.repartition(7), queries.repartition(5)), (lopsided, queries.coalesce(1))]:
         again = batch.top_k(other, asked, 3, folder=str(tmp_path / "other"), exclude_same_id=True)
         assert hits(again) == first
+
+
+def csls(matrix, queries, near):
+    """Return 2 cos(x, y) - r(y) of each query and row, float64 [q, n], by the definition."""
+    rows, asked = (np.nan_to_num(one / np.linalg.norm(one, axis=1)[:, None]) for one in (matrix * 1.0, queries * 1.0))
+    cosines = asked @ rows.T
+    return 2 * cosines - np.sort(cosines, axis=0)[-near:].mean(axis=0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeypatch):
+    rng = np.random.default_rng(8)
+    # One row is near to all queries.
+    asked = (rng.normal(size=(40, D)) + 3 * matrix[77] / np.linalg.norm(matrix[77])).astype(np.float32)
+    queries = table(spark, [f"q{i:02}" for i in range(40)], asked)
+    expected = csls(matrix.astype(np.float64), asked.astype(np.float64), 5)
+    near = batch.similarity(vectors, queries, 5, folder=str(tmp_path / "hubs"))
+    found = hits(batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q"), hubs=near))
+    plain = hits(batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q")))
+    for i in range(40):
+        order = sorted(zip(names, expected[i].astype(np.float32).round(6), strict=True), key=lambda p: (-p[1], p[0]))
+        same(found[f"q{i:02}"], order[:6])
+    firsts = [sum(one[0][0] == names[77] for one in each.values()) for each in (found, plain)]
+    assert firsts[0] < firsts[1]
+    # In other partitions, spread, and one by one: the same to the last bit.
+    monkeypatch.setattr(batch, "_MANY", 10)
+    again = batch.similarity(vectors.repartition(5), queries.repartition(1), 5, folder=str(tmp_path / "other"))
+    assert hits(batch.top_k(vectors.repartition(4), queries, 6, folder=str(tmp_path / "o"), hubs=again)) == found
+    alone = batch.search(vectors, ann.given(["q07"], asked[7:8]), 6, hubs=again)
+    assert hits(alone)["q07"] == found["q07"]
+    # A row does not count as near to itself.
+    itself = batch.similarity(vectors, vectors, 3, folder=str(tmp_path / "self"), exclude_same_id=True)
+    means = {row["id"]: row["similarity"] for row in itself.collect()}
+    rows = unit(matrix).astype(np.float64)
+    cosines = rows @ rows.T - 9 * np.eye(N)
+    np.testing.assert_allclose(
+        [means[name] for name in names], np.sort(cosines, axis=1)[:, -3:].mean(axis=1), atol=1e-6
+    )
 
 
 def test_few_rows_and_equal_query_ids(spark, tmp_path):
