@@ -49,6 +49,11 @@ def metadata_of(table: str) -> str:
     return f"{table.rstrip('/')}_metadata"
 
 
+def words_of(table: str) -> str:
+    """Return the name of the table of words' vectors that were learnt for a latent table."""
+    return f"{table.rstrip('/')}_words"
+
+
 def identifier(name: str) -> str:
     """Return a table's name quoted for SQL; a folder is one of Delta."""
     if not is_path(name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,9 @@ class Run(Protocol):
 
     def before(self) -> DataFrame | None:
         """Return the output table, VECTORS, as it was when the run began; None where there was none."""
+
+    def made_by(self, table: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the kind and the configuration of the run that made a table; None where none of ours did."""
 
     def reject(self, df: DataFrame) -> None:
         """Keep rows of REJECTS; they reach the rejects table together with the result."""

@@ -14,6 +14,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+from pyspark.sql import functions as F
+
 from embedall_spark import config as configs
 from embedall_spark import files, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded
@@ -89,6 +92,14 @@ class StoredRun:
             _write(self.folder, found)
         version = found["before"]
         return None if version is None else conform(tables.read(self.spark, self.output.table, version), VECTORS)
+
+    def made_by(self, table: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the kind and the configuration of the run that made a table."""
+        made = made_by(self.spark, table)
+        try:
+            return made["kind"], configuration(made["run_folder"])
+        except (KeyError, OSError):
+            return None
 
     def reject(self, df: DataFrame) -> None:
         """Keep refused rows until the result is written."""
@@ -199,6 +210,17 @@ def read(folder: str) -> Manifest:
     """Return a run's manifest."""
     manifest: Manifest = json.loads(files.read_bytes(f"{folder}/{_MANIFEST}"))
     return manifest
+
+
+def made_by(spark: SparkSession, table: str) -> dict[str, Any]:
+    """Return what the last commit of a run of ours says of a table: kind, run_folder, mlflow_run_id; or nothing."""
+    commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
+    return dict(json.loads(commit["metadata"])) if commit else {}
+
+
+def configuration(folder: str) -> dict[str, Any]:
+    """Return the configuration of a run; raises OSError where its folder is gone."""
+    return dict(yaml.safe_load(files.read_bytes(f"{folder}/config.yaml")))
 
 
 def stage_path(folder: str, name: str) -> str:

@@ -22,7 +22,7 @@ from embedall_spark import files
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from embedall_spark.config import Section
 
@@ -147,13 +147,14 @@ def start(
     return tracked
 
 
-def amend(folder: str | None, mlflow_run_id: str, figures: dict[str, float]) -> None:
-    """Add figures to an ended run; ``folder`` is the output folder, where the default store lies."""
-    uri = store_uri(folder or ".")
-    with _usable(uri):
+def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], pictures: Mapping[str, bytes]) -> None:
+    """Add figures and files to an ended run; ``folder`` is the output folder, where the default store lies."""
+    with _usable(uri := store_uri(folder or ".")):
         tracked = Tracked(*_client(uri), mlflow_run_id)
     for name, value in figures.items():
         tracked.metric(name, value)
+    for name, content in pictures.items():
+        tracked.artifact(name, content)
     tracked.flush(now=True)
 
 

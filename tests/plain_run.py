@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedall_spark.errors import BadData
 
@@ -45,6 +45,9 @@ class PlainRun:
 
     def before(self) -> DataFrame | None:
         return self.table_before
+
+    def made_by(self, table: str) -> tuple[str, dict[str, Any]] | None:
+        return None
 
     def reject(self, df: DataFrame) -> None:
         self.rejects.append(df)

@@ -31,7 +31,7 @@ COLLECTS = {
     "cli/projector.py": "100 commits of a table",
     "align/moments.py": "one matrix per side and of both, d at most 4,096",
     "align/refining.py": "what is kept for validation; limited",
-    "align/text.py": "a vocabulary of tags, limited by the closed form's d",
+    "align/text.py": "words and their weights, at most a million, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
     "cli/demo.py": "eight pictures",
     "cli/search.py": "k results of one query",
@@ -68,6 +68,7 @@ COLLECTS = {
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
     "visualize/maps.py": "at most 5,000 rows, checked",
+    "visualize/spaces.py": "at most 2,500 pairs and 5,000 words, and vectors of those that are drawn; limited",
     "visualize/projector.py": "at most 50,000 rows and 256 MiB, checked",
 }
 

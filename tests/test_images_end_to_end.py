@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from mlflow import MlflowClient
 from PIL import Image, ImageDraw
 from toy_words import bits, embedall
 
@@ -102,6 +103,19 @@ def test_a_folder_becomes_a_table_and_bad_pictures_rejects(spark, made):
     for name in ("map.png", "clusters.png"):
         picture = Image.open(f"{summary['folder']}/artifacts/{name}")
         assert min(picture.size) > 200
+    clusters_join_the_run(done.summary, folder)
+
+
+def clusters_join_the_run(summary, folder):
+    """Cluster a run's table later: figures and montage join its run in MLflow."""
+    names = ("--names", f"{folder}/labels.csv", "--label-column", "label", "--montage", f"{folder}/montage.png")
+    later = embedall("cluster", summary["table"], "-k", 3, *names)
+    assert later.code == 0, later.log
+    client = MlflowClient(summary["mlflow_uri"])
+    figures = client.get_run(summary["mlflow_run_id"]).data.metrics
+    assert figures["clusters_3/purity"] == pytest.approx(summary["metrics"]["clusters/purity"], abs=0.2)
+    assert 0 < figures["clusters_3/nmi"] <= 1
+    assert "clusters_3.png" in {file.path for file in client.list_artifacts(summary["mlflow_run_id"])}
 
 
 def test_a_rerun_embeds_only_what_has_changed(spark, made, tmp_path):

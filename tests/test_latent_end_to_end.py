@@ -1,10 +1,12 @@
 """Two kinds in one space: words find pictures and pictures titles, on pictures that were never learnt from."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from plain_run import PlainRun
 from toy_words import embedall
 from vector_tables import table
@@ -78,7 +80,11 @@ def configured(place, folder, **sections):
 def done(spark, place, tmp_path_factory):
     """Return what ``embedall latent`` has told of the pictures and their titles, and its file."""
     folder = tmp_path_factory.mktemp("done")
-    file = configured(place, folder, evaluate={"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}})
+    (folder / "pictures").mkdir()
+    for name, color, _ in made()[0]:
+        Image.new("RGB", (8, 8), color).save(folder / "pictures" / name)
+    given = {"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}, "pictures": {"path": f"{folder}/pictures"}}
+    file = configured(place, folder, evaluate=given)
     result = embedall("latent", "--config", file)
     assert result.code == 0, result.log
     return result.summary
@@ -123,6 +129,20 @@ def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
         ("lost.png", "no vector of this id on the left side"),
     }
     assert done["rejected"] == 5
+
+
+def test_the_space_is_drawn(done):
+    drawn = {
+        name: np.asarray(Image.open(f"{done['folder']}/artifacts/{name}.png").convert("RGB"))
+        for name in ("map", "pairs", "searches", "suggestions")
+    }
+    red = (255, 0, 0)
+    for name, picture in drawn.items():
+        assert (picture == red).all(axis=2).sum() > 500, name
+    # A search by a color finds pictures of this color, one by a thing those of many; "a" and "fashion" are in all.
+    rows = [picture[48, 62::104] for picture in np.split(drawn["searches"][46:-14], 8)]
+    colors = [len({tuple(pixel) for pixel in row[:10]}) for row in rows]
+    assert sum(count <= 2 for count in colors) >= 2 and sum(count >= 3 for count in colors) >= 3
 
 
 def test_the_model_maps_as_the_run_did(spark, place, done):
@@ -181,6 +201,9 @@ def test_another_table_is_the_right_side(spark, place, tmp_path):
     assert "contrastive refinement: epoch" in done.log
     kinds = {row.kind for row in tables.read(spark, done.summary["table"]).select("kind").distinct().collect()}
     assert kinds == {"images", "queries"}
+    # Of what are no pictures, or not known to be, there is no search.
+    drawn = {path.name for path in Path(done.summary["folder"], "artifacts").iterdir()}
+    assert drawn == {"model.npz", "pairs.png"}
     # Picture 007 is not finite: neither it nor its pair can be used.
     assert done.summary["rejected"] == 4
     fitted = model.load(done.summary["folder"])
@@ -206,6 +229,30 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
     assert nearest == "red"
 
 
+def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path):
+    config = configs.load(latent.Config, configured(place, tmp_path, input={"dense_words": 7}))
+    latent.check(config)
+    run = PlainRun(spark, tmp_path / "run", 0.5)
+    rows = {row.id: row for row in latent.embed(run, latent.read(spark, config), config).collect()}
+    fitted = model.from_bytes(run.artifacts["model.npz"])
+    table = {row.id: np.array(row.vector, np.float32) for row in run.tables[f"{tmp_path}/out_words"].collect()}
+    dense = fitted.text.bags.tokens
+    assert (len(dense), len(table)) == (7, 13 - 7)
+    assert set(dense) | set(table) == {*COLORS, *THINGS, "a", "fashion"}
+    assert sorted(name for name in rows if name.startswith("words:")) == sorted(
+        f"words:{name}" for name in (*dense, *table)
+    )
+    facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
+    pictures = [name for name in facts if name in rows]
+    matrix = np.stack([rows[name].vector for name in pictures])
+    for color, thing in {fact for fact in facts.values() if set(fact) & set(table)}:
+        asked = fitted.of_text(f"{color} {thing}", {name: table[name] for name in (color, thing) if name in table})
+        assert all(facts[pictures[at]] == (color, thing) for at in np.argsort(-(matrix @ asked))[:3])
+    np.testing.assert_allclose(fitted.of_text("fashion, a blue dress", table), rows["titles:001.png"].vector, atol=1e-5)
+    guessed = fitted.guess(np.array(rows["images:011.png"].vector), rows["images:011.png"].norm)
+    assert {word for word, _ in guessed} == set(dense)
+
+
 def test_what_cannot_be_is_told(spark, place, tmp_path):
     for sections, text in [
         ({"fit": {"k": 23}}, "the two sides relate along"),
@@ -213,6 +260,7 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         ({"input": {"kind": "words"}}, "set input.kind"),
         ({"input": {"items": f"{place}/nothing"}}, "no such file or folder"),
         ({"input": {"right": f"{place}/images"}}, "input.right and input.pairs go together"),
+        ({"input": {"dense_words": 5, "words": "words"}}, "input.dense_words goes with"),
         ({"evaluate": {"gates": {"recall": 0.5}}}, "no such figure"),
         ({"fit": {"power": [-1]}}, "need 0 or above"),
     ]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, field_validator
 
-from embedall_spark.align import closed_form, moments, pairing, project, refining, text, words
+from embedall_spark.align import closed_form, moments, project, refining
 from embedall_spark.align.contrastive import ContrastiveConfig
-from embedall_spark.align.model import UNIT, TextSide
 from embedall_spark.align.prepare import Preparation, prepare
 from embedall_spark.align.project import Side
 from embedall_spark.config import Section
@@ -52,6 +51,11 @@ class FitConfig(Section):
         None, description="refine by a contrastive loss, kept where validation improves; unset: not. Keys:"
     )
 
+    @property
+    def left_preparation(self) -> Preparation:
+        """What is done to the left side's vectors first."""
+        return Preparation(self.left_power, unit=True)
+
     @field_validator("regularisation", "power")
     @classmethod
     def _some(cls, value: tuple[object, ...]) -> tuple[object, ...]:
@@ -60,36 +64,6 @@ class FitConfig(Section):
         if np.min(np.array(value, float)) < 0:
             raise ValueError("need 0 or above")
         return value
-
-
-def fit_text(train: DataFrame, config: words.TextConfig, min_items: int, most: int | None, table: str | None,
-             vectors: DataFrame | None) -> TextSide:  # fmt: skip
-    """Return how words become vectors, learnt from the training items.
-
-    Args:
-        train: words.of_items() of the training items.
-        config: which words.
-        min_items: see text.fit_bags().
-        most: likewise.
-        table: the table of words' vectors, put beside the bags; None: bags alone.
-        vectors: its VECTORS.
-    """
-    bags = text.fit_bags(train, min_items=min_items, most=most)
-    return TextSide(config, bags, None if vectors is None else text.fit_composed(train, vectors), table)
-
-
-def text_vectors(found: DataFrame, side: TextSide, vectors: DataFrame | None) -> DataFrame:
-    """Return the vectors of items by their words: id, vector, norm; items of unknown words are left out.
-
-    Args:
-        found: words.of_items().
-        side: from fit_text().
-        vectors: VECTORS of words, where it has been given to fit_text().
-    """
-    bags = text.bags(found, side.bags)
-    if side.composed is None or vectors is None:
-        return bags
-    return pairing.beside([bags, text.composed(found, vectors, side.composed)], [UNIT, UNIT])
 
 
 def fit(
@@ -112,7 +86,7 @@ def fit(
         BadData: no training pair, or no validation pair where there is something to choose.
         ConfigError: k is more than the sides have in common, or a size is over its limit.
     """
-    prepared = (Preparation(config.left_power, unit=True), right_preparation)
+    prepared = (config.left_preparation, right_preparation)
     train, validation = (pairs.where(f"part = '{part}'") for part in ("train", "validation"))
     if train.isEmpty():
         raise BadData("no pair of a training item can be used; need more pairs, or a smaller split.test")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from embedall_spark import files
+from embedall_spark.align.moments import MAX_SIZE
+from embedall_spark.align.text import MAX_TOKENS
 from embedall_spark.align.words import TextConfig
 from embedall_spark.config import Section
 
@@ -25,7 +27,15 @@ class LatentInput(Section):
     )
     text: TextConfig = TextConfig()
     min_items: int = Field(2, ge=1, description="words of fewer training items are left out")
-    most_words: int | None = Field(None, ge=1, description="keep only so many words, the most frequent; unset: all")
+    most_words: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="keep only so many words, the most frequent; unset: all"
+    )
+    dense_words: int | None = Field(
+        None, ge=1, le=MAX_SIZE,
+        description="so many words, the most frequent, are each a number of the right side and can be suggested; the "
+        "rarer ones are vectors learnt from the left side's, in a table with _words after output.table's name; unset: "
+        f"all if they are at most {MAX_SIZE:,}, else as many as fit beside such vectors",
+    )  # fmt: skip
     words: str | None = Field(
         None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float32]
 
 FILE = "model.npz"
+WORDS, TITLES = "words", "titles"  # kinds of text
 UNIT = Preparation(unit=True)
 _FORMAT = 1
 

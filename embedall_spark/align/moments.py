@@ -89,10 +89,10 @@ def of_pairs(
     return _gather(joined.select("weight", "x", "y"), sizes, prepared)
 
 
-def of_vectors(vectors: DataFrame) -> Moments:
+def of_vectors(vectors: DataFrame, prepared: Preparation = PLAIN) -> Moments:
     """Return the moments of one side alone, each vector once; raises what of_pairs() raises."""
     one = vectors.select(F.lit(1.0).alias("weight"), F.col("vector").alias("x"))
-    return _gather(one, (size(vectors, "left"),), (PLAIN,))
+    return _gather(one, (size(vectors, "left"),), (prepared,))
 
 
 def of_arrays(z: Float, left: int, weights: Float | None = None) -> Moments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
 
 MAX_TOKENS = 1_000_000  # different tokens whose weights are kept
-_COMPOSED = "id string, vector array<float>, norm double"
+COMPOSED = "id string, vector array<float>, norm double"
 _STEP = 1000  # items that are composed at once
 
 
@@ -75,9 +75,25 @@ class TextModel(NamedTuple):
             return None
         place = {token: at for at, token in enumerate(self.tokens)}
         weights = np.array([self.weights[place[word]] if word in place else self.other for word in known])
-        mean = _means(weights, np.stack([vectors[word] for word in known]), np.array([0]), self.common)
+        mean = means(weights, np.stack([vectors[word] for word in known]), np.array([0]), self.common)
         found: NDArray[np.float32] = mean[0].astype(np.float32)
         return found
+
+
+def fit_words(train: DataFrame, *, min_items: int = 2, most: int | None = None) -> TextModel:
+    """Return the weights of the training items' words, also of more than a bag takes; arguments as of fit_bags().
+
+    Raises:
+        ConfigError: more than MAX_TOKENS words are left, which the driver and the model would hold.
+        BadData: none is left.
+    """
+    model = _weigh(train, min_items, most or MAX_TOKENS + 1)
+    if len(model.tokens) > MAX_TOKENS:
+        raise ConfigError(
+            f"over {MAX_TOKENS:,} words are in {min_items:,} training item(s) or more, and at most {MAX_TOKENS:,} are "
+            "kept: raise input.min_items, or keep only the most frequent words by input.most_words"
+        )
+    return model
 
 
 def fit_bags(train: DataFrame, *, min_items: int = 2, most: int | None = None) -> TextModel:
@@ -98,8 +114,8 @@ def fit_bags(train: DataFrame, *, min_items: int = 2, most: int | None = None) -
     if len(model.tokens) > moments.MAX_SIZE:
         raise ConfigError(
             f"over {moments.MAX_SIZE:,} words are in {min_items:,} training item(s) or more, and a bag takes at most "
-            f"{moments.MAX_SIZE:,}: raise the least number of items, keep only the most frequent words, or compose the "
-            "side from a table of words' vectors"
+            f"{moments.MAX_SIZE:,}: raise the least number of items, keep only the most frequent words, or give no "
+            "table of words' vectors, so that those of the rarer ones are learnt"
         )
     return model
 
@@ -113,7 +129,7 @@ def bags(found: DataFrame, model: TextModel) -> DataFrame:
         found: words.of_items().
         model: from fit_bags().
     """
-    return found.mapInArrow(_bagger(model), _COMPOSED)
+    return found.mapInArrow(_bagger(model), COMPOSED)
 
 
 def fit_composed(train: DataFrame, vectors: DataFrame) -> TextModel:
@@ -144,19 +160,27 @@ def composed(found: DataFrame, vectors: DataFrame, model: TextModel) -> DataFram
     Args:
         found: words.of_items().
         vectors: VECTORS of words.
-        model: from fit_composed().
+        model: from fit_composed(), or the words whose vectors learned.fit() has learnt.
+    """
+    return gathered(found, vectors, model).mapInArrow(_composer(model.common), COMPOSED)
+
+
+def gathered(found: DataFrame, vectors: DataFrame, model: TextModel) -> DataFrame:
+    """Return what items are composed of: id, and of the words with a vector their weights, counts and numbers.
+
+    The numbers are those of all the words' vectors, one after the other; arguments are those of composed().
     """
     exploded = found.select("id", F.explode("tokens").alias("token"))
-    known = exploded.join(vectors.select(F.col("id").alias("token"), "vector"), "token")
+    known = exploded.join(vectors.select(F.col("id").alias("token"), "vector", "count"), "token")
     weights = found.sparkSession.createDataFrame(pa.table({"token": model.tokens, "weight": model.weights}))
     weight = F.coalesce("weight", F.lit(model.other))
     weighted = known.join(weights, "token", "left").select(
-        "id", F.struct("token", weight.alias("weight"), "vector").alias("w")
+        "id", F.struct("token", weight.alias("weight"), "vector", "count").alias("w")
     )
     # In the order of the words, so that sums do not depend on how rows meet.
-    gathered = weighted.groupBy("id").agg(F.array_sort(F.collect_list("w")).alias("w"))
-    parts = gathered.select("id", F.col("w.weight").alias("weights"), F.flatten("w.vector").alias("numbers"))
-    return parts.mapInArrow(_composer(model.common), _COMPOSED)
+    one = weighted.groupBy("id").agg(F.array_sort(F.collect_list("w")).alias("w"))
+    numbers = F.flatten("w.vector").alias("numbers")
+    return one.select("id", F.col("w.weight").alias("weights"), F.col("w.count").alias("counts"), numbers)
 
 
 def vocabulary(like: DataFrame, model: TextModel) -> DataFrame:
@@ -188,25 +212,31 @@ def _bagger(model: TextModel) -> Callable[[Batches], Batches]:
         row, place = row[place >= 0], place[place >= 0]
         bag = np.zeros((len(tokens), len(weights)))
         bag[row, place] = weights[place]
-        return _rows(batch["id"], bag, unit=True)
+        return rows(batch["id"], bag, unit=True)
 
-    return _by_steps(one)
+    return by_steps(one)
 
 
 def _composer(common: NDArray[np.float64] | None) -> Callable[[Batches], Batches]:
     """Build the task's function."""
 
     def one(batch: pa.RecordBatch) -> pa.RecordBatch:
-        weights = batch["weights"].flatten().to_numpy()
-        lengths = pc.list_value_length(batch["weights"]).to_numpy(zero_copy_only=False)
-        matrix = batch["numbers"].flatten().to_numpy().reshape(len(weights), -1)
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        return _rows(batch["id"], _means(weights, matrix, starts, common), unit=False)
+        return rows(batch["id"], means(*parts(batch), common))
 
-    return _by_steps(one)
+    return by_steps(one)
 
 
-def _by_steps(one: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Callable[[Batches], Batches]:
+def parts(batch: pa.RecordBatch) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]:
+    """Return weights [n], vectors [n, d] and, of each item, its first of these n words, of rows of gathered()."""
+    weights = batch["weights"].flatten().to_numpy()
+    lengths = pc.list_value_length(batch["weights"]).to_numpy(zero_copy_only=False)
+    matrix = batch["numbers"].flatten().to_numpy().reshape(len(weights), -1)
+    return weights, matrix, np.concatenate([[0], np.cumsum(lengths)[:-1]])
+
+
+def by_steps(one: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Callable[[Batches], Batches]:
+    """Return the task's function that takes its rows some at a time."""
+
     def steps(batches: Batches) -> Iterator[pa.RecordBatch]:
         with threadpool_limits(1):
             for batch in batches:
@@ -216,9 +246,9 @@ def _by_steps(one: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Callable[[Batc
     return steps
 
 
-def _means(
+def means(
     weights: NDArray[np.float64],
-    matrix: NDArray[np.float32],
+    matrix: NDArray[np.floating[Any]],
     starts: NDArray[np.int64],
     common: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
@@ -228,10 +258,12 @@ def _means(
     return means if common is None else means - np.outer(means @ common, common)
 
 
-def _rows(ids: pa.StringArray, matrix: NDArray[np.float64], *, unit: bool) -> pa.RecordBatch:
-    """Return id, vector and norm of the rows that are not zero."""
+def rows(
+    ids: pa.StringArray, matrix: NDArray[np.float64], *, unit: bool = False, keep_zeros: bool = False
+) -> pa.RecordBatch:
+    """Return id, vector and norm of the rows, where not told otherwise of those that are not zero."""
     norms = np.linalg.norm(matrix, axis=1)
-    kept = norms > 0
+    kept = (norms > 0) | keep_zeros
     matrix, norms = matrix[kept], norms[kept]
     if unit:
         matrix = matrix / norms[:, None]

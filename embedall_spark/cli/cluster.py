@@ -86,11 +86,16 @@ def _cluster(
     show.table([("cluster", "ids", "nearest to its centre"), *rows])
     if figures:
         typer.echo(", ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in figures.items()))
+    drawn = {}
     if montage is not None and pictures is not None:
-        files.write_bytes(montage, gallery.draw(members, sizes, *pictures, called))
+        drawn = {f"clusters_{k}.png": gallery.draw(members, sizes, *pictures, called)}
+        files.write_bytes(montage, drawn[f"clusters_{k}.png"])
         typer.echo(f"{montage}: a montage of {show.count(len(nearest), 'member')}")
     if output is not None:
         typer.echo(f"{output}: version {version}, {show.count(sum(sizes.values()), 'row')}")
+    if figures or drawn:
+        renamed = {name.replace("clusters/", f"clusters_{k}/"): value for name, value in figures.items()}
+        made.amend(spark, table, renamed, drawn)
 
 
 def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from embedall_spark import files, runs, session, tables
 from embedall_spark.align import model
+from embedall_spark.cli import tour
 from embedall_spark.images import thumbnails
 from embedall_spark.images.decode import Limits
 from embedall_spark.launch import Options, Summary, launch
@@ -61,16 +62,6 @@ _ANALOGIES = (
 )
 
 
-# What to try on each table.
-_NEXT = {
-    "words": ("similar {} tensor", "analogy {} rows row columns"),
-    "sequences": ("similar {} socket.socket",),
-    "nodes": ("evaluate {} --label-prefix .",),
-    "latent": ("search {} --text 'red heart'", "suggest {} --id 1F431"),
-    "images": ("search {} --id 1F431 --montage cats.png", "cluster {} -k 12", "projector {} --open"),
-}
-
-
 class _Place(NamedTuple):
     """What all parts share: where they print, read and write."""
 
@@ -81,16 +72,12 @@ class _Place(NamedTuple):
 
 
 def run(folder: str, master: str | None, kinds: Collection[str]) -> None:
-    """Embed things of some of the kinds in PARTS into tables below ``folder``; print what came out and how to go on."""
+    """Embed things of some of the kinds in PARTS into tables below ``folder``; print what came out, and a tour."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
     place = _Place(console, folder.rstrip("/"), sysconfig.get_paths()["purelib"], master)
     console.print("Embedding what the installed Python packages hold:", os.path.relpath(place.packages))
-    found = [part(place) for name, part in PARTS.items() if name in kinds]
-    console.print("\nGo on with:")
-    for done in found:
-        for command in _NEXT[done["kind"]]:
-            console.print(f"  .venv/bin/embedall {command.format(done['table'])}")
-    console.print(f"  .venv/bin/mlflow ui --backend-store-uri {found[0]['mlflow_uri']}")
+    found = {name: part(place) for name, part in PARTS.items() if name in kinds}
+    tour.show(place.console, place.folder, found)
 
 
 def _words(place: _Place) -> Summary:
@@ -208,7 +195,11 @@ def _space(place: _Place) -> Summary:
         (word, [Tile(small.get(name), named[name]) for name, _ in one]) for word, one in zip(typed, hits, strict=True)
     ]
     Path(place.folder, "latent-search.png").write_bytes(montage.draw(rows))
-    place.console.print(f"\nSearches:   {place.folder}/latent-search.png (the pictures found for each word)")
+    Path(place.folder, "latent-pairs.png").write_bytes(files.read_bytes(f"{found['folder']}/artifacts/pairs.png"))
+    place.console.print(
+        f"\nSearches:   {place.folder}/latent-search.png (the pictures found for each word)"
+        f"\nPairs:      {place.folder}/latent-pairs.png (cosines of pictures and titles)"
+    )
     _end(place, found, "latent")
     return found
 
@@ -227,9 +218,12 @@ def _neighbours(console: Console, vectors: DataFrame, ids: Sequence[str], known:
     asked = [name for name in ids if name in there]
     if not asked:
         return
+    near = exact.top_k(
+        vectors, np.stack([there[name] for name in asked]), 7, exclude=[{name} for name in asked], restrict=known
+    )
     width = max(map(len, asked))
     console.print("\nNearest neighbours, by cosine:")
-    for name, hits in zip(asked, exact.neighbours(vectors, asked, 7, known), strict=True):
+    for name, hits in zip(asked, near, strict=True):
         console.print(Text(f"  {name:>{width}}  ", "bold"), Text(_names(hits)), sep="")
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
-from pyspark.sql import functions as F
 
-from embedall_spark import config, tables, tracking
-from embedall_spark.cli import query, show
-from embedall_spark.config import Output
+from embedall_spark import config
+from embedall_spark.cli import made, query, show
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import files as sets
 from embedall_spark.evaluate import labels
@@ -18,7 +15,7 @@ from embedall_spark.evaluate import words as evaluation
 from embedall_spark.evaluate.labels import Metadata
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +64,7 @@ def _evaluate(
     figures = _words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
     if known is not None:
         figures |= _labels(vectors, labels.read(spark, known, vectors))
-    _amend(spark, table, figures)
+    made.amend(spark, table, figures)
 
 
 def _words(vectors: DataFrame, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
@@ -110,13 +107,3 @@ def _labels(vectors: DataFrame, known: DataFrame) -> dict[str, float]:
             shown.append((f"{average} F1, {percent}% of ids learnt from", f"{value:.3f}", f"{baseline:.3f}"))
     show.table(shown)
     return near | told
-
-
-def _amend(spark: SparkSession, table: str, figures: dict[str, float]) -> None:
-    """Add figures to the MLflow run that made the table, where a run of ours did."""
-    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
-    metadata = json.loads(commit["metadata"]) if commit else {}
-    if "mlflow_run_id" in metadata:
-        # A table in a catalog has its store with its runs.
-        folder = Output(table=table).folder or metadata["run_folder"].rpartition("/")[0]
-        tracking.amend(folder, metadata["mlflow_run_id"], figures)

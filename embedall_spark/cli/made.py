@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, schemas, tables
+from embedall_spark import files, runs, schemas, tables, tracking
+from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact, spelling
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
@@ -43,7 +45,7 @@ def by(spark: SparkSession, table: str, instead: str) -> images.Config:
     """
     from embedall_spark.kinds import images
 
-    made = _last(spark, table)
+    made = runs.made_by(spark, table)
     if made.get("kind") != "images" or "run_folder" not in made:
         raise ConfigError(f"{table} was not made by 'embedall images'; give {instead}")
     return configs.parse(images.Config, _configured(table, made, instead))
@@ -56,7 +58,7 @@ def space(spark: SparkSession, table: str) -> Space | None:
         ConfigError: the folder of the run that made it is gone.
         BadData: its model is gone, or cannot be read.
     """
-    made = _last(spark, table)
+    made = runs.made_by(spark, table)
     if made.get("kind") != "latent" or "run_folder" not in made:
         return None
     from embedall_spark.align import model
@@ -145,16 +147,21 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
     return schemas.conform(rows, schemas.IMAGES), Limits()
 
 
-def _last(spark: SparkSession, table: str) -> dict[str, Any]:
-    """Return what the last commit of a run says of it."""
-    commit = tables.history(spark, table).where("run_id is not null").orderBy(F.desc("version")).first()
-    return dict(json.loads(commit["metadata"])) if commit else {}
+def amend(
+    spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """Add figures and files to the MLflow run that made a table, where a run of ours did."""
+    found = runs.made_by(spark, table)
+    if "mlflow_run_id" in found:
+        # A table in a catalog has its store with its runs.
+        folder = Output(table=table).folder or found["run_folder"].rpartition("/")[0]
+        tracking.amend(folder, found["mlflow_run_id"], figures, pictures)
 
 
 def _configured(table: str, made: dict[str, Any], instead: str) -> dict[str, Any]:
     """Return the configuration of the run that made a table."""
-    file = f"{made['run_folder']}/config.yaml"
     try:
-        return dict(yaml.safe_load(files.read_bytes(file)))
+        return runs.configuration(made["run_folder"])
     except OSError:
+        file = f"{made['run_folder']}/config.yaml"
         raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -12,10 +12,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.align import closed_form, fitting, model, pairing, project, split, text, words
+from embedall_spark.align import closed_form, fitting, model, pairing, project, shown, split, titles
 from embedall_spark.align.fitting import FitConfig
 from embedall_spark.align.inputs import LatentInput
-from embedall_spark.align.model import UNIT, LatentModel
+from embedall_spark.align.model import TITLES, UNIT, WORDS, LatentModel
 from embedall_spark.align.prepare import PLAIN
 from embedall_spark.align.split import SplitConfig
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
@@ -23,7 +23,8 @@ from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import listing, reading, tabular
-from embedall_spark.visualize import maps
+from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.visualize import maps, spaces
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORDS, TITLES = "words", "titles"
 _FIGURES = [f"{name}_{cut}" for name in ("recall", "chance_recall") for cut in (1, 5, 10)]
 _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
 
@@ -60,6 +60,18 @@ class Evaluation(Section):
     map_ids: int = Field(
         300, ge=0, le=maps.MAX_IDS, description="ids of both kinds on the map; 0: no map", json_schema_extra=MOVABLE
     )
+    heat_pairs: int = Field(
+        24, ge=0, le=spaces.MAX_PAIRS, json_schema_extra=MOVABLE,
+        description="test pairs in the heat map of cosines; 0: no heat map",
+    )  # fmt: skip
+    examples: int = Field(
+        8, ge=0, le=spaces.MAX_EXAMPLES, json_schema_extra=MOVABLE,
+        description="searches, and suggestions, drawn where the left side is pictures; 0: none",
+    )  # fmt: skip
+    pictures: ImagesConfig | None = Field(
+        None, json_schema_extra=MOVABLE,
+        description="where the left side's pictures are; unset: where the run that made its table had them from. Keys:",
+    )  # fmt: skip
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
     )
@@ -76,14 +88,6 @@ class Config(Section):
     evaluate: Evaluation = Evaluation()
 
 
-class _Right(NamedTuple):
-    vectors: DataFrame
-    pairs: DataFrame
-    text: model.TextSide | None
-    alone: DataFrame | None = None  # VECTORS of each word, where the side is text
-    items: DataFrame | None = None  # ITEMS, likewise
-
-
 def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     given = config.input
@@ -93,6 +97,10 @@ def check(config: Config) -> None:
         raise ConfigError("input.right is a table of vectors in place of text: leave input.items and input.words out")
     if given.right is None and given.right_kind is not None:
         raise ConfigError("input.right_kind names the kind of input.right; of text the kinds are words and titles")
+    if given.dense_words and (given.words or given.right):
+        raise ConfigError(
+            "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
+        )
     check_gates(config.evaluate.gates, [f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
 
 
@@ -149,10 +157,10 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     """
     kinds, left = _kinds(run.spark, given, config), given.where(_finite())
     parts = run.stage("split", lambda: split.split(left, config.split))
-    right = _text(run, parts, config) if config.input.right is None else _other(run.spark, config)
+    right = _text(run, parts, left, config) if config.input.right is None else _other(run.spark, config)
     seen = given.count() + right.pairs.count()
     pairs = _pairs(run, given, left, right, parts, seen)
-    sides = fitting.fit(run, left, right.vectors, pairs, config.fit, UNIT if right.text is None else PLAIN)
+    sides = fitting.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
     text_side = right.text
     if text_side is not None:
         decoder = closed_form.decoder(sides[3], sides[2])[:, : len(text_side.bags.tokens)]
@@ -172,61 +180,41 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
-    """Return how well each side of test pairs finds the other, beside chance; record a map of both."""
+    """Return how well each side of test pairs finds the other, beside chance; record pictures of both."""
     asked, kinds = config.evaluate, _kinds(run.spark, read(run.spark, config), config)
     held = run.spark.read.parquet(run.stage_path("pairs")).where("part = 'test'")
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
-    if asked.map_ids > 1 and vectors.limit(2).count() == 2:
-        heading = f"{asked.map_ids:,} ids of both kinds, t-SNE"
-        known = _named(run.spark, vectors, config)
-        run.artifact("map.png", maps.draw(vectors, asked.map_ids, seed=asked.seed, title=heading, known=known))
+    items = None if config.input.right is not None else _read(run.spark, config.input.items_table, ITEMS)
+    find = shown.pictures(run, kinds[0], config.input.path, asked.pictures)
+    space = shown.space(run, vectors, held.select(*names), kinds, items, find)
+    sizes = spaces.Sizes(asked.map_ids, asked.heat_pairs, asked.examples, asked.seed)
+    for name, content in spaces.draw(space, sizes):
+        run.artifact(name, content)
     return figures
 
 
-def _named(spark: SparkSession, vectors: DataFrame, config: Config) -> DataFrame:
-    """Return what a map says of ids: the kind as label, and the item's title, else the id that it had."""
-    had = F.expr("substring(id, length(kind) + 2)")
-    known = vectors.select("id", F.col("kind").alias("label"), had.alias("title"))
-    if config.input.right is not None:
-        return known
-    items = _read(spark, config.input.items_table, ITEMS).where("title IS NOT NULL")
-    called = items.select(F.col("id").alias("had"), F.col("title").alias("called"))
-    both = known.join(called, (F.col("had") == known["title"]) & (F.col("label") != WORDS), "left")
-    return both.select("id", "label", F.coalesce("called", "title").alias("title"))
-
-
-def _text(run: Run, parts: DataFrame, config: Config) -> _Right:
+def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> titles.Right:
     """Return the right side where it is titles and tags."""
     given = config.input
     items = _read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
     # Of several rows of an id one counts, the same whatever their order is.
     one = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
-    found = run.stage("words", lambda: words.of_items(one, given.text))
-    train = found.join(parts.where("part = 'train'").select("id"), "id", "left_semi")
     vectors = None if given.words is None else _read(run.spark, given.words, VECTORS).where(_finite())
-    side = fitting.fit_text(train, given.text, given.min_items, given.most_words, given.words, vectors)
-    known = text.vocabulary(found, side.bags)
-    usable = known if vectors is None else known.unionByName(vectors.select("id")).distinct()
-    told = words.report(found, usable)
-    log.info("text: %s", ", ".join(f"{name} {value:,}" for name, value in told.items()))
-    for name, value in told.items():
-        run.metric(f"text/{name}", value)
-    right = run.stage("right", lambda: fitting.text_vectors(found, side, vectors))
-    alone = fitting.text_vectors(known.select("id", F.array("id").alias("tokens")), side, vectors)
-    pairs = found.select(F.col("id").alias("left"), F.col("id").alias("right"))
-    return _Right(right, conform(pairs, PAIRS), side, alone, one)
+    table = files.words_of(config.output.table)
+    return titles.right_side(run, one, parts, left, given, vectors, config.fit.left_preparation, table)
 
 
-def _other(spark: SparkSession, config: Config) -> _Right:
+def _other(spark: SparkSession, config: Config) -> titles.Right:
     """Return the right side where it is a table of vectors."""
     assert config.input.right is not None and config.input.pairs is not None
     vectors, pairs = _read(spark, config.input.right, VECTORS), _read(spark, config.input.pairs, PAIRS)
-    return _Right(vectors.where(_finite()), pairs, None)
+    vectors = vectors.where(_finite())
+    return titles.Right(vectors, vectors, pairs)
 
 
-def _pairs(run: Run, given: DataFrame, left: DataFrame, right: _Right, parts: DataFrame, seen: int) -> DataFrame:
+def _pairs(run: Run, given: DataFrame, left: DataFrame, right: titles.Right, parts: DataFrame, seen: int) -> DataFrame:
     """Return the pairs that can be used, each with the part of its left item; the others become rejects."""
     good, bad = pairing.check(right.pairs, left, right.vectors)
     part = parts.select(F.col("id").alias("left"), "part")

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact
 from embedall_spark.search.block import unit
-from embedall_spark.visualize import picture_map
+from embedall_spark.visualize import picture_map, placing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -128,39 +128,6 @@ def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.fl
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))).astype(np.float32)
 
 
-def place(boxes: NDArray[np.float64], dots: NDArray[np.float64], frame: tuple[float, float]) -> NDArray[np.int64]:
-    """Choose where each label goes so that none covers another, earlier labels first.
-
-    Args:
-        boxes: candidates (left, bottom, right, top) of each label, the best one first, float64 [n, candidates, 4];
-            among those that are free the one over the fewest dots is taken.
-        dots: places of the dots, float64 [n, 2].
-        frame: width and height that labels must stay within.
-
-    Returns:
-        The candidate chosen for each label, -1 where none is free, int64 [n].
-    """
-    chosen = np.full(len(boxes), -1, dtype=np.int64)
-    taken = np.empty((len(boxes), 4))
-    used = 0
-    for label, candidates in enumerate(boxes):
-        old = taken[:used, None]
-        apart = (
-            (candidates[:, 2] <= old[..., 0])
-            | (candidates[:, 0] >= old[..., 2])
-            | (candidates[:, 3] <= old[..., 1])
-            | (candidates[:, 1] >= old[..., 3])
-        ).all(axis=0)
-        inside = (candidates[:, :2] >= 0).all(axis=1) & (candidates[:, 2:] <= frame).all(axis=1)
-        if (free := np.flatnonzero(apart & inside)).size:
-            corners = candidates[free][:, None]
-            covered = ((dots > corners[..., :2]) & (dots < corners[..., 2:])).all(axis=2).sum(axis=1)
-            chosen[label] = free[covered.argmin()]
-            taken[used] = candidates[chosen[label]]
-            used += 1
-    return chosen
-
-
 def _chosen(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
     """Return the most frequent ids and their vectors at length 1, float32 [n, d]."""
     if not 2 <= count <= MAX_IDS:
@@ -254,7 +221,9 @@ def _write(axes: Any, canvas: Any, names: Sequence[str], places: NDArray[np.floa
     extents = np.array([text.get_window_extent(canvas.get_renderer()).size for text in texts])
     gap = 0.35 * size * _DPI / 72
     boxes = np.stack([_candidates(dots, extents, gap, side) for side in _SIDES], axis=1)
-    for text, candidates, choice in zip(texts, boxes, place(boxes, dots, (frame.width, frame.height)), strict=True):
+    for text, candidates, choice in zip(
+        texts, boxes, placing.place(boxes, dots, (frame.width, frame.height)), strict=True
+    ):
         if choice < 0:
             text.remove()
         else:

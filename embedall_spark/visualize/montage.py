@@ -45,7 +45,7 @@ def draw(rows: Sequence[tuple[str, Sequence[Tile]]], *, size: int = 96) -> bytes
     across = max([len(tiles) for _, tiles in lines], default=1) or 1
     below = _LINES * _STEP + 6
     width = 2 * _EDGE + across * (size + _GAP) - _GAP
-    width = max(width, 2 * _EDGE + int(max([font(_HEADING).getlength(_plain(head)) for head, _ in rows], default=0)))
+    width = max(width, 2 * _EDGE + int(max([font(_HEADING).getlength(plain(head)) for head, _ in rows], default=0)))
     heights = [(_HEADED if head else 0) + (size + below if tiles else 0) + _GAP for head, tiles in lines]
     height = 2 * _EDGE + sum(heights)
     if width * height > MAX_PIXELS:
@@ -56,7 +56,7 @@ def draw(rows: Sequence[tuple[str, Sequence[Tile]]], *, size: int = 96) -> bytes
     top = _EDGE
     for (head, tiles), tall in zip(lines, heights, strict=True):
         if head:
-            pen.text((_EDGE, top), _plain(head), fill=_HEAD, font=font(_HEADING))
+            pen.text((_EDGE, top), plain(head), fill=_HEAD, font=font(_HEADING))
         for place, tile in enumerate(tiles):
             _tile(sheet, pen, tile, (_EDGE + place * (size + _GAP), top + (_HEADED if head else 0)), size)
         top += tall
@@ -95,34 +95,43 @@ def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tupl
         # Reduced first, so that transparent margins of a large picture cost nothing.
         small = on_white(ImageOps.contain(tile.picture, (size, size), Image.Resampling.LANCZOS))
         sheet.paste(small, (left + (size - small.width) // 2, top + (size - small.height) // 2))
-    for line, text in enumerate(_cut(tile.caption, size)):
+    for line, text in enumerate(cut(tile.caption, size)):
         wide = font(_CAPTION).getlength(text)
         pen.text((left + (size - wide) / 2, top + size + 4 + line * _STEP), text, fill=_INK, font=font(_CAPTION))
 
 
-def _cut(caption: str, width: int) -> list[str]:
-    """Return a caption in at most _LINES lines that fit, broken between words where that is possible."""
+def cut(text: str, width: int, most: int = _LINES, size: float = _CAPTION) -> list[str]:
+    """Return a text in at most so many lines that fit, broken between words where that is possible.
+
+    Args:
+        text: what is white space or a control character in it becomes a space.
+        width: in pixels; the last line ends in an ellipsis where the text goes on.
+        most: lines.
+        size: of the font.
+    """
     lines: list[str] = []
-    left = _plain(caption)
-    while left and len(lines) < _LINES - 1:
-        fits = _fitting(left, width)
+    left = plain(text)
+    while left and len(lines) < most - 1:
+        fits = _fitting(left, width, size)
         if fits < len(left):
             fits = left.rfind(" ", 1, fits + 1) if " " in left[1 : fits + 1] else fits
         lines.append(left[:fits].strip())
         left = left[fits:].strip()
     if left:
-        lines.append(left if _fitting(left, width) == len(left) else f"{left[: _fitting(left, width, '…')].strip()}…")
+        whole = _fitting(left, width, size) == len(left)
+        lines.append(left if whole else f"{left[: _fitting(left, width, size, '…')].strip()}…")
     return lines
 
 
-def _fitting(text: str, width: int, end: str = "") -> int:
+def _fitting(text: str, width: int, size: float, end: str = "") -> int:
     """Return how many letters of a text fit, followed by ``end``; at least one."""
     low, high = 1, min(len(text), width)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if font(_CAPTION).getlength(text[:middle] + end) <= width else (low, middle - 1)
+        low, high = (middle, high) if font(size).getlength(text[:middle] + end) <= width else (low, middle - 1)
     return low
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text on one line, without control characters."""
     return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()

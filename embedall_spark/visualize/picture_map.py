@@ -1,14 +1,16 @@
-"""A map whose points are small pictures."""
+"""A map whose points are small pictures, and texts."""
 
 from __future__ import annotations
 
 import io
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from scipy.spatial import cKDTree
 
+from embedall_spark.visualize import placing
 from embedall_spark.visualize.montage import font, on_white
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _TOP, _EDGE = 56, 24
 _FILLED, _INKED = 0.3, 0.8  # share of the sheet that pictures would cover if they lay apart
 _CROSSING = 2.2  # size of ink, in distances to the nearest picture
 _SMALLEST, _LARGEST = 20, 72
-_DOT, _FRAME, _LETTERS = 3, 2, 16
+_DOT, _FRAME, _LETTERS, _TALL = 3, 2, 16, 21
 _PLAIN = 12  # grey values that count as the same
 _INK = "#18181b"
 
@@ -32,8 +34,9 @@ def draw(
     colors: Sequence[str],
     title: str,
     legend: Mapping[str, str],
+    texts: Sequence[str | None] = (),
 ) -> bytes:
-    """Return a PNG of pictures at their places.
+    """Return a PNG of pictures and texts at their places.
 
     Where all are grey on plain black or white, as digits and letters are, each is drawn as ink of its colour on
     nothing. Otherwise each has a frame of its colour, and is drawn only where it covers no other one, the first ones
@@ -45,22 +48,24 @@ def draw(
         colors: n, as ``#rrggbb``.
         title: above the map.
         legend: what a colour means; empty: there is no legend.
+        texts: n, or none at all: what is written of those without a picture, at its place or just above or below it,
+            where that covers nothing; else it is a dot.
     """
     masks = [None if picture is None else ink(picture) for picture in pictures]
     inked = all(mask is not None for mask, picture in zip(masks, pictures, strict=True) if picture is not None)
-    edge = _edge(places, inked)
+    edge = _edge(places, inked, bool(texts))
     beside = int(max([font(_LETTERS).getlength(label) + 60 for label in legend], default=0))
     sheet = Image.new("RGB", (_WIDTH + beside, _HEIGHT), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((_EDGE, 16), title, fill=_INK, font=font(20))
     centres = _fitted(places, edge)
-    shown = [picture is not None for picture in pictures]
-    shown = shown if inked else _apart(centres, shown, edge)
-    for (x, y), color, hidden in zip(centres, colors, np.logical_not(shown), strict=True):
-        if hidden:
+    written = [text if picture is None else None for picture, text in zip_longest(pictures, texts)]
+    corners = _room(centres, [picture is not None and not inked for picture in pictures], written, edge)
+    for (x, y), picture, corner, color in zip(centres, pictures, corners, colors, strict=True):
+        if corner is None and (picture is None or not inked):
             pen.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill=color)
-    for (x, y), picture, mask, color, drawn in zip(centres, pictures, masks, colors, shown, strict=True):
-        if not drawn or picture is None:
+    for (x, y), picture, mask, corner, color in zip(centres, pictures, masks, corners, colors, strict=True):
+        if picture is None or (corner is None and not inked):
             continue
         if inked and mask is not None:
             small = ImageOps.contain(mask, (edge, edge), Image.Resampling.LANCZOS)
@@ -68,6 +73,10 @@ def draw(
         else:
             small = _framed(picture, edge, color if legend else None)
             sheet.paste(small, (x - small.width // 2, y - small.height // 2))
+    for text, corner in zip(written, corners, strict=True):
+        if text is not None and corner is not None:
+            # The white around its letters keeps them readable over dots.
+            pen.text(corner, text, fill=_INK, font=font(_LETTERS), stroke_width=3, stroke_fill="white")
     _legend(pen, legend)
     content = io.BytesIO()
     sheet.save(content, format="PNG")
@@ -89,9 +98,10 @@ def ink(picture: Image.Image) -> Image.Image | None:
     return Image.fromarray(np.abs(grey - ground).clip(0, 255).astype(np.uint8))
 
 
-def _edge(places: NDArray[np.float32], inked: bool) -> int:
-    """Return the size of a picture, in pixels: ink may cross, frames hide each other."""
-    edge = np.sqrt(_WIDTH * _HEIGHT * (_INKED if inked else _FILLED) / len(places))
+def _edge(places: NDArray[np.float32], inked: bool, among_texts: bool) -> int:
+    """Return the size of a picture, in pixels: ink may cross, frames and texts hide each other."""
+    filled = _INKED if inked else _FILLED
+    edge = np.sqrt(_WIDTH * _HEIGHT * (filled / 2 if among_texts else filled) / len(places))
     if inked and len(places) > 1:
         # Where all lie close together in a few places, less keeps them apart.
         centres = np.array(_fitted(places, int(edge)))
@@ -120,16 +130,25 @@ def _fitted(places: NDArray[np.float32], edge: int) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in np.rint(corner + share * room)]
 
 
-def _apart(centres: Sequence[tuple[int, int]], wanted: Sequence[bool], edge: int) -> list[bool]:
-    """Return which of the wanted pictures cover no earlier one."""
-    taken = np.empty((len(centres), 2), dtype=np.int64)
-    used, found = 0, []
-    for centre, want in zip(centres, wanted, strict=True):
-        free = want and not (np.abs(taken[:used] - centre).max(axis=1, initial=0) < edge).any()
-        if free:
-            taken[used] = centre
-            used += 1
-        found.append(free)
+def _room(
+    centres: Sequence[tuple[int, int]], pictured: Sequence[bool], texts: Sequence[str | None], edge: int
+) -> list[tuple[float, float] | None]:
+    """Return the left upper corner of each picture and text that has room beside those before it, None for others."""
+    found: list[tuple[float, float] | None] = [None] * len(centres)
+    wanted = [at for at, text in enumerate(texts) if pictured[at] or text is not None]
+    if not wanted:
+        return found
+    widths = [font(_LETTERS).getlength(texts[at] or "") + 6 for at in wanted]
+    moves = np.array([not pictured[at] for at in wanted])
+    sizes = np.where(moves[:, None], np.stack([widths, np.full(len(wanted), _TALL)], axis=1), edge)
+    middles = np.array([centres[at] for at in wanted], dtype=np.float64)
+    corners = np.repeat((middles - sizes / 2)[:, None], 3, axis=1)
+    corners[..., 1] += np.outer(moves * sizes[:, 1], [0, -1, 1])
+    corners[..., 0] = np.clip(corners[..., 0], 0, np.maximum(_WIDTH - sizes[:, :1], 0))
+    boxes = np.concatenate([corners, corners + sizes[:, None]], axis=2)
+    for at, row, choice in zip(wanted, corners, placing.place(boxes, middles, (_WIDTH, _HEIGHT)), strict=True):
+        if choice >= 0:
+            found[at] = (float(row[choice, 0]) + 3, float(row[choice, 1]))
     return found
 
 

@@ -11,7 +11,7 @@ from vector_tables import table
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search.block import unit
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import maps, placing
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_labels_never_cover_each_other():
     dots = rng.uniform(0, 300, size=(200, 2))
     corner = dots[:, None] + np.array([[2, 2], [-42, 2], [2, -12]])
     boxes = np.concatenate([corner, corner + np.array([40, 10])], axis=2)
-    chosen = maps.place(boxes, dots, (300, 300))
+    chosen = placing.place(boxes, dots, (300, 300))
     placed = boxes[np.arange(200), chosen][chosen >= 0]
     assert 20 < len(placed) < 200
     assert placed.min() >= 0
@@ -72,7 +72,7 @@ def test_labels_never_cover_each_other():
 
 def test_the_first_label_takes_the_side_without_dots():
     boxes = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]]], dtype=float)
-    assert maps.place(boxes, np.array([[5.0, 5.0], [40, 40]]), (50, 50)).tolist() == [1, 0]
+    assert placing.place(boxes, np.array([[5.0, 5.0], [40, 40]]), (50, 50)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("ids", [2, 3, 5])

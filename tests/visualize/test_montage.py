@@ -67,10 +67,10 @@ def test_captions_stay_below_their_own_picture():
 
 
 def test_captions_break_between_words_and_end_in_an_ellipsis():
-    lines = montage._cut("Nike Men's Running Blue Shoes of Leather and More", 96)
+    lines = montage.cut("Nike Men's Running Blue Shoes of Leather and More", 96)
     assert len(lines) == 2 and lines[1].endswith("…") and "Nike Men's Running".startswith(lines[0])
-    assert montage._cut("two\nwords\x00", 96) == ["two words"]
-    assert montage._cut("", 96) == []
+    assert montage.cut("two\nwords\x00", 96) == ["two words"]
+    assert montage.cut("", 96) == []
     assert max(map(montage.font(10.5).getlength, lines)) <= 96
 
 

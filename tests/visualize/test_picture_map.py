@@ -61,3 +61,26 @@ def test_photographs_have_frames_and_cover_no_other():
 def test_all_at_one_place_is_a_map():
     found = opened(picture_map.draw(np.zeros((3, 2), np.float32), [digit(), None, None], [RED] * 3, "one place", {}))
     assert (found[:50].min(axis=2) < 128).any()
+
+
+def test_texts_are_written_where_there_is_room_for_them():
+    places = np.array([[0, 0], [1, 1], [1, 1], [1, 1], [1, 1], [1, 1]], dtype=np.float32)
+    pictures = [photo("#00ff00"), *[None] * 5]
+
+    def drawn(texts):
+        return opened(picture_map.draw(places, pictures, [RED] * 6, "", {}, texts))
+
+    dots, one, five = drawn([None] * 6), drawn([None, "heart", *[None] * 4]), drawn([None, *["heart"] * 5])
+    # All five are at one place: at it, above and below it is room for three.
+    ink = [int((found[:300].max(axis=2) < 100).sum()) for found in (dots, one, five)]
+    assert ink[0] == 0 and ink[1] > 50 and 2.5 * ink[1] < ink[2] < 3.5 * ink[1]
+    assert (one == (255, 0, 0)).all(axis=2).any()
+    # A text of something that has a picture is not written.
+    assert (drawn(["heart", *[None] * 5]) == dots).all()
+
+
+def test_a_text_at_the_edge_is_whole():
+    places = np.array([[0, 0], [1, 0]], dtype=np.float32)
+    found = opened(picture_map.draw(places, [None] * 2, [RED] * 2, "", {}, ["a long text"] * 2))
+    halves = [(half.max(axis=2) < 100).sum() for half in np.split(found, 2, axis=1)]
+    assert halves[0] == halves[1] > 100
