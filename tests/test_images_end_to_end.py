@@ -103,11 +103,10 @@ def test_a_folder_becomes_a_table_and_bad_pictures_rejects(spark, made):
     for name in ("map.png", "clusters.png"):
         picture = Image.open(f"{summary['folder']}/artifacts/{name}")
         assert min(picture.size) > 200
-    clusters_join_the_run(done.summary, folder)
 
 
-def clusters_join_the_run(summary, folder):
-    """Cluster a run's table later: figures and montage join its run in MLflow."""
+def test_clusters_made_later_join_the_run(made):
+    folder, summary = made
     names = ("--names", f"{folder}/labels.csv", "--label-column", "label", "--montage", f"{folder}/montage.png")
     later = embedall("cluster", summary["table"], "-k", 3, *names)
     assert later.code == 0, later.log
