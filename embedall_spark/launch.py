@@ -76,7 +76,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked.id, figures, config, vector_size)
+        summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:
         fail(run, tracked, kind, error)
         raise
@@ -124,7 +124,7 @@ def take_over(
         mlflow_run_id=manifest.get("mlflow_run_id"),
     )
     runs.note(folder, mlflow_run_id=tracked.id)
-    tracker = runs.Tracker(tracked.metric, tracked.artifact, tracked.uri)
+    tracker = runs.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.tries, tracked.served)
     return runs.StoredRun(spark, folder, manifest, output, tracker), tracked
 
 
@@ -198,10 +198,10 @@ def _publish(
     run: StoredRun,
     vectors: DataFrame,
     kind: str,
-    mlflow_run_id: str,
+    tracked: Tracked,
     figures: dict[str, float],
     config: Any,
-    vector_size: int,
+    vector_size: int | None,
 ) -> Summary:
     """Replace the table in one commit, or merge into it, unless a figure is below its gate."""
     output: Output = config.output
@@ -215,8 +215,12 @@ def _publish(
     ]
     if low:
         raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
+    if vector_size is None:
+        row = vectors.select(F.size("vector").alias("numbers")).first()
+        vector_size = int(row["numbers"]) if row is not None else 0
     run.guard()
-    metadata = {"kind": kind, "mlflow_run_id": mlflow_run_id, "run_folder": run.folder}
+    registered = tracked.register()
+    metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
     rejects = write_rejects(run, metadata)
     common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
     common["comment"] = f"Vectors of {kind}"
@@ -236,7 +240,8 @@ def _publish(
         "rejected": run.rejected,
         "rejects": rejects,
         "metrics": figures,
-        "mlflow_run_id": mlflow_run_id,
+        "mlflow_run_id": tracked.id,
+        **registered,
         "folder": run.folder,
     }
 

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
+
+
+class Try(NamedTuple):
+    """One try of a sweep: the options that it was made with, and what they were worth."""
+
+    name: str
+    """Within the run; a rerun has the same."""
+    options: Mapping[str, float]
+    figures: Mapping[str, float]
+
+
+class Served(NamedTuple):
+    """A fitted model that can be loaded without this package."""
+
+    script: str
+    """Path of a Python file that stands alone; it makes the model of the arrays."""
+    arrays: bytes
+    """Content of an .npz file."""
+    example: Mapping[str, Sequence[Any]]
+    """Rows that it can be asked, by column; a number, a text, a list of numbers, or a map from text to such a list."""
+    width: int
+    """Numbers of each row that it returns."""
+    requirements: Sequence[str]
+    """Distributions that the script imports."""
+    name: str | None
+    """Of the registered model of which it becomes a version once the result is good; None: of none."""
 
 
 class Run(Protocol):
@@ -59,6 +85,12 @@ class Run(Protocol):
 
     def artifact(self, name: str, content: bytes) -> None:
         """Record a file, such as a picture."""
+
+    def tries(self, tried: Sequence[Try]) -> None:
+        """Record a sweep, each try as a run under this one; tries that are recorded already stay as they are."""
+
+    def served(self, model: Served) -> None:
+        """Record a model; ``model_uri`` names it from then on, where it is tracked."""
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Tell how far a stage is."""

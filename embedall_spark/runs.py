@@ -24,12 +24,13 @@ from embedall_spark.progress import Meter
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from embedall_spark.config import Output, Section
+    from embedall_spark.run import Served, Try
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Tracker(NamedTuple):
     metric: Callable[[str, float, int | None], None]
     artifact: Callable[[str, bytes], None]
     model_uri: str | None
+    tries: Callable[[Sequence[Try]], None] = lambda tried: None
+    served: Callable[[Served], str | None] = lambda model: None
 
 
 class StoredRun:
@@ -134,6 +137,14 @@ class StoredRun:
         files.write_bytes(f"{self.folder}/artifacts/{name}", content)
         self._tracker.artifact(name, content)
 
+    def tries(self, tried: Sequence[Try]) -> None:
+        """Record a sweep where runs are tracked."""
+        self._tracker.tries(tried)
+
+    def served(self, model: Served) -> None:
+        """Record a model where runs are tracked."""
+        self.model_uri = self._tracker.served(model) or self.model_uri
+
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Tell how far a stage is."""
         self.meter.show(stage, done, total, note)
@@ -163,13 +174,8 @@ def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> S
     known: Manifest = {"attempt": 0, "created": _now()}
     if files.exists(f"{folder}/{_MANIFEST}"):
         known = read(folder)
-    manifest = {
-        **known,
-        "run_id": folder.rpartition("/")[2],
-        "attempt": known["attempt"] + 1,
-        "token": secrets.token_hex(8),
-        "status": "running",
-    }
+    manifest = known | {"run_id": folder.rpartition("/")[2], "attempt": known["attempt"] + 1}
+    manifest |= {"token": secrets.token_hex(8), "status": "running"}
     _write(folder, manifest)
     tracker = Tracker(lambda name, value, step: log.info("%s %s: %g", name, step, value), lambda *_: None, None)
     return StoredRun(spark, folder, manifest, configs.Output(table=folder, max_reject_share=max_reject_share), tracker)
@@ -208,8 +214,7 @@ def unfinished(root: str, kind: str, config: Section, version: str) -> str | Non
 
 def read(folder: str) -> Manifest:
     """Return a run's manifest."""
-    manifest: Manifest = json.loads(files.read_bytes(f"{folder}/{_MANIFEST}"))
-    return manifest
+    return dict(json.loads(files.read_bytes(f"{folder}/{_MANIFEST}")))
 
 
 def made_by(spark: SparkSession, table: str) -> dict[str, Any]:

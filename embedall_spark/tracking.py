@@ -1,4 +1,4 @@
-"""The only place that touches MLflow: one MLflow run per run, which goes on where it was resumed.
+"""One MLflow run per run, which goes on where it was resumed; with entries and registry all that touches MLflow.
 
 The store is MLFLOW_TRACKING_URI's, or Databricks' own, else an SQLite file in the output folder. MLflow is imported
 inside the functions, because that takes seconds.
@@ -6,11 +6,8 @@ inside the functions, because that takes seconds.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import posixpath
 import re
 import tempfile
 import time
@@ -18,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark import files
+from embedall_spark import entries, files, registry
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedall_spark.config import Section
+    from embedall_spark.run import Served, Try
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +43,14 @@ class Tracked:
         self._calls: list[Callable[[], object]] = []
         self._next_flush = 0.0
         self._down = False
+        self._version: tuple[str, str] | None = None
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure; it reaches the store within seconds."""
         from mlflow.entities import Metric
 
         if len(self._metrics) < _KEPT:
-            self._metrics.append(Metric(_key(name), float(value), int(time.time() * 1000), step or 0))
+            self._metrics.append(Metric(entries.key(name), float(value), int(time.time() * 1000), step or 0))
         self.flush()
 
     def artifact(self, name: str, content: bytes) -> None:
@@ -60,17 +59,41 @@ class Tracked:
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; of a long value only the beginning."""
-        self._later(lambda: self._client.set_tag(self.id, _key(name), value[:5000]))
+        self._later(lambda: self._client.set_tag(self.id, entries.key(name), value[:5000]))
 
     def input(self, name: str, version: str) -> None:
         """Record what the run reads: a table or folder, and which version of it."""
         self.tag(f"embedall.input.{name}", version)
-        self._later(lambda: self._client.log_inputs(self.id, [_dataset(name, version)]))
+        self._later(lambda: self._client.log_inputs(self.id, [entries.dataset(name, version)]))
 
     def output(self, name: str, version: int) -> None:
         """Record which version of which table the run wrote."""
         self.tag("embedall.output.table", name)
         self.tag("embedall.output.version", str(version))
+
+    def tries(self, tried: Sequence[Try]) -> None:
+        """Record a sweep as runs under this one."""
+        self._later(lambda: entries.log_tries(self._client, self.id, tried))
+
+    def served(self, model: Served) -> str | None:
+        """Record a model and return its address; None where the store does not answer."""
+        found: list[str] = []
+        self._attempt(lambda: found.append(registry.log(self._client, self.id, model)))
+        if not found:
+            log.warning("MLflow (%s) does not have the model; the run's folder has its arrays", self.store)
+            return None
+        self._version = (model.name, found[0]) if model.name else None
+        return found[0]
+
+    def register(self) -> dict[str, str]:
+        """Make the recorded model a version of its registered model, and return what a commit says of it."""
+        found: list[str] = []
+        if self._version is not None:
+            name, uri = self._version
+            self._attempt(lambda: found.append(registry.register(self._client, self.id, name, uri)))
+            if not found:
+                log.warning("%s was not made a version of %s; do it in MLflow", uri, name)
+        return {"registered_model": found[0]} if found else {}
 
     def finish(self, status: str) -> None:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
@@ -143,7 +166,8 @@ def start(
             found = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
             tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
             tracked = Tracked(client, shown, client.create_run(found, tags=tags).info.run_id)
-        _log_params(client, tracked, config)
+        for name, value in entries.log_params(client, tracked.id, config).items():
+            tracked.tag(f"resumed.{name}", value)
     return tracked
 
 
@@ -242,37 +266,6 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
     return str(found.experiment_id)
 
 
-def _log_params(client: Any, tracked: Tracked, config: Section) -> None:
-    """Record the configuration; of a resumed run, what was changed since goes into tags."""
-    from mlflow.entities import Param
-    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
-
-    have = client.get_run(tracked.id).data.params
-    flat = {_key(name): value[:MAX_PARAM_VAL_LENGTH] for name, value in _flat(config.model_dump(mode="json"))}
-    params = [Param(name, value) for name, value in flat.items() if name not in have]
-    for at in range(0, len(params), 100):  # more are refused at once
-        client.log_batch(tracked.id, params=params[at : at + 100])
-    for name in [name for name, value in flat.items() if have.get(name, value) != value]:
-        tracked.tag(f"resumed.{name}", flat[name])
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in data.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _dataset(name: str, version: str) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    # MLflow takes 36 characters.
-    digest = version if 0 < len(version) <= 36 else hashlib.sha256(version.encode()).hexdigest()[:36]
-    dataset = Dataset(name[-500:], digest, "local", json.dumps({"path": name, "version": version}))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
 @contextmanager
 def _usable(uri: str | None) -> Iterator[None]:
     """Raise SetupError where the store fails."""
@@ -285,11 +278,6 @@ def _usable(uri: str | None) -> Iterator[None]:
             f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
             "server, correct MLFLOW_TRACKING_URI, or unset it to have an SQLite file in the output folder"
         ) from error
-
-
-def _key(name: str) -> str:
-    """Return a name that MLflow takes: without odd characters, and a plain path where it holds slashes."""
-    return posixpath.normpath(re.sub(r"[^\w\-. /]", "_", name).strip("/. "))[:250]
 
 
 def _without_password(uri: str) -> str:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
+
+    from embedall_spark.run import Served, Try
 
 
 class PlainRun:
@@ -27,6 +29,8 @@ class PlainRun:
         self.rejects: list[DataFrame] = []
         self.metrics: list[tuple[str, float, int | None]] = []
         self.artifacts: dict[str, bytes] = {}
+        self.tried: list[Try] = []
+        self.models: list[Served] = []
         self.tables: dict[str, DataFrame] = {}
         self.steps: list[tuple[str, float, float, str]] = []
         self.guards = 0
@@ -65,6 +69,12 @@ class PlainRun:
 
     def artifact(self, name: str, content: bytes) -> None:
         self.artifacts[name] = content
+
+    def tries(self, tried: Sequence[Try]) -> None:
+        self.tried += tried
+
+    def served(self, model: Served) -> None:
+        self.models.append(model)
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         self.steps.append((stage, done, total, note))

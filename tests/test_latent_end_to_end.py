@@ -1,11 +1,16 @@
 """Two kinds in one space: words find pictures and pictures titles, on pictures that were never learnt from."""
 
 import json
+import re
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from mlflow import MlflowClient
 from PIL import Image
 from plain_run import PlainRun
 from toy_words import embedall
@@ -23,6 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 COLORS = ("red", "blue", "green", "black", "white")
 THINGS = ("dress", "shoe", "hat", "bag", "belt", "coat")
 COUNT, SIZE = 240, 24
+NAME = "pictures-and-titles"  # as README has it
 FIT = {"k": 9, "regularisation": [[0.01, 0.01], [0.1, 0.1]], "power": [0.0, 1.0]}
 
 
@@ -78,15 +84,18 @@ def configured(place, folder, **sections):
 
 @pytest.fixture(scope="module")
 def done(spark, place, tmp_path_factory):
-    """Return what ``embedall latent`` has told of the pictures and their titles, and its file."""
+    """Return what ``embedall latent`` has told of the pictures and their titles; the run failed, and was resumed."""
     folder = tmp_path_factory.mktemp("done")
     (folder / "pictures").mkdir()
     for name, color, _ in made()[0]:
         Image.new("RGB", (8, 8), color).save(folder / "pictures" / name)
-    given = {"map_ids": 60, "gates": {"right_to_left/recall_10": 0.5}, "pictures": {"path": f"{folder}/pictures"}}
-    file = configured(place, folder, evaluate=given)
-    result = embedall("latent", "--config", file)
-    assert result.code == 0, result.log
+    output = {"table": f"{folder}/out", "registered_model": NAME}
+    evaluate = {"pictures": {"path": f"{folder}/pictures"}}
+    for least, ids, code in ((1.01, 0, 4), (0.5, 60, 0)):
+        asked = {**evaluate, "map_ids": ids, "gates": {"right_to_left/recall_10": least}}
+        file = configured(place, folder, evaluate=asked, output=output, fit={"k": [FIT["k"], 3]})
+        result = embedall("latent", "--config", file)
+        assert result.code == code, result.log
     return result.summary
 
 
@@ -165,6 +174,99 @@ def test_the_model_maps_as_the_run_did(spark, place, done):
         fitted.of_left(vectors[0][:5])
     with pytest.raises(BadData, match="not a model"):
         model.from_bytes(b"something else")
+
+
+def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed(spark, done):
+    client = MlflowClient(tracking_uri=done["mlflow_uri"])
+    run = client.get_run(done["mlflow_run_id"])
+    wanted = f"tags.mlflow.parentRunId = '{done['mlflow_run_id']}'"
+    tries = {one.info.run_name: one for one in client.search_runs([run.info.experiment_id], wanted)}
+    names = ("regularisation_left", "regularisation_right", "power", "k")
+    options = {tuple(float(one.data.params[name]) for name in names) for one in tries.values()}
+    grid = product(FIT["regularisation"], FIT["power"], (FIT["k"], 3))
+    assert options == {(*regularisation, power, k) for regularisation, power, k in grid}
+    assert len(client.search_runs([run.info.experiment_id], wanted)) == 8
+    scores = {name: one.data.metrics["recall_10"] for name, one in tries.items()}
+    assert scores[f"try-{run.data.metrics['chosen/try']:.0f}"] == max(scores.values())
+    (model_,) = client.search_logged_models([run.info.experiment_id])
+    (known,) = client.search_model_versions(f"name = '{NAME}'")
+    assert done["registered_model"] == f"models:/{NAME}/{known.version}"
+    uris = {row.model_uri for row in tables.read(spark, done["table"]).select("model_uri").distinct().collect()}
+    assert uris == {f"models:/{model_.model_id}"}
+    last = tables.history(spark, done["table"]).where("run_id IS NOT NULL").first()
+    assert json.loads(last["metadata"])["registered_model"] == done["registered_model"]
+
+
+def test_the_model_needs_what_it_declares_and_maps_as_the_tables(spark, place, done, tmp_path):
+    """README's lines, in a fresh process where what is not declared cannot be imported."""
+    rows = {row.id: row.vector for row in tables.read(spark, done["table"]).collect()}
+    facts, vectors = made()
+    texts = {f"titles:{name}": f"A {color} {thing}, fashion" for name, color, thing in facts}
+    texts |= {f"words:{word}": word.upper() for word in (*COLORS, *THINGS)}
+    vectors[7, 3] = np.nan
+    texts["titles:008.png"], texts["titles:009.png"] = "Unheard-of", ""
+    asked = {"vector": np.float32(vectors).tolist(), "text": list(texts.values())}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    artifacts = MlflowClient(tracking_uri=done["mlflow_uri"]).get_model_version(NAME, "1").source
+    declared = Path(artifacts.removeprefix("file://"), "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in declared} == {"mlflow", "numpy", "pandas", "pyarrow"}
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n([^`]*mlflow\.pyfunc\.load_model[^`]*)```", readme)
+    code = f"""{block.replace("sqlite:///output/mlflow.db", done["mlflow_uri"])}
+import json
+import numpy as np
+for name, values in json.load(open("asked.json")).items():
+    np.save(name + ".npy", space.predict(pd.DataFrame({{name: values}})))
+"""
+    (tmp_path / "run.py").write_text(code)
+    command = [sys.executable, "-I", Path(__file__).with_name("declared_only.py"), "run.py", *declared]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = {f"images:{at:03d}.png": one for at, one in enumerate(np.load(tmp_path / "vector.npy"))}
+    found |= dict(zip(texts, np.load(tmp_path / "text.npy"), strict=True))
+    assert len(found) == 2 * COUNT + len(COLORS) + len(THINGS)
+    for name, one in found.items():
+        # What cannot be mapped is no row of the table.
+        np.testing.assert_allclose(one, rows.get(name, np.zeros(FIT["k"])), atol=1e-6, err_msg=name)
+    missing = found.keys() - rows.keys()
+    assert missing == {"images:007.png", "titles:008.png", "titles:009.png"}
+
+
+def test_what_is_learnt_does_not_see_test_items(spark, tmp_path):
+    """Other vectors and titles of test items: the same model to the bit; a near-duplicate is where its original is."""
+    facts, vectors = made()
+    random = np.random.default_rng(8)
+    names = [name for name, *_ in facts] + [f"copy-{at:02d}.png" for at in range(40)]
+    vectors = np.float32(np.vstack([vectors, vectors[:40] + 0.01 * random.standard_normal((40, SIZE))]))
+    titles = [f"A {color} {thing}" for _, color, thing in facts]
+    titles += titles[:40]
+    models, parts = [], {}
+    for turn in range(2):
+        if turn:
+            unseen = [at for at, name in enumerate(names) if parts[name] == "test"]
+            # Turned together, so that near-duplicates are near still.
+            vectors[unseen] = -3 * vectors[unseen][:, ::-1]
+            for at in unseen:
+                titles[at] = f"Zebra stripes {at % 3}"
+        folder = tmp_path / str(turn)
+        # In several partitions rows would go to either by their content, and sums end in other digits.
+        given = table(spark, names, vectors, partitions=1).selectExpr("id", "vector", "norm", "'images' kind", "run_id")
+        save(spark, given, folder / "images")
+        items = spark.createDataFrame([(*one, None, None) for one in zip(names, titles, strict=True)], ITEMS)
+        conform(items, ITEMS).write.format("delta").save(f"{folder}/images_metadata")
+        file = configured(folder, tmp_path, split={"same": 0.997, "validation": 0.15, "test": 0.25})
+        config = configs.load(latent.Config, file)
+        run = PlainRun(spark, folder / "run", 0.5)
+        latent.embed(run, latent.read(spark, config), config)
+        models.append(run.artifacts["model.npz"])
+        before, parts = parts, {row.id: row.part for row in run.stage("split", given.limit).collect()}
+        assert not turn or parts == before
+    assert {parts[f"{at:03d}.png"] == parts[f"copy-{at:02d}.png"] for at in range(40)} == {True}
+    assert {parts[f"copy-{at:02d}.png"] for at in range(40)} == {"train", "validation", "test"}
+    fitted = model.from_bytes(models[0])
+    assert fitted.text is not None
+    assert "zebra" not in fitted.text.bags.tokens
+    assert models[0] == models[1]
 
 
 def test_reruns_and_partitioning_change_nothing(spark, place, tmp_path):

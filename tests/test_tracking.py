@@ -9,9 +9,10 @@ import threading
 import pytest
 from pydantic import Field
 
-from embedall_spark import tracking
+from embedall_spark import entries, tracking
 from embedall_spark.config import Section
 from embedall_spark.errors import SetupError
+from embedall_spark.run import Served, Try
 
 
 class Train(Section):
@@ -107,6 +108,43 @@ def test_a_deleted_experiment(folder):
         begin(folder, experiment="gone")
 
 
+def children(store, parent):
+    experiment = store.get_run(parent).info.experiment_id
+    found = store.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
+    return {run.info.run_name: run for run in found}, len(found)
+
+
+def test_a_sweep_is_runs_under_the_run_and_a_rerun_adds_none(folder, monkeypatch):
+    tracked, tried = begin(folder), [Try(f"try-{at}", {"k": 8 * at, "power": 0.5}, {"recall": at / 7}) for at in (1, 2)]
+    tracked.tries(tried[:1])
+    set_terminated, calls = tracked._client.set_terminated, []
+
+    def once_down(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise ConnectionError("refused")
+        set_terminated(*args)
+
+    # The second try is begun when the store goes away: it is gone on with, not made again.
+    monkeypatch.setattr(tracked._client, "set_terminated", once_down)
+    tracked.tries(tried)
+    store = client(folder)
+    assert {name: run.info.status for name, run in children(store, tracked.id)[0].items()} == {
+        "try-1": "FINISHED", "try-2": "RUNNING",
+    }  # fmt: skip
+    tracked.flush(now=True)
+    again = begin(folder, mlflow_run_id=tracked.id)
+    again.tries(tried)
+    again.finish("FINISHED")
+    found, count = children(store, tracked.id)
+    assert count == len(found) == 2
+    for at in (1, 2):
+        run = found[f"try-{at}"]
+        assert (run.info.status, run.data.params) == ("FINISHED", {"k": str(8 * at), "power": "0.5"})
+        assert run.data.metrics == {"recall": at / 7}
+    assert len(calls) == 2
+
+
 def test_a_store_that_goes_away_stops_nothing(folder, caplog, monkeypatch):
     tracked = begin(folder)
     down = True
@@ -133,6 +171,10 @@ def test_a_store_that_goes_away_stops_nothing(folder, caplog, monkeypatch):
     tracked.metric("loss", 3.0, 3)
     tracked.finish("FINISHED")
     assert "misses 2 of this run's entries" in caplog.text
+    monkeypatch.setattr(tracked._client, "get_run", lambda _: log_batch())
+    assert tracked.served(Served("none.py", b"", {}, 2, (), "mine")) is None
+    assert tracked.register() == {}
+    assert "does not have the model" in caplog.text
 
 
 def test_an_entry_that_mlflow_refuses_does_not_block_the_next(folder, caplog):
@@ -182,7 +224,7 @@ def test_where_the_store_is(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert tracking._key("loss/epoch 1") == "loss/epoch 1"
-    assert tracking._key("/a//b/../c?") == "a/c_"
-    assert tracking._key("мера") == "мера"
+    assert entries.key("loss/epoch 1") == "loss/epoch 1"
+    assert entries.key("/a//b/../c?") == "a/c_"
+    assert entries.key("мера") == "мера"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

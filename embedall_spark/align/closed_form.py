@@ -41,7 +41,7 @@ class Maps(NamedTuple):
             ConfigError: k is more than there are directions.
         """
         if not 1 <= k <= len(self.strengths):
-            raise ConfigError(f"k = {k:,}: need 1 to {len(self.strengths):,}")
+            raise ConfigError(_too_many(k, len(self.strengths)))
         scale = self.strengths[:k] ** power
         return self._replace(p=self.p[:, :k] * scale, q=self.q[:, :k] * scale, strengths=self.strengths[:k])
 
@@ -181,8 +181,12 @@ def _dimension(k: int | None, strengths: Float) -> int:
     if k is None:
         return there
     if not 1 <= k <= there:
-        raise ConfigError(f"k = {k:,}: need 1 to {there:,}, since the two sides relate along {there:,} direction(s)")
+        raise ConfigError(_too_many(k, there))
     return k
+
+
+def _too_many(k: int, there: int) -> str:
+    return f"k = {k:,}: need 1 to {there:,}, since the two sides relate along {there:,} direction(s)"
 
 
 def _signed(p: Float, q: Float, moments: Moments, strengths: Float) -> Maps:

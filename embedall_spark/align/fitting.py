@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -15,6 +15,7 @@ from embedall_spark.align.prepare import Preparation, prepare
 from embedall_spark.align.project import Side
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData
+from embedall_spark.run import Try
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -32,24 +33,40 @@ _HELD = 5_000  # validation pairs by which options are chosen
 class FitConfig(Section):
     """How P and Q are fitted."""
 
-    k: int = Field(
-        64, ge=1, le=moments.MAX_SIZE, description="numbers of a latent vector; not swept, since it is the table's"
+    k: tuple[int, ...] = Field(
+        (64,), description="numbers of a latent vector; of several the best that the sides have in common is taken"
     )
     left_power: float = Field(
         1.0, gt=0, le=1,
         description="each number x of a left vector becomes sign(x) |x|^this first; below 1 it evens out large ones",
     )  # fmt: skip
     regularisation: tuple[tuple[float, float], ...] = Field(
-        ((0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0)),
+        ((0.1, 0.1), (0.1, 1.0), (0.3, 0.3), (0.3, 3.0), (1.0, 1.0), (1.0, 10.0), (3.0, 3.0)),
         description="of the left and the right side, as a share of the mean variance; the best is taken",
     )
     power: tuple[float, ...] = Field(
         (0.0, 1.0, 2.0),
         description="each direction weighs its correlation to this power; the best is taken",
     )
+    refit: bool = Field(
+        True,
+        description="fit once more with what was chosen, to validation items too; a kept refinement stays as it is",
+    )
     refine: ContrastiveConfig | None = Field(
         None, description="refine by a contrastive loss, kept where validation improves; unset: not. Keys:"
     )
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("k")
+    @classmethod
+    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or not all(1 <= k <= moments.MAX_SIZE for k in value):
+            raise ValueError(f"need 1 to {moments.MAX_SIZE:,}, one number or several")
+        return value
 
     @property
     def left_preparation(self) -> Preparation:
@@ -66,6 +83,23 @@ class FitConfig(Section):
         return value
 
 
+class Chosen(NamedTuple):
+    """Options of one fit."""
+
+    regularisation: tuple[float, float]
+    power: float
+    k: int
+
+    def fit(self, found: Moments) -> Maps:
+        """Return the maps of moments."""
+        return closed_form.cca(found, self.k, self.regularisation, self.power)
+
+    def named(self) -> dict[str, float]:
+        """Return the options by the names under which they are recorded."""
+        left, right = self.regularisation
+        return {"regularisation_left": left, "regularisation_right": right, "power": self.power, "k": self.k}
+
+
 def fit(
     run: Run, left: DataFrame, right: DataFrame, pairs: DataFrame, config: FitConfig, right_preparation: Preparation
 ) -> tuple[Side, Side, Maps, Moments]:
@@ -79,8 +113,12 @@ def fit(
         config: what is tried.
         right_preparation: of the right side.
 
+    Options are chosen by maps of the training pairs alone. The maps that come back are then fitted to training and
+    validation pairs with these options, as scikit-learn's ``refit`` does, unless a refinement was kept: that was learnt
+    in the coordinates of the first maps, and would have no validation pair left to be stopped by.
+
     Returns:
-        Both sides; P, Q and the correlations; and the moments of the training pairs.
+        Both sides; P, Q and the correlations; and the moments of the pairs that they are fitted to.
 
     Raises:
         BadData: no training pair, or no validation pair where there is something to choose.
@@ -92,54 +130,67 @@ def fit(
         raise BadData("no pair of a training item can be used; need more pairs, or a smaller split.test")
     found = moments.of_pairs(left, right, train, prepared)
     log.info("moments of %s training pairs", f"{found.rows:,}")
-    choice = len(config.regularisation) * len(config.power) > 1 or config.refine is not None
+    choice = len(config.regularisation) * len(config.power) * len(config.k) > 1 or config.refine is not None
     held = None
     if choice:
         if validation.isEmpty():
             raise BadData(
                 "no validation pair to choose options by: give more pairs, a larger split.validation, or one value of "
-                "fit.regularisation and of fit.power and no fit.refine"
+                "fit.regularisation, of fit.power and of fit.k and no fit.refine"
             )
         held = refining.sample(left, right, validation, seed=1, limit=_HELD)
-    maps = choose(run, found, held, config, prepared)
+    options = choose(run, found, held, config, prepared)
     if config.refine is not None:
-        maps = _refine(run, (left, right), (train, validation), _sides(maps, prepared), maps, config.refine)
+        maps = options.fit(found)
+        refined = _refine(run, (left, right), (train, validation), _sides(maps, prepared), maps, config.refine)
+        if refined is not None:
+            return *_sides(refined, prepared), refined, found
+    if config.refit and not validation.isEmpty():
+        found = moments.merge(found, moments.of_pairs(left, right, validation, prepared))
+        log.info("fitted once more, to %s pairs of training and validation", f"{found.rows:,}")
+    maps = options.fit(found)
     return *_sides(maps, prepared), maps, found
 
 
 def choose(
     run: Run, found: Moments, held: Pairs | None, config: FitConfig, prepared: tuple[Preparation, Preparation]
-) -> Maps:
-    """Return the maps of the first of the best tries, by the mean recall@10 of both ways on validation pairs.
+) -> Chosen:
+    """Return the first of the best options, by the mean recall@10 of both ways on validation pairs.
 
     Args:
-        run: where each try's figure goes.
+        run: where each try and its figure go.
         found: of the training pairs.
         held: validation pairs, vectors as they are in their tables; None: there is one try only.
         config: what is tried.
         prepared: of the left and the right side.
     """
-    best, most = None, -1.0
-    sides = None if held is None else (prepare(held.left, prepared[0]), prepare(held.right, prepared[1]))
-    same = np.eye(config.k)
-    for number, (regularisation, power) in enumerate(product(config.regularisation, config.power)):
-        if number % len(config.power) == 0:
-            plain = closed_form.cca(found, config.k, regularisation, 0.0)
-        maps = plain.first(config.k, power)
-        if held is None or sides is None:
-            return maps
-        x, y = (sides[0] - maps.mean_left) @ maps.p, (sides[1] - maps.mean_right) @ maps.q
-        mapped = held._replace(left=x.astype(np.float32), right=y.astype(np.float32))
-        score = refining.scorer(mapped)(same, same)
-        run.metric("validation/recall_10", score, number)
-        log.info("try %d: regularisation %s, power %g: recall@10 %.4f", number, list(regularisation), power, score)
-        if score > most:
-            best, most = maps, score
-            chosen = (number, *regularisation, power)
-    assert best is not None
-    for name, value in zip(("try", "regularisation_left", "regularisation_right", "power"), chosen, strict=True):
+    if held is None:
+        return Chosen(config.regularisation[0], config.power[0], config.k[0])
+    sides = prepare(held.left, prepared[0]), prepare(held.right, prepared[1])
+    tried: list[tuple[float, Chosen]] = []
+    for regularisation in config.regularisation:
+        # One fit serves all sizes and powers.
+        plain = closed_form.cca(found, None, regularisation, 0.0)
+        sizes = [k for k in config.k if k <= len(plain.strengths)]
+        if left_out := set(config.k) - set(sizes):
+            log.warning(
+                "fit.k %s: left out, the sides relate along %d directions", sorted(left_out), len(plain.strengths)
+            )
+        plain = plain.first(max(sizes, default=min(config.k)))
+        x, y = (sides[0] - plain.mean_left) @ plain.p, (sides[1] - plain.mean_right) @ plain.q
+        for power, k in product(config.power, sizes):
+            scale = plain.strengths[:k] ** power
+            left, right = ((side[:, :k] * scale).astype(np.float32) for side in (x, y))
+            score = refining.scorer(held._replace(left=left, right=right))(np.eye(k), np.eye(k))
+            log.info("try %d: regularisation %s, power %g, k %d: recall@10 %.4f",
+                     len(tried), list(regularisation), power, k, score)  # fmt: skip
+            run.metric("validation/recall_10", score, len(tried))
+            tried.append((score, Chosen(regularisation, power, k)))
+    run.tries([Try(f"try-{at}", one.named(), {"recall_10": score}) for at, (score, one) in enumerate(tried)])
+    best = max(range(len(tried)), key=lambda at: tried[at][0])
+    for name, value in {"try": best, **tried[best][1].named()}.items():
         run.metric(f"chosen/{name}", value)
-    return best
+    return tried[best][1]
 
 
 def _refine(
@@ -149,8 +200,8 @@ def _refine(
     sides: tuple[Side, Side],
     maps: Maps,
     config: ContrastiveConfig,
-) -> Maps:
-    """Return the maps after the contrastive refinement; the same where validation did not improve."""
+) -> Maps | None:
+    """Return the maps after the contrastive refinement; None where validation did not improve."""
     left, right = (
         project.project(table.select("id", "vector", "norm"), side).where("vector IS NOT NULL")
         for table, side in zip(tables, sides, strict=True)
@@ -160,6 +211,8 @@ def _refine(
     for epoch, score in enumerate(found.scores):
         run.metric("refine/recall_10", score, epoch)
     run.metric("refine/epoch", found.epoch)
+    if found.epoch == 0:
+        return None
     return maps._replace(p=maps.p @ found.left, q=maps.q @ found.right)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile
 
@@ -15,6 +16,7 @@ from embedall_spark.align.project import Side
 from embedall_spark.align.text import TextModel
 from embedall_spark.align.words import TextConfig, of_text
 from embedall_spark.errors import BadData
+from embedall_spark.run import Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-FILE = "model.npz"
+FILE, SCRIPT = "model.npz", "served.py"
+REQUIREMENTS = ("numpy", "pandas", "pyarrow")  # of the script, beside MLflow
 WORDS, TITLES = "words", "titles"  # kinds of text
 UNIT = Preparation(unit=True)
 _FORMAT = 1
@@ -154,6 +157,26 @@ class LatentModel(NamedTuple):
         if self.text is None:
             raise BadData(f"the right side of this latent space is a table of {self.right_kind}, not text")
         return self.text
+
+
+def served(model: LatentModel, name: str | None) -> Served:
+    """Return a model as MLflow takes it, with an example of each thing that it can be asked.
+
+    Args:
+        model: the model.
+        name: of the registered model of which it becomes a version; None: of none.
+    """
+    example: dict[str, list[Any]] = {"vector": [[0.5] * len(model.left.matrix), None]}
+    if model.text is None:
+        example["right_vector"] = [None, [0.5] * len(model.right.matrix)]
+    else:
+        word = model.text.bags.tokens[0]
+        example["text"] = [None, word]
+        if model.text.composed is not None:
+            size = len(model.right.matrix) - len(model.text.bags.tokens)
+            example["word_vectors"] = [None, {word: [0.5] * size}]
+    script = str(Path(__file__).with_name(SCRIPT))
+    return Served(script, to_bytes(model), example, model.left.matrix.shape[1], REQUIREMENTS, name)
 
 
 def to_bytes(model: LatentModel) -> bytes:

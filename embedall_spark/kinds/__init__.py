@@ -30,8 +30,8 @@ class Kind(Protocol):
     def version(self, spark: SparkSession, config: Any) -> str:
         """Return what changes when the input does."""
 
-    def vector_size(self, spark: SparkSession, config: Any) -> int:
-        """Return the length of the vectors."""
+    def vector_size(self, spark: SparkSession, config: Any) -> int | None:
+        """Return the length of the vectors; None where embed() chooses it."""
 
     def estimate(self, spark: SparkSession, config: Any) -> dict[str, float]:
         """Return about what a run costs: tokens, seconds, memory and disk of a worker."""

@@ -44,6 +44,10 @@ class LatentOutput(Output):
     metadata: str | None = Field(
         None, description="table of titles, tags and labels by the new ids; unset: the table's name with _metadata"
     )
+    registered_model: str | None = Field(
+        None, json_schema_extra=MOVABLE,
+        description="MLflow registered model of which each run's becomes a version; unset: logged, not registered",
+    )  # fmt: skip
     max_reject_share: float = Field(
         0.5, ge=0, le=1, json_schema_extra=MOVABLE,
         description="stop where a larger share of the vectors and pairs cannot be used, as items without known words",
@@ -97,6 +101,8 @@ def check(config: Config) -> None:
         raise ConfigError("input.right is a table of vectors in place of text: leave input.items and input.words out")
     if given.right is None and given.right_kind is not None:
         raise ConfigError("input.right_kind names the kind of input.right; of text the kinds are words and titles")
+    if config.output.mode == "append" and len(config.fit.k) > 1:
+        raise ConfigError("output.mode append: the table's vectors have one length already; give one fit.k")
     if given.dense_words and (given.words or given.right):
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
@@ -122,9 +128,9 @@ def version(spark: SparkSession, config: Config) -> str:
     return "+".join(found)
 
 
-def vector_size(spark: SparkSession, config: Config) -> int:
-    """Return the length of the latent vectors."""
-    return config.fit.k
+def vector_size(spark: SparkSession, config: Config) -> int | None:
+    """Return the length of the latent vectors; None where it is chosen on validation items."""
+    return config.fit.k[0] if len(config.fit.k) == 1 else None
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
@@ -136,7 +142,8 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
         else _read(spark, config.input.items_table, ITEMS)
     )
     both = rows + others.count()
-    return {"left": rows, "right": both - rows, "vector_size": config.fit.k, "table_bytes": 4 * config.fit.k * both}
+    longest = max(config.fit.k)
+    return {"left": rows, "right": both - rows, "vector_size": longest, "table_bytes": 4 * longest * both}
 
 
 def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
@@ -167,6 +174,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         text_side = text_side._replace(decoder=decoder.astype(np.float32))
     fitted = LatentModel(sides[0], sides[1], *kinds, text_side)
     run.artifact(model.FILE, model.to_bytes(fitted))
+    run.served(model.served(fitted, config.output.registered_model))
     if right.items is not None:
         _keep_metadata(run, right.items, kinds, config)
     tables = [(left, fitted.left, kinds[0]), (right.vectors, fitted.right, kinds[1])]
