@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toy_words import embedall
 from vector_tables import table
 
 from embedall_spark import config, session, tables
-from embedall_spark.cli import search
+from embedall_spark.cli import made, search
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import images
 from embedall_spark.schemas import VECTORS
@@ -279,3 +280,22 @@ def test_by_a_picture_with_the_network_of_the_run(spark, place, tmp_path, monkey
     (tmp_path / "run" / "config.yaml").unlink()
     result = embedall("search", path, "--image", picture)
     assert (result.code, "the run that made" in result.log) == (2, True)
+
+
+def test_learnt_words_are_those_of_the_tables_own_run(spark, tmp_path):
+    """A later run, which may have failed its gates, has replaced the table of words."""
+    name = str(tmp_path / "latent_words")
+    for run_id, sign in (("night-1", 1.0), ("night-2", -1.0)):
+        rows = table(spark, ["red", "blue"], sign * np.eye(2))
+        tables.write(spark, rows, name, VECTORS, mode="overwrite", run_id=run_id, vector_size=2)
+    seen = []
+    model = SimpleNamespace(
+        words=str.split,
+        text=SimpleNamespace(composed=True, table=name),
+        of_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
+    )
+    for run_id in ("night-1", "night-2", "another"):
+        made.of_text(spark, made.Space(None, model, run_id), "red dress")
+    first, second, current = seen
+    assert set(first) == {"red"} and first["red"].tolist() == [1, 0]
+    assert second["red"].tolist() == current["red"].tolist() == [-1, 0]

@@ -30,6 +30,7 @@ class Space(NamedTuple):
 
     config: latent.Config
     model: LatentModel
+    run_id: str
 
 
 def by(spark: SparkSession, table: str, instead: str) -> images.Config:
@@ -65,7 +66,7 @@ def space(spark: SparkSession, table: str) -> Space | None:
     from embedall_spark.kinds import latent
 
     config = configs.parse(latent.Config, _configured(table, made, "a table whose run is still there"))
-    return Space(config, model.load(made["run_folder"]))
+    return Space(config, model.load(made["run_folder"]), made["run_id"])
 
 
 def of_text(spark: SparkSession, made: Space, text: str) -> NDArray[np.float32]:
@@ -78,7 +79,9 @@ def of_text(spark: SparkSession, made: Space, text: str) -> NDArray[np.float32]:
     words, side = made.model.words(text), made.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
-        vectors = exact.find(schemas.conform(tables.read(spark, side.table), schemas.VECTORS), words)
+        # Vectors that the run has learnt may be replaced by those of a later one whose gates fail.
+        version = tables.committed(spark, side.table, made.run_id, 0)
+        vectors = exact.find(schemas.conform(tables.read(spark, side.table, version), schemas.VECTORS), words)
     found = made.model.of_text(text, vectors)
     if found is not None:
         return found
