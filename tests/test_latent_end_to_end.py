@@ -154,6 +154,15 @@ def test_the_space_is_drawn(done):
     assert sum(count <= 2 for count in colors) >= 2 and sum(count >= 3 for count in colors) >= 3
 
 
+def test_the_projector_shows_the_pictures(done, tmp_path):
+    ids = ["--id", "images:000.png", "--id", "titles:000.png"]
+    told = shown("projector", done["table"], *ids, "--output", tmp_path)
+    assert told[0][1:3] == ["2", "points"] and "pictures" in told[0]
+    [sheet] = tmp_path.rglob("*.jpg")
+    tile = np.asarray(Image.open(sheet)).reshape(-1, 3).astype(int)
+    assert (np.abs(tile - (255, 0, 0)).max(axis=1) < 60).sum() >= 30
+
+
 def test_the_model_maps_as_the_run_did(spark, place, done):
     fitted = model.load(done["folder"])
     rows = {row.id: row for row in tables.read(spark, done["table"]).collect()}

@@ -135,11 +135,13 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
 
     if folder is None:
         made = space(spark, table)
-        config = by(spark, table if made is None else made.config.input.path, "--images FOLDER")
-        found = images.read(spark, config.input)
+        source = None if made is None else made.config.evaluate.pictures
+        if source is None:
+            source = by(spark, table if made is None else made.config.input.path, "--images FOLDER").input
+        found = images.read(spark, source)
         if made is not None:
             found = found.withColumn("id", F.concat(F.lit(f"{made.model.left_kind}:"), "id"))
-        return found, config.input.limits
+        return found, source.limits
     # An id comes from data, and must not lead out of the folder.
     inside = ~F.array_contains(F.split("id", "/"), "..")
     path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))

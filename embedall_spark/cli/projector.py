@@ -15,9 +15,9 @@ import yaml
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import config, files, schemas, tables
+from embedall_spark import config, files, runs, schemas, tables
 from embedall_spark.cli import made, query, show
-from embedall_spark.errors import ConfigError, SetupError
+from embedall_spark.errors import ConfigError, EmbedallError, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,8 @@ def _projector(
         [],
         "--images",
         help="Where the pictures of ids are: a folder, a table of pictures, one of vectors of 'embedall images', or "
-        "that command's YAML file; may be given often. Default: TABLE, where that command made it.",
+        "that command's YAML file; may be given often. Default: TABLE, where that command made it or a "
+        "latent one's left side.",
         metavar="FOLDER_OR_TABLE",
     ),
     together: bool = typer.Option(
@@ -171,6 +172,9 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Asked) -> tuple[Dat
     for place in asked.images or names:
         given = _input(spark, place)
         if given is None and not asked.images:
+            if (space := _of_space(spark, place)) is not None:
+                found.append(space[0])
+                limits = space[1]
             continue
         if given is not None:
             source = config.parse(ImagesConfig, given)
@@ -179,6 +183,17 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Asked) -> tuple[Dat
         else:
             found.append(schemas.conform(tables.read(spark, place), schemas.IMAGES))
     return (functools.reduce(DataFrame.unionByName, found), limits) if found else None
+
+
+def _of_space(spark: SparkSession, table: str) -> tuple[DataFrame, Limits] | None:
+    """Return the pictures of a latent space's left side; None where the table is none, or that side no pictures."""
+    if runs.made_by(spark, table).get("kind") != "latent":
+        return None
+    try:
+        return made.pictures(spark, table, None, "{id}")
+    except EmbedallError as error:
+        log.warning("no pictures are shown (give --images): %s", error)
+        return None
 
 
 def _input(spark: SparkSession, place: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,10 @@ def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int | None = Non
     dealt = features.repartition(tasks, F.xxhash64("id")).sortWithinPartitions("id")
     units = Normalizer(p=2.0, inputCol="raw", outputCol="features").transform(dealt).select("features").persist()
     try:
-        found = [_start(units, k, randomness.mix(seed, start) >> 1, iterations) for start in range(restarts)]
+        # A start's jobs are short and one after the other: of a small table they leave most cores idle.
+        with ThreadPoolExecutor(restarts) as beside:
+            seeds = [randomness.mix(seed, start) >> 1 for start in range(restarts)]
+            found = list(beside.map(lambda one: _start(units, k, one, iterations), seeds))
     finally:
         units.unpersist()
     model = min(found, key=lambda one: float(one.summary.trainingCost))
