@@ -2,7 +2,8 @@
 
 Fashion products (4,000 photos of 224 pixels), decoding included, on 2 cores, in a warm session. Rates are of the shared
 MobileNetV2; quality is of each network at hand: 1-NN accuracy of the article's type, each photo against all others, and
-precision among the 10 nearest. --memory measures instead what a worker holds while pictures go by.
+precision among the 10 nearest. --memory measures instead what a worker holds while pictures go by; with --small
+decoding is most of their work.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ NETWORKS = {
     "squeezenet1_1": BackboneConfig(name="squeezenet1_1", weights=str(WEIGHTS / "squeezenet1_1.fp16.pt")),
 }
 TIMED, LIGHT = "mobilenet_v2", "squeezenet1_1"
+SMALL = BackboneConfig(name="images:small")
 PEERS = ("loop", "loader", "processes")
 QUICK_GOALS = {"spark_over_bare": 0.9, "spark_over_processes": 0.9}
 GOALS = {
@@ -69,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = common.options(__doc__ or "")
     parser.add_argument("--pictures", type=int, help="use only so many pictures")
     parser.add_argument("--memory", action="store_true", help="memory of a worker over few and over many pictures")
+    parser.add_argument("--small", action="store_true", help="with --memory: a network for pictures of 64 pixels")
     parser.add_argument("--bare", nargs=2, metavar=("PEER", "PICTURES"), help="time a loop without Spark")
     options = parser.parse_args(arguments)
     if options.bare:
@@ -80,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         pictures, labels = fashion(options.pictures or (QUICK_PICTURES if options.quick else None))
         if options.memory:
-            ratios = memory(pictures, QUICK_MANY if options.quick else MANY)
+            ratios = memory(
+                pictures, QUICK_MANY if options.quick else MANY, SMALL if options.small else NETWORKS[LIGHT]
+            )
         else:
             some = pictures[:: max(1, len(pictures) // TIMED_PICTURES)]
             ratios = rates(some, QUICK_ROUNDS if options.quick else ROUNDS)
@@ -317,10 +322,20 @@ def nearest(rows: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
 
 
-def memory(pictures: Pictures, many: int) -> dict[str, float]:
+def small() -> tuple[Any, Any]:
+    """Return the lightest network and a transform to pictures of 64 pixels; tasks call it."""
+    from torchvision import transforms
+
+    steps = [transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor()]
+    return backbones.load(NETWORKS[LIGHT]).module, transforms.Compose(steps)
+
+
+def memory(pictures: Pictures, many: int, network: BackboneConfig) -> dict[str, float]:
     """Return how a worker's own memory over few pictures compares with that over many, the same ones repeated."""
+    # For tasks to find small().
+    here = str(Path(__file__).resolve().parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     spark = session.get("images", master=f"local[{common.THREADS}]")
-    network = NETWORKS[LIGHT]
     fingerprint = featurize.describe(spark, network).fingerprint
     peaks: list[int] = []
     for repeats in (1, -(-many // len(pictures))):

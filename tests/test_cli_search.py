@@ -79,6 +79,12 @@ def test_where_and_metadata(place):
     assert "neither an id nor a title" in embedall("search", colors, "--id", "Bleu", "--names", known).log
     for bad, why in [
         (["--where", "colour = 1"], "UNRESOLVED_COLUMN"),
+        (["--where", "vector[9] > 0"], "The index 9 is out of bounds"),
+        (["--where", "id IN (1, 2)"], "the column id is text (string) and is compared with BIGINT, which the value '"),
+        (
+            ["--names", known, "--where", "title = 'Red' OR title < 5 AND price < 5"],
+            "put what it is compared with in quotes, or write TRY_CAST(title AS DOUBLE)",
+        ),
         (["--where", "id ="], "PARSE_SYNTAX_ERROR"),
         (["--names", known, "--where", "kind = 'cold'"], "AMBIGUOUS_REFERENCE"),
         (
@@ -90,6 +96,8 @@ def test_where_and_metadata(place):
     ]:
         result = embedall("search", colors, "--id", "red.png", *bad)
         assert (result.code, why in result.log) == (2, True), result.log
+        # Spark's plans and stacks are no part of it.
+        assert (len(result.log.splitlines()), "Filter" in result.log, "SQLSTATE" in result.log) == (1, False, False)
     assert embedall("search", colors, "--id", "rad.png").log.count("nearest spellings: red.png") == 1
 
 

@@ -1,6 +1,7 @@
 """Images from a folder to vectors: kinds of pictures are told apart, bad ones are rejects, reruns do what is left."""
 
 import io
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,6 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from PIL import Image, ImageDraw
-from plain_run import PlainRun
 from toy_words import bits, embedall
 
 from embedall_spark import config as configs
@@ -18,7 +18,7 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.images import featurize
 from embedall_spark.kinds import images
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
+pytestmark = pytest.mark.slow
 
 KINDS = ("disc", "stripes", "noise")
 
@@ -46,45 +46,50 @@ def saved(picture, kind="PNG"):
     return content.getvalue()
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Eighteen pictures of three kinds below ``pictures``, their labels in a file."""
-    place = tmp_path / "pictures"
+@pytest.fixture(scope="module")
+def made(spark, own_store, tmp_path_factory):
+    """A folder with three kinds of pictures, bad ones and labels, and the table that a first run has made of them.
+
+    Tables of all tests lie beside it, where the store of runs is: a new one takes longer than a run.
+    """
+    folder = tmp_path_factory.mktemp("images")
     lines = ["id,label,title"]
     for kind in KINDS:
-        (place / kind).mkdir(parents=True)
+        (folder / "pictures" / kind).mkdir(parents=True)
         for at in range(6):
-            (place / kind / f"{at}.png").write_bytes(saved(draw(kind, at)))
+            (folder / "pictures" / kind / f"{at}.png").write_bytes(saved(draw(kind, at)))
             lines.append(f"{kind}/{at}.png,{kind},{kind} number {at}")
-    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def configured(folder, **sections):
-    """Write a configuration of the pictures in a folder and return its file."""
-    values = {
-        "input": {"path": f"{folder}/pictures"},
-        "output": {"table": f"{folder}/output/images", "max_reject_share": 0.3},
-        "evaluate": {"map_images": 0, "metadata": {"path": f"{folder}/labels.csv", "title": "title"}},
-    }
-    for name, some in sections.items():
-        values[name] = values.get(name, {}) | some
-    file = folder / "images.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return str(file)
-
-
-def test_a_folder_becomes_a_table_and_bad_pictures_rejects(spark, folder):
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     (folder / "pictures" / "empty.jpg").write_bytes(b"")
     (folder / "pictures" / "text.jpg").write_bytes(b"no picture at all")
     (folder / "pictures" / "cut.png").write_bytes(saved(draw("noise", 9))[:900])
     (folder / "pictures" / "notes.txt").write_bytes(b"not looked at")
-    file = configured(folder, evaluate={"clusters": 3, "map_images": 18, "gates": {"clusters/purity": 0.9}})
-    done = embedall("images", "--config", file, "--run-id", "one")
+    known = {"path": f"{folder}/labels.csv", "title": "title"}
+    asked = {"clusters": 3, "map_images": 18, "gates": {"clusters/purity": 0.9}, "metadata": known}
+    done = embedall("images", "--config", configured(folder, "images", evaluate=asked), "--run-id", "one")
     assert done.code == 0, done.log
-    assert (done.summary["rows"], done.summary["rejected"]) == (18, 3)
-    assert done.summary["metrics"]["clusters/purity"] > 0.9
-    assert done.summary["metrics"]["purity/neighbours"] > 1.5 * done.summary["metrics"]["purity/chance"]
+    return folder, done.summary
+
+
+def configured(folder, table, **sections):
+    """Write the configuration of a table of a folder's pictures and return its file."""
+    values = {
+        "input": {"path": f"{folder}/pictures"},
+        "output": {"table": f"{folder}/output/{table}", "max_reject_share": 0.3},
+        "evaluate": {"map_images": 0},
+    }
+    for name, some in sections.items():
+        values[name] = values[name] | some
+    file = folder / f"{table}.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return str(file)
+
+
+def test_a_folder_becomes_a_table_and_bad_pictures_rejects(spark, made):
+    folder, summary = made
+    assert (summary["rows"], summary["rejected"]) == (18, 3)
+    assert summary["metrics"]["clusters/purity"] > 0.9
+    assert summary["metrics"]["purity/neighbours"] > 1.5 * summary["metrics"]["purity/chance"]
     rows = tables.read(spark, f"{folder}/output/images").collect()
     assert {row.id for row in rows} == {f"{kind}/{at}.png" for kind in KINDS for at in range(6)}
     assert all(abs(np.linalg.norm(row.vector) - 1) < 1e-5 and row.norm > 0 and row.kind == "images" for row in rows)
@@ -96,13 +101,12 @@ def test_a_folder_becomes_a_table_and_bad_pictures_rejects(spark, folder):
     assert "empty" in rejects["empty.jpg"]
     assert "truncated" in rejects["cut.png"]
     for name in ("map.png", "clusters.png"):
-        picture = Image.open(f"{done.summary['folder']}/artifacts/{name}")
+        picture = Image.open(f"{summary['folder']}/artifacts/{name}")
         assert min(picture.size) > 200
-    clusters_join_the_run(done.summary, folder)
 
 
-def clusters_join_the_run(summary, folder):
-    """Cluster a run's table later: figures and montage join its run in MLflow."""
+def test_clusters_made_later_join_the_run(made):
+    folder, summary = made
     names = ("--names", f"{folder}/labels.csv", "--label-column", "label", "--montage", f"{folder}/montage.png")
     later = embedall("cluster", summary["table"], "-k", 3, *names)
     assert later.code == 0, later.log
@@ -113,20 +117,21 @@ def clusters_join_the_run(summary, folder):
     assert "clusters_3.png" in {file.path for file in client.list_artifacts(summary["mlflow_run_id"])}
 
 
-def test_a_rerun_embeds_only_what_has_changed(spark, folder):
-    table = f"{folder}/output/images"
-    file = configured(folder, output={"remove_vanished": True})
-    assert embedall("images", "--config", file, "--run-id", "one").summary["rows"] == 18
+def test_a_rerun_embeds_only_what_has_changed(spark, made, tmp_path):
+    folder, table = made[0], f"{made[0]}/output/rerun"
+    pictures = shutil.copytree(folder / "pictures", tmp_path / "pictures")
+    shutil.copytree(folder / "output" / "images", table)
+    asked = {"input": {"path": str(pictures)}, "output": {"remove_vanished": True}}
+    file = configured(folder, "rerun", **asked)
     before = bits(tables.read(spark, table))
     still = embedall("images", "--config", file, "--run-id", "two").summary
     assert (still["version"], still["rows"]) == (0, 0)
-    pictures = folder / "pictures"
     (pictures / "disc" / "0.png").write_bytes(saved(draw("disc", 77)))
     (pictures / "disc" / "new.png").write_bytes(saved(draw("disc", 78)))
     (pictures / "noise" / "1.png").unlink()
     (pictures / "noise" / "2.png").write_bytes(b"broken since")
     done = embedall("images", "--config", file, "--run-id", "three")
-    assert (done.summary["version"], done.summary["rows"], done.summary["rejected"]) == (1, 2, 1)
+    assert (done.summary["version"], done.summary["rows"], done.summary["rejected"]) == (1, 2, 4)
     after = bits(tables.read(spark, table))
     # What cannot be read tonight keeps its vector; what is gone goes.
     assert before.keys() - after.keys() == {"noise/1.png"}
@@ -135,8 +140,8 @@ def test_a_rerun_embeds_only_what_has_changed(spark, folder):
     assert {row.id: row.run_id for row in tables.read(spark, table).collect()}["disc/0.png"] == "three"
 
 
-def test_a_killed_run_keeps_what_it_had_finished(spark, folder, monkeypatch):
-    monkeypatch.setattr(images, "_PART", 6)
+def test_a_killed_run_keeps_what_it_had_finished(spark, made, monkeypatch):
+    monkeypatch.setattr(images, "_PART", 10)
     whole, calls = featurize.featurize, []
 
     def dies(*arguments):
@@ -146,19 +151,26 @@ def test_a_killed_run_keeps_what_it_had_finished(spark, folder, monkeypatch):
         return whole(*arguments)
 
     monkeypatch.setattr(featurize, "featurize", dies)
-    file = configured(folder)
+    folder = made[0]
+    file = configured(folder, "killed")
     assert embedall("images", "--config", file).code == 130
     again = embedall("images", "--config", file)
     assert again.code == 0, again.log
     assert "features-00000: done before" in again.log
-    assert len(calls) == 4  # of three parts one was tried twice
-    whole_table = bits(tables.read(spark, f"{folder}/output/images"))
-    once = embedall("images", "--config", file, "--set", f"output.table={folder}/output/once")
-    assert once.code == 0, once.log
-    assert bits(tables.read(spark, f"{folder}/output/once")) == whole_table
+    assert len(calls) == 3  # of two parts one was tried twice
+    found, at_once = (vectors_of(spark, f"{folder}/output/{name}") for name in ("killed", "images"))
+    assert found.keys() == at_once.keys()
+    # In other batches than at once.
+    np.testing.assert_allclose([found[name] for name in found], [at_once[name] for name in found], atol=1e-5)
 
 
-def test_pictures_in_a_table_with_their_titles(spark, folder):
+def vectors_of(spark, table):
+    """Return the vector of each id."""
+    return {row.id: np.array(row.vector) for row in tables.read(spark, table).collect()}
+
+
+def test_pictures_in_a_table_with_their_titles(spark, made):
+    folder = made[0]
     names = [(kind, at) for kind in KINDS for at in range(2)]
     held = {
         "number": [10 * KINDS.index(kind) + at for kind, at in names],
@@ -168,31 +180,30 @@ def test_pictures_in_a_table_with_their_titles(spark, folder):
     }
     pq.write_table(pa.table(held), folder / "pictures.parquet")
     given = {"path": f"{folder}/pictures.parquet", "format": "parquet", "content": "picture", "id": "number"}
-    given |= {"tags": "words", "label": "kind"}
-    file = configured(folder, input=given, evaluate={"metadata": None})
-    done = embedall("images", "--config", file, "--run-id", "one")
+    file = configured(folder, "held", input=given | {"tags": "words", "label": "kind"})
+    done = embedall("images", "--config", file, "--run-id", "held-one")
     assert done.code == 0, done.log
     assert "purity/neighbours" in done.summary["metrics"]
-    items = {row.id: (row.tags, row.label) for row in tables.read(spark, f"{folder}/output/images_metadata").collect()}
+    items = {row.id: (row.tags, row.label) for row in tables.read(spark, f"{folder}/output/held_metadata").collect()}
     assert items["11"] == (["stripes", "small"], "stripes")
-    assert embedall("images", "--config", file, "--run-id", "two").summary["rows"] == 0
     # Vectors that are made otherwise never stand beside these.
     other = ("--set", "featurize.normalize=false")
-    assert embedall("images", "--config", file, *other, "--run-id", "three").summary["rows"] == 6
-    assert embedall("images", "--config", file, *other, "--run-id", "four").summary["rows"] == 0
+    assert embedall("images", "--config", file, *other, "--run-id", "held-two").summary["rows"] == 6
+    assert embedall("images", "--config", file, *other, "--run-id", "held-three").summary["rows"] == 0
 
 
-def test_a_file_is_embedded_as_the_table_was(spark, folder):
-    config = configs.load(images.Config, configured(folder))
-    vectors = images.embed(PlainRun(spark, folder / "run"), images.read(spark, config), config)
-    row = vectors.where("id = 'stripes/3.png'").first()
-    mine = images.embed_file(config, f"{folder}/pictures/stripes/3.png")
-    np.testing.assert_allclose(mine, row.vector, atol=1e-5)
+def test_a_file_is_embedded_as_the_table_was(spark, made):
+    folder = made[0]
+    mine = images.embed_file(
+        configs.load(images.Config, configured(folder, "images")), f"{folder}/pictures/stripes/3.png"
+    )
+    np.testing.assert_allclose(mine, vectors_of(spark, f"{folder}/output/images")["stripes/3.png"], atol=1e-5)
 
 
-def test_a_dry_run_tells_how_many_pictures_there_are_and_a_gate_what_it_needs(folder):
-    done = embedall("images", "--config", configured(folder), "--dry-run")
-    assert (done.summary["pictures"], done.summary["vector_size"]) == (18, 1280)
-    assert not (folder / "output").exists()
+def test_a_dry_run_tells_how_many_pictures_there_are_and_a_gate_what_it_needs(made):
+    folder = made[0]
+    done = embedall("images", "--config", configured(folder, "checked"), "--dry-run")
+    assert (done.summary["pictures"], done.summary["vector_size"]) == (20, 1280)
+    assert not (folder / "output" / "checked").exists()
     with pytest.raises(ConfigError, match=r"evaluate\.gates\.clusters/purity"):
-        images.check(configs.load(images.Config, configured(folder, evaluate={"gates": {"clusters/purity": 0.5}})))
+        images.check(configs.load(images.Config, configured(folder, "x", evaluate={"gates": {"clusters/purity": 0.5}})))

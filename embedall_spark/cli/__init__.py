@@ -47,6 +47,8 @@ def call(arguments: list[str]) -> int:
     progress.configure_logging()
     # py4j tells the root logger, with a stack, that Ctrl-C came while it waited for Spark.
     logging.getLogger().addFilter(_is_no_interrupt)
+    # Spark logs an error in SQL, as JSON with its stack, before it raises it.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         app(arguments)
     except SystemExit as end:

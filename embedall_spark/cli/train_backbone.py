@@ -36,6 +36,7 @@ def _train_backbone(
     ),
     run_id: str | None = typer.Option(None, "--run-id", help="Name of the run; resumed where it exists."),
     summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check configuration and input; count the pictures; stop."),
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
     master: str | None = typer.Option(None, "--master", help="Spark master, such as local[4]."),
     yaml: bool = typer.Option(False, "--yaml", help="Print every key with its default as YAML to start from; stop."),
@@ -46,7 +47,7 @@ def _train_backbone(
 
         typer.echo(configs.template(configs.options(Config)))
         return
-    running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master)))
+    running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master, dry_run)))
 
 
 def train(path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
@@ -66,6 +67,9 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     output = config.output.stored
     spark = start("embedall train-backbone", output, options)
     pictures, version = images.read(spark, config.input), listing.version(spark, config.input)
+    if options.dry_run:
+        counted = training.estimate(pictures, config.train)
+        return {"status": "checked", "kind": _KIND, "file": config.output.file, "input": version, **counted}
     begun = take_over(spark, _KIND, config, output, version, options.run_id)
     if isinstance(begun, dict):
         return begun

@@ -80,6 +80,20 @@ class Trained(NamedTuple):
     classes: int
 
 
+def estimate(pictures: DataFrame, config: TrainConfig) -> dict[str, int]:
+    """Return how many pictures (IMAGES) have a label, how many labels there are, and the bytes of the decoded pixels.
+
+    Raises:
+        BadData: fewer than two labels, or more than MAX_CLASSES.
+        ConfigError: there is no such network, or its pictures are too small.
+    """
+    networks.header_of(config.architecture, config.side, config.grey, config.vector_size, [])
+    labelled = pictures.where("problem IS NULL AND label IS NOT NULL").select("label")
+    found, classes = labelled.count(), labelled.distinct().count()
+    _check_classes(classes)
+    return {"pictures": found, "classes": classes, "pixel_bytes": found * config.side**2 * (1 if config.grey else 3)}
+
+
 def train(run: Run, pictures: DataFrame, config: TrainConfig, limits: Limits) -> Trained:
     """Train a network to tell the labels of pictures.
 
@@ -123,12 +137,16 @@ def _classes(run: Run, pictures: DataFrame) -> tuple[list[str], int]:
     found = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
     if unlabelled := found.pop(None, 0):
         log.warning("%s pictures have no label and are left out", f"{unlabelled:,}")
-    if not 2 <= len(found) <= MAX_CLASSES:
-        what = f"over {MAX_CLASSES:,}" if len(found) > MAX_CLASSES else f"{len(found)}"
+    _check_classes(len(found))
+    return sorted(found), sum(found.values())
+
+
+def _check_classes(count: int) -> None:
+    if not 2 <= count <= MAX_CLASSES:
+        what = f"over {MAX_CLASSES:,}" if count > MAX_CLASSES else f"{count}"
         raise BadData(
             f"the pictures have {what} different labels, need 2 to {MAX_CLASSES:,}; check the column of labels"
         )
-    return sorted(found), sum(found.values())
 
 
 def _decoded(pictures: DataFrame, classes: list[str], rows: int, config: TrainConfig, limits: Limits) -> DataFrame:

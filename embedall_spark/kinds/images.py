@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -20,7 +20,7 @@ from embedall_spark.evaluate import labels
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
-from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.images.featurize import Facts, FeaturizeConfig
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
 from embedall_spark.search import titles
 from embedall_spark.sources import images, listing, tabular
@@ -95,6 +95,12 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     featurize: FeaturizeConfig = FeaturizeConfig()
     evaluate: Evaluation = Evaluation()
+    _facts: Facts | None = PrivateAttr(None)
+
+    def facts(self, spark: SparkSession) -> Facts:
+        """Return what a task has found of the network; asked for once, since it has to be built for that."""
+        self._facts = self._facts or featurize.describe(spark, self.backbone)
+        return self._facts
 
 
 def check(config: Config) -> None:
@@ -114,17 +120,17 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version, and of the network."""
-    return f"{listing.version(spark, config.input)}+{featurize.describe(spark, config.backbone).fingerprint}"
+    return f"{listing.version(spark, config.input)}+{config.facts(spark).fingerprint}"
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
     """Return the length of the vectors."""
-    return featurize.describe(spark, config.backbone).size
+    return config.facts(spark).size
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs where nothing is embedded yet; a few pictures are, to see how long they take."""
-    facts, pictures = featurize.describe(spark, config.backbone), read(spark, config).where("problem IS NULL")
+    facts, pictures = config.facts(spark), read(spark, config).where("problem IS NULL")
     few = pictures.limit(_PROBED).withColumn("known", F.lit(None).cast("string"))
     since = time.monotonic()
     probed = featurize.featurize(few, config.backbone, config.featurize, config.input.limits, facts.fingerprint).count()
@@ -154,7 +160,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         BadData: too many pictures were refused, or none is left.
         ConfigError: the network cannot be built, or its weights are not there.
     """
-    facts = featurize.describe(run.spark, config.backbone)
+    facts = config.facts(run.spark)
     pictures = run.stage("pictures", lambda: conform(given, IMAGES).drop("content"))
     refused, seen = tabular.reject_counts(pictures)
     run.reject(tabular.rejects(pictures))
@@ -176,7 +182,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 
     features = _in_parts(run, made, seen - refused, _PARTS_OF_A_TABLE if held else None)
     run.reject(tabular.rejects(features))
-    run.check_reject_share(tabular.reject_counts(features)[0], seen)
+    broken = tabular.reject_counts(features)[0]
+    run.check_reject_share(broken, seen)
     _keep_metadata(run, pictures, config)
     features = features.withColumn("digest", F.concat("digest", F.lit(mark)))
     new = vectors_of(features.where("vector IS NOT NULL"), "images", run.id, run.model_uri)
@@ -184,8 +191,9 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         return new
     # A picture that could not be read tonight keeps the vector that it has.
     stayed = before.join(pictures.select("id"), "id", "left_semi").join(new.select("id"), "id", "left_anti")
-    run.metric("images/embedded", new.count())
-    run.metric("images/unchanged", stayed.count())
+    embedded = new.count()
+    run.metric("images/embedded", embedded)
+    run.metric("images/unchanged", seen - refused - broken - embedded)
     return new.unionByName(stayed)
 
 
@@ -197,16 +205,15 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if asked.metadata is not None:
         known = labels.read(run.spark, asked.metadata, vectors)
     known = known.where("id IS NOT NULL").persist()
-    shown = images.read(run.spark, config.input)
     labelled = not known.where("label IS NOT NULL").isEmpty()
     figures = labels.purity(vectors, known, seed=asked.seed) if labelled else {}
     if asked.clusters:
         found = kmeans.fit(vectors, asked.clusters, asked.seed).persist()
         figures |= agreement.purity_nmi(found, known) if labelled else {}
-        run.artifact("clusters.png", _clusters(found, shown, known, config))
+        run.artifact("clusters.png", _clusters(found, known, config))
         found.unpersist()
     if asked.map_images and vectors.limit(2).count() == 2:
-        run.artifact("map.png", _map(vectors, shown, known, config))
+        run.artifact("map.png", _map(vectors, known, config))
     known.unpersist()
     return figures
 
@@ -242,7 +249,7 @@ def _keep_metadata(run: Run, pictures: DataFrame, config: Config) -> None:
         run.table(config.output.metadata_table, items, ITEMS, "Titles, tags and labels of the pictures")
 
 
-def _clusters(found: DataFrame, shown: DataFrame, known: DataFrame, config: Config) -> bytes:
+def _clusters(found: DataFrame, known: DataFrame, config: Config) -> bytes:
     """Return a montage of the pictures nearest to each cluster's centre."""
     few = min(_NEAREST, thumbnails.MAX_IDS // config.evaluate.clusters)
     members: dict[int, list[str]] = {}
@@ -250,13 +257,14 @@ def _clusters(found: DataFrame, shown: DataFrame, known: DataFrame, config: Conf
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
     called = titles.of(known, [name for some in members.values() for name in some])
+    shown = images.read(found.sparkSession, config.input)
     return gallery.draw(members, sizes, shown, config.input.limits, called)
 
 
-def _map(vectors: DataFrame, shown: DataFrame, known: DataFrame, config: Config) -> bytes:
+def _map(vectors: DataFrame, known: DataFrame, config: Config) -> bytes:
     """Return a map with the pictures themselves as its points."""
     asked = config.evaluate
-    find = partial(thumbnails.of, shown, limits=config.input.limits)
+    find = partial(thumbnails.of, images.read(vectors.sparkSession, config.input), limits=config.input.limits)
     return maps.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
 
 

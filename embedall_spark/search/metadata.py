@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError
@@ -65,20 +66,50 @@ def where(vectors: DataFrame, condition: str, known: DataFrame | None = None) ->
         known: as read() returns it.
 
     Raises:
-        ConfigError: Spark does not take the condition; with its reason.
+        ConfigError: Spark does not take the condition, or it fails on some row; with the reason.
     """
+    left, beside = vectors.alias("vectors"), []
     try:
         if known is None:
-            return vectors.alias("vectors").where(condition)
-        # By hand and not by name: a name that both have must stay one that the condition can tell apart.
-        left, right = vectors.alias("vectors"), known.withColumnRenamed("id", "known_id").alias("names")
-        joined = left.join(right, F.col("vectors.id") == F.col("names.known_id"), "left")
-        chosen = joined.where(condition).select(F.col("vectors.id").alias("id")).distinct()
-        return vectors.join(chosen, "id", "left_semi")
-    except (AnalysisException, ParseException) as error:
-        reason = str(error).strip().splitlines()
-        told = " ".join(line for line in reason if line.strip())[:500]
-        raise ConfigError(f"--where {condition!r}: Spark does not take it: {told}") from None
+            chosen = found = left.where(condition)
+        else:
+            # By hand and not by name: a name that both have must stay one that the condition can tell apart.
+            right, beside = known.withColumnRenamed("id", "known_id").alias("names"), known.dtypes
+            joined = left.join(right, F.col("vectors.id") == F.col("names.known_id"), "left")
+            chosen = joined.where(condition).select(F.col("vectors.id").alias("id")).distinct().persist()
+            found = vectors.join(chosen, "id", "left_semi")
+        # A text that is no number fails where its row is looked at, which must not be inside a search.
+        chosen.count()
+    except PySparkException as error:
+        if not isinstance(error, AnalysisException) and not error.getQueryContext():
+            raise
+        raise ConfigError(f"--where {condition!r}: {_reason(error, condition, vectors.dtypes + beside)}") from None
+    return found
+
+
+def _reason(error: PySparkException, condition: str, columns: list[tuple[str, str]]) -> str:
+    """Return what is wrong with a condition, without the plan that Spark shows, and what to write."""
+    said = error.getMessageParameters() or {}
+    if error.getCondition() != "CAST_INVALID_INPUT":
+        return f"Spark does not take it: {' '.join(str(error).partition('SQLSTATE')[0].split())[:500]}"
+    # BETWEEN and IN are told without what stands before them.
+    part = next((context.fragment() for context in error.getQueryContext()), condition)
+    texts = _texts(part, columns) or _texts(condition, columns) or ["text"]
+    kind = said["targetType"].strip('"')
+    wider = "DOUBLE" if kind in ("INT", "BIGINT") else kind
+    return (
+        f"the column {' or '.join(texts)} is text (string) and is compared with {kind}, which the value "
+        f"{said['expression']} is not; put what it is compared with in quotes, or write "
+        f"TRY_CAST({texts[0]} AS {wider}), which leaves out such rows"
+    )
+
+
+def _texts(part: str, columns: list[tuple[str, str]]) -> list[str]:
+    """Return the columns of text that a part of a condition names, as it has to write them."""
+    named = [
+        name for name, kind in columns if kind == "string" and re.search(rf"(?i)(?<!\w){re.escape(name)}(?!\w)", part)
+    ]
+    return [name if re.fullmatch(r"\w+", name) else f"`{name}`" for name in dict.fromkeys(named)]
 
 
 def of(known: DataFrame, ids: Collection[str], columns: Sequence[str]) -> dict[str, dict[str, str]]:

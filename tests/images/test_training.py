@@ -263,6 +263,11 @@ def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, 
     options += [f"train.{name}={value}" for name, value in TINY.items()]
     options += [f"output.file={tmp_path}/made/digits.pt"]
     arguments = ["train-backbone", "--run-id", "first", *(part for option in options for part in ("--set", option))]
+    assert embedall(*arguments, "--dry-run", "--set", "train.architecture=resnet1818").code == 2
+    checked = embedall(*arguments, "--dry-run").summary
+    assert (checked["pictures"], checked["classes"]) == (len(digits), 3)
+    assert checked["pixel_bytes"] == len(digits) * TINY["side"] ** 2
+    assert not (tmp_path / "made").exists()
     result = embedall(*arguments)
     assert result.code == 0, result.log
     found = json.loads(result.output.splitlines()[-1])
