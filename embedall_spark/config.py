@@ -127,7 +127,9 @@ def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
             # It may be left out as a whole, so that its keys have defaults only where it is given.
             about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
         required = field.default is PydanticUndefined and field.default_factory is None
-        default = "required" if required else yaml.safe_dump(field.get_default(call_default_factory=True))
+        value = field.get_default(call_default_factory=True)
+        # On one line, as it stands behind its key in a template.
+        default = "required" if required else yaml.safe_dump(value, default_flow_style=True, width=1000)
         kind = getattr(field.annotation, "__name__", "") if isinstance(field.annotation, type) else ""
         kind = kind or str(field.annotation).replace("typing.", "").replace("NoneType", "None")
         yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), about)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from embedall_spark import config
+from embedall_spark import config, kinds
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds.words import Config
 
@@ -76,6 +76,14 @@ def test_the_template_is_a_configuration_with_every_option(tmp_path):
     assert found == config.parse(Config, REQUIRED)
     assert all(option.description for option in options)
     assert {"train.negative", "tokens.lower", "evaluate.gates", "train.until"} <= {option.path for option in options}
+
+
+@pytest.mark.parametrize("name", kinds.names())
+def test_every_kind_has_a_template_that_can_be_read(name):
+    found = yaml.safe_load(config.template(config.options(kinds.load(name).Config)).replace("???", "x"))
+    assert found["output"]["table"] == "x"
+    if name == "latent":
+        assert (found["fit"]["k"], found["fit"]["power"]) == ([64], [0.0, 1.0, 2.0])
 
 
 def test_the_shipped_configurations_are_valid():

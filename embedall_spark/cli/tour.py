@@ -31,7 +31,7 @@ _TRY = (
     ("images", "pictures near one", "search {} --id 1F431 --montage cats.png"),
     ("latent", "pictures by words", "search {} --text 'red heart'"),
     ("latent", "titles for one", "suggest {} --id 1F431"),
-    ("latent", "green less green", "analogy {} --positive images:1F49A words:blue --negative words:green"),
+    ("latent", "blue, not green", "analogy {} --positive images:1F49A words:blue --negative words:green"),
     ("words", "words near one", "similar {} tensor"),
     ("images", "clusters", "cluster {} -k 12 --montage clusters.png"),
     ("nodes", "packages told", "evaluate {} --label-prefix ."),
