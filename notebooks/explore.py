@@ -33,11 +33,12 @@ tables.history(spark, TABLE).select("version", "timestamp", "run_id").show(5, tr
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Neighbours of the most frequent ids
+# MAGIC ## Neighbours of some frequent ids
 
 # COMMAND ----------
 
-ids = [row["id"] for row in vectors.orderBy("count", "id", ascending=[False, True]).limit(8).collect()]
+frequent = vectors.orderBy("count", "id", ascending=[False, True]).limit(800).collect()
+ids = [row["id"] for row in frequent[::100]]
 for name, hits in zip(ids, exact.neighbours(vectors, ids, 5), strict=True):
     print(f"{name:>24}  {', '.join(near for near, _ in hits)}")
 
@@ -66,7 +67,7 @@ plt.show()
 beside = files.metadata_of(TABLE)
 known = tables.read(spark, beside).select("id", "label", "title") if tables.exists(spark, beside) else None
 picture = plt.imread(BytesIO(maps.draw(vectors, 300, known=known)))
-plt.figure(figsize=(14, 14 * picture.shape[0] / picture.shape[1]))
+plt.figure(figsize=(14, 14 * picture.shape[0] / picture.shape[1]), layout="constrained")
 plt.imshow(picture)
 plt.axis("off")
 plt.show()
