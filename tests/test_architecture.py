@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "run"}
+BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "distributed", "run"}
 STAGES = {
     "sources",
     "corpus",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from embedall_spark.config import Section
+from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import ConfigError, TrainingDiverged
 from embedall_spark.randomness import permutation
 
@@ -37,6 +37,7 @@ class ContrastiveConfig(Section):
     decay: float = Field(0.0, ge=0, description="pull of both matrices towards the closed form, per step and rate")
     temperature: float = Field(0.07, gt=0, description="of the loss at the beginning; it is learnt")
     seed: int = Field(1, description="of the order of the pairs")
+    gpu: bool = Field(False, description="on a GPU", json_schema_extra=MOVABLE)
 
 
 class Pairs(NamedTuple):

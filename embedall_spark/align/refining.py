@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
-import sys
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import functions as F
 
-from embedall_spark import errors, files
+from embedall_spark import distributed, files
 from embedall_spark.align import contrastive
 from embedall_spark.align.contrastive import ContrastiveConfig, Pairs, Refined
-from embedall_spark.errors import BadData, ConfigError, EmbedallError, WorkerLost
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.search import exact
 
@@ -32,7 +28,7 @@ log = logging.getLogger(__name__)
 MAX_PAIRS = 200_000
 MAX_BYTES = 256 << 20  # of both sides' vectors
 _SCORED = 5_000  # validation items of the left side that are asked
-INPUT, RESULT, FAILURE = "pairs.npz", "refined.npz", "failure.json"
+INPUT, RESULT = "pairs.npz", "refined.npz"
 
 
 def sample(left: DataFrame, right: DataFrame, pairs: DataFrame, *, seed: int = 1, limit: int = MAX_PAIRS) -> Pairs:
@@ -83,9 +79,7 @@ def sample(left: DataFrame, right: DataFrame, pairs: DataFrame, *, seed: int = 1
     return Pairs(vectors[0], vectors[1], ids[0], ids[1], table["weight"].to_numpy())
 
 
-def refine(
-    spark: SparkSession, folder: str, train: Pairs, validation: Pairs, config: ContrastiveConfig, *, gpu: bool = False
-) -> Refined:
+def refine(spark: SparkSession, folder: str, train: Pairs, validation: Pairs, config: ContrastiveConfig) -> Refined:
     """Return what contrastive.refine() finds, in a process of its own: on a worker, or beside the driver.
 
     What is best is told by the mean of recall@10 both ways on the validation pairs.
@@ -96,31 +90,20 @@ def refine(
         train: from sample().
         validation: from sample(), of other items.
         config: how.
-        gpu: use one; else the CPU.
 
     Raises:
         TrainingDiverged, ConfigError: as contrastive.refine().
         WorkerLost: the process died; what it has said is on standard error.
     """
-    for name in (RESULT, FAILURE):
-        files.delete(f"{folder}/{name}")
+    files.delete(f"{folder}/{RESULT}")
     parts = {f"{name}_{field}": part for name, pairs in (("train", train), ("validation", validation))
              for field, part in pairs._asdict().items()}  # fmt: skip
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **parts)
     files.write_bytes(f"{folder}/{INPUT}", content.getvalue())
-    local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    lost = "the process of the refinement died, see above for what it said"
     try:
-        # It prints what the process says, and a command's standard output has its summary only.
-        with redirect_stdout(sys.stderr):
-            TorchDistributor(1, local_mode=local, use_gpu=gpu).run(work, folder, config.model_dump_json(), gpu)
-    except Exception as error:
-        if files.exists(f"{folder}/{FAILURE}"):
-            told = json.loads(files.read_bytes(f"{folder}/{FAILURE}"))
-            raise getattr(errors, told["kind"])(told["text"]) from None
-        raise WorkerLost(
-            f"the process of the refinement died, see above for what it said ({str(error).strip().splitlines()[0]})"
-        ) from error
+        distributed.run(spark, work, folder, config.model_dump_json(), folder=folder, lost=lost, gpu=config.gpu)
     finally:
         files.delete(f"{folder}/{INPUT}")
     found = np.load(io.BytesIO(files.read_bytes(f"{folder}/{RESULT}")), allow_pickle=False)
@@ -129,19 +112,15 @@ def refine(
     return Refined(found["left"], found["right"], temperature, epoch, found["scores"].tolist())
 
 
-def work(folder: str, config_json: str, gpu: bool) -> None:
+def work(folder: str, config_json: str) -> None:
     """Refine what lies in a folder; the process's function."""
     loaded = np.load(io.BytesIO(files.read_bytes(f"{folder}/{INPUT}")), allow_pickle=False)
     train, validation = (
         Pairs(*(loaded[f"{name}_{field}"] for field in Pairs._fields)) for name in ("train", "validation")
     )
-    try:
+    with distributed.telling(folder):
         config = ContrastiveConfig.model_validate_json(config_json)
-        found = contrastive.refine(train, config, scorer(validation), "cuda" if gpu else "cpu")
-    except EmbedallError as error:
-        told = {"kind": type(error).__name__, "text": str(error)}
-        files.write_bytes(f"{folder}/{FAILURE}", json.dumps(told).encode())
-        raise
+        found = contrastive.refine(train, config, scorer(validation), "cuda" if config.gpu else "cpu")
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **found._asdict())
     files.write_bytes(f"{folder}/{RESULT}", content.getvalue())

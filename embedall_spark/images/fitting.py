@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from embedall_spark import files, randomness
-from embedall_spark.errors import ConfigError, EmbedallError, TrainingDiverged
+from embedall_spark import distributed, files, randomness
+from embedall_spark.errors import ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, networks, shards
 from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.train_config import TrainConfig
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from embedall_spark.images.networks import Header
     from embedall_spark.images.shards import Pictures
 
-RESULT, HISTORY, FAILURE = "backbone.pt", "history.json", "failure.json"
+RESULT, HISTORY = "backbone.pt", "history.json"
 _WARM = 0.3  # share of a one-cycle schedule in which the rate rises
 _SHUFFLE, _AUGMENT, _START = 1, 2, 3
 
@@ -47,7 +47,7 @@ def fit(pictures: str, folder: str, config_json: str, header_json: str) -> list[
 
     Args:
         pictures: folder of the stage that shards.drawer() has filled.
-        folder: where checkpoints go, and at last RESULT, or FAILURE; all processes share it.
+        folder: where checkpoints go, and at last RESULT; all processes share it.
         config_json: TrainConfig.
         header_json: networks.Header of the network to make.
 
@@ -59,17 +59,14 @@ def fit(pictures: str, folder: str, config_json: str, header_json: str) -> list[
     header = networks.Header.model_validate_json(header_json)
     team = _join(config)
     try:
-        data = shards.opened(pictures, 1 if header.grey else 3, header.side)
-        if len(data.training) < 2 * team.world:
-            raise ConfigError(
-                f"{len(data.training)} pictures to learn from, {team.world} processes need {2 * team.world}; "
-                "give more, or lower train.held_out or train.processes"
-            )
-        return _Learner(config, header, data, team, folder).run()
-    except EmbedallError as error:
-        told = {"kind": type(error).__name__, "text": str(error)}
-        files.write_bytes(f"{folder}/{FAILURE}", json.dumps(told).encode())
-        raise
+        with distributed.telling(folder):
+            data = shards.opened(pictures, 1 if header.grey else 3, header.side)
+            if len(data.training) < 2 * team.world:
+                raise ConfigError(
+                    f"{len(data.training)} pictures to learn from, {team.world} processes need {2 * team.world}; "
+                    "give more, or lower train.held_out or train.processes"
+                )
+            return _Learner(config, header, data, team, folder).run()
     finally:
         if team.world > 1:
             dist.destroy_process_group()

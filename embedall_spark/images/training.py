@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
-from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import functions as F
 
-from embedall_spark import errors, files
+from embedall_spark import distributed, files
 from embedall_spark.config import MOVABLE, Output, Section
-from embedall_spark.errors import BadData, WorkerLost
+from embedall_spark.errors import BadData
 from embedall_spark.images import fitting, networks, shards
 from embedall_spark.images.train_config import TrainConfig
 from embedall_spark.sources import tabular
@@ -24,7 +22,7 @@ from embedall_spark.sources.images import ImagesConfig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
     from embedall_spark.images.decode import Limits
     from embedall_spark.images.fitting import Epoch
@@ -36,6 +34,7 @@ MAX_CLASSES = 10_000
 _ROWS = 4_000  # pictures that a task decodes
 _SHARES = 10_000
 _POLL_SECONDS = 1.0
+_LOST = "a process of the training died, see above for what it said; run again to go on after the last finished epoch"
 
 
 class TrainedOutput(Section):
@@ -122,7 +121,15 @@ def train(run: Run, pictures: DataFrame, config: TrainConfig, limits: Limits) ->
     if not files.exists(f"{folder}/{fitting.RESULT}"):
         arguments = (run.stage_path("pictures"), folder, config.model_dump_json(), header.model_dump_json())
         with _shown(run, folder, config.epochs):
-            _distribute(run.spark, config, arguments)
+            distributed.run(
+                run.spark,
+                fitting.fit,
+                *arguments,
+                folder=folder,
+                lost=_LOST,
+                processes=config.processes,
+                gpu=config.gpu,
+            )
     content = files.read_bytes(f"{folder}/{fitting.RESULT}")
     run.artifact(fitting.RESULT, content)
     last = _history(folder)[-1]
@@ -159,26 +166,6 @@ def _decoded(pictures: DataFrame, classes: list[str], rows: int, config: TrainCo
     known = {label: place for place, label in enumerate(classes)}
     dealt = chosen.repartition(rows // _ROWS + 1, "key")
     return dealt.mapInArrow(shards.drawer(known, config.side, config.grey, limits), shards.SCHEMA)
-
-
-def _distribute(spark: SparkSession, config: TrainConfig, arguments: tuple[str, ...]) -> None:
-    local = str(spark.conf.get("spark.master", "local")).startswith("local")
-    folder = arguments[1]
-    files.delete(f"{folder}/{fitting.FAILURE}")
-    distributor = TorchDistributor(config.processes, local_mode=local, use_gpu=config.gpu)
-    try:
-        # It prints what the processes say, and a command's standard output has its summary only.
-        with redirect_stdout(sys.stderr):
-            distributor.run(fitting.fit, *arguments)
-    except Exception as error:
-        # The distributor tells that there was an error, not which.
-        if files.exists(f"{folder}/{fitting.FAILURE}"):
-            found = json.loads(files.read_bytes(f"{folder}/{fitting.FAILURE}"))
-            raise getattr(errors, found["kind"])(found["text"]) from None
-        raise WorkerLost(
-            "a process of the training died, see above for what it said; run again to go on after the last finished "
-            f"epoch ({str(error).strip().splitlines()[0]})"
-        ) from error
 
 
 @contextmanager

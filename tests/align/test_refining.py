@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import vector_tables
 
+from embedall_spark import distributed
 from embedall_spark.align import contrastive, refining
 from embedall_spark.align.contrastive import ContrastiveConfig
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged, WorkerLost
@@ -80,7 +81,7 @@ def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
             except Exception:
                 raise RuntimeError("Command failed with return code 1") from None
 
-    monkeypatch.setattr(refining, "TorchDistributor", Here)
+    monkeypatch.setattr(distributed, "TorchDistributor", Here)
     train = validation = refining.sample(*tables[:3])
     config = ContrastiveConfig(epochs=1)
     broken = train._replace(left=np.full_like(train.left, np.nan))
@@ -89,3 +90,10 @@ def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
     monkeypatch.setattr(refining, "work", None)
     with pytest.raises(WorkerLost, match=r"died, see above .*return code 1"):
         refining.refine(spark, str(tmp_path), train, validation, config)
+
+
+def test_a_gpu_that_spark_has_not(spark, tables, tmp_path):
+    pairs = refining.sample(*tables[:3])
+    with pytest.raises(ConfigError, match=r"no GPU to give \(GPUs were unable to be found.*spark-gpu.conf"):
+        refining.refine(spark, str(tmp_path), pairs, pairs, ContrastiveConfig(gpu=True))
+    assert not list(tmp_path.iterdir())

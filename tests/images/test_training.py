@@ -13,7 +13,7 @@ from plain_run import PlainRun
 from pyarrow import parquet
 from toy_words import embedall
 
-from embedall_spark import schemas
+from embedall_spark import distributed, schemas
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, fitting, networks, shards, training
 from embedall_spark.images.backbones import BackboneConfig, trained
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_is_not_kept(stage, header, tmp_path):
     wild = TrainConfig(**TINY | {"loss": "softmax", "learning_rate": 1e30, "schedule": "cosine"})
     with pytest.raises(TrainingDiverged, match="learning_rate"):
         fitted(stage, tmp_path, header, wild)
-    assert [path.name for path in tmp_path.iterdir()] == [fitting.FAILURE]
+    assert [path.name for path in tmp_path.iterdir()] == [distributed.FAILURE]
 
 
 def test_pictures_move_by_what_is_allowed():
@@ -235,7 +235,7 @@ def test_two_processes_train_through_spark(pictures, tmp_path):
 def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, monkeypatch):
     made = []
     # In this process: starting others takes longest.
-    monkeypatch.setattr(training, "_distribute", lambda spark, config, arguments: fitting.fit(*arguments))
+    monkeypatch.setattr(distributed, "run", lambda spark, function, *arguments, **_: function(*arguments))
     for part, table in enumerate((pictures.coalesce(1), pictures.repartition(5))):
         run = PlainRun(table.sparkSession, tmp_path / f"{part}", max_reject_share=0.1)
         made.append(training.train(run, table, TrainConfig(**TINY | {"epochs": 1}), Limits()).content)
@@ -252,7 +252,7 @@ def test_what_the_processes_say_is_told(pictures, tmp_path):
 
 
 def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, monkeypatch, own_store):
-    monkeypatch.setattr(training, "_distribute", lambda spark, config, arguments: fitting.fit(*arguments))
+    monkeypatch.setattr(distributed, "run", lambda spark, function, *arguments, **_: function(*arguments))
     (tmp_path / "digits").mkdir()
     for name, content, _ in digits:
         (tmp_path / "digits" / f"{name.replace('/', '-')}.png").write_bytes(content)
