@@ -234,14 +234,14 @@ def parts(batch: pa.RecordBatch) -> tuple[NDArray[np.float64], NDArray[np.float3
     return weights, matrix, np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
 
-def by_steps(one: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Callable[[Batches], Batches]:
-    """Return the task's function that takes its rows some at a time."""
+def by_steps(one: Callable[[pa.RecordBatch], pa.RecordBatch], step: int = _STEP) -> Callable[[Batches], Batches]:
+    """Return the task's function that takes its rows some at a time, on one thread."""
 
     def steps(batches: Batches) -> Iterator[pa.RecordBatch]:
         with threadpool_limits(1):
             for batch in batches:
-                for start in range(0, batch.num_rows, _STEP):
-                    yield one(batch.slice(start, _STEP))
+                for start in range(0, batch.num_rows, step):
+                    yield one(batch.slice(start, step))
 
     return steps
 

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import indexes, made
-from embedall_spark.config import Output
-from embedall_spark.errors import ConfigError
+from embedall_spark.cli import indexes
 from embedall_spark.search import batch
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from embedall_spark.cli import made
 
-def side(opened: indexes.Opened, name: str | None, image: str | None, text: str | None) -> str | None:
+
+def side(
+    opened: indexes.Opened, space: made.Space | None, name: str | None, image: str | None, text: str | None
+) -> str | None:
     """Return the kind of the rows that stand for the queries' side; None: all rows.
 
     In a latent table these are the rows of the query's kind: titles for words, the left kind for a picture, a row's own
     kind for an id. Of a vector in a file the kind is not known, and other tables are of one kind.
     """
-    space = made.space(opened.spark, opened.name)
     if space is None:
         return None
     if name is not None:
@@ -60,7 +61,7 @@ def kept(opened: indexes.Opened, side: str | None, near: int, work: str | None) 
             # Two searches may have added the same rows at once.
             return known.select("id", "similarity").distinct()
     others = opened.vectors if side is None else opened.vectors.where(F.col("kind") == side)
-    folder = scratch(opened.name, work)
+    folder = indexes.scratch(opened.name, work)
     # What is of another version goes.
     mode = "append" if current is not None and not current.isEmpty() else "overwrite"
     try:
@@ -80,15 +81,3 @@ def kept(opened: indexes.Opened, side: str | None, near: int, work: str | None) 
         files.delete(folder)
     made_now = tables.read(spark, name).where((F.col("version") == opened.version) & which)
     return made_now.select("id", "similarity").distinct()
-
-
-def scratch(table: str, work: str | None) -> str:
-    """Return a new folder that all hosts share, below ``work`` or beside a table.
-
-    Raises:
-        ConfigError: neither says where.
-    """
-    beside = work or Output(table=table).folder
-    if beside is None:
-        raise ConfigError(f"--work: required, because the table {table} is named in a catalog; give a folder")
-    return f"{indexes.absolute(beside).rstrip('/')}/.search-{uuid.uuid4().hex[:12]}"

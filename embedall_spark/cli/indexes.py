@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from embedall_spark import files, schemas, session, tables
 from embedall_spark.cli import query, show
+from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError, TableError
 from embedall_spark.search import ann
 from embedall_spark.sources import listing
@@ -42,6 +44,10 @@ class Opened(NamedTuple):
     def rows(self) -> DataFrame:
         """The rows to find."""
         return self.vectors if self.among is None else self.among
+
+    def is_called(self, table: str) -> bool:
+        """Tell whether a name is that of this table, in whatever version."""
+        return version(self.spark, table).rpartition("@")[0] == self.version.rpartition("@")[0]
 
 
 def _index(
@@ -89,6 +95,18 @@ def folder(table: str, index: str | None) -> str:
 def absolute(folder: str) -> str:
     """Return a folder's path or URI as tasks know it, who may run in another folder."""
     return folder if "://" in folder or folder.startswith(("file:", "dbfs:")) else os.path.abspath(folder)
+
+
+def scratch(table: str, work: str | None) -> str:
+    """Return a new folder that all hosts share, below ``work`` or beside a table.
+
+    Raises:
+        ConfigError: neither says where.
+    """
+    beside = work or Output(table=table).folder
+    if beside is None:
+        raise ConfigError(f"--work: required, because the table {table} is named in a catalog; give a folder")
+    return f"{absolute(beside).rstrip('/')}/.search-{uuid.uuid4().hex[:12]}"
 
 
 def manifest(opened: Opened, place: str, rebuild: bool) -> Manifest:

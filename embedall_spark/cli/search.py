@@ -115,10 +115,11 @@ def _search(
     source = found.pictures(opened.spark, table, asked)
     if name is not None:
         name, given = _by_id(opened.vectors, found.named(asked, known), name)
-    elif given is None:
-        given, opened = _mapped(opened, image, text)
+    space = made.space(opened.spark, table) if given is None or csls is not None else None
+    if given is None:
+        given, opened = _mapped(opened, space, image, text)
     if csls is not None:
-        opened = opened._replace(hubs=hubs.kept(opened, hubs.side(opened, name, image, text), csls, work))
+        opened = opened._replace(hubs=hubs.kept(opened, hubs.side(opened, space, name, image, text), csls, work))
     hits = _one(opened, given, n, None if with_self else name)
     about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
     found.tell(opened.name, asked, known, source, about, hits)
@@ -158,9 +159,9 @@ def _many(
     opened: indexes.Opened, queries: str, output: str, n: int, with_self: bool, work: str | None, csls: int | None
 ) -> None:
     """Write the nearest of all rows of a table; for CSLS they are the queries' side."""
-    spark, folder = opened.spark, hubs.scratch(output, work)
+    spark, folder = opened.spark, indexes.scratch(output, work)
     asked = schemas.conform(tables.read(spark, queries), schemas.VECTORS)
-    same = not with_self and indexes.version(spark, queries).rpartition("@")[0] == opened.version.rpartition("@")[0]
+    same = not with_self and opened.is_called(queries)
     run_id = f"search-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
     try:
@@ -200,9 +201,10 @@ def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str,
     return meant, exact.fetch(vectors, [meant])[meant]
 
 
-def _mapped(opened: indexes.Opened, image: str | None, text: str | None) -> tuple[NDArray[np.float32], indexes.Opened]:
+def _mapped(
+    opened: indexes.Opened, space: made.Space | None, image: str | None, text: str | None
+) -> tuple[NDArray[np.float32], indexes.Opened]:
     """Return the vector of a picture or a text; with a latent table's left kind to find, unless others are asked."""
-    space = made.space(opened.spark, opened.name)
     if space is None:
         if image is not None:
             return made.embedded(opened.spark, opened.name, image), opened

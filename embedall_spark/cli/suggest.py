@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
 from embedall_spark.align import project, words
-from embedall_spark.cli import hubs, indexes, made, query, show
+from embedall_spark.cli import indexes, made, query, show
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import ann, batch, metadata, spelling, suggested
 
@@ -144,10 +144,10 @@ def _many(
     opened: indexes.Opened, space: made.Space, queries: str, output: str, n: int, with_self: bool, work: str | None
 ) -> None:
     """Write titles and words for all rows of a table; rows that cannot be mapped are counted."""
-    spark, folder, model = opened.spark, hubs.scratch(output, work), space.model
+    spark, folder, model = opened.spark, indexes.scratch(output, work), space.model
     run_id = f"suggest-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.SUGGESTIONS, "overwrite", run_id, 0, None)
-    itself = indexes.version(spark, queries).rpartition("@")[0] == opened.version.rpartition("@")[0]
+    itself = opened.is_called(queries)
     among, right = _candidates(opened, space), f"{model.right_kind}:"
     try:
         _latent(opened, model, None if itself else queries).write.mode("overwrite").parquet(f"{folder}/latent")

@@ -48,13 +48,13 @@ def show(console: Console, folder: str, found: Mapping[str, Summary]) -> None:
         found: the runs' summaries, by kind.
     """
     scripts = os.path.relpath(sysconfig.get_path("scripts"))
-    last = list(found.values())[-1]["table"], next(iter(found.values()))["mlflow_uri"]
+    last = list(found.values())[-1]
     things = [(f"{done['rows']:,} {_THINGS[kind]}", done["table"]) for kind, done in found.items()]
     ways = [(what, command.format(found[kind]["table"])) for kind, what, command in _TRY if kind in found][:_TRIED]
     looks = [
         ("maps and searches", f"{folder}/*.png"),
-        ("runs and figures", f"{scripts}/mlflow ui --backend-store-uri {last[1]}"),
-        ("the vectors", f"{scripts}/embedall projector {last[0]} --open"),
+        ("runs and figures", f"{scripts}/mlflow ui --backend-store-uri {last['mlflow_uri']}"),
+        ("the vectors", f"{scripts}/embedall projector {last['table']} --open"),
     ]
     console.print("\n== A tour")
     for heading, rows in (

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from threadpoolctl import threadpool_limits
 
 from embedall_spark.align.model import shares
+from embedall_spark.align.text import by_steps
 from embedall_spark.errors import ConfigError
 from embedall_spark.schemas import SUGGESTIONS, conform
 from embedall_spark.search import exact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pyspark.sql import DataFrame
 
@@ -160,10 +160,4 @@ def _guesser(guessing: Guessing, tokens: pa.Array, n: int) -> Callable[[Batches]
         columns = [ids, pa.array(rank), tokens.take(pa.array(order.ravel())), pa.array(scores.ravel())]
         return pa.RecordBatch.from_arrays(columns, ["id", "rank", "text", "score"])
 
-    def guesser(batches: Batches) -> Iterator[pa.RecordBatch]:
-        with threadpool_limits(1):
-            for batch in batches:
-                for start in range(0, batch.num_rows, step):
-                    yield one(batch.slice(start, step))
-
-    return guesser
+    return by_steps(one, step)
