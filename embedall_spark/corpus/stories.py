@@ -39,7 +39,9 @@ class StoriesConfig(Section):
     too_long: Literal["sample", "split"] = Field(
         "sample",
         description="sample: one stretch of the full length, drawn by hash, stands for a longer session, so that no "
-        "key dominates; split: each stretch is a sequence of its own",
+        "key dominates. The last stretch is filled up with events before it; each of n stretches is drawn with chance "
+        "1/n, and so is each event, or 2/n where the last two stretches overlap. split: each stretch is a sequence of "
+        "its own",
     )
 
     @model_validator(mode="after")

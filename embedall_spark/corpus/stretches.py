@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from embedall_spark.corpus.stories import StoriesConfig
 
-_WORST = np.uint64(2**64 - 1)
 # Events that are repeated at once, where some are: 100 times as many items must fit into one array.
 _REPEATED = 1024
 _ARROW = pa.schema([pa.field("id", pa.int64()), pa.field("tokens", pa.list_(pa.string()))])
@@ -61,6 +60,8 @@ class _Stretch(NamedTuple):
     group: int
     session: int
     number: int
+    lead: int
+    """How many of the items are of the stretch before, and fill this one up."""
     items: pa.StringArray
 
 
@@ -72,6 +73,7 @@ class _Cut(NamedTuple):
     groups: NDArray[np.int64]
     sessions: NDArray[np.int64]
     numbers: NDArray[np.int64]
+    leads: NDArray[np.int64]
     parts: NDArray[np.int64]
     """Equal for the stretches of one session, rising."""
 
@@ -80,6 +82,11 @@ class Stretches:
     """Cuts events that come in batches, sorted by key and order, into sequences.
 
     It holds no more than a batch and two stretches of ``max_length`` events, however long a session is.
+
+    Where one of a session's n stretches is to stand for it, the last one is filled up with events before it, so that
+    all have ``max_length``, and each is drawn with chance 1/n; so is each event, or with 2/n where the last two
+    overlap. No way to draw one such stretch gives every event more than 1/n: it holds at most one of n events that lie
+    ``max_length`` apart.
     """
 
     def __init__(self, config: StoriesConfig, seed: int) -> None:
@@ -89,7 +96,7 @@ class Stretches:
         self._gap = None if gap is None else np.uint64(round(Decimal(str(gap)) * 10**6))
         self._last: NDArray[np.uint64] | None = None  # the last event's order
         self._held: _Stretch | None = None  # the last stretch, which may go on
-        self._best: _Stretch | None = None  # of the full ones of its session before it the one to be kept
+        self._best: _Stretch | None = None  # of those of its session before it the one to be kept
 
     def add(self, events: Events) -> Iterator[pa.RecordBatch]:
         """Yield the sequences of the sessions that end before the last of ``events``."""
@@ -117,9 +124,9 @@ class Stretches:
             return
         items = [stretch.items for stretch in found]
         lengths = np.array([len(part) for part in items])
-        groups, sessions, numbers = np.array([stretch[:3] for stretch in found], np.int64).T
+        groups, sessions, numbers, leads = np.array([stretch[:4] for stretch in found], np.int64).T
         one = np.zeros(len(found), np.int64)
-        cut = _Cut(np.cumsum(lengths) - lengths, lengths, groups, sessions, numbers, one)
+        cut = _Cut(np.cumsum(lengths) - lengths, lengths, groups, sessions, numbers, leads, one)
         yield from self._told(cut, self._least(cut), pa.concat_arrays(items))
 
     def _edges(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -155,7 +162,7 @@ class Stretches:
         starts, owners, paused = before + fresh, groups[fresh], late[fresh]
         session = number = 0
         if held is not None:
-            starts, owners, paused = np.r_[0, starts], np.r_[np.int64(held.group), owners], np.r_[False, paused]
+            starts, owners, paused = np.r_[held.lead, starts], np.r_[np.int64(held.group), owners], np.r_[False, paused]
             session, number = held.session, held.number
         pauses = np.cumsum(paused)
         opening = np.maximum.accumulate(np.where(paused, 0, np.arange(len(starts))))
@@ -164,17 +171,15 @@ class Stretches:
         pieces = -(-lengths // longest)
         parts = np.repeat(np.arange(len(starts)), pieces)
         numbers = np.arange(len(parts)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        cut = _Cut(
-            starts[parts] + numbers * longest + shift,
-            np.minimum(longest, lengths[parts] - numbers * longest),
-            owners[parts],
-            sessions[parts],
-            numbers + np.where(parts == 0, number, 0),
-            parts,
-        )
+        sizes = np.minimum(longest, lengths[parts] - numbers * longest)
+        starts = starts[parts] + numbers * longest + shift
+        numbers += np.where(parts == 0, number, 0)
+        # A session's last stretch alone may be shorter than the others.
+        leads = np.where((numbers > 0) & (self._config.too_long == "sample"), longest - sizes, 0)
+        cut = _Cut(starts - leads, sizes + leads, owners[parts], sessions[parts], numbers, leads, parts)
         if best is None:
             return cut
-        first = (0, shift, best.group, best.session, best.number, 0)
+        first = (0, shift, best.group, best.session, best.number, best.lead, 0)
         return _Cut(*(np.r_[np.int64(value), column] for value, column in zip(first, cut, strict=True)))
 
     def _sample(self, cut: _Cut) -> NDArray[np.int64]:
@@ -182,11 +187,10 @@ class Stretches:
         return self._least(_Cut(*(column[:-1] for column in cut)))
 
     def _least(self, cut: _Cut) -> NDArray[np.int64]:
-        """Return each session's full stretch of the least hash, or its only one; places in ``cut``."""
+        """Return each session's stretch of the least hash, places in ``cut``."""
         seeds = np.full(len(cut.starts), self._seed, np.int64)
         drawn = mix_arrays(seeds, cut.groups, cut.sessions, cut.numbers).view(np.uint64)
-        scores = np.where(cut.lengths == self._config.max_length, drawn, _WORST)
-        order = np.lexsort((scores, cut.parts))
+        order = np.lexsort((drawn, cut.parts))
         return order[np.flatnonzero(np.diff(cut.parts[order], prepend=-1))]
 
     def _told(self, cut: _Cut, chosen: NDArray[np.int64], items: pa.StringArray) -> Iterator[pa.RecordBatch]:
@@ -203,5 +207,5 @@ class Stretches:
 
 
 def _stretch(cut: _Cut, items: pa.StringArray, at: int) -> _Stretch:
-    group, session, number = (int(column[at]) for column in (cut.groups, cut.sessions, cut.numbers))
-    return _Stretch(group, session, number, items[cut.starts[at] : cut.starts[at] + cut.lengths[at]])
+    group, session, number, lead = (int(column[at]) for column in (cut.groups, cut.sessions, cut.numbers, cut.leads))
+    return _Stretch(group, session, number, lead, items[cut.starts[at] : cut.starts[at] + cut.lengths[at]])

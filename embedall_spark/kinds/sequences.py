@@ -11,7 +11,7 @@ from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, holdout, pages, stories, vocabulary
 from embedall_spark.corpus.stories import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import labels, next_item
 from embedall_spark.evaluate.labels import Metadata
 from embedall_spark.schemas import EVENTS, conform, vectors_of
@@ -41,8 +41,9 @@ class Evaluation(Section):
         0.1,
         ge=0,
         le=1,
-        description="share of stories whose last item is kept from training, to be predicted from those before it; 0: "
-        "no prediction is measured",
+        description="share of stories whose last item is kept from training, to be predicted from those before it; "
+        "of a session over stories.max_length a story is a stretch, whose last item is asked; 0: no prediction is "
+        "measured",
     )
     max_stories: int = Field(
         10_000, ge=1, le=next_item.MAX_STORIES, description="keep the last item of so many stories at most"
@@ -142,7 +143,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     there are several workers), unless ``train.window`` and ``train.shrink_windows`` are given.
 
     Raises:
-        BadData: too many events were refused, or no item occurs ``vocabulary.min_count`` times.
+        BadData: too many events were refused, no story is long enough, or no item occurs ``vocabulary.min_count``
+            times.
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
@@ -157,6 +159,12 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     run.reject(tabular.rejects(found))
     run.check_reject_share(*tabular.reject_counts(found))
     whole = run.stage("pages", lambda: pages.from_sequences(stories.assemble(found, config.stories, train.seed)))
+    if whole.isEmpty():
+        least = config.stories.min_length
+        raise BadData(
+            f"no story has {least} events (stories.min_length={least}); set input.key to what several events have in "
+            "common, or lower stories.min_length"
+        )
     kept = _hold_out(run, whole, config)
     items = vocabulary.count(run, kept, config.vocabulary)
     folder = run.stage_path("vocabulary")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -14,7 +14,18 @@ from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import imports, reading, tabular
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, SparkSession
+
+LIGHTEST, HEAVIEST = 1e-100, 1e100
+"""Weights beyond these could not be added up."""
+_BANNER = "%%MatrixMarket"
+_MATRIX = (
+    ": MatrixMarket, whose line of sizes would become an edge; remove all lines up to that one, or write the edges anew"
+)
+# All of a line's fields but the last end with a comma.
+_COMMAS = "^([^ ]+, +)+[^ ]+$"
+_QUOTED = '(^| )"[^" ]+ [^"]*"( |$)'
+_CSV = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
 
 
 class HasEdges(Protocol):
@@ -35,18 +46,25 @@ class EdgesConfig(Section):
     path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
     format: Literal["edgelist", "csv", "json", "parquet", "delta", "imports"] = Field(
         "edgelist",
-        description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks, comments "
-        "begin with # or %; csv: with a header line; json: JSON Lines; parquet; delta: a path or a table; imports: "
-        "which module imports which, of every .py file below the folder",
+        description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks; more fields "
+        "are ignored; comments begin with # or %, and a line with the names of src and dst is a header; csv: with a "
+        "header line; json: JSON Lines; parquet; delta: a path or a table; imports: which module imports which, of "
+        "every .py file below the folder",
     )
     src: str = Field("src", description="the column where an edge begins, of any simple type")
     dst: str = Field("dst", description="the column where it ends")
     weight: str | None = Field(
         None,
-        description="the column of the weights, numbers above 0; with format: edgelist any name stands for the third "
-        "field; unset: 1 each. Equal edges become one of their summed weight",
+        description="the column of the weights, numbers above 0 (1e-100 to 1e100); with format: edgelist any name "
+        "stands for the third field; unset: 1 each. Equal edges become one of their summed weight",
     )
     separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
+    multiline: bool = Field(False, description=tabular.MULTILINE)
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        tabular.check_multiline(self.multiline, self.format)
+        return self
 
 
 def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
@@ -63,7 +81,9 @@ def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     columns = {"input.src": config.src, "input.dst": config.dst}
     if config.weight is not None:
         columns["input.weight"] = config.weight
-    return check(tabular.read(spark, config.path, config.format, columns, separator=config.separator))
+    return check(
+        tabular.read(spark, config.path, config.format, columns, separator=config.separator, multiline=config.multiline)
+    )
 
 
 def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
@@ -86,20 +106,26 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
 
 def check(rows: DataFrame) -> DataFrame:
     """Return rows with src, dst, maybe weight, origin and problem as EDGES, with the reason why a row is no edge."""
-    src, dst = F.col("src").cast("string"), F.col("dst").cast("string")
-    given = F.col("weight") if "weight" in rows.columns else F.lit(None)
+    kinds = {field.name: field.dataType for field in rows.schema}
+    src, dst = (tabular.text(name, kinds[name]) for name in ("src", "dst"))
+    given = F.col("weight") if "weight" in kinds else F.lit(None)
     number = given.try_cast("double")
-    record = F.concat_ws(" ", *[F.coalesce(part.cast("string"), F.lit("null")) for part in (src, dst, given)])
+    parts = (F.col("src"), F.col("dst"), given)
+    record = F.concat_ws(" ", *[F.coalesce(part.cast("string"), F.lit("null")) for part in parts])
     problem = F.coalesce(
         F.col("problem"),
         F.when(src.isNull() | (src == ""), reading.told("src is null or empty", record)),
         F.when(dst.isNull() | (dst == ""), reading.told("dst is null or empty", record)),
+        F.when(_comma(given) & number.isNull(), reading.told("weight has a comma, need a decimal point", record)),
         F.when(given.isNotNull() & number.isNull(), reading.told("weight is no number", record)),
         # In Spark NaN is greater than any other number.
         F.when(number >= F.lit(float("inf")), reading.told("weight is not finite", record)),
         F.when(number <= 0, reading.told("weight is not above 0", record)),
+        F.when(
+            ~number.between(LIGHTEST, HEAVIEST), reading.told(f"weight under {LIGHTEST} or over {HEAVIEST}", record)
+        ),
     )
-    if "weight" in rows.columns:
+    if "weight" in kinds:
         problem = F.coalesce(problem, F.when(given.isNull(), reading.told("weight is null", record)))
     return conform(
         rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
@@ -107,19 +133,29 @@ def check(rows: DataFrame) -> DataFrame:
     )
 
 
+def _comma(weight: Column) -> Column:
+    return F.contains(weight.cast("string"), F.lit(","))
+
+
 def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
-    """Return the lines of an edge list as EDGES; empty lines and comments are none of its rows."""
+    """Return the lines of an edge list as EDGES; empty lines, comments and names of columns are none of its rows."""
     found = reading.opened(config.path, config.format, lambda: reading.lines(spark, config.path))
-    lines = found.select(F.trim("value").alias("value"), "origin")
-    lines = lines.where((F.col("value") != "") & ~F.col("value").rlike("^[#%]"))
-    fields = F.when(F.contains("value", F.lit("\t")), F.split("value", "\t")).otherwise(F.split("value", "[ ]+"))
+    # A tab at the beginning stands behind an empty field.
+    lines = found.select(F.ltrim(F.rtrim("value", F.lit(" \t"))).alias("value"), "origin")
+    banner = F.startswith("value", F.lit(_BANNER))
+    lines = lines.where((F.col("value") != "") & (banner | ~F.col("value").rlike("^[#%]")))
+    tabs = F.contains("value", F.lit("\t"))
+    fields = F.when(tabs, F.transform(F.split("value", "\t"), F.trim)).otherwise(F.split("value", "[ ]+"))
     parts = lines.withColumn("fields", fields)
+    parts = parts.where(F.slice("fields", 1, 2) != F.array(F.lit(config.src), F.lit(config.dst)))
     need = 2 if config.weight is None else 3
-    short = F.size("fields") < need
     # Splitting would replace broken bytes in silence.
     problem = F.coalesce(
+        F.when(banner, F.raise_error(F.concat("origin", F.lit(_MATRIX)))),
         F.when(~F.is_valid_utf8("value"), reading.told("broken UTF-8", F.make_valid_utf8("value"))),
-        F.when(short, reading.told(f"fewer than {need} fields", F.col("value"))),
+        F.when(F.size("fields") < need, reading.told(f"fewer than {need} fields", F.col("value"))),
+        F.when(~tabs & F.col("value").rlike(_COMMAS), reading.told(f"commas, {_CSV}", F.col("value"))),
+        F.when(~tabs & F.col("value").rlike(_QUOTED), reading.told(f"a blank in quotes, {_CSV}", F.col("value"))),
     )
     columns = [F.get("fields", F.lit(at)).alias(name) for at, name in enumerate(("src", "dst", "weight")[:need])]
     return check(parts.select(*columns, "origin", problem.alias("problem")))

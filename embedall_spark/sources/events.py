@@ -32,7 +32,7 @@ class EventsConfig(Section):
     path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
     format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
         "delta",
-        description="delta: a path or a table; parquet; csv: a row is a line; json: JSON Lines; calls: the calls "
+        description="delta: a path or a table; parquet; csv; json: JSON Lines; calls: the calls "
         "inside each function of every .py file below the folder",
     )
     key: str = Field("key", description="the column that says whose story an event belongs to: user, session, basket")
@@ -47,12 +47,14 @@ class EventsConfig(Section):
     )
     separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
     header: bool = Field(True, description="with format: csv, a first line of names; else columns are _c0, _c1, ...")
+    multiline: bool = Field(False, description=tabular.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         given = self.model_fields_set & {"key", "item", "order", "weight"}
         if self.format == "calls" and given:
             raise ValueError(f"format calls has no columns; remove {', '.join(sorted(given))}")
+        tabular.check_multiline(self.multiline, self.format)
         return self
 
     @property
@@ -76,9 +78,12 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         return calls.read(spark, config.path)
     columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
     columns = {option: name for option, name in columns.items() if name is not None}
-    found = tabular.read(spark, config.path, config.format, columns, separator=config.separator, header=config.header)
+    found = tabular.read(
+        spark, config.path, config.format, columns,
+        separator=config.separator, header=config.header, multiline=config.multiline,
+    )  # fmt: skip
     kinds = {field.name: field.dataType for field in found.schema}
-    key, item = (_text(name, kinds[name]) for name in ("key", "item"))
+    key, item = (tabular.text(name, kinds[name]) for name in ("key", "item"))
     order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
     weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
     checks = _missing("key", key) + _missing("item", item)
@@ -106,14 +111,6 @@ def _missing(name: str, value: Column) -> list[tuple[Column, str]]:
         (value.isNull() | (value == ""), f"no {name}"),
         (F.octet_length(value) > MAX_BYTES, f"{name} over {MAX_BYTES} bytes"),
     ]
-
-
-def _text(name: str, kind: T.DataType) -> Column:
-    value = F.col(name)
-    if isinstance(kind, T.FractionalType) and not isinstance(kind, T.DecimalType):
-        # What pandas writes for a missing number.
-        value = F.when(~F.isnan(value), value)
-    return value.cast("string")
 
 
 def _seconds(kind: T.DataType) -> Column:

@@ -28,7 +28,10 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     assert config.format in ("delta", "parquet", "csv", "json")
     columns = {f"input.{name}": key for name in ("id", *COLUMNS) if (key := getattr(config, name)) is not None}
     types = {"input.content": ["binary"], "input.tags": ["array<string>", "string"]}
-    found = tabular.read(spark, config.path, config.format, columns, separator=config.separator, types=types)
+    found = tabular.read(
+        spark, config.path, config.format, columns,
+        separator=config.separator, multiline=config.multiline, types=types,
+    )  # fmt: skip
     location = F.col("location") if config.location else reading.null()
     identity = F.col("id").cast("string") if config.id else location
     size = F.octet_length("content") if config.content else F.lit(None).cast("int")

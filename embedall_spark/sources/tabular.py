@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Format = Literal["delta", "parquet", "csv", "json"]
 
 _SAMPLE = 1000
+MULTILINE = "with format: csv, quoted values may hold line breaks; a file is then read by one task, however large it is"
+"""What the option of a source says."""
 _SIMPLE = (T.StringType, T.NumericType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
 
@@ -30,6 +32,7 @@ def read(
     *,
     separator: str = ",",
     header: bool = True,
+    multiline: bool | None = None,
     types: Mapping[str, Collection[str]] | None = None,
 ) -> DataFrame:
     """Return the columns of a table or of files, lazily, one row per row or line, with ``origin`` and ``problem``.
@@ -40,12 +43,14 @@ def read(
     Args:
         spark: the session.
         path: a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table.
-        format: json: JSON Lines; csv: a row is a line, quotes are doubled inside quotes; delta: a path or a table.
+        format: json: JSON Lines; csv: quotes are doubled inside quotes; delta: a path or a table.
         columns: the column (in JSON the key) of each option, such as {"input.key": "user_id"}. The column comes back
             under the last part of the option, here ``key``, since its own name might be ``origin``. Types are kept; all
             is text where the format is csv or json.
         separator: what stands between the columns of csv.
         header: whether csv files begin with a line of names; else columns are called _c0, _c1, ...
+        multiline: whether quoted values of csv may hold line breaks; else a row is a line. None: likewise, and there is
+            no option for it that a problem could name.
         types: Spark's names of the types that an option's column may have in a table, where those are not the simple
             ones, such as {"input.content": ["binary"]}.
 
@@ -56,12 +61,18 @@ def read(
 
     def make() -> DataFrame:
         if format == "csv":
-            return _read_csv(spark, path, columns, separator, header)
+            return _read_csv(spark, path, columns, separator, header, multiline)
         if format == "json":
             return _read_json(spark, path, columns)
         return _read_table(spark, path, format, columns, types or {})
 
     return reading.opened(path, format, make)
+
+
+def check_multiline(multiline: bool, kind: str) -> None:
+    """Raise ValueError where line breaks in quotes are asked for in a format that has no quotes."""
+    if multiline and kind != "csv":
+        raise ValueError(f"multiline: need format: csv, found format: {kind}; remove it")
 
 
 def rejects(rows: DataFrame) -> DataFrame:
@@ -84,6 +95,15 @@ def name(option: str) -> str:
     return option.rpartition(".")[2]
 
 
+def text(name: str, kind: T.DataType) -> Column:
+    """Return a column of this type as text."""
+    value = F.col(name)
+    if isinstance(kind, T.FractionalType) and not isinstance(kind, T.DecimalType):
+        # What pandas writes for a missing number.
+        value = F.when(~F.isnan(value), value)
+    return value.cast("string")
+
+
 def _read_table(
     spark: SparkSession, path: str, kind: str, columns: Mapping[str, str], types: Mapping[str, Collection[str]]
 ) -> DataFrame:
@@ -104,9 +124,13 @@ def _read_table(
     )
 
 
-def _read_csv(spark: SparkSession, path: str, columns: Mapping[str, str], separator: str, header: bool) -> DataFrame:
+def _read_csv(
+    spark: SparkSession, path: str, columns: Mapping[str, str], separator: str, header: bool, multiline: bool | None
+) -> DataFrame:
     # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
-    reader = reading.strict(spark).options(header=header, sep=separator, escape='"', enforceSchema=False)
+    reader = reading.strict(spark).options(
+        header=header, sep=separator, escape='"', enforceSchema=False, multiLine=bool(multiline)
+    )
     names = [field.name for field in reader.csv(path).schema]
     _check_columns(path, dict.fromkeys(names, "text"), columns)
     bad = "_not_a_row"
@@ -115,10 +139,19 @@ def _read_csv(spark: SparkSession, path: str, columns: Mapping[str, str], separa
     values = [reading.column(key) for key in dict.fromkeys(columns.values())]
     # The reader puts this character where bytes are broken.
     broken = [F.when(F.contains(value, F.lit("\ufffd")), reading.told("broken UTF-8", value)) for value in values]
-    problem = F.coalesce(F.when(F.col(bad).isNotNull(), reading.told("not a row of this CSV", F.col(bad))), *broken)
+    problem = F.coalesce(_no_row(F.col(bad), multiline), *broken)
     return _rows(
         rows, {name(option): reading.column(key) for option, key in columns.items()}, reading.origin(), problem
     )
+
+
+def _no_row(line: Column, multiline: bool | None) -> Column:
+    """Return the problem of a line that is no row; null where there is no such line."""
+    problem = reading.told("not a row of this CSV", line)
+    if multiline is False:
+        hint = "not a row of this CSV, a quote is open at its end (set input.multiline=true)"
+        problem = F.when(F.regexp_count(line, F.lit('"')) % 2 == 1, reading.told(hint, line)).otherwise(problem)
+    return F.when(line.isNotNull(), problem)
 
 
 def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:

@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import chisquare
 
 from embedall_spark.corpus.stories import StoriesConfig
 from embedall_spark.corpus.stretches import Events, Stretches
@@ -59,8 +60,9 @@ def plain(events, config):
                 for place, start in enumerate(range(0, len(items), config.max_length))
             ]
             if config.too_long == "sample":
-                full = [stretch for stretch in stretches if len(stretch[1]) == config.max_length] or stretches
-                stretches = [min(full, key=lambda stretch: mix(SEED, group, number, stretch[0]))]
+                place = min((place for place, _ in stretches), key=lambda place: mix(SEED, group, number, place))
+                last = place == len(stretches) - 1
+                stretches = [(place, items[-config.max_length :] if last else stretches[place][1])]
             found += [
                 (signed(mix(group, number, place)), part) for place, part in stretches if len(part) >= config.min_length
             ]
@@ -115,6 +117,31 @@ def test_a_robot_is_sampled_in_bounded_memory():
     assert places == list(range(places[0], places[0] + 50)) and places[0] % 50 == 0
     best = min(range(20_000), key=lambda number: mix(SEED, 0, 0, number))
     assert places[0] == best * 50
+
+
+@pytest.mark.parametrize(("length", "longest"), [(25, 10), (11, 10), (30, 10), (101, 4)])
+def test_each_event_has_the_chance_that_is_promised(length, longest):
+    """Many keys' stories of one length: 1/n for each event, 2/n where the last two of n stretches overlap."""
+    keys, number = 20_000, -(-length // longest)
+    found = Stretches(StoriesConfig(max_length=longest), SEED)
+    items = pa.array([str(at) for at in range(length)] * 1000)
+    out = []
+    for first in range(0, keys, 1000):
+        groups = np.repeat(np.arange(first, first + 1000), length)
+        out += found.add(Events(groups, items, None))
+    stories = [tokens for batch in [*out, *found.end()] for tokens in batch["tokens"].to_pylist()]
+    assert len(stories) == keys and {len(tokens) for tokens in stories} == {min(length, longest)}
+    drawn = np.bincount([int(tokens[0]) for tokens in stories], minlength=length)
+    starts = [min(start, max(0, length - longest)) for start in range(0, length, longest)]
+    assert set(np.flatnonzero(drawn)) == set(starts)
+    assert chisquare(drawn[starts]).pvalue > 1e-4
+    counts = np.bincount([int(token) for tokens in stories for token in tokens], minlength=length)
+    chances = np.zeros(length)
+    for start in starts:
+        chances[start : start + longest] += 1 / number
+    # Six standard deviations.
+    assert (np.abs(counts - keys * chances) <= 6 * np.sqrt(keys * chances * (1 - chances).clip(0)) + 1e-6).all()
+    assert counts.min() > 0.8 * keys / number
 
 
 def test_nothing_comes_of_nothing():
