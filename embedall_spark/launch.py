@@ -261,6 +261,15 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
     return name
 
 
+def _commonest(rejects: DataFrame, run_id: str) -> str:
+    """Return why most of a run's rows were refused, with one of them."""
+    one = F.min(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
+    counted = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), one)
+    found = counted.orderBy(F.desc("rows"), "reason").first()
+    assert found is not None
+    return f"{found['rows']:,} of them: {found['reason']}, such as {found['one'][0]!r} of {found['one'][1]}"
+
+
 def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
     """Note the failure where runs are looked up; the error itself goes on."""
     run.meter.close()
@@ -270,7 +279,7 @@ def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> N
     tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     try:
         if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
-            log.error("the refused rows are in %s", name)
+            log.error("the refused rows are in %s; %s", name, _commonest(tables.read(run.spark, name), run.id))
         run.finish("failed", error=str(error)[:2000])
     except Exception as second:
         log.warning("the run's end could not be noted: %s", second)

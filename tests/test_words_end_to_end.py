@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,7 @@ def test_refused_documents_reach_their_table_or_stop_the_run(spark, tmp_path):
     many = embedall("words", "--config", file)
     assert many.code == 3
     assert "rows were refused, a share of 0.0" in many.log
+    assert re.search(r"; 1 of them: broken UTF-8, such as 'река .*' of \S+/bad\.txt", many.log)
     assert not tables.exists(spark, f"{tmp_path}/output/words")
     assert tables.exists(spark, f"{tmp_path}/output/words_rejects")  # so that they can be looked at
     kept = embedall("words", "--config", file, "--set", "output.max_reject_share=0.05")

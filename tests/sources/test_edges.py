@@ -22,37 +22,88 @@ def test_edge_lists_have_comments_tabs_blanks_and_bad_lines(spark, tmp_path):
     file = tmp_path / "edges.txt"
     file.write_bytes(b"\xef\xbb\xbf# a comment\na b\n\n  c\t d e\t2.5\n% another\nlonely\nx   y 3\n\xff\tz\t1\n")
     found = edges.read(spark, EdgesConfig(path=str(file)))
-    assert rows(found) == [("a", "b", None), ("c", " d e", None), ("x", "y", None)]
+    assert rows(found) == [("a", "b", None), ("c", "d e", None), ("x", "y", None)]
     assert problems(found) == ["broken UTF-8: \ufffd\tz\t1", "fewer than 2 fields: lonely"]
     weighted = edges.read(spark, EdgesConfig(path=str(file), weight="weight"))
-    assert rows(weighted) == [("c", " d e", 2.5), ("x", "y", 3.0)]
+    assert rows(weighted) == [("c", "d e", 2.5), ("x", "y", 3.0)]
     assert len(problems(weighted)) == 3
+
+
+OTHERS = """a \tb
+ a\tb\t
+c d\t
+\te f
+src dst
+"New York" Boston
+"x" "y"
+1, 2
+1, 2, 3
+k,l
+" the
+, the
+the ,
+to weight more 5
+"""
+
+
+def test_edge_lists_as_others_write_them(spark, tmp_path):
+    """Aligned columns, trailing separators, Windows, names of columns, quotes and commas; nothing but edges is one."""
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + OTHERS.replace("\n", "\r\n").encode())
+    (tmp_path / "one line.txt").write_bytes(b"p q")
+    for name in ("empty.txt", "_SUCCESS", ".hidden.txt"):
+        (tmp_path / name).write_bytes(b"" if name == "empty.txt" else b"z z\n")
+    found = edges.read(spark, EdgesConfig(path=str(tmp_path)))
+    pairs = [*[("a", "b")] * 2, ("c", "d"), ('"x"', '"y"'), ('"', "the"), (",", "the"), ("the", ","), ("p", "q")]
+    assert rows(found) == sorted((*pair, None) for pair in [*pairs, ("to", "weight")])
+    hint = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
+    assert problems(found) == sorted([
+        "src is null or empty:  e f", f'a blank in quotes, {hint}: "New York" Boston', f"commas, {hint}: 1, 2",
+        f"commas, {hint}: 1, 2, 3", "fewer than 2 fields: k,l",
+    ])  # fmt: skip
+
+
+def test_a_matrix_market_file_is_told_not_read(spark, tmp_path):
+    # Its line of sizes looks like an edge.
+    (tmp_path / "a.mtx").write_text("%%MatrixMarket matrix coordinate real general\n% made\n3 3 2\n1 2 0.5\n2 3 1\n")
+    with pytest.raises(Exception, match=r"a\.mtx: MatrixMarket, .* remove all lines up to that one"):
+        edges.read(spark, EdgesConfig(path=str(tmp_path), weight="weight")).collect()
 
 
 def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
     file = tmp_path / "edges.csv.gz"
-    file.write_bytes(gzip.compress(b"from,to,w\n1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n"))
+    file.write_bytes(
+        gzip.compress(
+            b"from,to,w\n1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n"
+            b'15,16,"1,5"\n17,18,1e101\n19,20,1E-101\n21,22,3.5e-2\n'
+        )
+    )
     found = edges.read(spark, EdgesConfig(path=str(file), format="csv", src="from", dst="to", weight="w"))
-    assert rows(found) == [("1", "2", 0.5)]
+    assert rows(found) == [("1", "2", 0.5), ("21", "22", 0.035)]
     assert problems(found) == [
         "dst is null or empty: 2 null 1",
+        "weight has a comma, need a decimal point: 15 16 1,5",
         "weight is no number: 11 12 much",
         "weight is not above 0: 5 6 -1",
         "weight is not above 0: 7 8 0",
         "weight is not finite: 3 4 nan",
         "weight is not finite: 9 10 inf",
         "weight is null: 13 14 null",
+        "weight under 1e-100 or over 1e+100: 17 18 1e101",
+        "weight under 1e-100 or over 1e+100: 19 20 1E-101",
     ]
     refused = tabular.rejects(found).collect()
     assert {"weight is no number", "weight is null"} <= {row.reason for row in refused}
     assert {row.record for row in refused if row.reason == "weight is no number"} == {"11 12 much"}
-    assert tabular.reject_counts(found) == (7, 8)
+    assert tabular.reject_counts(found) == (10, 12)
 
 
 def test_tables_of_any_simple_type(spark, tmp_path):
-    spark.createDataFrame([(1, True, 2), (2, None, 1)], "src long, dst boolean, n int").write.parquet(f"{tmp_path}/t")
+    given = [(1, 1.5, 2), (2, None, 1), (3, float("nan"), 1)]
+    spark.createDataFrame(given, "src long, dst double, n int").write.parquet(f"{tmp_path}/t")
     found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="n"))
-    assert rows(found) == [("1", "true", 2.0)]
+    assert rows(found) == [("1", "1.5", 2.0)]
+    # What pandas writes for a missing number is none.
+    assert problems(found) == ["dst is null or empty: 2 null 1", "dst is null or empty: 3 NaN 1"]
     with pytest.raises(SchemaMismatch, match="no column 'weight'"):
         edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="weight"))
 
@@ -75,3 +126,5 @@ def test_what_is_wrong_with_the_source_is_told(spark, tmp_path):
         edges.read(spark, EdgesConfig(path=f"{tmp_path}/nothing.txt"))
     with pytest.raises(ConfigError, match=r"separator"):
         configs.parse(EdgesConfig, {"path": "x", "format": "csv", "separator": ""})
+    with pytest.raises(ConfigError, match="multiline: need format: csv, found format: edgelist"):
+        configs.parse(EdgesConfig, {"path": "x", "multiline": True})

@@ -158,3 +158,5 @@ def test_wrong_options(spark, tmp_path):
         read(spark, path, format="parquet", order="when")
     with pytest.raises(ConfigError, match="format calls has no columns; remove item"):
         parse(events.EventsConfig, {"path": "x", "format": "calls", "item": "call"})
+    with pytest.raises(ConfigError, match="multiline: need format: csv, found format: delta; remove it"):
+        parse(events.EventsConfig, {"path": "x", "multiline": True})
