@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, kinds, merging, runs, schemas, session, tables, tracking
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
+from embedall_spark.sources import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,7 +75,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     run, tracked = begun
     try:
         tracked.input(_input_name(config), version)
-        vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
+        with reading.files_told():
+            vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         figures = module.evaluate(run, vectors, config)
         summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:

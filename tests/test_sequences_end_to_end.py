@@ -12,9 +12,9 @@ from plain_run import PlainRun
 from toy_words import bits, embedall
 
 from embedall_spark import config, tables
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import sequences
-from embedall_spark.schemas import VECTORS
+from embedall_spark.schemas import EVENTS, VECTORS
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_an_event_is_told(spark, home, done):
     rows = tables.read(spark, done.summary["rejects"]).collect()
     assert sorted(row.reason for row in rows) == [
         "broken UTF-8", "no item", "no key", "no order", "not a row of this CSV",
-        "order is neither a number nor a time", "order is neither a number nor a time",
+        *["order is neither a number nor a time such as 2024-02-29 12:00:00"] * 2,
     ]  # fmt: skip
     assert all(row.origin.endswith("/b.csv") and row.record for row in rows)
     assert "u1,t0/p0" in {row.record for row in rows}
@@ -157,6 +157,15 @@ def test_baskets(spark, tmp_path):
     figures = sequences.evaluate(run, vectors, settings)
     assert figures["next_item/hit_rate_10"] > 0.8 > 0.4 > figures["popularity/hit_rate_10"]
     assert figures["cooccurrence/hit_rate_10"] > 0.8
+
+
+def test_keys_with_one_event_each_are_told(spark, tmp_path):
+    alone = [(f"order {row}", "page", None, None, "here", None) for row in range(3)]
+    options = {"input": {"path": "x"}, "output": {"table": "x"}}
+    with pytest.raises(BadData, match=r"no story has 2 events .*set input\.key to what several events have in common"):
+        sequences.embed(
+            PlainRun(spark, tmp_path), spark.createDataFrame(alone, EVENTS), config.parse(sequences.Config, options)
+        )
 
 
 def test_wrong_configurations_end_before_spark(monkeypatch, home):

@@ -107,7 +107,7 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
 def check(rows: DataFrame) -> DataFrame:
     """Return rows with src, dst, maybe weight, origin and problem as EDGES, with the reason why a row is no edge."""
     kinds = {field.name: field.dataType for field in rows.schema}
-    src, dst = (tabular.text(name, kinds[name]) for name in ("src", "dst"))
+    src, dst = (tabular.as_text(name, kinds[name]) for name in ("src", "dst"))
     given = F.col("weight") if "weight" in kinds else F.lit(None)
     number = given.try_cast("double")
     parts = (F.col("src"), F.col("dst"), given)
@@ -145,7 +145,9 @@ def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     banner = F.startswith("value", F.lit(_BANNER))
     lines = lines.where((F.col("value") != "") & (banner | ~F.col("value").rlike("^[#%]")))
     tabs = F.contains("value", F.lit("\t"))
-    fields = F.when(tabs, F.transform(F.split("value", "\t"), F.trim)).otherwise(F.split("value", "[ ]+"))
+    # Not F.trim itself: it would be given the places, too.
+    between = F.transform(F.split("value", "\t"), lambda field: F.trim(field))
+    fields = F.when(tabs, between).otherwise(F.split("value", "[ ]+"))
     parts = lines.withColumn("fields", fields)
     parts = parts.where(F.slice("fields", 1, 2) != F.array(F.lit(config.src), F.lit(config.dst)))
     need = 2 if config.weight is None else 3

@@ -22,6 +22,7 @@ MAX_WEIGHT = 100
 MAX_BYTES = 4096
 _ORDER = EVENTS["order"].dataType
 _DAY = 86_400
+_TIME = "such as 2024-02-29 12:00:00"
 # Text that is only a time of day would be read as today's.
 _DATED = r"^\s*[+-]?\d{4,6}-"
 
@@ -83,15 +84,18 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         separator=config.separator, header=config.header, multiline=config.multiline,
     )  # fmt: skip
     kinds = {field.name: field.dataType for field in found.schema}
-    key, item = (tabular.text(name, kinds[name]) for name in ("key", "item"))
+    key, item = (tabular.as_text(name, kinds[name]) for name in ("key", "item"))
     order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
     weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
     checks = _missing("key", key) + _missing("item", item)
     if config.order:
-        checks += [(F.col("order").isNull(), "no order"), (order.isNull(), "order is neither a number nor a time")]
+        checks += [
+            (F.col("order").isNull(), "no order"),
+            (order.isNull(), f"order is neither a number nor a time {_TIME}"),
+        ]
     if config.weight:
         checks += [
-            (F.col("weight").isNotNull() & (weight.isNull() | F.isnan(weight)), "weight is not a number"),
+            (F.col("weight").isNotNull() & (weight.isNull() | F.isnan(weight)), "weight is not a number such as 1.5"),
             (weight < 0, "weight below 0"),
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]

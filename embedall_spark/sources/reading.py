@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
@@ -28,20 +30,40 @@ def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row
         BadData: there is nothing at the path, or nothing in it, or it is not of this kind.
     """
     try:
-        found = make()
-        empty = found.isEmpty()
+        with files_told():
+            found = make()
+            empty = found.isEmpty()
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise BadData(f"{path}: no such file or folder; correct the input's path") from None
         # Without Spark's codes.
         why = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
-        raise BadData(f"{path}: cannot be read as {kind}: {why}; correct path or format") from None
+        no_type = re.search("Parquet type|data type", why)
+        remedy = "write the column as text, or times in microseconds" if no_type else "correct path or format"
+        raise BadData(f"{path}: cannot be read as {kind}: {why}; {remedy}") from None
     if empty:
         raise BadData(
             f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "
             "neither _ nor ."
         )
     return found
+
+
+@contextmanager
+def files_told() -> Iterator[None]:
+    """Raise BadData, which names the file, where a task inside could not read one or refused it."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        text = str(error)
+        if refused := re.search(r"\[USER_RAISED_EXCEPTION\] (.*?)(?: SQLSTATE|$)", text, re.MULTILINE):
+            raise BadData(refused[1]) from None
+        file = re.search(r"\[FAILED_READ_FILE\.\w+\] [^\n]*? file (\S+)\. ", text)
+        if file is None:
+            raise
+        causes = re.findall(r"Caused by: [\w.$]+: ((?:.|\n)*?)\n\tat ", text)
+        why = " ".join(causes[-1].split()) if causes else "Spark does not say why"
+        raise BadData(f"{file[1]}: the file cannot be read ({why}); mend, replace or remove it") from None
 
 
 def strict(spark: SparkSession) -> DataFrameReader:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -14,11 +15,14 @@ from embedall_spark.sources import listing, reading
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 
 Format = Literal["delta", "parquet", "csv", "json"]
 
 _SAMPLE = 1000
+_BAD = "_not_a_row"
+# A character that lines have not; where one has it, the line is found whole in _BAD.
+_NOWHERE = "\u0001"
 MULTILINE = "with format: csv, quoted values may hold line breaks; a file is then read by one task, however large it is"
 """What the option of a source says."""
 _SIMPLE = (T.StringType, T.NumericType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
@@ -95,7 +99,82 @@ def name(option: str) -> str:
     return option.rpartition(".")[2]
 
 
-def text(name: str, kind: T.DataType) -> Column:
+def csv(
+    spark: SparkSession, path: str, separator: str, header: bool, multiline: bool, option: str | None
+) -> tuple[list[str], DataFrame]:
+    """Return the names of the columns of csv files, and their rows: ``row``, ``origin`` and ``problem``.
+
+    ``row`` is a struct of text, c0, c1, ... in the order of the names. ``option`` is that of ``multiline``, for a
+    problem to name.
+    """
+
+    def reader(**options: Any) -> DataFrameReader:
+        # Without columnPruning every row's width is checked.
+        found = reading.strict(spark).options(header=header, enforceSchema=False, columnPruning=False, **options)
+        return found.option("columnNameOfCorruptRecord", _BAD)
+
+    # escape: a quote inside quotes is doubled (RFC 4180).
+    quoted = {"sep": separator, "escape": '"'}
+    names = [field.name for field in reader(**quoted, multiLine=multiline).csv(path).schema]
+    if multiline:
+        rows = reader(**quoted, multiLine=True).schema(_texts([*names, _BAD])).csv(path)
+        values = [reading.column(name).alias(f"c{at}") for at, name in enumerate(names)]
+        line = F.col(_BAD)
+        problem = F.when(line.isNotNull(), reading.told("not a row of this CSV", line))
+        return names, rows.select(F.struct(*values).alias("row"), reading.origin(), problem.alias("problem"))
+    # Lines as they are, the first one of each file compared to the others: the reader of columns would take a quote
+    # that is still open at the end of a line for closed.
+    whole = {"sep": _NOWHERE, "quote": ""}
+    title = reader(**whole).csv(path).schema[0].name
+    lines = reader(**whole).schema(_texts([title, _BAD])).csv(path)
+    lines = lines.select(F.coalesce(_BAD, reading.column(title)).alias("line"), reading.origin())
+    places = ", ".join(f"{place} string" for place in [*(f"c{at}" for at in range(len(names))), _BAD])
+    parsed = lines.withColumn("row", F.from_csv("line", places, {**quoted, "columnNameOfCorruptRecord": _BAD}))
+    return names, parsed.select("row", "origin", _line_problem(title, separator, header, len(names), option))
+
+
+def _line_problem(title: str, separator: str, header: bool, width: int, option: str | None) -> Column:
+    """Return why a line is no row of csv as ``problem``."""
+    line, last = F.col("line"), F.col(f"row.c{width - 1}")
+    tail = F.concat(F.lit('"'), F.replace(last, F.lit('"'), F.lit('""')))
+    alone = F.lit('"')
+    ends = [F.endswith(line, F.concat(F.lit(separator), end)) | (line == end) for end in (tail, alone)]
+    short = F.col(f"row.{_BAD}").isNotNull()
+    is_open = F.when(short, F.regexp_count(line, alone) % 2 == 1).otherwise(ends[0] | ((last == alone) & ends[1]))
+    hint = f" (set {option}=true)" if option else ""
+    return F.coalesce(
+        F.when(is_open, reading.told(f"not a row of this CSV, a quote is open at its end{hint}", line)),
+        F.when(short, reading.told("not a row of this CSV", line)),
+        F.when(line == F.lit(title if header else None), reading.told("the names of the columns once more", line)),
+    ).alias("problem")
+
+
+def _texts(names: list[str]) -> T.StructType:
+    return T.StructType([T.StructField(name, T.StringType()) for name in names])
+
+
+def stored(spark: SparkSession, path: str, kind: str) -> DataFrame:
+    """Return a table of a path or a catalog.
+
+    Raises:
+        BadData: it is a Delta table, whose files are to be read as Parquet: rows that were deleted would be among them.
+    """
+    if not listing.is_path(path):
+        return spark.table(path)
+    reader = reading.strict(spark)
+    if kind == "parquet" and _is_delta(reader, path):
+        raise BadData(f"{path}: found a Delta table, need Parquet files; set input.format=delta")
+    return reader.format(kind).load(path)
+
+
+def _is_delta(reader: DataFrameReader, path: str) -> bool:
+    try:
+        return bool(reader.format("delta").load(path).schema)
+    except AnalysisException:
+        return False
+
+
+def as_text(name: str, kind: T.DataType) -> Column:
     """Return a column of this type as text."""
     value = F.col(name)
     if isinstance(kind, T.FractionalType) and not isinstance(kind, T.DecimalType):
@@ -107,7 +186,7 @@ def text(name: str, kind: T.DataType) -> Column:
 def _read_table(
     spark: SparkSession, path: str, kind: str, columns: Mapping[str, str], types: Mapping[str, Collection[str]]
 ) -> DataFrame:
-    table = reading.strict(spark).format(kind).load(path) if listing.is_path(path) else spark.table(path)
+    table = stored(spark, path, kind)
     kinds = {field.name: field.dataType for field in table.schema}
     _check_columns(path, {key: value.simpleString() for key, value in kinds.items()}, columns)
     for option, key in columns.items():
@@ -127,31 +206,15 @@ def _read_table(
 def _read_csv(
     spark: SparkSession, path: str, columns: Mapping[str, str], separator: str, header: bool, multiline: bool | None
 ) -> DataFrame:
-    # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
-    reader = reading.strict(spark).options(
-        header=header, sep=separator, escape='"', enforceSchema=False, multiLine=bool(multiline)
-    )
-    names = [field.name for field in reader.csv(path).schema]
+    option = None if multiline is None else "input.multiline"
+    names, rows = csv(spark, path, separator, header, bool(multiline), option)
     _check_columns(path, dict.fromkeys(names, "text"), columns)
-    bad = "_not_a_row"
-    schema = T.StructType([T.StructField(key, T.StringType()) for key in [*names, bad]])
-    rows = reader.options(columnNameOfCorruptRecord=bad, columnPruning=False).schema(schema).csv(path)
-    values = [reading.column(key) for key in dict.fromkeys(columns.values())]
+    values = {name(option): F.col(f"row.c{names.index(key)}") for option, key in columns.items()}
     # The reader puts this character where bytes are broken.
-    broken = [F.when(F.contains(value, F.lit("\ufffd")), reading.told("broken UTF-8", value)) for value in values]
-    problem = F.coalesce(_no_row(F.col(bad), multiline), *broken)
-    return _rows(
-        rows, {name(option): reading.column(key) for option, key in columns.items()}, reading.origin(), problem
-    )
-
-
-def _no_row(line: Column, multiline: bool | None) -> Column:
-    """Return the problem of a line that is no row; null where there is no such line."""
-    problem = reading.told("not a row of this CSV", line)
-    if multiline is False:
-        hint = "not a row of this CSV, a quote is open at its end (set input.multiline=true)"
-        problem = F.when(F.regexp_count(line, F.lit('"')) % 2 == 1, reading.told(hint, line)).otherwise(problem)
-    return F.when(line.isNotNull(), problem)
+    broken = [
+        F.when(F.contains(value, F.lit("\ufffd")), reading.told("broken UTF-8", value)) for value in values.values()
+    ]
+    return _rows(rows, values, F.col("origin"), F.coalesce("problem", *broken))
 
 
 def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
-from embedall_spark.sources import docstrings, listing, reading
+from embedall_spark.sources import docstrings, reading, tabular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,27 +162,19 @@ def _check_keys(rows: DataFrame, lines: DataFrame, config: TextConfig) -> None:
 
 
 def _read_csv(spark: SparkSession, config: TextConfig) -> DataFrame:
-    # escape: a quote inside quotes is doubled (RFC 4180). Without columnPruning every row's width is checked.
-    reader = reading.strict(spark).options(header=True, multiLine=config.multi_line, escape='"', enforceSchema=False)
-    columns = [field.name for field in reader.csv(config.path).schema]
-    _check_columns({name: "string" for name in columns}, config)
-    bad = "_not_a_row"
-    schema = T.StructType([T.StructField(name, T.StringType()) for name in [*columns, bad]])
-    rows = reader.options(columnNameOfCorruptRecord=bad, columnPruning=False).schema(schema).csv(config.path)
-    text = reading.column(config.column)
+    names, rows = tabular.csv(spark, config.path, ",", True, config.multi_line, "input.multi_line")
+    _check_columns(dict.fromkeys(names, "string"), config)
+    text = F.col(f"row.c{names.index(config.column)}")
     # The reader puts this character where bytes are broken.
     broken = F.contains(text, F.lit("\ufffd"))
-    problem = F.when(F.col(bad).isNotNull(), reading.told("not a row of this CSV", F.col(bad))).when(
-        broken, reading.told("broken UTF-8", text)
-    )
-    identity = _from_text(reading.column(config.id_column)) if config.id_column else None
-    kept = rows.select(text.alias("text"), reading.origin(), problem.alias("problem"), *_named(identity))
+    problem = F.coalesce("problem", F.when(broken, reading.told("broken UTF-8", text)))
+    identity = _from_text(F.col(f"row.c{names.index(config.id_column)}")) if config.id_column else None
+    kept = rows.select(text.alias("text"), "origin", problem.alias("problem"), *_named(identity))
     return _documents(kept, config, None if identity is None else F.col("identity"))
 
 
 def _read_table(spark: SparkSession, config: TextConfig) -> DataFrame:
-    reader = reading.strict(spark).format(config.format)
-    table = reader.load(config.path) if listing.is_path(config.path) else spark.table(config.path)
+    table = tabular.stored(spark, config.path, config.format)
     kinds = {field.name: field.dataType.simpleString() for field in table.schema}
     _check_columns(kinds, config)
     identity = None

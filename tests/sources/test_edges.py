@@ -6,7 +6,7 @@ import pytest
 
 from embedall_spark import config as configs
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.sources import edges, tabular
+from embedall_spark.sources import edges, reading, tabular
 from embedall_spark.sources.edges import EdgesConfig
 
 
@@ -62,10 +62,22 @@ def test_edge_lists_as_others_write_them(spark, tmp_path):
     ])  # fmt: skip
 
 
+def test_an_archive_that_breaks_off_is_named(spark, tmp_path):
+    lines = "\n".join(f"{at * 7919 % 100_003} {at}" for at in range(40_000)).encode()
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:100_000])
+    (tmp_path / "good.txt").write_bytes(b"a b\n")
+    with pytest.raises(
+        BadData, match=r"/cut\.txt\.gz: the file cannot be read \(Unexpected end of input stream\); mend"
+    ):
+        with reading.files_told():
+            edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
+
+
 def test_a_matrix_market_file_is_told_not_read(spark, tmp_path):
     # Its line of sizes looks like an edge.
     (tmp_path / "a.mtx").write_text("%%MatrixMarket matrix coordinate real general\n% made\n3 3 2\n1 2 0.5\n2 3 1\n")
-    with pytest.raises(Exception, match=r"a\.mtx: MatrixMarket, .* remove all lines up to that one"):
+    told = r"a\.mtx: MatrixMarket, .* remove all lines up to that one.* anew$"
+    with pytest.raises(BadData, match=told), reading.files_told():
         edges.read(spark, EdgesConfig(path=str(tmp_path), weight="weight")).collect()
 
 

@@ -72,7 +72,7 @@ def test_csv(spark, tmp_path):
     def told(**values):
         return json.dumps({"key": "a", "item": "x", "order": "1", "weight": "1", **values}, separators=(",", ":"))
 
-    no_time = "order is neither a number nor a time: "
+    no_time = "order is neither a number nor a time such as 2024-02-29 12:00:00: "
     found = problems(rows)
     assert found.pop(found.index(next(text for text in found if "4096" in text))).startswith("item over 4096 bytes: {")
     assert found == sorted([
@@ -82,7 +82,7 @@ def test_csv(spark, tmp_path):
         "no item: " + told().replace('"item":"x",', ""),
         "no order: " + told().replace('"order":"1",', ""),
         *(no_time + told(order=order) for order in ("soon", "12:30:00", "NaN", "Infinity", "1e40")),
-        *("weight is not a number: " + told(weight=weight) for weight in ("NaN", "much")),
+        *("weight is not a number such as 1.5: " + told(weight=weight) for weight in ("NaN", "much")),
         "weight below 0: " + told(weight="-1"),
         *("weight over 100: " + told(weight=weight) for weight in ("101", "inf")),
     ])  # fmt: skip

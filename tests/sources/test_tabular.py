@@ -44,6 +44,47 @@ def test_csv(spark, tmp_path):
     assert problems == ["broken UTF-8: bad \ufffd", "not a row of this CSV: 3,0", "not a row of this CSV: 4,0,z,1"]
 
 
+BROKEN = """user id,item
+1,"a
+b"
+2,c
+3,"x ""y\"""
+4,"open
+5,5" disc
+user id,item
+6,"p,"
+7,d,e
+8,"
+"""
+
+
+def test_a_quote_that_is_open_at_the_end_of_a_line_is_told(spark, tmp_path):
+    path = put(tmp_path, "a.csv", BROKEN)
+    good, problems = read(spark, path, "csv", USER_ITEM, multiline=False)
+    assert good == [("2", "c"), ("3", 'x "y"'), ("5", '5" disc'), ("6", "p,")]
+    lines = ['1,"a', 'b"', '4,"open', '8,"']
+    told = ["not a row of this CSV: 7,d,e", "the names of the columns once more: user id,item"]
+    hint = "not a row of this CSV, a quote is open at its end (set input.multiline=true): "
+    assert problems == sorted([*told, *(hint + line for line in lines)])
+    # Where there is no such option.
+    _, problems = read(spark, path, "csv", USER_ITEM)
+    assert problems == sorted([*told, *(hint.replace(" (set input.multiline=true)", "") + line for line in lines)])
+
+
+def test_line_breaks_in_quotes(spark, tmp_path):
+    put(tmp_path, "in/a.csv", 'item,x y,user id\r\n"a\r\nb",,1\r\nc,,2\r\nd,3\r\ne,,4,5\r\n')
+    put(tmp_path, "in/b.csv", b'\xef\xbb\xbf"item","x y","user id"\n"""q"",\n",0,6\n\n"bad \xff",,7\n')
+    good, problems = read(spark, tmp_path / "in", "csv", USER_ITEM, multiline=True)
+    assert good == [("1", "a\nb"), ("2", "c"), ("6", '"q",\n')]
+    assert problems == ["broken UTF-8: bad \ufffd", "not a row of this CSV: d,3", "not a row of this CSV: e,,4,5"]
+
+
+def test_names_of_columns_that_are_no_names_elsewhere(spark, tmp_path):
+    path = put(tmp_path, "a.csv", "a.b,c`d,_metadata,origin,_not_a_row,E\n1,2,3,4,5,6\n")
+    columns = dict(zip("uvwxyz", ["a.b", "c`d", "_metadata", "origin", "_not_a_row", "E"], strict=True))
+    assert read(spark, path, "csv", columns) == ([("1", "2", "3", "4", "5", "6")], [])
+
+
 def test_csv_without_a_header_and_with_tabs(spark, tmp_path):
     path = put(tmp_path, "a.tsv", "1\tone, two\n2\tthree\n")
     good, problems = read(spark, path, "csv", {"key": "_c0", "item": "_c1"}, separator="\t", header=False)
@@ -89,6 +130,8 @@ def test_tables_keep_their_types(spark, tmp_path):
     frame.write.saveAsTable("tabular_here")
     assert read(spark, "default.tabular_here", "parquet", columns) == (expected, [])
     spark.sql("drop table tabular_here")
+    with pytest.raises(BadData, match=r"found a Delta table, need Parquet files; set input.format=delta"):
+        tabular.read(spark, str(tmp_path / "d"), "parquet", {"input.src": "origin"})
     with pytest.raises(SchemaMismatch, match=r"column 'list' is array<bigint>, need text.*; set input.item"):
         tabular.read(spark, str(tmp_path / "p"), "parquet", {"input.item": "list"})
 
@@ -110,6 +153,9 @@ def test_text_of_tables_may_be_broken(spark, tmp_path):
         ("nothing", "delta", {}, BadData, "nothing: "),
         ("empty", "json", {}, BadData, "no row found as json"),
         ("empty", "parquet", {}, BadData, "cannot be read as parquet"),
+        ("packed", "csv", {}, BadData, "b.csv.gz: the file cannot be read (not in gzip format); mend, replace or remove"),
+        ("orders", "csv", {}, BadData, "CSV header does not conform to the schema. Header: m,n Schema: n,m"),
+        ("nanos", "parquet", {}, BadData, "(TIMESTAMP(NANOS,false)); write the column as text, or times in micro"),
         ("csv", "delta", {}, BadData, "cannot be read as delta"),
         ("csv", "json", {"input.key": "n"}, BadData, "none of the first 2 lines is JSON"),
         ("json", "json", {"input.key": "m"}, SchemaMismatch, "has a key 'm' (keys found: n); set input.key"),
@@ -120,6 +166,10 @@ def test_a_wrong_input_is_named_at_once(spark, tmp_path, path, format, columns, 
     (tmp_path / "empty").mkdir()
     put(tmp_path, "json/a.json", '{"n": 1}\n')
     put(tmp_path, "csv/a.csv", "n,text\n1,a\n")
+    put(tmp_path, "packed/b.csv.gz", "n,text\n1,a\n")
+    put(tmp_path, "orders/a.csv", "n,m\n1,a\n" * 9)
+    put(tmp_path, "orders/b.csv", "m,n\na,1\n")
+    pq.write_table(pa.table({"n": pa.array([1], pa.timestamp("ns"))}), put(tmp_path, "nanos/a.parquet", b""))
     with pytest.raises(error, match=re.escape(message)) as caught:
         tabular.read(spark, str(tmp_path / path), format, columns or {"input.key": "n"})
     assert str(tmp_path / path) in str(caught.value) and "SQLSTATE" not in str(caught.value)
