@@ -110,8 +110,8 @@ def check(rows: DataFrame) -> DataFrame:
     src, dst = (tabular.as_text(name, kinds[name]) for name in ("src", "dst"))
     given = F.col("weight") if "weight" in kinds else F.lit(None)
     number = given.try_cast("double")
-    parts = (F.col("src"), F.col("dst"), given)
-    record = F.concat_ws(" ", *[F.coalesce(part.cast("string"), F.lit("null")) for part in parts])
+    parts = [F.col(name).cast("string") for name in ("src", "dst", "weight") if name in kinds]
+    record = F.concat_ws(" ", *[F.coalesce(part, F.lit("null")) for part in parts])
     problem = F.coalesce(
         F.col("problem"),
         F.when(src.isNull() | (src == ""), reading.told("src is null or empty", record)),

@@ -193,7 +193,9 @@ def _read_table(
         allowed, found = types.get(option), kinds[key].simpleString()
         if found not in allowed if allowed else not isinstance(kinds[key], _SIMPLE):
             need = " or ".join(allowed) if allowed else "text, a number, a truth value, a date or a timestamp"
-            raise SchemaMismatch(f"{path}: column {key!r} is {found}, need {need}; set {option}")
+            raise SchemaMismatch(
+                f"{path}: column {key!r} is {found}, need {need}; set {option} to such a column or cast this one"
+            )
     # Writers of Parquet may store any bytes as text.
     text = [reading.column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
     broken = [F.when(~F.is_valid_utf8(value), reading.told("broken UTF-8", F.make_valid_utf8(value))) for value in text]

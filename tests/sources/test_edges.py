@@ -66,11 +66,9 @@ def test_an_archive_that_breaks_off_is_named(spark, tmp_path):
     lines = "\n".join(f"{at * 7919 % 100_003} {at}" for at in range(40_000)).encode()
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:100_000])
     (tmp_path / "good.txt").write_bytes(b"a b\n")
-    with pytest.raises(
-        BadData, match=r"/cut\.txt\.gz: the file cannot be read \(Unexpected end of input stream\); mend"
-    ):
-        with reading.files_told():
-            edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
+    told = r"/cut\.txt\.gz: the file cannot be read \(Unexpected end of input stream\); mend, replace or remove it$"
+    with pytest.raises(BadData, match=told), reading.files_told():
+        edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
 
 
 def test_a_matrix_market_file_is_told_not_read(spark, tmp_path):
