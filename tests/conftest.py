@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,20 @@ def shared(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the shared data: {path.name}")
     return path
+
+
+@contextmanager
+def setting(spark, key, value):
+    """Change one of Spark's settings for a while.
+
+    To unset it afterwards would bring Spark's own default, not the session's: 200 partitions in every later shuffle.
+    """
+    before = spark.conf.get(key)
+    spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        spark.conf.set(key, before)
 
 
 def pytest_collection_modifyitems(items):
@@ -44,8 +59,11 @@ def spark(tmp_path_factory):
             "spark.driver.extraJavaOptions": QUICK_JAVA,
         },
     )
+    before = found.conf.getAll
     yield found
+    changed = {key: value for key in before if (value := found.conf.get(key, None)) != before[key]}
     found.stop()
+    assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import yaml
-from conftest import shared
+from conftest import setting, shared
 from plain_run import PlainRun
 from toy_words import bits, embedall
 
@@ -65,15 +65,12 @@ def test_rings_are_told_apart(spark, tmp_path, workers):
 
 
 def test_the_table_is_the_same_whatever_the_partitions(spark, tmp_path):
-    before, found = spark.conf.get("spark.sql.shuffle.partitions"), []
-    try:
-        for number in (1, 5):
-            spark.conf.set("spark.sql.shuffle.partitions", number)
+    found = []
+    for number in (1, 5):
+        with setting(spark, "spark.sql.shuffle.partitions", str(number)):
             rows = rings(2, 20)
             given = as_edges(spark, rows[:: 1 if number == 1 else -1]).repartition(number)
             found.append(bits(nodes.embed(PlainRun(spark, tmp_path / str(number)), given, config())))
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
     assert found[0] == found[1]
 
 
