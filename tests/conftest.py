@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,31 @@ def spark(tmp_path_factory):
     assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An empty store of MLflow. To make one takes seconds: its tables go through all that they ever were."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
+    return file
+
+
 @pytest.fixture(scope="module")
-def own_store():
-    """Runs are tracked beside their tables, whatever the environment says."""
+def own_store(empty_store):
+    """Runs are tracked beside their tables, whatever the environment says; a new store is a copy of an empty one."""
+    from embedall_spark import tracking
+
+    whole = tracking.store_uri
+
+    def store_uri(folder):
+        uri = whole(folder)
+        file = Path(uri.removeprefix("sqlite:///"))
+        if not file.exists():
+            shutil.copyfile(empty_store, file)
+        return uri
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(tracking, "store_uri", store_uri)
         yield
