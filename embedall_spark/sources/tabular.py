@@ -23,7 +23,10 @@ _SAMPLE = 1000
 _BAD = "_not_a_row"
 # A character that lines have not; where one has it, the line is found whole in _BAD.
 _NOWHERE = "\u0001"
-MULTILINE = "with format: csv, quoted values may hold line breaks; a file is then read by one task, however large it is"
+MULTILINE = (
+    "with format: csv, quoted values may hold line breaks; a file is then not split but read by one task, and a quote that "
+    "is never closed takes in the rest of it"
+)
 """What the option of a source says."""
 _SIMPLE = (T.StringType, T.NumericType, T.BooleanType, T.DateType, T.TimestampType, T.TimestampNTZType)
 
