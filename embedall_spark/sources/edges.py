@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
-from embedall_spark.sources import imports, reading, tabular
+from embedall_spark.sources import csv_files, imports, reading, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -59,11 +59,11 @@ class EdgesConfig(Section):
         "stands for the third field; unset: 1 each. Equal edges become one of their summed weight",
     )
     separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
-    multiline: bool = Field(False, description=tabular.MULTILINE)
+    multiline: bool = Field(False, description=csv_files.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        tabular.check_multiline(self.multiline, self.format)
+        csv_files.check_multiline(self.multiline, self.format)
         return self
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import calls, reading, tabular
+from embedall_spark.sources import calls, csv_files, reading, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -48,14 +48,14 @@ class EventsConfig(Section):
     )
     separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
     header: bool = Field(True, description="with format: csv, a first line of names; else columns are _c0, _c1, ...")
-    multiline: bool = Field(False, description=tabular.MULTILINE)
+    multiline: bool = Field(False, description=csv_files.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         given = self.model_fields_set & {"key", "item", "order", "weight"}
         if self.format == "calls" and given:
             raise ValueError(f"format calls has no columns; remove {', '.join(sorted(given))}")
-        tabular.check_multiline(self.multiline, self.format)
+        csv_files.check_multiline(self.multiline, self.format)
         return self
 
     @property

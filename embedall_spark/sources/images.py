@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.images.decode import Limits
 from embedall_spark.schemas import IMAGES, conform
-from embedall_spark.sources import image_files, image_tables, mnist, openmoji, reading, tabular
+from embedall_spark.sources import csv_files, image_files, image_tables, mnist, openmoji, reading
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -50,7 +50,7 @@ class ImagesConfig(Section):
     tags_separator: str = Field(",", min_length=1, description="what separates tags in text")
     label: str | None = Field(None, description="in tables: the column that tells what the pictures are of")
     separator: str = Field(",", min_length=1, max_length=1, description="with csv: what separates columns")
-    multiline: bool = Field(False, description=tabular.MULTILINE)
+    multiline: bool = Field(False, description=csv_files.MULTILINE)
     part: Literal["all", "train", "test"] = Field("all", description="with mnist: which of its parts")
     limits: Limits = Limits()
 
@@ -66,7 +66,7 @@ class ImagesConfig(Section):
                 raise ValueError("id: required with content; name the column of the ids")
         elif given:
             raise ValueError(f"{given[0]}: format {self.format} has no columns; remove it")
-        tabular.check_multiline(self.multiline, self.format)
+        csv_files.check_multiline(self.multiline, self.format)
         if self.format == "files" and self.id not in (None, "path", "name"):
             raise ValueError(f"id: with format: files need path or name, found {self.id!r}")
         if self.format == "openmoji" and self.path != openmoji.PACKAGE:

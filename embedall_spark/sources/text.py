@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
-from embedall_spark.sources import docstrings, reading, tabular
+from embedall_spark.sources import csv_files, docstrings, reading, tabular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +162,7 @@ def _check_keys(rows: DataFrame, lines: DataFrame, config: TextConfig) -> None:
 
 
 def _read_csv(spark: SparkSession, config: TextConfig) -> DataFrame:
-    names, rows = tabular.csv(spark, config.path, ",", True, config.multi_line, "input.multi_line")
+    names, rows = csv_files.read(spark, config.path, ",", True, config.multi_line, "input.multi_line")
     _check_columns(dict.fromkeys(names, "string"), config)
     text = F.col(f"row.c{names.index(config.column)}")
     # The reader puts this character where bytes are broken.
