@@ -71,10 +71,12 @@ def _line_problem(title: str, separator: str, header: bool, width: int, option: 
     short = F.col(f"row.{_BAD}").isNotNull()
     is_open = F.when(short, F.regexp_count(line, alone) % 2 == 1).otherwise(ends[0] | ((last == alone) & ends[1]))
     hint = f" (set {option}=true)" if option else ""
+    again = F.lit(header and width > 1)
     return F.coalesce(
         F.when(is_open, reading.told(f"not a row of this CSV, a quote is open at its end{hint}", line)),
         F.when(short, reading.told("not a row of this CSV", line)),
-        F.when(line == F.lit(title if header else None), reading.told("the names of the columns once more", line)),
+        # A single value may well be the name of its column.
+        F.when(again & (line == title), reading.told("the names of the columns once more", line)),
     ).alias("problem")
 
 
