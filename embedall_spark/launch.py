@@ -265,7 +265,7 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
 
 def _commonest(rejects: DataFrame, run_id: str) -> str:
     """Return why most of a run's rows were refused, with one of them."""
-    one = F.min(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
+    one = F.max(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
     counted = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), one)
     found = counted.orderBy(F.desc("rows"), "reason").first()
     assert found is not None
