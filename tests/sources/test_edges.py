@@ -31,7 +31,8 @@ def test_edge_lists_have_comments_tabs_blanks_and_bad_lines(spark, tmp_path):
 
 def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
     file = tmp_path / "edges.csv.gz"
-    file.write_bytes(gzip.compress(b"from,to,w\n1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n"))
+    lines = b"1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n15,16,1.7e308\n17,18,5e-324\n"
+    file.write_bytes(gzip.compress(b"from,to,w\n" + lines))
     found = edges.read(spark, EdgesConfig(path=str(file), format="csv", src="from", dst="to", weight="w"))
     assert rows(found) == [("1", "2", 0.5)]
     assert problems(found) == [
@@ -41,12 +42,14 @@ def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
         "weight is not above 0: 7 8 0",
         "weight is not finite: 3 4 nan",
         "weight is not finite: 9 10 inf",
+        "weight is not from 1e-100 to 1e+100: 15 16 1.7e308",
+        "weight is not from 1e-100 to 1e+100: 17 18 5e-324",
         "weight is null: 13 14 null",
     ]
     refused = tabular.rejects(found).collect()
     assert {"weight is no number", "weight is null"} <= {row.reason for row in refused}
     assert {row.record for row in refused if row.reason == "weight is no number"} == {"11 12 much"}
-    assert tabular.reject_counts(found) == (7, 8)
+    assert tabular.reject_counts(found) == (9, 10)
 
 
 def test_tables_of_any_simple_type(spark, tmp_path):
@@ -68,6 +71,9 @@ def test_a_graph_frame_is_its_two_tables(spark):
     assert problems(found) == ["dst is null or empty: b null 1.0"]
     with pytest.raises(SchemaMismatch, match="no column cost"):
         edges.of(Graph(), weight="cost")
+    Graph.vertices = Graph.vertices.withColumnRenamed("id", "name")
+    with pytest.raises(SchemaMismatch, match=r"the graph's vertices have no column id \(columns: \['name'\]\)"):
+        edges.of(Graph())
 
 
 def test_what_is_wrong_with_the_source_is_told(spark, tmp_path):
