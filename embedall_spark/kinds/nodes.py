@@ -96,7 +96,8 @@ def check(config: Config) -> None:
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
-    """Return the EDGES that the configuration names."""
+    """Return the EDGES that the configuration names, once the metadata have turned out to have their columns."""
+    labels.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
