@@ -169,7 +169,7 @@ def _report(
     if not isinstance(graph, DataFrame):
         named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
         figures["graph/isolated"] = float(named.join(vertices, "token", "left_anti").count())
-        log.info("graph: %d listed vertices have no edge to walk along, and get no vector", figures["graph/isolated"])
+        log.info("graph: listed vertices that have no edge to walk along, and get no vector: %d", figures["graph/isolated"])
     for name, value in figures.items():
         run.metric(name, value)
 
@@ -183,7 +183,7 @@ def _met(vertices: DataFrame, visits: DataFrame) -> DataFrame:
 def _unmet(met: DataFrame) -> float:
     """Return how many vertices no walk has met: they have no way out, and none of the walks ended there."""
     found = met.where("count = 0").count()
-    log.info("graph: %d vertices are met by no walk, and get no vector", found)
+    log.info("graph: vertices that no walk meets, and that get no vector: %d", found)
     return float(found)
 
 
