@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import yaml
-from conftest import shared
+from conftest import setting, shared
 from plain_run import PlainRun
 from toy_words import bits, embedall
 
 from embedall_spark import config as configs
+from embedall_spark import tables
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import nodes
 from embedall_spark.sources import edges
@@ -40,9 +41,8 @@ def as_edges(spark, rows):
     )
 
 
-def neighbours_share(table):
+def neighbours_share(rows):
     """Return how often the three nearest of a vertex are of its ring."""
-    rows = table.collect()
     matrix = np.array([row.vector for row in rows])
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     scores = matrix @ matrix.T
@@ -53,28 +53,20 @@ def neighbours_share(table):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rings_are_told_apart(spark, tmp_path, workers):
+    """One worker learns without a fifth of the edges, and tells them from pairs that are none."""
     run = PlainRun(spark, tmp_path)
-    made = nodes.embed(run, as_edges(spark, rings()), config(train=SMALL | {"workers": workers}))
+    evaluate = {"holdout": 0.2 if workers == 1 else 0.0, "map_nodes": 0}
+    settings = config(train=SMALL | {"workers": workers}, evaluate=evaluate)
+    made = nodes.embed(run, as_edges(spark, rings()), settings)
     rows = made.collect()
     assert {row.id for row in rows} == {end for edge in rings() for end in edge}
     assert {row.kind for row in rows} == {"nodes"}
     # Ten walks start from each; there is no dead end.
     assert sum(row["count"] for row in rows) == 10 * 80 * len(rows)
-    assert neighbours_share(made) > 0.9
+    assert neighbours_share(rows) > 0.9
     assert run.metrics[0][0] == "graph/vertices"
-
-
-def test_the_table_is_the_same_whatever_the_partitions(spark, tmp_path):
-    before, found = spark.conf.get("spark.sql.shuffle.partitions"), []
-    try:
-        for number in (1, 5):
-            spark.conf.set("spark.sql.shuffle.partitions", number)
-            rows = rings(2, 20)
-            given = as_edges(spark, rows[:: 1 if number == 1 else -1]).repartition(number)
-            found.append(bits(nodes.embed(PlainRun(spark, tmp_path / str(number)), given, config())))
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
-    assert found[0] == found[1]
+    figures = nodes.evaluate(run, made, settings)
+    assert figures["links/auc"] > 0.8 if workers == 1 else figures == {}
 
 
 def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
@@ -87,60 +79,66 @@ def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
         )
 
     run = PlainRun(spark, tmp_path)
-    small = config(graph={"directed": True, "self_loops": False}, walks={"num_walks": 3, "walk_length": 6})
-    found = {row.id: row["count"] for row in nodes.embed(run, Graph(), small).collect()}
-    assert {"a", "b"} < found.keys() < {"a", "b", *sinks}
+    settings = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
+    found = {row.id: row["count"] for row in nodes.embed(run, Graph(), settings).collect()}
+    assert {"a", "b", "loop"} < found.keys() < {"a", "b", "loop", *sinks}
+    assert found["loop"] == 3 * 6
     told = dict((name, value) for name, value, _ in run.metrics)
     assert told["graph/isolated"] == 1
     # Six walks end in as many sinks at most.
-    assert told["graph/unmet"] == 42 - len(found)
-    kept = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
-    again = {row.id: row["count"] for row in nodes.embed(PlainRun(spark, tmp_path / "2"), Graph(), kept).collect()}
-    assert again["loop"] == 3 * 6
+    assert told["graph/unmet"] == 43 - len(found)
 
 
 def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):
-    rows = [("a", "b"), ("b", "c"), ("c", "a"), (None, "a")]
-    run = PlainRun(spark, tmp_path, max_reject_share=0.5)
-    assert nodes.embed(run, as_edges(spark, rows), config()).count() == 3
+    rows = [("a", "b"), ("b", "c"), ("c", "a"), ("loop", "loop"), (None, "a")]
+    run, no_loops = PlainRun(spark, tmp_path, max_reject_share=0.5), config(graph={"self_loops": False})
+    # What has no edge but to itself has none.
+    assert {row.id for row in nodes.embed(run, as_edges(spark, rows), no_loops).collect()} == {"a", "b", "c"}
     assert [row.reason for row in run.rejects[0].collect()] == ["src is null or empty"]
-    with pytest.raises(BadData, match="1 of 4"):
+    with pytest.raises(BadData, match="1 of 5"):
         nodes.embed(PlainRun(spark, tmp_path / "2"), as_edges(spark, rows), config())
     with pytest.raises(BadData, match=r"no edge but self-loops.*graph\.self_loops"):
-        nodes.embed(PlainRun(spark, tmp_path / "3"), as_edges(spark, [("a", "a")]), config(graph={"self_loops": False}))
+        nodes.embed(PlainRun(spark, tmp_path / "3"), as_edges(spark, [("a", "a")]), no_loops)
 
 
-def test_the_command_writes_the_walks_and_repeats_nothing(spark, tmp_path):
-    (tmp_path / "edges.txt").write_text("".join(f"{a} {b}\n" for a, b in rings(2, 20)))
+@pytest.fixture(scope="module")
+def done(spark, own_store, tmp_path_factory):
+    """A folder with a configuration, and what the command has told of its run."""
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "edges.txt").write_text("".join(f"{a} {b}\n" for a, b in rings(2, 20)))
     values = {
-        "input": {"path": f"{tmp_path}/edges.txt"},
-        "output": {"table": f"{tmp_path}/output/nodes"},
-        "walks": {"num_walks": 2, "walk_length": 10, "table": f"{tmp_path}/output/walks", "names": True},
+        "input": {"path": f"{folder}/edges.txt"},
+        "output": {"table": f"{folder}/output/nodes"},
+        "walks": {"num_walks": 2, "walk_length": 10, "table": f"{folder}/output/walks", "names": True},
         "train": SMALL,
         "evaluate": {"map_nodes": 0, "metadata": {"prefix": "-"}, "shares": [0.5], "splits": 2},
     }
-    (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(values))
-    done = embedall("nodes", "--config", tmp_path / "nodes.yaml", "--run-id", "night")
-    assert done.code == 0, done.log
-    assert done.summary["rows"] == 40
-    assert done.summary["metrics"]["purity/neighbours"] > 0.8
-    assert done.summary["metrics"]["classification/macro_f1_50"] > 0.8
-    assert "graph: 40 vertices" in done.log
-    walks = spark.read.format("delta").load(f"{tmp_path}/output/walks")
-    assert walks.count() == 80
-    assert set(walks.first()["tokens"]) <= {end for edge in rings(2, 20) for end in edge}
-    again = embedall("nodes", "--config", tmp_path / "nodes.yaml", "--run-id", "night")
+    (folder / "nodes.yaml").write_text(yaml.safe_dump(values))
+    return folder, embedall("nodes", "--config", folder / "nodes.yaml", "--run-id", "night")
+
+
+def test_the_command_writes_the_walks_and_repeats_nothing(spark, done):
+    folder, first = done
+    assert first.code == 0, first.log
+    assert first.summary["rows"] == 40
+    assert first.summary["metrics"]["purity/neighbours"] > 0.8
+    assert first.summary["metrics"]["classification/macro_f1_50"] > 0.8
+    assert "graph: 40 vertices" in first.log
+    walks = spark.read.format("delta").load(f"{folder}/output/walks").collect()
+    assert len(walks) == 80
+    assert {token for walk in walks for token in walk["tokens"]} == {end for edge in rings(2, 20) for end in edge}
+    again = embedall("nodes", "--config", folder / "nodes.yaml", "--run-id", "night")
     assert again.summary["repeated"]
-    near = embedall("similar", f"{tmp_path}/output/nodes", "r0-3")
+    near = embedall("similar", f"{folder}/output/nodes", "r0-3")
     assert near.code == 0
     assert "r0-" in near.output
 
 
-def test_links_held_out_are_told_from_others(spark, tmp_path):
-    run = PlainRun(spark, tmp_path)
-    made = config(evaluate={"holdout": 0.2, "map_nodes": 0})
-    vectors = nodes.embed(run, as_edges(spark, rings()), made)
-    assert nodes.evaluate(run, vectors, made)["links/auc"] > 0.8
+def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
+    given = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
+    with setting(spark, "spark.sql.shuffle.partitions", "5"):
+        again = nodes.embed(PlainRun(spark, tmp_path), given, config(walks={"num_walks": 2, "walk_length": 10}))
+        assert bits(again) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
 
 
 def test_what_is_wrong_with_the_configuration_is_told():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import setting
 from plain_run import PlainRun
 from toy_words import bits, embedall
 
@@ -125,13 +126,10 @@ def test_the_same_table_whatever_the_files_and_partitions(spark, home, done, tmp
     for number in range(3):
         write(tmp_path / "events" / f"{number}.csv", rows[number::3])
     settings = config.load(sequences.Config, configure(tmp_path))
-    spark.conf.set("spark.sql.shuffle.partitions", "5")
-    try:
+    with setting(spark, "spark.sql.shuffle.partitions", "5"):
         run = PlainRun(spark, tmp_path / "run")
         vectors = sequences.embed(run, sequences.read(spark, settings), settings)
         assert bits(vectors) == bits(tables.read(spark, f"{home}/output/items"))
-    finally:
-        spark.conf.unset("spark.sql.shuffle.partitions")
     figures = sequences.evaluate(run, vectors, settings)
     assert figures == {name: value for name, value in done.summary["metrics"].items() if "purity" not in name}
     assert run.made == ["events", "pages", "holdout", "vocabulary-ordered", "vocabulary", "blocks"]

@@ -168,8 +168,9 @@ def _report(
     figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
     if not isinstance(graph, DataFrame):
         named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
-        figures["graph/isolated"] = float(named.join(vertices, "token", "left_anti").count())
-        log.info("graph: listed vertices that have no edge to walk along, and get no vector: %d", figures["graph/isolated"])
+        isolated = named.join(vertices, "token", "left_anti").count()
+        figures["graph/isolated"] = float(isolated)
+        log.info("graph: listed vertices that have no edge to walk along, and get no vector: %d", isolated)
     for name, value in figures.items():
         run.metric(name, value)
 

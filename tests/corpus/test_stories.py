@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import setting
 
 from embedall_spark.config import parse
 from embedall_spark.corpus import stories
@@ -59,17 +60,13 @@ def test_sessions_against_a_plain_cut_whatever_the_partitioning(spark):
     found = assemble(spark, table, session_gap=1.5)
     assert sorted(found.values()) == plain(rows, 1.5, 1000)
     assert len(found) > 25
-    spark.conf.set("spark.sql.shuffle.partitions", "7")
-    try:
+    with setting(spark, "spark.sql.shuffle.partitions", "7"):
         again = assemble(spark, events(spark, rows[::-1]).repartition(5), session_gap=1.5)
-    finally:
-        spark.conf.unset("spark.sql.shuffle.partitions")
     assert again == found
 
 
 def test_a_robot_neither_dominates_nor_is_lost(spark):
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
-    try:
+    with setting(spark, "spark.sql.execution.arrow.maxRecordsPerBatch", "64"):
         robot = spark.range(20_000).selectExpr(
             "'robot' key", "cast(id as string) item", "cast(id as decimal(38,6)) order", "cast(null as double) weight",
             "'here' origin", "cast(null as string) problem",
@@ -77,8 +74,6 @@ def test_a_robot_neither_dominates_nor_is_lost(spark):
         people = events(spark, [(f"user {user}", f"i{at}", at, None) for user in range(5) for at in range(3)])
         found = assemble(spark, robot.unionByName(people), max_length=100)
         split = assemble(spark, robot.unionByName(people), max_length=100, too_long="split")
-    finally:
-        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
     assert sorted(map(len, found.values())) == [3] * 5 + [100]
     (stretch,) = [tokens for tokens in found.values() if len(tokens) == 100]
     first = int(stretch[0])

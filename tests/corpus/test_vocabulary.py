@@ -5,6 +5,7 @@ from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import setting
 from plain_run import PlainRun
 
 from embedall_spark.corpus import pages, vocabulary
@@ -42,15 +43,11 @@ def stored(folder: str) -> list[tuple[int, str, int]]:
 def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
     data = sentences()
     # Without adaptive execution the order is spread over several files, as it is for a large vocabulary.
-    spark.conf.set("spark.sql.adaptive.enabled", str(partitions == 1).lower())
-    spark.conf.set("spark.sql.shuffle.partitions", "5")
-    try:
+    adaptive = str(partitions == 1).lower()
+    with setting(spark, "spark.sql.adaptive.enabled", adaptive), setting(spark, "spark.sql.shuffle.partitions", "5"):
         run = PlainRun(spark, tmp_path)
         table = spark.createDataFrame(list(enumerate(data)), SEQUENCES).repartition(partitions)
         found = vocabulary.count(run, pages.from_sequences(table), VocabularyConfig(min_count=2))
-    finally:
-        spark.conf.unset("spark.sql.adaptive.enabled")
-        spark.conf.unset("spark.sql.shuffle.partitions")
     expected = [(number, word, count) for number, (word, count) in enumerate(ranked(data, 2))]
     assert stored(run.stage_path("vocabulary")) == expected
     assert [(field.name, field.dataType) for field in found.schema] == [(f.name, f.dataType) for f in VOCABULARY]

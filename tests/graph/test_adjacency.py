@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import setting
 from plain_run import PlainRun
 
 from embedall_spark.graph import adjacency, csr, report
@@ -92,15 +93,11 @@ def test_equal_weights_take_no_room(spark, tmp_path):
 
 def test_the_lists_do_not_depend_on_the_partitioning(spark, tmp_path):
     rows, found = random_edges(300), []
-    before = spark.conf.get("spark.sql.shuffle.partitions")
-    try:
-        for number in (1, 7):
-            spark.conf.set("spark.sql.shuffle.partitions", number)
+    for number in (1, 7):
+        with setting(spark, "spark.sql.shuffle.partitions", str(number)):
             run, _, _, facts = build(spark, tmp_path / str(number), rows[::-1] if number == 7 else rows, GraphConfig())
             graph = csr.open_graph(run.stage_path("adjacency"), facts, directed=False)
             found.append([array.tobytes() for array in (graph.indptr, graph.indices, graph.cumulative)])
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", before)
     assert found[0] == found[1]
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import setting
 
 from embedall_spark.config import parse
 from embedall_spark.errors import ConfigError, SchemaMismatch
@@ -108,11 +109,8 @@ SECONDS = Decimal("1719799384.567891")
 )
 def test_orders_of_every_type(spark, tmp_path, values, expected):
     columns = {"key": ["a"] * len(values), "item": list(range(len(values))), "order": values}
-    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
-    try:
+    with setting(spark, "spark.sql.session.timeZone", "America/New_York"):
         rows = read(spark, table(tmp_path, **columns), format="parquet", order="order")
-    finally:
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
     assert sorted(row.order for row in rows if row.problem is None) == sorted(expected)
     assert len(problems(rows)) == len(values) - len(expected)
 

@@ -10,6 +10,7 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import setting
 
 from embedall_spark.config import parse
 from embedall_spark.corpus.tokens import TokensConfig, tokenize
@@ -155,12 +156,11 @@ DAMAGED = {
 def test_a_damaged_archive_fails_and_is_named(spark, tmp_path, name):
     put(tmp_path, "good.txt", "good\n")
     put(tmp_path, name, DAMAGED[name])
-    spark.conf.set("spark.sql.files.ignoreCorruptFiles", "true")
-    try:
-        with pytest.raises(Exception, match=re.escape(name)):
-            text.read(spark, text.TextConfig(path=str(tmp_path))).collect()
-    finally:
-        spark.conf.unset("spark.sql.files.ignoreCorruptFiles")
+    with (
+        setting(spark, "spark.sql.files.ignoreCorruptFiles", "true"),
+        pytest.raises(Exception, match=re.escape(name)),
+    ):
+        text.read(spark, text.TextConfig(path=str(tmp_path))).collect()
 
 
 @pytest.mark.parametrize(
