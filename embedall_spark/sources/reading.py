@@ -36,6 +36,11 @@ def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row
         # Without Spark's codes.
         why = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
         raise BadData(f"{path}: cannot be read as {kind}: {why}; correct path or format") from None
+    except Exception as error:
+        # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's.
+        if "is not a Parquet file" not in str(error):
+            raise
+        raise BadData(f"{path}: cannot be read as {kind}: it is no Parquet file; correct path or format") from None
     if empty:
         raise BadData(
             f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "

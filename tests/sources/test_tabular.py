@@ -111,6 +111,7 @@ def test_text_of_tables_may_be_broken(spark, tmp_path):
         ("empty", "json", {}, BadData, "no row found as json"),
         ("empty", "parquet", {}, BadData, "cannot be read as parquet"),
         ("csv", "delta", {}, BadData, "cannot be read as delta"),
+        ("csv", "parquet", {}, BadData, "cannot be read as parquet: it is no Parquet file; correct path or format"),
         ("csv", "json", {"input.key": "n"}, BadData, "none of the first 2 lines is JSON"),
         ("json", "json", {"input.key": "m"}, SchemaMismatch, "has a key 'm' (keys found: n); set input.key"),
         ("csv", "csv", {"input.key": "m"}, SchemaMismatch, "no column 'm' (columns: n text, text text); set input.key"),
