@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numba import int32, int64, njit, types, uint8, uint64, void
 
 from embedall_spark import hostcopy
+from embedall_spark.corpus import hashing
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
@@ -18,76 +18,10 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     from numpy.typing import NDArray
 
-    Bytes: TypeAlias = NDArray[np.uint8]
-    Ints: TypeAlias = NDArray[np.int32]
-    Longs: TypeAlias = NDArray[np.int64]
+    from embedall_spark.corpus.hashing import Bytes, Ints, Longs
 
 _ROWS = 65_536
 _OPEN: dict[str, tuple[str, Lookup]] = {}  # one opened lookup a folder, for the tasks that share a Python worker
-
-# Mapped files and Arrow's buffers are read-only; a signature that says so also takes writable arrays.
-_BYTES = types.Array(uint8, 1, "C", readonly=True)
-_LONGS = types.Array(int64, 1, "C", readonly=True)
-_INTS = types.Array(int32, 1, "C", readonly=True)
-
-
-@njit(uint64(_BYTES, int64, int64), nogil=True, cache=True, inline="always")
-def _hash(text: Bytes, start: int, stop: int) -> np.uint64:
-    """FNV-1a over the bytes, finished as splitmix64 does, since FNV alone leaves the low bits of short keys weak."""
-    state = uint64(0xCBF29CE484222325)
-    for at in range(start, stop):
-        state = (state ^ uint64(text[at])) * uint64(0x100000001B3)
-    state = (state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> uint64(27))) * uint64(0x94D049BB133111EB)
-    return state ^ (state >> uint64(31))
-
-
-@njit(void(int32[::1], _BYTES, _LONGS), nogil=True, cache=True)
-def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
-    """Fill an open-addressing table with the ids of distinct tokens.
-
-    Args:
-        slots: int32 [a power of two above the number of tokens], all -1.
-        text: uint8, the tokens' bytes one after the other.
-        offsets: int64 [tokens + 1], where each token begins in ``text``.
-    """
-    mask = uint64(slots.size - 1)
-    for token in range(offsets.size - 1):
-        slot = _hash(text, offsets[token], offsets[token + 1]) & mask
-        while slots[slot] >= 0:
-            slot = (slot + uint64(1)) & mask
-        slots[slot] = token
-
-
-@njit(void(_INTS, _BYTES, _LONGS, _BYTES, _LONGS, int32[::1]), nogil=True, cache=True)
-def find(slots: Ints, text: Bytes, offsets: Longs, asked: Bytes, asked_offsets: Longs, found: Ints) -> None:
-    """Write into ``found`` (int32) the id of each asked token, -1 for one that is not in the table."""
-    mask = uint64(slots.size - 1)
-    for at in range(asked_offsets.size - 1):
-        start, stop = asked_offsets[at], asked_offsets[at + 1]
-        slot = _hash(asked, start, stop) & mask
-        found[at] = -1
-        while slots[slot] >= 0:
-            token = slots[slot]
-            begin = offsets[token]
-            if offsets[token + 1] - begin == stop - start:
-                same = True
-                for step in range(stop - start):
-                    if text[begin + step] != asked[start + step]:
-                        same = False
-                        break
-                if same:
-                    found[at] = token
-                    break
-            slot = (slot + uint64(1)) & mask
-
-
-@njit(void(_BYTES, _LONGS, _LONGS, _LONGS, uint8[::1]), nogil=True, cache=True)
-def _gather(text: Bytes, offsets: Longs, ids: Longs, out_offsets: Longs, out: Bytes) -> None:
-    for at in range(ids.size):
-        begin = offsets[ids[at]]
-        for step in range(out_offsets[at + 1] - out_offsets[at]):
-            out[out_offsets[at] + step] = text[begin + step]
 
 
 class Lookup:
@@ -122,9 +56,9 @@ class Lookup:
 
     def ids(self, tokens: pa.StringArray) -> Ints:
         """Return the tokens' ids, int32 [n]; -1 for a token that is not in the vocabulary."""
-        text, offsets = _bytes_of(tokens)
+        text, offsets = bytes_of(tokens)
         found = np.empty(len(tokens), np.int32)
-        find(self._slots, self._text, self._offsets, text, offsets, found)
+        hashing.find(self._slots, self._text, self._offsets, text, offsets, found)
         return found
 
     def tokens(self, ids: NDArray[np.integer]) -> pa.StringArray:
@@ -142,7 +76,7 @@ class Lookup:
         if offsets[-1] >= 2**31:
             raise ValueError(f"{len(wanted)} tokens have {offsets[-1]} bytes, over 2 GiB; ask for fewer at a time")
         text = np.empty(offsets[-1], np.uint8)
-        _gather(self._text, self._offsets, wanted, offsets, text)
+        hashing.gather(self._text, self._offsets, wanted, offsets, text)
         return pa.StringArray.from_buffers(len(wanted), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
 
 
@@ -158,7 +92,7 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
                         ids = batch.column("id").to_numpy()
                         if not np.array_equal(ids, np.arange(size, size + len(ids))):
                             raise BadData(f"{part}: need ids {size}, {size + 1} ... in this order, found {ids[:3]} ...")
-                        data, ends = _bytes_of(batch.column("token"))
+                        data, ends = bytes_of(batch.column("token"))
                         text.write(data.data)
                         offsets.write((ends[1:] + end).data)
                         counts.write(batch.column("count").to_numpy())
@@ -167,11 +101,11 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     slots = np.memmap(folder / "slots", np.int32, "w+", shape=(1 << max(1, (2 * size - 1).bit_length()),))
     slots[:] = -1
     text_bytes, ends = hostcopy.mapped(folder / "text", np.uint8), hostcopy.mapped(folder / "offsets", np.int64)
-    build(slots.view(np.ndarray), text_bytes, ends)
+    hashing.build(slots.view(np.ndarray), text_bytes, ends)
     slots.flush()
 
 
-def _bytes_of(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
+def bytes_of(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
     """Return the bytes of strings one after the other, and int64 offsets into them that begin with 0."""
     width = np.dtype(np.int64 if pa.types.is_large_string(tokens.type) else np.int32)
     _, offsets, data = tokens.buffers()

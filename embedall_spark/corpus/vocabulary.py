@@ -97,7 +97,9 @@ def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig) 
     )
     first = F.create_map(*[F.lit(value) for pair in starts.items() for value in pair])
     numbered = ordered.withColumn("id", (first[F.col("part")] + F.col("position")).cast("int"))
-    return conform(numbered.where(F.col("id") < kept).orderBy("id"), VOCABULARY)
+    # The parts come in the order of the ids, so that none need be looked for.
+    placed = numbered.where(F.col("id") < kept).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
+    return conform(placed.sortWithinPartitions("id"), VOCABULARY)
 
 
 def _ordered(counted: DataFrame, min_count: int) -> DataFrame:

@@ -12,10 +12,11 @@ from pyspark.sql import types as T
 
 from embedall_spark import files
 from embedall_spark.config import Section
-from embedall_spark.corpus import vocabulary
+from embedall_spark.corpus import tally, vocabulary
 from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData
+from embedall_spark.graph import edgesort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+    from embedall_spark.graph.edgesort import Entries
     from embedall_spark.run import Run
 
     Batches = Iterable[pa.RecordBatch]
@@ -85,14 +87,14 @@ def ends(edges: DataFrame, config: GraphConfig) -> DataFrame:
     if kept.isEmpty():
         left_out = "" if config.self_loops else " but self-loops, which graph.self_loops=false leaves out"
         raise BadData(f"there is no edge{left_out}; give a graph with edges")
-    each = kept.select(F.explode(F.array("src", "dst")).alias("token"))
-    return each.groupBy("token").agg(F.count("*").alias("count"))
+    return tally.counted(kept.select("src", "dst"))
 
 
 def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) -> DataFrame:
     """Return EDGES as ADJACENCY, whose files in the order of their names hold the vertices in ascending order.
 
-    Equal edges become one of their summed weight. A task holds a batch of edges and one row, whatever the degrees.
+    Equal edges become one of their summed weight, added up from the least. A task holds runs of a fixed size and what
+    is open of those of others (``edgesort``), whatever the degrees.
 
     Args:
         edges: EDGES without problems; a null weight is 1.
@@ -102,8 +104,7 @@ def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) ->
     """
     parts = int(np.clip(-(-entries // _EDGES_PER_PART), 1, _MOST_PARTS))
     rows = edges.select("src", "dst", F.coalesce("weight", F.lit(1.0)).alias("weight"))
-    numbered = rows.mapInArrow(_number(vertices, parts, config), "part int, edge bigint, weight double")
-    # A sum of floats depends on its order, which the weights give.
+    numbered = rows.mapInArrow(_number(vertices, parts, edgesort.longest(entries), config), edgesort.PIECES)
     placed = numbered.repartitionById(parts, "part").sortWithinPartitions("edge", "weight")
     return placed.mapInArrow(_rows, ADJACENCY)
 
@@ -117,26 +118,29 @@ def measure(adjacency: DataFrame, vertices: int) -> Facts:
     return Facts(vertices, int(row[0]), row[1] != row[2])
 
 
-def _number(folder: str, parts: int, config: GraphConfig) -> Table:
+def _number(folder: str, parts: int, longest: int, config: GraphConfig) -> Table:
     def number(batches: Batches) -> Iterator[pa.RecordBatch]:
         lookup = Lookup.open(folder)
         bounds = _bounds(lookup, parts)
-        for batch in batches:
-            src, dst = (lookup.ids(batch.column(name)).astype(np.int64) for name in ("src", "dst"))
-            weight = batch.column("weight").to_numpy()
-            if not config.self_loops:
-                kept = src != dst
-                src, dst, weight = src[kept], dst[kept], weight[kept]
-            if not config.directed:
-                # A self-loop is one entry also where edges go both ways.
-                back = src != dst
-                src, dst = np.concatenate([src, dst[back]]), np.concatenate([dst, src[back]])
-                weight = np.concatenate([weight, weight[back]])
-            part = np.searchsorted(bounds, src, side="right").astype(np.int32)
-            values = [pa.array(part), pa.array(src << 32 | dst), pa.array(weight)]
-            yield pa.RecordBatch.from_arrays(values, ["part", "edge", "weight"])
+        for run in edgesort.runs(_encoded(batch, lookup, config) for batch in batches):
+            yield edgesort.cut(run, bounds, longest)
 
     return number
+
+
+def _encoded(batch: pa.RecordBatch, lookup: Lookup, config: GraphConfig) -> Entries:
+    """Return the entries that edges become."""
+    src, dst = (lookup.ids(batch.column(name)).astype(np.int64) for name in ("src", "dst"))
+    weight = batch.column("weight").to_numpy()
+    if not config.self_loops:
+        kept = src != dst
+        src, dst, weight = src[kept], dst[kept], weight[kept]
+    if not config.directed:
+        # A self-loop is one entry also where edges go both ways.
+        back = src != dst
+        src, dst = np.concatenate([src, dst[back]]), np.concatenate([dst, src[back]])
+        weight = np.concatenate([weight, weight[back]])
+    return src << 32 | dst, weight
 
 
 def _bounds(lookup: Lookup, parts: int) -> NDArray[np.int64]:
@@ -150,28 +154,26 @@ def _bounds(lookup: Lookup, parts: int) -> NDArray[np.int64]:
     return np.asarray(np.load(target))
 
 
-def _rows(batches: Batches) -> Iterator[pa.RecordBatch]:
-    """Sum equal edges, which come one after the other, and cut them into rows."""
+def _rows(pieces: Batches) -> Iterator[pa.RecordBatch]:
+    """Sum equal edges and cut all into rows."""
     edges, weights = np.empty(0, np.int64), np.empty(0)
     part = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        part = batch.column("part")[0].as_py()
-        edges = np.concatenate([edges, batch.column("edge").to_numpy()])
-        weights = np.concatenate([weights, batch.column("weight").to_numpy()])
-        first = np.flatnonzero(np.diff(edges, prepend=edges[0] - 1))
-        edges, weights = edges[first], np.add.reduceat(weights, first)
-        # The last edge may go on in the next batch.
-        while len(edges) > _EDGES_PER_ROW:
-            yield _row(part, edges[:_EDGES_PER_ROW], weights[:_EDGES_PER_ROW])
-            edges, weights = edges[_EDGES_PER_ROW:], weights[_EDGES_PER_ROW:]
+    for part, more, theirs in edgesort.merged(pieces):
+        edges, weights = np.concatenate([edges, more]), np.concatenate([weights, theirs])
+        left = edgesort.add_up(edges, weights)
+        # The last edge may go on in what comes next.
+        whole = (left - 1) // _EDGES_PER_ROW * _EDGES_PER_ROW if left else 0
+        for start in range(0, whole, _EDGES_PER_ROW):
+            stop = start + _EDGES_PER_ROW
+            yield _row(part, edges[start:stop], weights[start:stop])
+        edges, weights = edges[whole:left], weights[whole:left]
     if len(edges):
         yield _row(part, edges, weights)
 
 
 def _row(part: int, edges: NDArray[np.int64], weights: NDArray[np.float64]) -> pa.RecordBatch:
-    vertices, degrees = np.unique(edges >> 32, return_counts=True)
+    first = np.flatnonzero(np.diff(edges >> 32, prepend=-1))
+    vertices, degrees = edges[first] >> 32, np.diff(first, append=len(edges))
     lightest, heaviest = float(weights.min()), float(weights.max())
     neighbours = (edges & 0xFFFFFFFF).astype(np.int32)
     binaries = [array.astype(np.int32).tobytes() for array in (vertices, degrees, neighbours)]

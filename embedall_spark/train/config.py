@@ -26,6 +26,13 @@ class SkipGram(Section):
     window: int = Field(5, ge=1, le=512, description="greatest distance between a center and its context")
     shrink_windows: bool = Field(True, description="draw each window's size uniformly from 1 to window")
     negative: int = Field(5, ge=1, le=64, description="negative samples per center")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="contexts of a window that are trained on at once and share their negatives; 1: each has its own, "
+        "as in gensim, at about half the speed; unset: 1 where the vocabulary has at most 32,768 tokens, else 32",
+    )
     ns_exponent: float = Field(0.75, ge=-2, le=2, description="negatives are drawn from count to this power")
     sample: float = Field(
         1e-3, ge=0, le=1, description="threshold above which frequent tokens are thinned out; 0: none"

@@ -125,8 +125,9 @@ def _block(
     """Train on the windows of one block in the order of their numbers."""
     config, compiled = slice_.config, slice_.compiled
     total = spool.ints(episode, shard)
+    share = min(_SHARE, slice_.batch_size)
     # A group is at least three ints long and shares its negatives: a table of this size is used about once.
-    size = int(np.clip(total * config.negative // _SHARE, 1 << 14, 1 << 22))
+    size = int(np.clip(total * config.negative // share, 1 << 14, 1 << 22))
     table = sgns.negative_table(counts, config.ns_exponent, size, config.seed, slice_.epoch, episode, shard)
     step, steps = at
     done, lock = 0, threading.Lock()
@@ -136,7 +137,7 @@ def _block(
         number, stream = chunk
         rate = plan.rate(config, slice_.progress((step + done / max(1, total)) / steps))
         cursor = randomness.mix(config.seed, slice_.epoch, episode, shard, number) % size
-        _, *result = compiled(stream, 0, len(stream), inputs, outputs, table, cursor, rate, _SHARE)
+        _, *result = compiled(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)
         tally.trained(0, *result)
         with lock:
             done += len(stream)

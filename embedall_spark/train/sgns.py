@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["aligned", "kernel", "negative_table", "pad"]
 
 _TILE = 6  # output rows whose sums are kept in registers, so that they fit also where a vector takes two
-_CONTEXTS = 32  # contexts that are trained on together; larger groups are cut
+MOST_CONTEXTS = 32  # contexts that are trained on at once, at most; larger groups are cut
 _AHEAD = 2  # groups between asking for a row and using it
 _EVERY = 64  # of so many groups one is used to estimate the loss
 
@@ -54,8 +54,11 @@ _instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=Tr
 
 
 @cache
-def kernel(dim: int, negative: int) -> Callable[..., tuple[int, int, float, int]]:
+def kernel(dim: int, negative: int, batch_size: int = MOST_CONTEXTS) -> Callable[..., tuple[int, int, float, int]]:
     """Return the kernel for rows of ``dim`` floats and ``negative`` negatives, compiled, or read from the disk's cache.
+
+    Larger groups are cut into ones of ``batch_size`` contexts; with 1 every pair has negatives of its own and sees what
+    the one before it changed, as in word2vec.
 
     It is called as ``kernel(stream, start, stop, inputs, outputs, negatives, cursor, alpha, share)``:
 
@@ -72,11 +75,11 @@ def kernel(dim: int, negative: int) -> Callable[..., tuple[int, int, float, int]
     """
     if dim % _LINE:
         raise ValueError(f"rows must be padded to a multiple of {_LINE} floats, got {dim}; see sgns.pad")
-    return _compile(dim, negative)  # type: ignore[no-any-return]
+    return _compile(dim, negative, batch_size)  # type: ignore[no-any-return]
 
 
-def _compile(dim: int, negative: int) -> Any:  # noqa: C901 (one loop, for speed)
-    """Return the compiled kernel; ``dim`` and ``rows`` are constants in it."""
+def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (one loop, for speed)
+    """Return the compiled kernel; ``dim``, ``rows`` and ``batch_size`` are constants in it."""
     rows = negative + 1
 
     # _SIGNATURE has the types; mypy cannot follow them into compiled code.
@@ -85,8 +88,8 @@ def _compile(dim: int, negative: int) -> Any:  # noqa: C901 (one loop, for speed
         width = np.uint64(dim)
         flat_in, flat_out = inputs.reshape(inputs.size), outputs.reshape(outputs.size)
         # Where rows begin in the flat matrices: of the center and its negatives, and of the contexts.
-        targets, contexts = np.zeros(rows, np.uint64), np.zeros(_CONTEXTS, np.uint64)
-        dots = np.empty(_CONTEXTS * rows, np.float32)
+        targets, contexts = np.zeros(rows, np.uint64), np.zeros(batch_size, np.uint64)
+        dots = np.empty(batch_size * rows, np.float32)
         pairs, sampled, loss, groups, used = 0, 0, 0.0, 0, share
         size, drawn = np.uint64(negatives.size), np.uint64(cursor % negatives.size)
         at = ahead = start
@@ -104,7 +107,7 @@ def _compile(dim: int, negative: int) -> Any:  # noqa: C901 (one loop, for speed
             left = stream[at + 1]
             at += 2
             while left > 0:
-                count = min(left, _CONTEXTS)
+                count = min(left, batch_size)
                 if used >= share:
                     used = 0
                     for row in range(1, rows):

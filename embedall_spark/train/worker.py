@@ -49,9 +49,14 @@ class Slice:
         return (self.epoch * slices + self.index + share) / (epochs * slices)
 
     @property
+    def batch_size(self) -> int:
+        """How many contexts of a window are trained on at once."""
+        return plan.batch_size(self.plan.corpus, self.config)
+
+    @property
     def compiled(self) -> Callable[..., Any]:
         """The kernel for this run's sizes."""
-        return sgns.kernel(sgns.pad(self.config.vector_size), self.config.negative)
+        return sgns.kernel(sgns.pad(self.config.vector_size), self.config.negative, self.batch_size)
 
 
 @dataclass

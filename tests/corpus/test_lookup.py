@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedall_spark import files
-from embedall_spark.corpus import lookup
+from embedall_spark.corpus import hashing, lookup
 from embedall_spark.corpus.lookup import Lookup
 from embedall_spark.errors import BadData
 
@@ -70,21 +70,21 @@ def test_slices_large_strings_and_nothing(tmp_path):
 
 def test_collisions_in_a_table_with_one_free_slot():
     tokens = words(255, 5)
-    text, offsets = lookup._bytes_of(pa.array(tokens))
+    text, offsets = lookup.bytes_of(pa.array(tokens))
     slots = np.full(256, -1, np.int32)
-    lookup.build(slots, text, offsets)
+    hashing.build(slots, text, offsets)
     assert sorted(slots.tolist()) == list(range(-1, 255))
-    asked, asked_offsets = lookup._bytes_of(pa.array([*tokens, "not there", ""]))
+    asked, asked_offsets = lookup.bytes_of(pa.array([*tokens, "not there", ""]))
     found = np.empty(257, np.int32)
-    lookup.find(slots, text, offsets, asked, asked_offsets, found)
+    hashing.find(slots, text, offsets, asked, asked_offsets, found)
     assert found.tolist() == [*range(255), -1, -1]
 
 
 def test_hash_spreads_over_slots():
     # 50,000 keys in 65,536 slots: chi-square over 256 groups of neighbouring slots, 255 degrees of freedom.
     tokens = [f"{prefix}{number}" for prefix in ("a", "word_") for number in range(25_000)]
-    text, offsets = lookup._bytes_of(pa.array(tokens))
-    slots = [int(lookup._hash(text, a, b)) % 65_536 for a, b in itertools.pairwise(offsets)]
+    text, offsets = lookup.bytes_of(pa.array(tokens))
+    slots = [int(hashing.hash_of(text, a, b)) % 65_536 for a, b in itertools.pairwise(offsets)]
     seen = np.bincount(np.array(slots) // 256, minlength=256)
     assert ((seen - seen.mean()) ** 2 / seen.mean()).sum() < 255 + 5 * (2 * 255) ** 0.5
 

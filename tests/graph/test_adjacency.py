@@ -5,7 +5,7 @@ import pytest
 from conftest import setting
 from plain_run import PlainRun
 
-from embedall_spark.graph import adjacency, csr, report
+from embedall_spark.graph import adjacency, csr, edgesort, report
 from embedall_spark.graph.adjacency import GraphConfig
 
 
@@ -63,23 +63,17 @@ def test_the_lists_are_those_of_a_dictionary(spark, tmp_path, monkeypatch, direc
     assert facts.weighted
 
 
-def test_rows_are_cut_inside_a_hub_and_sums_span_batches(monkeypatch):
-    import pyarrow as pa
-
+def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
     monkeypatch.setattr(adjacency, "_EDGES_PER_ROW", 3)
     edges = np.array([5 << 32 | n for n in (1, 1, 2, 3, 4, 4, 4, 9)] + [6 << 32 | 1], np.int64)
-    parts = np.array_split(np.arange(len(edges)), 4)
-    batches = [
-        pa.RecordBatch.from_arrays(
-            [pa.array([0] * len(at), pa.int32()), pa.array(edges[at]), pa.array(np.ones(len(at)))],
-            ["part", "edge", "weight"],
-        )
-        for at in parts
-    ]
-    rows = list(adjacency._rows(batches))
-    near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows]
+    rows = []
+    for held in (1, 3, 100):
+        monkeypatch.setattr(edgesort, "RUN", held)
+        rows.append(list(adjacency._rows([edgesort.cut((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)])))
+    assert rows[0] == rows[1] == rows[2]
+    near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows[0]]
     assert near == [[1, 2, 3], [4, 9, 1]]
-    weights = [np.frombuffer(row.column("weights")[0].as_py(), np.float64).tolist() for row in rows]
+    weights = [np.frombuffer(row.column("weights")[0].as_py(), np.float64).tolist() for row in rows[0]]
     assert weights == [[2, 1, 1], [3, 1, 1]]
 
 

@@ -18,9 +18,9 @@ def rows(number, seed, dim=DIM, scale=1.0, used=None):
     return result
 
 
-def run(stream, inputs, outputs, negatives, cursor=0, alpha=0.05, share=1, dim=DIM, negative=NEGATIVE):
+def run(stream, inputs, outputs, negatives, cursor=0, alpha=0.05, share=1, dim=DIM, negative=NEGATIVE, batch_size=32):
     stream, negatives = np.asarray(stream, np.int32), np.asarray(negatives, np.int32)
-    kernel = sgns.kernel(dim, negative)
+    kernel = sgns.kernel(dim, negative, batch_size)
     return kernel(stream, 0, len(stream), inputs, outputs, negatives, cursor, np.float32(alpha), share)
 
 
@@ -53,13 +53,13 @@ def gradients(center, contexts, others, inputs, outputs, sigmoid=sigmoid):
     return by_inputs, by_outputs
 
 
-def reference(stream, inputs, outputs, negatives, cursor, alpha, share, negative):
-    """The same training in float64; groups of more than 32 contexts are cut."""
+def reference(stream, inputs, outputs, negatives, cursor, alpha, share, negative, batch_size):
+    """The same training in float64; groups of more than ``batch_size`` contexts are cut."""
     inputs, outputs, at, used, pairs = inputs.astype(float), outputs.astype(float), 0, share, 0
     while at < len(stream):
         center, count = stream[at], stream[at + 1]
-        for first in range(0, count, 32):
-            contexts = stream[at + 2 + first : at + 2 + min(count, first + 32)]
+        for first in range(0, count, batch_size):
+            contexts = stream[at + 2 + first : at + 2 + min(count, first + batch_size)]
             if used >= share:
                 others = [negatives[(cursor + i) % len(negatives)] for i in range(negative)]
                 cursor, used = (cursor + negative) % len(negatives), 0
@@ -97,15 +97,23 @@ def test_the_reference_gradient_is_that_of_the_loss(name):
 
 
 @pytest.mark.parametrize(
-    ("dim", "negative", "share", "most"),
-    [(32, 5, 1, 10), (32, 5, 6, 3), (16, 1, 1, 4), (112, 11, 6, 70), (48, 64, 1, 100)],
+    ("dim", "negative", "share", "most", "batch_size"),
+    [
+        (32, 5, 1, 10, 32),
+        (32, 5, 6, 3, 32),
+        (16, 1, 1, 4, 32),
+        (112, 11, 6, 70, 32),
+        (48, 64, 1, 100, 32),
+        (32, 5, 1, 10, 1),
+        (112, 7, 2, 40, 3),
+    ],
 )
-def test_the_kernel_does_the_steps_of_the_reference(dim, negative, share, most):
+def test_the_kernel_does_the_steps_of_the_reference(dim, negative, share, most, batch_size):
     # Few rows, so that a context or a negative often is there twice, or is the center.
     stream, negatives = random_stream(30, 12, most, 3), np.random.default_rng(4).integers(0, 12, 37).astype(np.int32)
     inputs, outputs = rows(12, 5, dim, 0.3), rows(12, 6, dim, 0.3)
-    expected = reference(stream, inputs, outputs, negatives, 11, 0.01, share, negative)
-    cursor, pairs, _, _ = run(stream, inputs, outputs, negatives, 11, 0.01, share, dim, negative)
+    expected = reference(stream, inputs, outputs, negatives, 11, 0.01, share, negative, batch_size)
+    cursor, pairs, _, _ = run(stream, inputs, outputs, negatives, 11, 0.01, share, dim, negative, batch_size)
     assert (cursor, pairs) == expected[2:]
     # A dot product may fall on the other side of a step.
     for found, wanted, seed in ((inputs, expected[0], 5), (outputs, expected[1], 6)):
