@@ -82,12 +82,11 @@ def history(spark: SparkSession, name: str) -> DataFrame:
     Raises:
         TableError: there is no such table, or it is no Delta table.
     """
-    if not exists(spark, name):
-        raise TableError(f"{name}: there is no such table")
     try:
         commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
     except AnalysisException as error:
-        raise TableError(f"{name}: {_first_line(error)}") from None
+        why = _first_line(error) if exists(spark, name) else "there is no such table"
+        raise TableError(f"{name}: {why}") from None
     return commits.select(
         "version",
         "timestamp",

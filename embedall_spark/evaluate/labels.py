@@ -141,11 +141,12 @@ def purity(
     if len(asked.ids) < 2:
         log.warning("labels: %d ids of the table have one; purity of neighbours needs two", len(asked.ids))
         return {}
-    hits = exact.top_k(known, asked.matrix, k, exclude=[{name} for name in asked.ids])
-    near = {name for found in hits for name, _ in found}
-    names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(near), pa.string())}))
-    table = known.join(names, "id", "left_semi").select("id", "labels").toArrow()
-    has = {name: set(some) for name, some in zip(table["id"].to_pylist(), table["labels"].to_pylist(), strict=True)}
+    hits = exact.top_k(known, asked.matrix, k, exclude=[{name} for name in asked.ids], own=True)
+    has = {name: set(some) for name, some in zip(asked.ids, asked.labels, strict=True)}
+    if others := sorted({name for found in hits for name, _ in found} - has.keys()):
+        names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(others, pa.string())}))
+        table = known.join(names, "id", "left_semi").select("id", "labels").toArrow()
+        has |= {name: set(some) for name, some in zip(*table.to_pydict().values(), strict=True)}
     shared = [not has[name].isdisjoint(own) for own, found in zip(asked.labels, hits, strict=True) for name, _ in found]
     figures = {"purity/neighbours": float(np.mean(shared)), "purity/chance": _chance(asked.labels)}
     log.info("labels: %.3f of neighbours share one, by chance %.3f", *figures.values())

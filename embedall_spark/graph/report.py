@@ -50,7 +50,9 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
         F.percentile_approx("degree", list(_QUANTILES), 10_000).alias("quantiles"),
     ).first()
     assert row is not None
-    hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).join(vertices, "id").orderBy(F.desc("degree"), "id")
+    hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).collect()
+    named = vertices.where(F.col("id").isin([hub["id"] for hub in hubs])).select("id", "token").collect()
+    names = {vertex["id"]: vertex["token"] for vertex in named}
     walked, kind = int(row["walked"]), "out-degrees" if directed else "degrees"
     log.info(
         "graph: %s vertices, %s of them without a way out; %s %s, %s",
@@ -66,7 +68,7 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
         facts.edges / max(1, walked),
         *(row["quantiles"] or (0, 0, 0)),
         f"{row['greatest'] or 0:,}",
-        ", ".join(f"{hub['token']} {hub['degree']:,}" for hub in hubs.collect()),
+        ", ".join(f"{names[hub['id']]} {hub['degree']:,}" for hub in hubs),
     )
     figures = {
         "graph/vertices": facts.vertices,
