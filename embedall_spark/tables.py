@@ -51,19 +51,18 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
     Raises:
         TableError: there is no such table, or no such version of it.
     """
-    if not exists(spark, name):
-        hint = (
-            "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
-        )
-        raise TableError(f"{name}: there is no such table (need {hint})")
+    reader = spark.read if version is None else spark.read.option("versionAsOf", version)
     try:
-        if version is None:
-            return spark.table(files.identifier(name))
-        found = spark.read.option("versionAsOf", version).table(files.identifier(name))
+        found = reader.table(files.identifier(name))
         # A version that is not there is noticed only by whoever looks at the columns.
         _ = found.schema
     except AnalysisException as error:
-        raise TableError(f"{name}: {_first_line(error)}") from None
+        if exists(spark, name):
+            raise TableError(f"{name}: {_first_line(error)}") from None
+        hint = (
+            "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
+        )
+        raise TableError(f"{name}: there is no such table (need {hint})") from None
     return found
 
 
@@ -82,12 +81,11 @@ def history(spark: SparkSession, name: str) -> DataFrame:
     Raises:
         TableError: there is no such table, or it is no Delta table.
     """
-    if not exists(spark, name):
-        raise TableError(f"{name}: there is no such table")
     try:
         commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
     except AnalysisException as error:
-        raise TableError(f"{name}: {_first_line(error)}") from None
+        why = _first_line(error) if exists(spark, name) else "there is no such table"
+        raise TableError(f"{name}: {why}") from None
     return commits.select(
         "version",
         "timestamp",

@@ -70,18 +70,23 @@ def test_rings_are_told_apart(spark, tmp_path, workers):
 
 
 def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
+    sinks = {f"sink{number}" for number in range(40)}
+
     class Graph:
-        vertices = spark.createDataFrame([("a",), ("b",), ("alone",), ("sink",)], "id string")
+        vertices = spark.createDataFrame([("a",), ("b",), ("alone",), (None,), *zip(sinks)], "id string")
         edges = spark.createDataFrame(
-            [("a", "b"), ("b", "a"), ("b", "sink"), ("loop", "loop")], "src string, dst string"
+            [("a", "b"), ("b", "a"), ("loop", "loop"), *(("b", sink) for sink in sinks)], "src string, dst string"
         )
 
     run = PlainRun(spark, tmp_path)
     settings = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
     found = {row.id: row["count"] for row in nodes.embed(run, Graph(), settings).collect()}
-    assert found.keys() == {"a", "b", "sink", "loop"}
+    assert {"a", "b", "loop"} < found.keys() < {"a", "b", "loop", *sinks}
     assert found["loop"] == 3 * 6
-    assert dict((name, value) for name, value, _ in run.metrics)["graph/isolated"] == 1
+    told = dict((name, value) for name, value, _ in run.metrics)
+    assert told["graph/isolated"] == 1
+    # Six walks end in as many sinks at most.
+    assert told["graph/unmet"] == 43 - len(found)
 
 
 def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):

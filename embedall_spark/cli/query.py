@@ -67,7 +67,7 @@ def _similar(
     wanted = list(dict.fromkeys(meant[text] for text in texts if text in meant))
     if wanted:
         queries = np.stack([found[name] for name in wanted])
-        hits = exact.top_k(vectors, queries, n, exclude=[{name} for name in wanted], restrict=restrict)
+        hits = exact.top_k(vectors, queries, n, exclude=[{name} for name in wanted], restrict=restrict, own=True)
         shown = titles.of(known, {*wanted, *(name for some in hits for name, _ in some)}) if known is not None else {}
         near = [[(shown.get(name, name), score) for name, score in some] for some in hits]
         show.neighbours([shown.get(name, name) for name in wanted], near)

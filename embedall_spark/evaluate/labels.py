@@ -88,6 +88,12 @@ def check(config: Metadata) -> None:
         raise ConfigError(f"{path}: no such file or folder; correct metadata.path")
 
 
+def check_columns(spark: SparkSession, config: Metadata | None) -> None:
+    """Find out before long work whether read() will find its columns; raises what it does."""
+    if config is not None and config.path is not None:
+        _opened(spark, config)
+
+
 def read(spark: SparkSession, config: Metadata, vectors: DataFrame | None = None) -> DataFrame:
     """Return id, label and title (strings) of every id; several rows where it has several labels, none twice.
 
@@ -141,11 +147,12 @@ def purity(
     if len(asked.ids) < 2:
         log.warning("labels: %d ids of the table have one; purity of neighbours needs two", len(asked.ids))
         return {}
-    hits = exact.top_k(known, asked.matrix, k, exclude=[{name} for name in asked.ids])
-    near = {name for found in hits for name, _ in found}
-    names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(near), pa.string())}))
-    table = known.join(names, "id", "left_semi").select("id", "labels").toArrow()
-    has = {name: set(some) for name, some in zip(table["id"].to_pylist(), table["labels"].to_pylist(), strict=True)}
+    hits = exact.top_k(known, asked.matrix, k, exclude=[{name} for name in asked.ids], own=True)
+    has = {name: set(some) for name, some in zip(asked.ids, asked.labels, strict=True)}
+    if others := sorted({name for found in hits for name, _ in found} - has.keys()):
+        names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(others, pa.string())}))
+        table = known.join(names, "id", "left_semi").select("id", "labels").toArrow()
+        has |= {name: set(some) for name, some in zip(*table.to_pydict().values(), strict=True)}
     shared = [not has[name].isdisjoint(own) for own, found in zip(asked.labels, hits, strict=True) for name, _ in found]
     figures = {"purity/neighbours": float(np.mean(shared)), "purity/chance": _chance(asked.labels)}
     log.info("labels: %.3f of neighbours share one, by chance %.3f", *figures.values())
@@ -240,18 +247,23 @@ def _membership(labels: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
 
 def _read_table(spark: SparkSession, config: Metadata) -> DataFrame:
     """Return id, label and title as text, and ``problem``."""
+    found = _opened(spark, config)
+    bad = found.where("problem is not null").agg(F.count("*").alias("rows"), F.min("problem").alias("first")).first()
+    if bad and bad["rows"]:
+        log.warning("%s: %d rows cannot be read and are left out; %s", config.path, bad["rows"], bad["first"])
+    values = [(F.col(name).cast("string") if name in found.columns else _null()).alias(name) for name in _NAMES]
+    return found.select(*values, "problem")
+
+
+def _opened(spark: SparkSession, config: Metadata) -> DataFrame:
+    """Return the columns that there are of id, label and title, as they are, and ``problem``."""
     assert config.path is not None
     kind, separator = _format(config.path)
     asked = {f"metadata.{name}": column for name in _NAMES if (column := getattr(config, name)) is not None}
     header = kind != "csv" or _has_header(config.path, separator, asked.values())
     if not header:
         asked = {option: f"_c{place}" for place, option in enumerate(asked)}
-    found = tabular.read(spark, config.path, kind, asked, separator=separator, header=header)
-    bad = found.where("problem is not null").agg(F.count("*").alias("rows"), F.min("problem").alias("first")).first()
-    if bad and bad["rows"]:
-        log.warning("%s: %d rows cannot be read and are left out; %s", config.path, bad["rows"], bad["first"])
-    values = [(F.col(name).cast("string") if name in found.columns else _null()).alias(name) for name in _NAMES]
-    return found.select(*values, "problem")
+    return tabular.read(spark, config.path, kind, asked, separator=separator, header=header)
 
 
 def _format(path: str) -> tuple[tabular.Format, str]:

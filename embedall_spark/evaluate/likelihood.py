@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.evaluate.next_item import Asked
+    from embedall_spark.train.config import SkipGram
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -26,23 +27,21 @@ _CELLS = 1 << 22  # scores that a task holds at once
 _WANTED = "id int, vector array<float>, context array<float>, count bigint"
 
 
-def ranks(asked: Asked, vectors: DataFrame, folder: str, exponent: float) -> NDArray[np.int64]:
+def ranks(asked: Asked, vectors: DataFrame, folder: str, config: SkipGram) -> NDArray[np.int64]:
     """Return how many items are likelier than each answer, int64 [n]; the context's items are not counted.
 
     The score of an item is the dot product of its context vector with the context's weighted mean of vectors, plus
-    ``exponent`` times the logarithm of its count.
+    ``ns_exponent`` times the logarithm of its count.
 
     Args:
         asked: the stories, answers known.
         vectors: id, vector, context and count of every item.
         folder: where the VOCABULARY's parquet files lie, a path or URI.
-        exponent: that of the counts in the distribution of negatives.
+        config: options of the training.
     """
-    row = vectors.select("vector").first()
-    assert row is not None
-    step = max(1, _BYTES // (8 * len(row["vector"]) * (asked.context.shape[1] + 1)))
+    step = max(1, _BYTES // (8 * config.vector_size * (asked.context.shape[1] + 1)))
     parts = [slice(at, at + step) for at in range(0, len(asked.answer), step)]
-    return np.concatenate([_ranks(asked.some(part), vectors, folder, exponent) for part in parts])
+    return np.concatenate([_ranks(asked.some(part), vectors, folder, config.ns_exponent) for part in parts])
 
 
 def _ranks(asked: Asked, vectors: DataFrame, folder: str, exponent: float) -> NDArray[np.int64]:

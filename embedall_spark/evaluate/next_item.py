@@ -87,7 +87,7 @@ def evaluate(
     ranks = {system: np.full(len(told), _MISS) for system in _SYSTEMS}
     if told.any():
         some, shrink = asked.some(told), config.shrink_windows
-        ranks["next_item"][told] = likelihood.ranks(some, vectors, folder, config.ns_exponent)
+        ranks["next_item"][told] = likelihood.ranks(some, vectors, folder, config)
         ranks["popularity"][told] = _popularity(some)
         ranks["cooccurrence"][told] = cooccurrence.ranks(some, blocks, vocabulary, config.window, shrink, max(_CUTS))
     found = {name: value for system, places in ranks.items() for name, value in _summary(system, places).items()}

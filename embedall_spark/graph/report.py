@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _HUBS = 5
 _QUANTILES = (0.5, 0.9, 0.99)
-# A task that looks for components holds 4 bytes a vertex.
+# A task that looks for components holds 5 bytes a vertex.
 MOST_VERTICES = 1 << 28
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _LONGS = types.Array(int64, 1, "C", readonly=True)
@@ -50,7 +50,9 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
         F.percentile_approx("degree", list(_QUANTILES), 10_000).alias("quantiles"),
     ).first()
     assert row is not None
-    hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).join(vertices, "id").orderBy(F.desc("degree"), "id")
+    hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).collect()
+    named = vertices.where(F.col("id").isin([hub["id"] for hub in hubs])).select("id", "token").collect()
+    names = {vertex["id"]: vertex["token"] for vertex in named}
     walked, kind = int(row["walked"]), "out-degrees" if directed else "degrees"
     log.info(
         "graph: %s vertices, %s of them without a way out; %s %s, %s",
@@ -63,15 +65,15 @@ def describe(adjacency: DataFrame, vertices: DataFrame, folder: str, facts: Fact
     log.info(
         "graph: %s: mean %.1f, median %d, 90%% %d, 99%% %d, greatest %s (%s)",
         kind,
-        facts.edges / max(1, walked),
-        *(row["quantiles"] or (0, 0, 0)),
-        f"{row['greatest'] or 0:,}",
-        ", ".join(f"{hub['token']} {hub['degree']:,}" for hub in hubs.collect()),
+        facts.edges / walked,
+        *row["quantiles"],
+        f"{row['greatest']:,}",
+        ", ".join(f"{names[hub['id']]} {hub['degree']:,}" for hub in hubs),
     )
     figures = {
         "graph/vertices": facts.vertices,
         "graph/edges": facts.edges,
-        "graph/greatest_degree": row["greatest"] or 0,
+        "graph/greatest_degree": row["greatest"],
     }
     return {name: float(value) for name, value in figures.items()} | _components(adjacency, folder, facts, directed)
 
@@ -104,9 +106,8 @@ def _component_sizes(folder: str, facts: Facts, directed: bool) -> Table:
     def sizes(batches: Batches) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             graph = csr.open_graph(folder, facts, directed)
-            roots = components(graph.indptr, graph.indices)
-            counts = np.bincount(roots, minlength=1)
-            values: list[Any] = [int((counts > 0).sum()), int(counts.max())]
+            found = components(graph.indptr, graph.indices)
+            values: list[Any] = [int((found < 0).sum()), -int(found.min())]
             yield pa.RecordBatch.from_arrays([pa.array([value]) for value in values], ["components", "greatest"])
 
     return sizes
@@ -114,24 +115,26 @@ def _component_sizes(folder: str, facts: Facts, directed: bool) -> Table:
 
 @njit(int32[::1](_LONGS, _INTS), nogil=True, cache=True)
 def components(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return for each vertex the least vertex of its (weakly) connected component, int32 [n].
+    """Return the (weakly) connected components, int32 [n]: minus its size at one vertex of each, elsewhere another one.
 
-    Union-find with path halving (Tarjan and van Leeuwen 1984).
+    Union-find with path halving (Tarjan and van Leeuwen 1984), by size.
     """
-    parent = np.arange(indptr.size - 1).astype(np.int32)
+    parent = np.full(indptr.size - 1, -1, np.int32)
     for vertex in range(parent.size):
         for at in range(indptr[vertex], indptr[vertex + 1]):
             one, other = np.int64(vertex), np.int64(indices[at])
-            while parent[one] != one:
-                parent[one] = parent[parent[one]]
+            while parent[one] >= 0:
+                if parent[parent[one]] >= 0:
+                    parent[one] = parent[parent[one]]
                 one = np.int64(parent[one])
-            while parent[other] != other:
-                parent[other] = parent[parent[other]]
+            while parent[other] >= 0:
+                if parent[parent[other]] >= 0:
+                    parent[other] = parent[parent[other]]
                 other = np.int64(parent[other])
-            if one < other:
-                parent[other] = one
-            elif other < one:
-                parent[one] = other
-    for vertex in range(parent.size):
-        parent[vertex] = parent[parent[vertex]]
+            if one == other:
+                continue
+            if parent[one] > parent[other]:
+                one, other = other, one
+            parent[one] += parent[other]
+            parent[other] = one
     return parent

@@ -96,7 +96,8 @@ def check(config: Config) -> None:
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
-    """Return the EDGES that the configuration names."""
+    """Return the EDGES that the configuration names, once the metadata have turned out to have their columns."""
+    labels.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
@@ -149,6 +150,9 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
     _report(run, graph, lists, vertices, facts, config)
     walks = Walks(run.stage_path("adjacency"), facts, config.graph.directed, config.walks, config.train.seed)
     met = run.stage("vocabulary", lambda: _met(vertices, sampling.visits(run.spark, walks)))
+    if config.graph.directed:
+        # Elsewhere every vertex has walks of its own.
+        run.metric("graph/unmet", _unmet(met))
     _keep_walks(run, walks)
     threads = preflight.threads(run.spark, config.train) if config.train.workers == 1 else 1
     feed = sampling.feed(run.spark, walks, vocabulary.total(met), threads)
@@ -163,9 +167,10 @@ def _report(
     """Log what the graph looks like, and record it."""
     figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
     if not isinstance(graph, DataFrame):
-        named = graph.vertices.select(F.col("id").cast("string").alias("token")).distinct()
-        figures["graph/isolated"] = float(named.join(vertices, "token", "left_anti").count())
-        log.info("graph: %d listed vertices have no edge, and get no vector", figures["graph/isolated"])
+        named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
+        isolated = named.join(vertices, "token", "left_anti").count()
+        figures["graph/isolated"] = float(isolated)
+        log.info("graph: listed vertices that have no edge to walk along, and get no vector: %d", isolated)
     for name, value in figures.items():
         run.metric(name, value)
 
@@ -174,6 +179,13 @@ def _met(vertices: DataFrame, visits: DataFrame) -> DataFrame:
     """Return the vertices, under their numbers, with how often walks meet them: the VOCABULARY of the walks."""
     counted = vertices.select("id", "token").join(visits, "id", "left")
     return conform(counted.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
+
+
+def _unmet(met: DataFrame) -> float:
+    """Return how many vertices no walk has met: they have no way out, and none of the walks ended there."""
+    found = met.where("count = 0").count()
+    log.info("graph: vertices that no walk meets, and that get no vector: %d", found)
+    return float(found)
 
 
 def _keep_walks(run: Run, walks: Walks) -> None:

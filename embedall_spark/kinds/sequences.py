@@ -108,7 +108,8 @@ def check(config: Config) -> None:
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
-    """Return the EVENTS that the configuration names."""
+    """Return the EVENTS that the configuration names, once the metadata have turned out to have their columns."""
+    labels.check_columns(spark, config.evaluate.metadata)
     return events.read(spark, config.input)
 
 

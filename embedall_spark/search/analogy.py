@@ -88,7 +88,8 @@ def combine(
     if not np.abs(query).max() > 1e-6:
         raise ConfigError("the sum of these ids is nothing: they cancel each other; leave some out")
     asked = {*positive, *negative}
-    [hits] = exact.top_k(vectors if among is None else among, query[None], k, exclude=[asked], restrict=restrict)
+    some = vectors if among is None else among
+    [hits] = exact.top_k(some, query[None], k, exclude=[asked], restrict=restrict, own=True)
     return hits
 
 
@@ -120,7 +121,7 @@ def solve(
         exclude = [set(question) for question in some]
         if method == "add":
             a, b, c = (triples[:, i] for i in range(3))
-            hits += exact.top_k(among, b - a + c, k, exclude=exclude)
+            hits += exact.top_k(among, b - a + c, k, exclude=exclude, own=True)
         else:
             block = partial(block_top_k_mul, triples=triples, epsilon=epsilon)
             hits += exact.search(among, block, triples, k, exclude=exclude)

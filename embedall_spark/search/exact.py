@@ -76,7 +76,7 @@ def neighbours(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: in
     """
     found = fetch(vectors, ids)
     queries = np.stack([found[name] for name in ids])
-    return top_k(vectors, queries, k, exclude=[{name} for name in ids], restrict=restrict)
+    return top_k(vectors, queries, k, exclude=[{name} for name in ids], restrict=restrict, own=True)
 
 
 def top_k(
@@ -86,6 +86,7 @@ def top_k(
     *,
     exclude: Sequence[Collection[str]] | None = None,
     restrict: int | None = None,
+    own: bool = False,
 ) -> list[list[Hit]]:
     """Return the ``k`` nearest ids by cosine of each query as (id, score), best first, ties in the order of ids.
 
@@ -95,12 +96,13 @@ def top_k(
         k: how many; fewer come back where the table has fewer.
         exclude: ids that each query must not return.
         restrict: look among this many most frequent ids only.
+        own: the queries come from these very vectors, so that their length need not be looked up.
 
     Raises:
         ConfigError: the queries are not of the vectors' length, or larger than MAX_QUERY_BYTES, or the results more
             than MAX_RESULTS.
     """
-    row = vectors.select(F.size("vector").alias("numbers")).first()
+    row = None if own else vectors.select(F.size("vector").alias("numbers")).first()
     if row is not None and row["numbers"] != queries.shape[1]:
         raise ConfigError(f"the queries have {queries.shape[1]} numbers, the table's vectors {row['numbers']}")
     block = partial(block_top_k, queries=unit(np.ascontiguousarray(queries, dtype=np.float32)))

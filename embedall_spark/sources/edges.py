@@ -16,8 +16,6 @@ from embedall_spark.sources import csv_files, imports, reading, tabular
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
 
-LIGHTEST, HEAVIEST = 1e-100, 1e100
-"""Weights beyond these could not be added up."""
 _BANNER = "%%MatrixMarket"
 _MATRIX = (
     ": MatrixMarket, whose line of sizes would become an edge; remove all lines up to that one, or write the edges anew"
@@ -26,6 +24,9 @@ _MATRIX = (
 _COMMAS = "^([^ ]+, +)+[^ ]+$"
 _QUOTED = '(^| )"[^" ]+ [^"]*"( |$)'
 _CSV = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
+
+# Sums of weights, and their products with biases, must neither overflow nor lose their digits.
+LEAST, MOST = 1e-100, 1e100
 
 
 class HasEdges(Protocol):
@@ -55,8 +56,8 @@ class EdgesConfig(Section):
     dst: str = Field("dst", description="the column where it ends")
     weight: str | None = Field(
         None,
-        description="the column of the weights, numbers above 0 (1e-100 to 1e100); with format: edgelist any name "
-        "stands for the third field; unset: 1 each. Equal edges become one of their summed weight",
+        description="the column of the weights, numbers from 1e-100 to 1e100; with format: edgelist any name stands "
+        "for the third field; unset: 1 each. Equal edges become one of their summed weight",
     )
     separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
     multiline: bool = Field(False, description=csv_files.MULTILINE)
@@ -96,9 +97,11 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
     """
     if isinstance(graph, DataFrame):
         return conform(graph, EDGES)
-    missing = [name for name in ("src", "dst", *([weight] if weight else [])) if name not in graph.edges.columns]
-    if missing:
-        raise SchemaMismatch(f"the graph's edges have no column {', '.join(missing)} (columns: {graph.edges.columns})")
+    needed = {"edges": ("src", "dst", *([weight] if weight else [])), "vertices": ("id",)}
+    for part, names in needed.items():
+        columns = getattr(graph, part).columns
+        if missing := [name for name in names if name not in columns]:
+            raise SchemaMismatch(f"the graph's {part} have no column {', '.join(missing)} (columns: {columns})")
     weights = [F.col(weight).alias("weight")] if weight else []
     unknown = [F.lit("graph").alias("origin"), reading.null().alias("problem")]
     return check(graph.edges.select("src", "dst", *weights, *unknown))
@@ -121,9 +124,7 @@ def check(rows: DataFrame) -> DataFrame:
         # In Spark NaN is greater than any other number.
         F.when(number >= F.lit(float("inf")), reading.told("weight is not finite", record)),
         F.when(number <= 0, reading.told("weight is not above 0", record)),
-        F.when(
-            ~number.between(LIGHTEST, HEAVIEST), reading.told(f"weight under {LIGHTEST} or over {HEAVIEST}", record)
-        ),
+        F.when(~number.between(LEAST, MOST), reading.told(f"weight is not from {LEAST:g} to {MOST:g}", record)),
     )
     if "weight" in kinds:
         problem = F.coalesce(problem, F.when(given.isNull(), reading.told("weight is null", record)))

@@ -39,7 +39,9 @@ class EventsConfig(Section):
     key: str = Field("key", description="the column that says whose story an event belongs to: user, session, basket")
     item: str = Field("item", description="the column that says what happened")
     order: str | None = Field(
-        None, description="the column of an event's place in the story, a number or a time; unset: a basket, no order"
+        None,
+        description="the column of an event's place in the story, a number or a time; unset: a basket, and where "
+        "train.window is not given, windows are as wide as it",
     )
     weight: str | None = Field(
         None,

@@ -41,6 +41,11 @@ def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row
         no_type = re.search("Parquet type|data type", why)
         remedy = "write the column as text, or times in microseconds" if no_type else "correct path or format"
         raise BadData(f"{path}: cannot be read as {kind}: {why}; {remedy}") from None
+    except Exception as error:
+        # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's.
+        if "is not a Parquet file" not in str(error):
+            raise
+        raise BadData(f"{path}: cannot be read as {kind}: it is no Parquet file; correct path or format") from None
     if empty:
         raise BadData(
             f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "

@@ -183,7 +183,7 @@ def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
 
 def _nearest(among: DataFrame, rows: Mapping[str, _Row], names: Sequence[str], k: int) -> list[list[Hit]]:
     """Return what is nearest to some rows, best first."""
-    return exact.top_k(among, np.stack([rows[name].vector for name in names]), k) if names else []
+    return exact.top_k(among, np.stack([rows[name].vector for name in names]), k, own=True) if names else []
 
 
 def _unseen(space: Space) -> DataFrame:

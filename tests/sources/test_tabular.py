@@ -157,6 +157,7 @@ def test_text_of_tables_may_be_broken(spark, tmp_path):
         ("orders", "csv", {}, BadData, "CSV header does not conform to the schema. Header: m,n Schema: n,m"),
         ("nanos", "parquet", {}, BadData, "(TIMESTAMP(NANOS,false)); write the column as text, or times in micro"),
         ("csv", "delta", {}, BadData, "cannot be read as delta"),
+        ("csv", "parquet", {}, BadData, "cannot be read as parquet: it is no Parquet file; correct path or format"),
         ("csv", "json", {"input.key": "n"}, BadData, "none of the first 2 lines is JSON"),
         ("json", "json", {"input.key": "m"}, SchemaMismatch, "has a key 'm' (keys found: n); set input.key"),
         ("csv", "csv", {"input.key": "m"}, SchemaMismatch, "no column 'm' (columns: n text, text text); set input.key"),
