@@ -12,6 +12,7 @@ from embedall_spark import tables
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import nodes
 from embedall_spark.sources import edges
+from embedall_spark.train.config import SkipGram
 
 SMALL = {"vector_size": 16, "window": 4, "epochs": 2, "alpha": 0.05, "sample": 0, "threads": 1}
 
@@ -139,6 +140,14 @@ def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
         again = nodes.embed(PlainRun(spark, tmp_path), given, config(walks={"num_walks": 2, "walk_length": 10}))
         assert bits(again) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
+
+
+def test_pairs_share_no_negatives_where_the_graph_is_small():
+    def size(vertices, given=None):
+        return nodes.training(SkipGram(batch_size=given), vertices).batch_size
+
+    assert [size(34), size(1 << 15), size((1 << 15) + 1)] == [1, 1, None]
+    assert size(34, 8) == size(10**6, 8) == 8
 
 
 def test_what_is_wrong_with_the_configuration_is_told():

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Up to so many vertices, negatives that a window shares cost F1 (docs/log.md), and pairs' own ones little time.
+_SMALL = 1 << 15
+
 
 class Evaluation(Section):
     """What to measure before the table is replaced."""
@@ -154,11 +157,19 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
         # Elsewhere every vertex has walks of its own.
         run.metric("graph/unmet", _unmet(met))
     _keep_walks(run, walks)
-    threads = preflight.threads(run.spark, config.train) if config.train.workers == 1 else 1
+    train = training(config.train, facts.vertices)
+    threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
     feed = sampling.feed(run.spark, walks, vocabulary.total(met), threads)
-    vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), config.train)
+    vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), train)
     # A vertex that no walk has met has learned nothing.
     return vectors_of(vectors.where("count > 0"), "nodes", run.id, run.model_uri)
+
+
+def training(train: SkipGram, vertices: int) -> SkipGram:
+    """Return the options of training on a graph of so many vertices: where it is small, pairs share no negatives."""
+    if train.batch_size is not None or vertices > _SMALL:
+        return train
+    return train.model_copy(update={"batch_size": 1})
 
 
 def _report(

@@ -31,7 +31,7 @@ class SkipGram(Section):
         ge=1,
         le=32,
         description="contexts of a window that are trained on at once and share their negatives; 1: each has its own, "
-        "as in gensim, at about half the speed; unset: 1 where the vocabulary has at most 32,768 tokens, else 32",
+        "as in gensim, at about half the speed; unset: 32, and 1 for a graph of at most 32,768 vertices",
     )
     ns_exponent: float = Field(0.75, ge=-2, le=2, description="negatives are drawn from count to this power")
     sample: float = Field(

@@ -9,7 +9,6 @@ import numba
 import numpy as np
 
 from embedall_spark import files, randomness
-from embedall_spark.train import sgns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 # A row wants some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
 _BASE_MEMORY = 600 << 20
-# Rows of so few tokens are trained on so often that sharing negatives costs quality (docs/log.md).
-_SMALL_VOCABULARY = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,6 @@ def make(corpus: Corpus, config: SkipGram, threads: int) -> Plan:
     slices = min(slices, max(1, corpus.blocks))
     each = min(-(-episodes // slices), max(1, corpus.blocks // slices))
     return Plan(corpus, config.workers, threads, slices * each, slices)
-
-
-def batch_size(corpus: Corpus, config: SkipGram) -> int:
-    """Return how many contexts of a window are trained on at once."""
-    return config.batch_size or (1 if corpus.vocabulary <= _SMALL_VOCABULARY else sgns.MOST_CONTEXTS)
 
 
 def contexts(config: SkipGram) -> float:

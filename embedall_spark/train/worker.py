@@ -51,7 +51,7 @@ class Slice:
     @property
     def batch_size(self) -> int:
         """How many contexts of a window are trained on at once."""
-        return plan.batch_size(self.plan.corpus, self.config)
+        return self.config.batch_size or sgns.MOST_CONTEXTS
 
     @property
     def compiled(self) -> Callable[..., Any]:

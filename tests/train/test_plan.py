@@ -54,14 +54,6 @@ def test_one_worker_has_one_episode_a_slice():
     assert plan.make(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
 
 
-def test_pairs_share_no_negatives_where_the_vocabulary_is_small():
-    def size(vocabulary, given=None):
-        return plan.batch_size(plan.Corpus(vocabulary, 10**6, 1e6, 10), SkipGram(batch_size=given))
-
-    assert [size(n) for n in (100, 1 << 15, (1 << 15) + 1)] == [1, 1, 32]
-    assert size(100, 8) == size(10**6, 8) == 8
-
-
 def test_the_rate_falls_linearly():
     config = SkipGram(alpha=0.02, min_alpha=0.001)
     assert plan.rate(config, 0) == pytest.approx(0.02)
