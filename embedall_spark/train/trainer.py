@@ -91,7 +91,7 @@ def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
     if corpus.vocabulary < least:
         raise ConfigError(
             f"train.workers={config.workers} needs a vocabulary of {least} or more, found {corpus.vocabulary}: "
-            "lower train.workers or vocabulary.min_count"
+            "lower train.workers, or train on more"
         )
     longest = streams.longest(config.workers, config.window)
     if longest < 4 * config.window:

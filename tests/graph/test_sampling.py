@@ -1,6 +1,8 @@
 """Walks as Spark jobs: whatever task draws them they are the same ones, from every vertex as many."""
 
 import itertools
+import os
+import signal
 from collections import Counter
 
 import numpy as np
@@ -11,6 +13,7 @@ from embedall_spark.corpus import blocks as blocking
 from embedall_spark.graph import adjacency, sampling
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.sampling import Walks, WalksConfig
+from embedall_spark.schemas import ENCODED
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +73,22 @@ def test_visits_count_the_walks(spark, made):
     assert {row["id"]: row["count"] for row in sampling.visits(spark, walks).collect()} == want
 
 
-def test_a_task_that_dies_is_drawn_again_the_same(made):
+def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
     walks, _, _ = made
-    graph = walks.open()
-    whole, again = walks.draw(graph, 0, walks.count), walks.draw(graph, 0, walks.count)
-    assert whole.tokens.tobytes() == again.tokens.tobytes()
-    parts = [walks.draw(graph, at, min(at + 7, walks.count)) for at in range(0, walks.count, 7)]
-    assert np.concatenate([part.tokens for part in parts]).tobytes() == whole.tokens.tobytes()
-    assert np.concatenate([part.ids for part in parts]).tolist() == whole.ids.tolist()
+    killed = tmp_path / "killed"
+
+    def die_once(batches):
+        for batch in batches:
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    drawn = sampling.encoded(spark, walks).mapInArrow(die_once, ENCODED)
+    with pytest.raises(Exception, match="Python worker exited unexpectedly"):
+        drawn.collect()
+    assert killed.exists()
+    assert {row["id"]: tuple(row["tokens"]) for row in drawn.collect()} == all_walks(spark, walks)
 
 
 def test_walks_can_be_read_by_name(spark, made):
