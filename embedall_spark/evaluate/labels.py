@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -82,8 +82,11 @@ class Metadata(Section):
 
 
 def check(config: Metadata) -> None:
-    """Raise ConfigError where a file is not there, before Spark starts."""
+    """Raise ConfigError where a file is not there, or of no known kind, before Spark starts."""
     path = config.path
+    if path is not None and _format(path)[0] == "delta" and Path(path).is_file():
+        kinds = ", ".join(_SUFFIXES)
+        raise ConfigError(f"{path}: the name tells no format; need {kinds} or a Delta table's folder: rename the file")
     if path is not None and _format(path)[0] != "delta" and not set(path) & set("*?[{") and not files.exists(path):
         raise ConfigError(f"{path}: no such file or folder; correct metadata.path")
 

@@ -75,6 +75,18 @@ def test_other_formats_ids_of_any_type_and_rows_that_cannot_be_read(spark, tmp_p
         labels.read(spark, Metadata(path=str(tmp_path / "none.tsv")))
 
 
+def test_a_file_must_be_there_and_its_name_tell_the_format(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("a\tb\n")
+    for path, message in (
+        (file, "labels.txt: the name tells no format; need .csv, .tsv"),
+        ("none.tsv", "none.tsv: no such"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            labels.check(Metadata(path=str(path)))
+    labels.check(Metadata(path=str(tmp_path)))
+
+
 def test_labels_that_are_parts_of_the_ids(spark):
     vectors = table(spark, ["a.b.c", "a", ".d"], np.eye(3))
     found = labels.read(spark, Metadata(prefix="."), vectors)
