@@ -40,7 +40,7 @@ SETTINGS = {
     "wiki_cooc_20k": [(1.0, 1.0), (4.0, 1.0)],
 }
 WEIGHTED = {"wiki_cooc_20k"}
-# PecanPy needs an hour for it.
+# Of the others, facebook_pages takes the peers a quarter of an hour, wiki_cooc_20k hours.
 USUAL = ["blogcatalog", "wiki_openne", "cora"]
 NUM_WALKS, LENGTH, DIM, WINDOW, EPOCHS = 10, 80, 128, 10, 3
 SHARES, SPLITS = (0.1, 0.5, 0.9), 10
