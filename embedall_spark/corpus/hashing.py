@@ -70,6 +70,17 @@ def _same(text: Any, begin: Any, end: Any, other: Any, start: Any, stop: Any) ->
     return True
 
 
+@_inlined
+def _place(slots: Any, text: Any, offsets: Any, asked: Any, start: Any, stop: Any, slot: Any) -> Any:
+    """Return the slot of an asked text, or the free one where it belongs; the search begins at ``slot``."""
+    mask = int64(slots.size - 1)
+    token = slots[slot]
+    while token >= 0 and not _same(text, offsets[token], offsets[token + 1], asked, start, stop):
+        slot = (slot + 1) & mask
+        token = slots[slot]
+    return slot
+
+
 @njit(void(int32[::1], _BYTES, _LONGS), nogil=True, cache=True)
 def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
     """Fill a table with the numbers of distinct tokens.
@@ -90,19 +101,14 @@ def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
 @njit(void(_INTS, _BYTES, _LONGS, _BYTES, _LONGS, int32[::1]), nogil=True, cache=True)
 def find(slots: Ints, text: Bytes, offsets: Longs, asked: Bytes, asked_offsets: Longs, found: Ints) -> None:
     """Write into ``found`` (int32) the number of each asked token, -1 for one that is not in the table."""
-    mask, count = int64(slots.size - 1), asked_offsets.size - 1
+    count = asked_offsets.size - 1
     first = np.empty(_GROUP, np.int64)
     for begin in range(0, count, _GROUP):
         end = min(begin + _GROUP, count)
         _ahead(slots, text, offsets, asked, asked_offsets, begin, end, first)
         for at in range(begin, end):
-            start, stop = asked_offsets[at], asked_offsets[at + 1]
-            slot = first[at - begin]
-            token = slots[slot]
-            while token >= 0 and not _same(text, offsets[token], offsets[token + 1], asked, start, stop):
-                slot = (slot + 1) & mask
-                token = slots[slot]
-            found[at] = token
+            slot = _place(slots, text, offsets, asked, asked_offsets[at], asked_offsets[at + 1], first[at - begin])
+            found[at] = slots[slot]
 
 
 @njit(
@@ -128,18 +134,15 @@ def add(
     Returns:
         How many tokens there are now, and how many texts have been counted.
     """
-    mask, count, most = int64(slots.size - 1), given_offsets.size - 1, slots.size // 2
+    count, most = given_offsets.size - 1, slots.size // 2
     first = np.empty(_GROUP, np.int64)
     for begin in range(since, count, _GROUP):
         end = min(begin + _GROUP, count)
         _ahead(slots, text, offsets, given, given_offsets, begin, end, first)
         for at in range(begin, end):
             start, stop = given_offsets[at], given_offsets[at + 1]
-            slot = first[at - begin]
+            slot = _place(slots, text, offsets, given, start, stop, first[at - begin])
             token = slots[slot]
-            while token >= 0 and not _same(text, offsets[token], offsets[token + 1], given, start, stop):
-                slot = (slot + 1) & mask
-                token = slots[slot]
             if token >= 0:
                 counts[token] += 1
                 continue

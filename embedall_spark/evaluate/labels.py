@@ -84,10 +84,13 @@ class Metadata(Section):
 def check(config: Metadata) -> None:
     """Raise ConfigError where a file is not there, or of no known kind, before Spark starts."""
     path = config.path
-    if path is not None and _format(path)[0] == "delta" and Path(path).is_file():
-        kinds = ", ".join(_SUFFIXES)
-        raise ConfigError(f"{path}: the name tells no format; need {kinds} or a Delta table's folder: rename the file")
-    if path is not None and _format(path)[0] != "delta" and not set(path) & set("*?[{") and not files.exists(path):
+    if path is None:
+        return
+    if _format(path)[0] == "delta":
+        if Path(path).is_file():
+            need = f"need {', '.join(_SUFFIXES)} or a Delta table's folder"
+            raise ConfigError(f"{path}: the name tells no format; {need}: rename the file")
+    elif not set(path) & set("*?[{") and not files.exists(path):
         raise ConfigError(f"{path}: no such file or folder; correct metadata.path")
 
 

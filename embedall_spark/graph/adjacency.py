@@ -150,10 +150,8 @@ def _bounds(lookup: Lookup, parts: int) -> NDArray[np.int64]:
         if not target.exists():
             ends = np.cumsum(lookup.counts)
             targets = np.arange(1, parts) * (int(ends[-1]) / parts)
-            hidden = target.with_suffix(".part")
-            with hidden.open("wb") as out:
+            with files.create(str(target)) as out:
                 np.save(out, np.searchsorted(ends, targets, side="left").astype(np.int64) + 1)
-            hidden.replace(target)
     return np.asarray(np.load(target))
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float32]
 
-__all__ = ["aligned", "kernel", "negative_table", "pad"]
+__all__ = ["MOST_CONTEXTS", "aligned", "kernel", "negative_table", "pad"]
 
 _TILE = 6  # output rows whose sums are kept in registers, so that they fit also where a vector takes two
 MOST_CONTEXTS = 32  # contexts that are trained on at once, at most; larger groups are cut
