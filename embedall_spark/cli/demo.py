@@ -15,7 +15,7 @@ from rich.text import Text
 from embedall_spark import files, run_store, session, tables
 from embedall_spark.cli import demo_summary
 from embedall_spark.images import thumbnails
-from embedall_spark.images.decode import Limits
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.latent import latent_model
 from embedall_spark.launch import Options, Summary, launch
 from embedall_spark.search import analogy, exact, title_lookup
@@ -143,7 +143,7 @@ def _pictures(place: _Place) -> Summary:
     for title, some in zip(asked, hits, strict=True):
         near = ", ".join(named.get(name, name) for name, _ in some[:5])
         place.console.print(Text(f"  {title:>{width}}  ", "bold"), Text(near), sep="")
-    small = thumbnails.thumbnails_by_id(openmoji.read(spark), ids, Limits())
+    small = thumbnails.thumbnails_by_id(openmoji.read(spark), ids, Limits(svg=True))
     rows = [
         (title, [Tile(small.get(name), named.get(name, name)) for name in (meant[title], *(name for name, _ in some))])
         for title, some in zip(asked, hits, strict=True)
@@ -190,7 +190,7 @@ def _space(place: _Place) -> Summary:
         suggested = ", ".join(dict.fromkeys(named[name] for name, _ in one))
         place.console.print(Text(f"  {named[row['id']]}: ", "bold"), Text(suggested), sep="")
     shown = openmoji.read(spark).withColumn("id", F.concat(F.lit("images:"), "id"))
-    small = thumbnails.thumbnails_by_id(shown, ids, Limits())
+    small = thumbnails.thumbnails_by_id(shown, ids, Limits(svg=True))
     rows = [
         (word, [Tile(small.get(name), named[name]) for name, _ in one]) for word, one in zip(typed, hits, strict=True)
     ]

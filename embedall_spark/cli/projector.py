@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.visualize.projector import Tensor
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _known(spark: SparkSession, names: list[str], asked: _Options) -> DataFrame 
 
 def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[DataFrame, Limits] | None:
     """Return IMAGES of the pictures and the limits within which they are decoded; None where there are none."""
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.sources import images
     from embedall_spark.sources.images import ImagesConfig
 

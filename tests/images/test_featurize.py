@@ -16,7 +16,7 @@ from PIL import Image
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, featurize, image_reader
 from embedall_spark.images.backbones import Backbone, BackboneConfig, inference
-from embedall_spark.images.decode import Limits
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.images.featurize import FeaturizeConfig
 
 NAMES = ["id", "content", "path", "origin", "known"]
