@@ -16,7 +16,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from importlib.util import find_spec
-from typing import BinaryIO
+from typing import IO
 
 EDGE = 256
 """Width and height of every drawing, in pixels."""
@@ -82,8 +82,6 @@ def draw(content: bytes) -> bytes:
     return result
 
 
-
-
 def _start() -> subprocess.Popen[bytes]:
     """Start a process that runs serve(); it ends with this one, whose pipe it reads."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -112,12 +110,12 @@ def serve() -> None:
         _send(sys.stdout.buffer, status, result)
 
 
-def _send(pipe: BinaryIO, status: bytes, content: bytes) -> None:
+def _send(pipe: IO[bytes], status: bytes, content: bytes) -> None:
     pipe.write(bytes([len(status)]) + status + len(content).to_bytes(8, "little") + content)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
+def _receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
     """Return status and content of one message; raise EOFError where the pipe ends."""
 
     def read(count: int) -> bytes:
