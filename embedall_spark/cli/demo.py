@@ -15,11 +15,11 @@ from rich.text import Text
 from embedall_spark import files, run_store, session, tables
 from embedall_spark.cli import demo_summary
 from embedall_spark.images import thumbnails
-from embedall_spark.sources.image_limits import Limits
 from embedall_spark.latent import latent_model
 from embedall_spark.launch import Options, Summary, launch
 from embedall_spark.search import analogy, exact, title_lookup
 from embedall_spark.sources import openmoji
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import montage
 from embedall_spark.visualize.montage import Tile
 

@@ -167,8 +167,8 @@ def _known(spark: SparkSession, names: list[str], asked: _Options) -> DataFrame 
 
 def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[DataFrame, Limits] | None:
     """Return IMAGES of the pictures and the limits within which they are decoded; None where there are none."""
-    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.sources.images import ImagesConfig
 
     found, limits = [], Limits()

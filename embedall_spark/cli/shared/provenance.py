@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
+    from embedall_spark.sources.image_limits import Limits
 
 
 class LatentTable(NamedTuple):
@@ -133,8 +133,8 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
         ConfigError: as by(), where there is no folder.
         BadData: there are no pictures any more where the run had them from.
     """
-    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_limits import Limits
 
     if folder is None:
         made = latent_table(spark, table)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.search.exact import Hit
+    from embedall_spark.sources.image_limits import Limits
 
 
 log = logging.getLogger(__name__)
