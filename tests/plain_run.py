@@ -44,6 +44,9 @@ class PlainRun:
             self.made.append(name)
         return self.spark.read.parquet(path)
 
+    def read_stage(self, name: str) -> DataFrame:
+        return self.spark.read.parquet(self.stage_path(name))
+
     def stage_path(self, name: str) -> str:
         return f"{self.folder}/stages/{name}"
 

@@ -244,12 +244,14 @@ def test_a_run_that_was_killed_after_its_commit_only_has_to_say_so(spark, home, 
     assert "the table exists" in embedall("words", "--config", file).log
 
 
-def test_append_adds_a_run_to_the_table(spark, home, tmp_path):
+def test_append_adds_a_run_to_the_table_but_no_id_twice(spark, home, tmp_path):
     file = configure(tmp_path, f"{home}/corpus/*.txt", output={"mode": "append"}, train={"epochs": 1})
-    for run_id in ("a", "b", "b"):
-        assert embedall("words", "--config", file, "--run-id", run_id).code == 0
+    assert embedall("words", "--config", file, "--run-id", "a").code == 0
+    again = embedall("words", "--config", file, "--run-id", "b")
+    assert again.code == 1
+    assert f"{len(TOPIC_OF)} of the ids to append are in the table already" in again.log
     counts = tables.read(spark, f"{tmp_path}/output/words").groupBy("run_id").count().collect()
-    assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF), "b": len(TOPIC_OF)}
+    assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF)}
     shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
     assert shorter.code == 1
     assert "its vectors have 20 values, those to write 8" in shorter.log

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.config import MOVABLE, Output, Section, check_gates
+from embedall_spark.config import MOVABLE, Output, OutputPath, Section, check_gates
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
@@ -43,7 +43,7 @@ _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
 class LatentOutput(Output):
     """Where the latent vectors go."""
 
-    metadata: str | None = Field(
+    metadata: OutputPath | None = Field(
         None, description="table of titles, tags and labels by the new ids; unset: the table's name with _metadata"
     )
     registered_model: str | None = Field(
@@ -196,7 +196,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how well each side of test pairs finds the other, beside chance; record pictures of both."""
     asked, kinds = config.evaluate, _kinds(run.spark, read(run.spark, config), config)
-    held = run.spark.read.parquet(run.stage_path("pairs")).where("part = 'test'")
+    held = run.read_stage("pairs").where("part = 'test'")
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)

@@ -211,7 +211,5 @@ def _predict(run: Run, config: Config) -> dict[str, float]:
     saved, folder = checkpoint.latest(run), run.stage_path("vocabulary")
     assert saved is not None
     vectors = checkpoint.vectors(run, {**saved, "context": True}, folder)
-    held, sequences, items = (
-        run.spark.read.parquet(run.stage_path(name)) for name in ("holdout", "blocks", "vocabulary")
-    )
+    held, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
     return next_item.evaluate(held, vectors, sequences, items, folder, config.training)
