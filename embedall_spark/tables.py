@@ -117,7 +117,8 @@ def write(
 
     ``mode`` error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to one,
     or makes it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of all
-    array<float> columns, required where there are any. ``metadata`` goes into the commit as JSON, with run_id and txn_version.
+    array<float> columns, required where there are any. ``metadata`` goes into the commit as JSON, with run_id and
+    txn_version.
 
     Raises:
         TableError: the table exists and must not, is none of this contract, has an id that is to be appended, or
