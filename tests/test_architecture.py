@@ -19,6 +19,7 @@ BASE = {
     "files",
     "host_cache",
     "numba_intrinsics",
+    "vectors",
     "torch_processes",
     "run_context",
 }
