@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, merging, runs, schemas, session, tables, tracking
+from embedall_spark import files, kinds, merging, progress, runs, schemas, session, tables, tracking
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
 from embedall_spark.sources import reading
 
@@ -45,6 +45,7 @@ class Options(NamedTuple):
     dry_run: bool = False
 
 
+@progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
@@ -59,7 +60,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     module.check(config)
     output: Output = config.output
     root = run_root(output)
-    spark = start(f"embedall {kind}", output, options)
+    with progress.activity("starting Spark"):
+        spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
@@ -77,8 +79,10 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         with reading.files_told():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
-        figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
+        with progress.activity("evaluating"):
+            figures = module.evaluate(run, vectors, config)
+        with progress.activity("writing the table"):
+            summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:
         fail(run, tracked, kind, error)
         raise
