@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from embedall_spark import files, session, tables
 from embedall_spark.search import exact
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import scatter_map
 
 TABLE = os.environ.get("EMBEDALL_TABLE", "demo-output/words")
 
@@ -66,7 +66,7 @@ plt.show()
 
 beside = files.metadata_of(TABLE)
 known = tables.read(spark, beside).select("id", "label", "title") if tables.exists(spark, beside) else None
-picture = plt.imread(BytesIO(maps.draw(vectors, 300, known=known)))
+picture = plt.imread(BytesIO(scatter_map.draw(vectors, 300, known=known)))
 plt.figure(figsize=(14, 14 * picture.shape[0] / picture.shape[1]), layout="constrained")
 plt.imshow(picture)
 plt.axis("off")

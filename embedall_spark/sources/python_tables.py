@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.sources import calls, docstrings, imports, python_files
+from embedall_spark.sources import python_calls, python_docstrings, python_files, python_imports
 
 if TYPE_CHECKING:
     import ast
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-_CALL, _IMPORT = calls.COLUMNS, imports.COLUMNS
-_COLUMNS = pa.schema([("part", pa.string()), *docstrings.COLUMNS, *_CALL, *_IMPORT])
-_NO_TEXT, _NO_CALL, _NO_IMPORT = ((None,) * len(some) for some in (docstrings.COLUMNS, _CALL, _IMPORT))
+_CALL, _IMPORT = python_calls.COLUMNS, python_imports.COLUMNS
+_COLUMNS = pa.schema([("part", pa.string()), *python_docstrings.COLUMNS, *_CALL, *_IMPORT])
+_NO_TEXT, _NO_CALL, _NO_IMPORT = ((None,) * len(some) for some in (python_docstrings.COLUMNS, _CALL, _IMPORT))
 
 
 class PythonTables(NamedTuple):
@@ -65,7 +65,7 @@ def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
 
 def _rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[Any, ...]]:
     return chain(
-        (("docstrings", *row, *_NO_CALL, *_NO_IMPORT) for row in docstrings.rows(tree, root, name)),
-        (("calls", *_NO_TEXT, *row, *_NO_IMPORT) for row in calls.rows(tree, root, name)),
-        (("imports", *_NO_TEXT, *_NO_CALL, *row) for row in imports.rows(tree, root, name)),
+        (("docstrings", *row, *_NO_CALL, *_NO_IMPORT) for row in python_docstrings.rows(tree, root, name)),
+        (("calls", *_NO_TEXT, *row, *_NO_IMPORT) for row in python_calls.rows(tree, root, name)),
+        (("imports", *_NO_TEXT, *_NO_CALL, *row) for row in python_imports.rows(tree, root, name)),
     )
