@@ -17,7 +17,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, path_checks, run_store, schemas, session, table_merge, tables, tracking
+from embedall_spark import (
+    files,
+    kinds,
+    path_checks,
+    progress,
+    run_store,
+    schemas,
+    session,
+    table_merge,
+    tables,
+    tracking,
+)
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, ResourceError, Superseded
 from embedall_spark.sources import reader_errors
 
@@ -47,6 +58,7 @@ class Options(NamedTuple):
     dry_run: bool = False
 
 
+@progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
@@ -63,7 +75,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     root = run_root(output)
     run_store.check_id(options.run_id)
     path_checks.check(config, root, tracking.store_file(output.folder or root))
-    spark = start(f"embedall {kind}", output, options)
+    with progress.activity("starting Spark"):
+        spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
@@ -81,8 +94,10 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
-        figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
+        with progress.activity("evaluating"):
+            figures = module.evaluate(run, vectors, config)
+        with progress.activity("writing the table"):
+            summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:
         full = _disk_full(error, [run.folder, str(files.scratch())])
         fail(run, tracked, kind, full or error)

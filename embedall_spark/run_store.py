@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded
-from embedall_spark.progress import Meter
+from embedall_spark.progress import Meter, activity
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class StoredRun:
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
         # Nearly all that a stage holds is binary and distinct: a dictionary would be built, and thrown away.
-        make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+        with activity(name):
+            make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
         files.write_bytes(marker, json.dumps({"folder": part}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
