@@ -14,9 +14,7 @@ from embedall_spark.cli import cluster, evaluate, projector, query, run, search,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    help="Embed all the things on Spark.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(help="Embed all the things on Spark.", no_args_is_help=True, pretty_exceptions_enable=False)
 run.register(app)
 query.register(app)
 evaluate.register(app)

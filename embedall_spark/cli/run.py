@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
+_INPUT = typer.Argument(
+    None, metavar="INPUT", show_default=False, help="Path of the input; wins over input.path in the file."
+)
+_OUTPUT = typer.Argument(
+    None, metavar="OUTPUT", show_default=False, help="Table of the vectors; wins over output.table in the file."
+)
 _CONFIG = typer.Option(None, "--config", help="YAML file; 'embedall config KIND' lists its keys.")
 _SET = typer.Option(
     [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
@@ -84,6 +90,8 @@ def explain(error: BaseException) -> int:
 
 def _kind(name: str) -> Callable[..., None]:
     def command(
+        source: str | None = _INPUT,
+        table: str | None = _OUTPUT,
         config: str | None = _CONFIG,
         overrides: list[str] = _SET,
         run_id: str | None = _RUN_ID,
@@ -93,9 +101,32 @@ def _kind(name: str) -> Callable[..., None]:
         master: str | None = _MASTER,
     ) -> None:
         options = Options(run_id, properties, master, dry_run)
-        summarised(name, summary, lambda: launch(name, config, overrides, options))
+        summarised(
+            name, summary, lambda: launch(name, config, _overrides(name, source, table, config, overrides), options)
+        )
 
     return command
+
+
+def _overrides(kind: str, source: str | None, table: str | None, config: str | None, given: list[str]) -> list[str]:
+    """Return the two arguments as overrides, and behind them those of ``--set``.
+
+    Raises:
+        ConfigError: there is no file, and an argument is neither given nor set.
+    """
+    arguments = {"INPUT": ("input.path", source), "OUTPUT": ("output.table", table)}
+    missing = [
+        name
+        for name, (key, value) in arguments.items()
+        if config is None and value is None and not any(text.startswith(f"{key}=") for text in given)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} missing; give both arguments (embedall {kind} INPUT OUTPUT), or a YAML file "
+            f"(--config FILE; 'embedall config {kind} --yaml' prints one to start from)"
+        )
+    # As JSON, which YAML reads as a string even where the text looks like a number.
+    return [f"{key}={json.dumps(value)}" for key, value in arguments.values() if value is not None] + given
 
 
 def _demo(
