@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedall_spark import config, kinds
-from embedall_spark.images.train_config import TrainConfig
+from embedall_spark.images import training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,8 @@ another value when a run is resumed. *none* means that the option is not set.
 
 def render() -> str:
     """Return the reference as Markdown; a section that several kinds share is described once."""
-    titles = {**{name: kinds.load(name).Config for name in sorted(kinds.names())}, "train-backbone": TrainConfig}
+    titles = {name: kinds.load(name).Config for name in sorted(kinds.names(), reverse=True)}
+    titles["train-backbone"] = training.Config
     parts, described = [_HEAD], dict[type[config.Section], str]()
     for title, model in titles.items():
         parts.append(f"## {title}\n")
@@ -54,7 +55,7 @@ def table(model: type[config.Section], prefix: str = "") -> Iterator[str]:
             continue
         option, extra = options[name], field.json_schema_extra
         mark = " ↻" if isinstance(extra, dict) and extra.get("movable") else ""
-        default = "*none*" if option.default == "null" else f"`{option.default}`"
+        default = {"null": "*none*", "required": "*required*"}.get(option.default, f"`{option.default}`")
         # What stands behind "Keys:" are the options of an inner section, which get rows of their own.
         meaning = (field.description or "").removesuffix(" Keys:").rstrip(".;")
         yield f"| `{prefix}{name}`{mark} | {default} | {meaning} |".replace("'|'", "'\\|'")
