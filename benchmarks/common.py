@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from embedall_spark import cache, runs
-from embedall_spark.evaluate import files as sets
+from embedall_spark import run_store, user_cache
+from embedall_spark.evaluate import benchmark_files as sets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +90,7 @@ def corpus(given: Path | None, tokens: int | None, work: str) -> Path | None:
         print("no corpus: the shared data are not beside this checkout; give --corpus LINES_FILE", flush=True)
         return None
     size = WHOLE if tokens is None else tokens
-    folder = Path(work) if given else cache.folder("benchmarks") or Path(work)
+    folder = Path(work) if given else user_cache.folder("benchmarks") or Path(work)
     made = folder / f"first-{size}.lines"
     if not made.exists():
         hidden = made.with_suffix(f".{os.getpid()}")
@@ -240,11 +240,11 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks]).reshape(len(column), -1)
 
 
-def open_run(spark: SparkSession, root: Path, name: str, config: Config) -> runs.StoredRun:
+def open_run(spark: SparkSession, root: Path, name: str, config: Config) -> run_store.StoredRun:
     """Return a run as launch() makes it, without a table and without tracking."""
-    folder, manifest = runs.begin(str(root), "words", config, "benchmark", name)
-    quiet = runs.Tracker(lambda *_: None, lambda *_: None, None)
-    return runs.StoredRun(spark, folder, manifest, config.output, quiet)
+    folder, manifest = run_store.begin(str(root), "words", config, "benchmark", name)
+    quiet = run_store.Tracker(lambda *_: None, lambda *_: None, None)
+    return run_store.StoredRun(spark, folder, manifest, config.output, quiet)
 
 
 def checkpoints(folder: str) -> list[dict[str, Any]]:

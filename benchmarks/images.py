@@ -28,7 +28,7 @@ from pyspark.sql import types as T
 
 from embedall_spark import session
 from embedall_spark.images import backbones, decode, featurize
-from embedall_spark.images.backbones import BackboneConfig, prepared
+from embedall_spark.images.backbones import BackboneConfig, inference
 from embedall_spark.images.featurize import FeaturizeConfig
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = prepared.model(NETWORKS[TIMED], "cpu", "float32")
+    model = inference.model(NETWORKS[TIMED], "cpu", "float32")
     for at in range(0, len(paths), 8):
         model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[at : at + 8]], True)
     time.sleep(pause)

@@ -16,7 +16,7 @@ import common
 
 from embedall_spark import config as configs
 from embedall_spark import session
-from embedall_spark.corpus import blocks, pages, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, vocabulary
 from embedall_spark.kinds import words
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def ingest(spark: SparkSession, work: Path, name: str, config: Config, megabytes
     """Do what ``embedall words`` does before it trains; return the rate and the seconds of each stage."""
     run = common.open_run(spark, work, name, config)
     marks = [time.perf_counter()]
-    found = run.stage("pages", lambda: pages.from_documents(words.read(spark, config), config.tokens))
-    run.check_reject_share(*pages.reject_counts(found))
+    found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
+    run.check_reject_share(*encoded_pages.reject_counts(found))
     marks.append(time.perf_counter())
     known = vocabulary.count(run, found, config.vocabulary)
     number = blocks.number(vocabulary.total(known))

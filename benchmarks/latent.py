@@ -15,7 +15,7 @@ import numpy as np
 import products
 from products import STAGES
 
-from embedall_spark.align.prepare import Preparation, prepare
+from embedall_spark.latent.preprocessing import Preparation, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from products import Product
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.align.closed_form import Maps
-    from embedall_spark.align.moments import Moments
-    from embedall_spark.align.text import TextModel
+    from embedall_spark.latent.fit.cca import Maps
+    from embedall_spark.latent.fit.covariance import Moments
+    from embedall_spark.latent.text.text_features import TextModel
 
     Matrix = NDArray[np.float32]
     Figures = dict[str, float]
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     ratios: Figures = {}
     if options.moments or options.quick:
-        from moments_rate import rate
+        from covariance_rate import rate
 
         ratios = rate(options.moments or 200_000)
         print(common.result("latent", ratios, {}))
@@ -106,7 +106,7 @@ def compare(figure: Path | None) -> Figures:
 
 def load(spark: SparkSession) -> Data:
     """Return both sides, and which products train, choose and measure."""
-    from embedall_spark.align import split
+    from embedall_spark.latent import split
 
     items = products.products()
     features = products.features([item.id for item in items])
@@ -126,17 +126,23 @@ def load(spark: SparkSession) -> Data:
 
 def _bags(spark: SparkSession, items: list[Product], train: NDArray[np.int64], use: Any) -> tuple[Matrix, TextModel]:
     """Return every product's bag of words, zeros where it has none; what is counted is counted over ``train``."""
-    from embedall_spark.align import text, words
+    from embedall_spark.latent.text import item_tokens, text_features
     from embedall_spark.schemas import ITEMS
 
     rows = [
         (item.id, item.title, [f"{name}: {value}" for name, value in item.attributes.items()], None) for item in items
     ]
-    found = words.of_items(spark.createDataFrame(rows, ITEMS), words.TextConfig(use=use, split_tags=False)).cache()
+    found = item_tokens.tokenize_items(
+        spark.createDataFrame(rows, ITEMS), item_tokens.ItemTextConfig(use=use, split_tags=False)
+    ).cache()
     learnt = spark.createDataFrame([(items[at].id,) for at in train], "id string")
-    model = text.fit_bags(found.join(learnt, "id", "left_semi"), min_items=2)
-    common.say(f"right side: {use}", numbers=len(model.tokens), **words.report(found, text.vocabulary(found, model)))
-    bags = text.bags(found, model).toArrow()
+    model = text_features.fit_bags(found.join(learnt, "id", "left_semi"), min_items=2)
+    common.say(
+        f"right side: {use}",
+        numbers=len(model.tokens),
+        **item_tokens.report(found, text_features.vocabulary(found, model)),
+    )
+    bags = text_features.bags(found, model).toArrow()
     of = dict(zip(bags["id"].to_pylist(), common.matrix(bags["vector"]), strict=True))
     nothing = np.zeros(len(model.tokens), np.float32)
     return np.stack([of.get(item.id, nothing) for item in items]), model
@@ -164,7 +170,7 @@ def left_side(data: Data, names: Sequence[str], power: float) -> Matrix:
 
 def latent_left(data: Data, one: Try, maps: Maps) -> Matrix:
     """Return all photos in the latent space, of length 1."""
-    from embedall_spark.search.block import unit
+    from embedall_spark.search.exact_kernel import unit
 
     return unit(((left_side(data, one.left, one.power) - maps.mean_left) @ maps.p).astype(np.float32))
 
@@ -195,7 +201,7 @@ def choose(data: Data, right: str) -> Try:
         shown = {}
         for one in some:
             figures = retrieve(
-                x[validation], y[validation], maps.first(min(one.k, len(maps.strengths)), one.strength), one.csls
+                x[validation], y[validation], maps.truncated(min(one.k, len(maps.strengths)), one.strength), one.csls
             )
             scored[one] = sum(figures[f"{way}/recall_10"] for way in WAYS) / 2
             shown[one] = figures
@@ -230,15 +236,15 @@ def _marginals(scored: dict[Try, float]) -> None:
 
 def moments_of(x: Matrix, y: Matrix) -> Moments:
     """Return the moments of rows that lie beside each other."""
-    from embedall_spark.align import moments
+    from embedall_spark.latent.fit import covariance
 
-    return moments.of_arrays(np.hstack([x, y]).astype(np.float64), x.shape[1])
+    return covariance.of_arrays(np.hstack([x, y]).astype(np.float64), x.shape[1])
 
 
 def _fit(found: Any, k: int | None, regularisation: tuple[float, float], strength: float) -> Maps:
-    from embedall_spark.align import closed_form
+    from embedall_spark.latent.fit import cca
 
-    return closed_form.cca(found, k, regularisation, strength)
+    return cca.cca(found, k, regularisation, strength)
 
 
 def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:
@@ -254,8 +260,9 @@ def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:
 
 def measure(spark: SparkSession, data: Data, one: Try) -> tuple[Figures, Maps]:
     """Fit on training and validation products through Spark, from tables to figures."""
-    from embedall_spark.align import closed_form, moments, project
     from embedall_spark.evaluate import retrieval
+    from embedall_spark.latent import projection
+    from embedall_spark.latent.fit import cca, covariance
     from embedall_spark.schemas import PAIRS
 
     x, y = left_side(data, one.left, one.power), data.bags[one.right]
@@ -267,15 +274,15 @@ def measure(spark: SparkSession, data: Data, one: Try) -> tuple[Figures, Maps]:
         for rows in (learnt, data.parts["test"])
     )
     since = time.perf_counter()
-    found = moments.of_pairs(left, right, pairs)
+    found = covariance.of_pairs(left, right, pairs)
     seconds = time.perf_counter() - since
-    maps = closed_form.cca(found, one.k, one.regularisation, one.strength)
+    maps = cca.cca(found, one.k, one.regularisation, one.strength)
     solved = time.perf_counter() - since - seconds
     sides = [
-        project.Side(p.astype(np.float32), mean) for p, mean in ((maps.p, maps.mean_left), (maps.q, maps.mean_right))
+        projection.Side(p.astype(np.float32), mean) for p, mean in ((maps.p, maps.mean_left), (maps.q, maps.mean_right))
     ]
     latent = [
-        project.project(table_, side).where("vector IS NOT NULL")
+        projection.project(table_, side).where("vector IS NOT NULL")
         for table_, side in zip((left, right), sides, strict=True)
     ]
     figures = retrieval.evaluate(*latent, held, csls=one.csls)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from latent import Data, Matrix, Try
     from numpy.typing import NDArray
 
-    from embedall_spark.align.closed_form import Maps
-    from embedall_spark.align.text import TextModel
+    from embedall_spark.latent.fit.cca import Maps
+    from embedall_spark.latent.text.text_features import TextModel
 
     Figures = dict[str, float]
 
@@ -34,7 +34,7 @@ def nearest_product(data: Data, right: str) -> Figures:
     the nearest title, whose photo is.
     """
     from embedall_spark.evaluate import retrieval
-    from embedall_spark.search.block import unit
+    from embedall_spark.search.exact_kernel import unit
 
     learnt, test = np.concatenate([data.parts["train"], data.parts["validation"]]), data.parts["test"]
     sides = {"image_to_text": (data.features["mobilenet"], data.bags[right])}
@@ -55,7 +55,7 @@ def exactness(data: Data) -> Figures:
     from sklearn.decomposition import PCA
     from sklearn.linear_model import Ridge
 
-    from embedall_spark.align import closed_form
+    from embedall_spark.latent.fit import cca
 
     train, test = data.parts["train"], data.parts["test"]
     sides = []
@@ -64,7 +64,7 @@ def exactness(data: Data) -> Figures:
         sides.append((reduced.transform(matrix[train].astype(float)), reduced.transform(matrix[test].astype(float))))
     (x, x_test), (y, y_test) = sides
     found = moments_of(x, y)
-    ours = closed_form.cca(found, 10, (0, 0))
+    ours = cca.cca(found, 10, (0, 0))
     theirs = CCA(10, scale=False, tol=1e-13, max_iter=100_000).fit(x, y)
     mapped = [
         (side - mean) @ matrix
@@ -74,7 +74,7 @@ def exactness(data: Data) -> Figures:
     apart = [
         1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
     ]
-    straight = closed_form.ridge(found, regularisation=0.1)
+    straight = cca.ridge(found, regularisation=0.1)
     peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
     difference = np.abs(straight.p - peer.coef_.T).max() / np.abs(peer.coef_).max()
     facts = {"sklearn_cca_apart": float(max(apart)), "sklearn_ridge_apart": float(difference)}
@@ -86,12 +86,12 @@ def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-
     """Return what the contrastive loss adds to the closed form of the training products; chosen on validation."""
     from latent import left_side, moments_of
 
-    from embedall_spark.align import closed_form, contrastive
     from embedall_spark.evaluate import retrieval
+    from embedall_spark.latent.fit import cca, contrastive
 
     x, y = left_side(data, one.left, one.power), data.bags[one.right]
     train, validation, test = data.parts.values()
-    maps = closed_form.cca(moments_of(x[train], y[train]), one.k, one.regularisation, one.strength)
+    maps = cca.cca(moments_of(x[train], y[train]), one.k, one.regularisation, one.strength)
     left = ((x - maps.mean_left) @ maps.p).astype(np.float32)
     right = ((y - maps.mean_right) @ maps.q).astype(np.float32)
     titles = np.unique(y, axis=0, return_inverse=True)[1].ravel()
@@ -132,8 +132,8 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     """
     from latent import latent_left, left_side, moments_of
 
-    from embedall_spark.align import closed_form
-    from embedall_spark.search.block import unit
+    from embedall_spark.latent.fit import cca
+    from embedall_spark.search.exact_kernel import unit
 
     model, test = data.models["title"], data.parts["test"]
     learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
@@ -141,7 +141,7 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     words = unit(((np.eye(len(model.tokens)) - maps.mean_right) @ maps.q).astype(np.float32))
     photos, side = latent_left(data, one, maps), left_side(data, one.left, one.power)
     found = moments_of(side[learnt], data.bags["title"][learnt])
-    guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ closed_form.decoder(found, maps)
+    guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ cca.decoder(found, maps)
     ours, cosine = (
         np.take_along_axis(titles[test], _first(scores), axis=1).mean()
         for scores in (guessed / model.weights, photos[test] @ words.T)
@@ -170,17 +170,19 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
     """
     from latent import left_side, moments_of
 
-    from embedall_spark.align import closed_form
-    from embedall_spark.search import suggested
-    from embedall_spark.search.block import unit
+    from embedall_spark.latent import suggest
+    from embedall_spark.latent.fit import cca
+    from embedall_spark.search.exact_kernel import unit
 
     model, bags = data.models["title"], data.bags["title"]
     learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
     side = left_side(data, one.left, one.power)
-    decoder = closed_form.decoder(moments_of(side[learnt], bags[learnt]), maps)
+    decoder = cca.decoder(moments_of(side[learnt], bags[learnt]), maps)
     place, known = {token: at for at, token in enumerate(model.tokens)}, (bags[learnt] > 0).astype(int)
     together = known.T @ known
-    counts = suggested.Beside(len(learnt), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {})
+    counts = suggest.CooccurrenceCounts(
+        len(learnt), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {}
+    )
     found: Figures = {}
     for length in (1, 2, 3):
         hits: dict[str, list[float]] = {}
@@ -197,8 +199,12 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
             columns = together[:, [place[word] for word in given]].tolist()
             some = counts._replace(beside=dict(zip(model.tokens, columns, strict=True)))
             guess, summed = (_guess(model, maps, decoder, at) for at in (photo, np.linalg.norm(photo) * both))
-            ways = {"photo": guess, "latent_sum": summed, "photo_and_words": suggested.going_on(guess, given, some)}
-            ways["words"] = suggested.going_on([(word, 1.0) for word, _ in guess], given, some)
+            ways = {
+                "photo": guess,
+                "latent_sum": summed,
+                "photo_and_words": suggest.rerank_by_prefix(guess, given, some),
+            }
+            ways["words"] = suggest.rerank_by_prefix([(word, 1.0) for word, _ in guess], given, some)
             for way, ranked in ways.items():
                 five = [word for word, _ in ranked if word not in given][:SUGGESTED]
                 hits.setdefault(way, []).append(len(rest & set(five)) / SUGGESTED)
@@ -225,7 +231,7 @@ def colours(data: Data, one: Try, maps: Maps, figure: Path | None) -> Figures:
     """
     from latent import latent_left
 
-    from embedall_spark.search.block import unit
+    from embedall_spark.search.exact_kernel import unit
 
     place = {token: at for at, token in enumerate(data.models["title"].tokens)}
     known = [colour for colour in COLOURS if colour in place]

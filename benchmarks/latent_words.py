@@ -13,7 +13,7 @@ import latent
 import numpy as np
 import products
 
-from embedall_spark.align.prepare import Preparation
+from embedall_spark.latent.preprocessing import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,13 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def compare() -> Figures:
     """Return recall@10, the mean of both ways, of each way, and what learnt vectors and leaving own parts out add."""
     from embedall_spark import session
-    from embedall_spark.align import words
+    from embedall_spark.latent.text import item_tokens
     from embedall_spark.schemas import ITEMS
 
     spark = session.get("latent words", master=f"local[{common.THREADS}]")
     data = latent.load(spark)
     rows = [(item.id, item.title, None, None) for item in data.products]
-    found = words.of_items(spark.createDataFrame(rows, ITEMS), words.TextConfig(use=("title",))).cache()
+    found = item_tokens.tokenize_items(
+        spark.createDataFrame(rows, ITEMS), item_tokens.ItemTextConfig(use=("title",))
+    ).cache()
     left = latent.table(spark, data.products, data.features["mobilenet"]).cache()
     scores = {}
     for way in WAYS:
@@ -84,23 +86,23 @@ def compare() -> Figures:
 
 def _right(spark: SparkSession, data: Data, found: DataFrame, left: DataFrame, way: Way) -> tuple[Matrix, Matrix]:
     """Return all products' vectors as the fit sees training products, and as they are."""
-    from embedall_spark.align import learned, titles
-    from embedall_spark.align.inputs import LatentInput
+    from embedall_spark.latent.config import LatentInput
+    from embedall_spark.latent.text import text_side, word_vectors
 
     learnt = spark.createDataFrame([(data.products[at].id,) for at in data.parts["train"]], "id string")
     train = found.join(learnt, "id", "left_semi").cache()
     given = LatentInput(path="-", min_items=way.min_items, dense_words=way.dense, most_words=way.most)
-    side = titles.fit_text(train, given, None, data.features["mobilenet"].shape[1], "-")
+    side = text_side.fit_text(train, given, None, data.features["mobilenet"].shape[1], "-")
     if side.composed is None:
-        right = _matrix(data, titles.text_vectors(found, side, None))
+        right = _matrix(data, text_side.text_vectors(found, side, None))
         return right, right
-    mean = learned.centre(train, left, HOW)
-    vectors = learned.fit(train, left, side.composed, HOW, mean).cache()
-    right = _matrix(data, titles.text_vectors(found, side, vectors))
+    mean = word_vectors.mean_vector(train, left, HOW)
+    vectors = word_vectors.fit(train, left, side.composed, HOW, mean).cache()
+    right = _matrix(data, text_side.text_vectors(found, side, vectors))
     if way.own:
         return right, right
-    composed = learned.without_own(train, vectors, side.composed, left, HOW, mean)
-    return _matrix(data, titles.text_vectors(train, side, vectors, composed)), right
+    composed = word_vectors.leave_one_out(train, vectors, side.composed, left, HOW, mean)
+    return _matrix(data, text_side.text_vectors(train, side, vectors, composed)), right
 
 
 def _matrix(data: Data, vectors: DataFrame) -> Matrix:
@@ -113,16 +115,16 @@ def _matrix(data: Data, vectors: DataFrame) -> Matrix:
 
 def _best(data: Data, fitted: Matrix, right: Matrix) -> Figures:
     """Return the test products' recall by the options that find most validation products."""
-    from embedall_spark.align import closed_form
+    from embedall_spark.latent.fit import cca
 
     x = latent.left_side(data, latent.LAST, 1.0)
     train, validation, test = (data.parts[name] for name in ("train", "validation", "test"))
     moments = latent.moments_of(x[train], fitted[train])
     best, most = None, -1.0
     for regularisation in REGULARISATION:
-        plain = closed_form.cca(moments, None, regularisation, 0.0)
+        plain = cca.cca(moments, None, regularisation, 0.0)
         for k, strength in product(K, STRENGTHS):
-            maps = plain.first(min(k, len(plain.strengths)), strength)
+            maps = plain.truncated(min(k, len(plain.strengths)), strength)
             figures = latent.retrieve(x[validation], right[validation], maps, 0)
             score = sum(figures[f"{name}/recall_10"] for name in latent.WAYS) / 2
             if score > most:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from embedall_spark.evaluate import classify
+from embedall_spark.evaluate import node_classification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,7 +184,7 @@ def judged(graph: str, vectors: Vectors, seconds: float) -> dict[str, float]:
     for name, label in pairs:
         if name in row:
             member[row[name], kinds[label]] = True
-    found = classify.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
+    found = node_classification.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
     figures = {"seconds": seconds}
     for share, learnt in zip(SHARES, found, strict=True):
         figures |= {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedall_spark import cache
+from embedall_spark import user_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def features(ids: list[str]) -> Features:
 
     Some minutes on 2 cores, once; kept in our cache folder.
     """
-    kept = (cache.folder("benchmarks") or Path()) / "latent-products.npz"
+    kept = (user_cache.folder("benchmarks") or Path()) / "latent-products.npz"
     if kept.exists():
         found = np.load(kept)
         if found["ids"].tolist() == ids:

@@ -20,10 +20,10 @@ import numpy as np
 
 from embedall_spark import config as configs
 from embedall_spark import session
-from embedall_spark.corpus import blocks, pages, vocabulary
-from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.corpus import blocks, encoded_pages, vocabulary
+from embedall_spark.corpus.vocabulary_index import Lookup
 from embedall_spark.kinds import words
-from embedall_spark.train import model, plan, sgns, streams, trainer
+from embedall_spark.train import plan, sgns, shard_io, trainer, window_chunks
 from embedall_spark.train import rotation as rotating
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def stages(work: Path, config: Config) -> Corpus:
     """Return the corpus, read, counted and encoded once."""
     spark = session.get("rotation", master="local[4]")
     run = common.open_run(spark, work, "stages", config)
-    found = run.stage("pages", lambda: pages.from_documents(words.read(spark, config), config.tokens))
+    found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
     known = vocabulary.count(run, found, config.vocabulary)
     folder, number = run.stage_path("vocabulary"), blocks.number(vocabulary.total(known))
     return Corpus(run.stage("blocks", lambda: blocks.of_pages(found, folder, number)), known, folder)
@@ -131,7 +131,7 @@ def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
     made = plan.make(sizes, config, config.threads or 1)
     since = time.perf_counter()
     for index in range(made.slices):
-        chunks = streams.streams(corpus.sequences, corpus.folder, made, config, 0, index)
+        chunks = window_chunks.streams(corpus.sequences, corpus.folder, made, config, 0, index)
         chunks.write.format("noop").mode("overwrite").save()
     return {"windows_and_shuffle_seconds": time.perf_counter() - since}
 
@@ -142,9 +142,9 @@ def bare(corpus: Corpus, config: SkipGram) -> Facts:
     tokens, _ = blocks.total(corpus.sequences)
     sample = corpus.sequences.limit(max(1, corpus.sequences.count() * KERNEL_TOKENS // max(tokens, KERNEL_TOKENS)))
     found = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
-    source = streams.windower(lookup, config, 0, workers)
+    source = window_chunks.windower(lookup, config, 0, workers)
     lanes, draws = draw(source, found)
-    rows = [model.start(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)]
+    rows = [shard_io.start(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)]
     tables = [
         sgns.negative_table(lookup.counts[source.shards.ids(shard)], config.ns_exponent, 1 << 20, config.seed, shard)
         for shard in range(workers)
@@ -168,7 +168,7 @@ def bare(corpus: Corpus, config: SkipGram) -> Facts:
 
 
 def draw(
-    source: streams.Windower, found: Sequence[blocks.Block]
+    source: window_chunks.Windower, found: Sequence[blocks.Block]
 ) -> tuple[list[list[tuple[int, NDArray[np.int32]]]], float]:
     """Return (stream, windows) chunks in lanes that run side by side, as the trainer's threads do; and the seconds."""
     buffers, fill = source.buffers()

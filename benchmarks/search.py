@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
 from embedall_spark import randomness, schemas, session, tables
-from embedall_spark.search import ann, batch, exact
-from embedall_spark.search.block import unit
+from embedall_spark.search import ann, exact, exact_batch
+from embedall_spark.search.exact_kernel import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: in
         return ann.top_k(queries, K, folder, manifest, folder=str(work / "asked"))
 
     taken = [timed(lambda: run(near())) for _ in range(rounds + 1)][1:]
-    exact_ones = batch.top_k(vectors, queries, K, folder=str(work / "asked-exactly"))
+    exact_ones = exact_batch.top_k(vectors, queries, K, folder=str(work / "asked-exactly"))
     both = near().join(exact_ones.select("query", "id"), ["query", "id"], "left_semi").count()
     recall = both / (K * queries.count())
     common.say("approximate", seconds=median(taken), recall=recall)
@@ -121,7 +121,7 @@ def exactly(vectors: DataFrame, queries: Stored, work: Path) -> None:
     if len(found := queries.matrix()) == 1:
         exact.top_k(vectors, found, K)
     else:
-        run(batch.top_k(vectors, queries.table, K, folder=str(work / "asked")))
+        run(exact_batch.top_k(vectors, queries.table, K, folder=str(work / "asked")))
 
 
 def run(found: DataFrame) -> None:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from embedall_spark import config as configs
 from embedall_spark import session
-from embedall_spark.corpus import pages
-from embedall_spark.evaluate import labels, next_item
+from embedall_spark.corpus import encoded_pages
+from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds import sequences
 from embedall_spark.launch import Options, launch
 
@@ -175,7 +175,7 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     held, blocks, known = stages["holdout"], stages["blocks"], stages["vocabulary"]
     found = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
     if config.evaluate.metadata is not None:
-        found |= labels.purity(vectors, labels.read(spark, config.evaluate.metadata))
+        found |= label_metrics.purity(vectors, label_metrics.read(spark, config.evaluate.metadata))
     return found
 
 
@@ -189,7 +189,7 @@ def kept(folder: Path) -> list[list[str]]:
     held = set(pq.read_table(stage(folder, "holdout"), columns=["id"])["id"].to_pylist())
     found = []
     for batch in pq.read_table(stage(folder, "pages")).to_batches():
-        for page in pages.read(batch):
+        for page in encoded_pages.read(batch):
             tokens = np.array(page.tokens.to_pylist(), object)[page.codes]
             for key, part in zip(page.ids.tolist(), np.split(tokens, np.cumsum(page.lengths)[:-1]), strict=True):
                 found.append(part[:-1].tolist() if key in held else part.tolist())

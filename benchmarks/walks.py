@@ -22,9 +22,9 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import runs, session
-from embedall_spark.graph import adjacency, sampling
-from embedall_spark.graph.sampling import Walks
+from embedall_spark import run_store, session
+from embedall_spark.graph import adjacency, walk_jobs
+from embedall_spark.graph.walk_jobs import Walks
 from embedall_spark.kinds import nodes
 from embedall_spark.sources import edges
 
@@ -114,7 +114,7 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     config = configs.parse(nodes.Config, values)
     memory = Memory()
     spark = session.get("walks", master=f"local[{common.THREADS}]")
-    run = runs.local(spark, f"{folder}/run")
+    run = run_store.local(spark, f"{folder}/run")
     since = time.perf_counter()
     found = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
     _, _, facts = adjacency.stages(run, found, config.graph)
@@ -125,7 +125,7 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     copied = time.perf_counter() - since - built
     memory.worker = 0
     since = time.perf_counter()
-    written = run.stage("walks", lambda: sampling.encoded(spark, walks))
+    written = run.stage("walks", lambda: walk_jobs.encoded(spark, walks))
     seconds = time.perf_counter() - since
     row = written.agg(F.sum(F.size("tokens") - 1), F.count("*")).first()
     assert row is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedall_spark import config, kinds
-from embedall_spark.images import training
+from embedall_spark.images import train_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ another value when a run is resumed. *none* means that the option is not set.
 def render() -> str:
     """Return the reference as Markdown; a section that several kinds share is described once."""
     titles = {name: kinds.load(name).Config for name in sorted(kinds.names(), reverse=True)}
-    titles["train-backbone"] = training.Config
+    titles["train-backbone"] = train_backbone.Config
     parts, described = [_HEAD], dict[type[config.Section], str]()
     for title, model in titles.items():
         parts.append(f"## {title}\n")

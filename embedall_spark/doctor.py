@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import cache, files, session, tracking
+from embedall_spark import files, session, tracking, user_cache
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def delta() -> str:
             if before is None:
                 found.stop()
     if rows != 3:
-        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {cache.folder('logs')}")
+        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {user_cache.folder('logs')}")
     jars = session.read_properties(session.conf_file("spark-local.conf"))["spark.jars.packages"]
     return f"{jars}, a table written and read"
 
@@ -179,7 +179,7 @@ def kernels() -> str:
     Raises:
         SetupError: nowhere, so that every task would compile them again.
     """
-    folder = os.environ.get("NUMBA_CACHE_DIR") or cache.folder("numba")
+    folder = os.environ.get("NUMBA_CACHE_DIR") or user_cache.folder("numba")
     if folder is None:
         raise SetupError("no folder to keep compiled kernels in; set NUMBA_CACHE_DIR to one that you can write")
     return str(folder)

@@ -111,7 +111,7 @@ def _writer(target: str, rows: int, numbers: int, binary: bool) -> Callable[[Bat
 
 
 def _binary(batch: pa.RecordBatch) -> Iterator[bytes]:
-    matrix = exact.rows(batch["vector"]).astype("<f4", copy=False)
+    matrix = exact.to_matrix(batch["vector"]).astype("<f4", copy=False)
     for name, row in zip(batch["name"].to_pylist(), matrix, strict=True):
         yield b"%b %b\n" % (name.encode(), row.tobytes())
 

@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, merging, runs, schemas, session, tables, tracking
+from embedall_spark import files, kinds, run_store, schemas, session, table_merge, tables, tracking
 from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
-from embedall_spark.sources import reading
+from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from embedall_spark.config import Output, Section
-    from embedall_spark.runs import StoredRun
+    from embedall_spark.run_store import StoredRun
     from embedall_spark.tracking import Tracked
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
-    known = options.run_id or runs.unfinished(root, kind, config, version) or ""
+    known = options.run_id or run_store.unfinished(root, kind, config, version) or ""
     mode: tables.Mode = "append" if _merges(output) else output.mode
     tables.check_writable(spark, output.table, schemas.VECTORS, mode, known, 0, vector_size)
     if options.dry_run:
@@ -75,7 +75,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     run, tracked = begun
     try:
         tracked.input(_input_name(config), version)
-        with reading.files_told():
+        with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         figures = module.evaluate(run, vectors, config)
         summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
@@ -111,7 +111,7 @@ def take_over(
 ) -> tuple[StoredRun, Tracked] | Summary:
     """Return the run to do and its run in MLflow; the summary of a run that is done already."""
     root = run_root(output)
-    folder, manifest = runs.begin(root, kind, config, version, run_id)
+    folder, manifest = run_store.begin(root, kind, config, version, run_id)
     if manifest["status"] == "done":
         log.info("run %s is done already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
@@ -125,9 +125,9 @@ def take_over(
         experiment=output.experiment,
         mlflow_run_id=manifest.get("mlflow_run_id"),
     )
-    runs.note(folder, mlflow_run_id=tracked.id)
-    tracker = runs.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.tries, tracked.served)
-    return runs.StoredRun(spark, folder, manifest, output, tracker), tracked
+    run_store.note(folder, mlflow_run_id=tracked.id)
+    tracker = run_store.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.log_trials, tracked.log_model)
+    return run_store.StoredRun(spark, folder, manifest, output, tracker), tracked
 
 
 def run_root(output: Output) -> str:
@@ -220,14 +220,14 @@ def _publish(
     if vector_size is None:
         row = vectors.select(F.size("vector").alias("numbers")).first()
         vector_size = int(row["numbers"]) if row is not None else 0
-    run.guard()
+    run.check_ownership()
     registered = tracked.register()
     metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
     rejects = write_rejects(run, metadata)
     common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
     common["comment"] = f"Vectors of {kind}"
     if _merges(output):
-        version = merging.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
+        version = table_merge.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
     else:
         version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
     log.info("table %s: version %d", output.table, version)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import cache
+from embedall_spark import user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
         # Spark's 200 are for clusters; here each costs a file and some milliseconds in every stage.
         added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
-        warehouse = cache.folder("warehouse")
+        warehouse = user_cache.folder("warehouse")
         if warehouse is not None:
             # By default Spark makes a folder in whatever folder the user stands in.
             added["spark.sql.warehouse.dir"] = str(warehouse)
     if not os.access(Path("~").expanduser(), os.W_OK):
-        ivy = cache.folder("ivy")
+        ivy = user_cache.folder("ivy")
         added |= {"spark.jars.ivy": str(ivy)} if ivy else {}
     return added | settings
 
@@ -201,7 +201,7 @@ def _leave_jars_to_java(context: SparkContext) -> None:
 
 def _log_file() -> Path:
     """Return a new file for what Spark's JVM prints; of older ones the last nine are kept."""
-    folder = cache.folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
+    folder = user_cache.folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
     for old in sorted(folder.glob("spark-*.log"))[:-9]:
         old.unlink(missing_ok=True)
     return folder / f"spark-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"

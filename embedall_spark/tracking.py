@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark import entries, files, registry
+from embedall_spark import files, mlflow_entries, mlflow_models
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedall_spark.config import Section
-    from embedall_spark.run import Served, Try
+    from embedall_spark.run_context import ServableModel, Trial
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Tracked:
         from mlflow.entities import Metric
 
         if len(self._metrics) < _KEPT:
-            self._metrics.append(Metric(entries.key(name), float(value), int(time.time() * 1000), step or 0))
+            self._metrics.append(Metric(mlflow_entries.key(name), float(value), int(time.time() * 1000), step or 0))
         self.flush()
 
     def artifact(self, name: str, content: bytes) -> None:
@@ -59,26 +59,26 @@ class Tracked:
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; of a long value only the beginning."""
-        self._later(lambda: self._client.set_tag(self.id, entries.key(name), value[:5000]))
+        self._later(lambda: self._client.set_tag(self.id, mlflow_entries.key(name), value[:5000]))
 
     def input(self, name: str, version: str) -> None:
         """Record what the run reads: a table or folder, and which version of it."""
         self.tag(f"embedall.input.{name}", version)
-        self._later(lambda: self._client.log_inputs(self.id, [entries.dataset(name, version)]))
+        self._later(lambda: self._client.log_inputs(self.id, [mlflow_entries.dataset(name, version)]))
 
     def output(self, name: str, version: int) -> None:
         """Record which version of which table the run wrote."""
         self.tag("embedall.output.table", name)
         self.tag("embedall.output.version", str(version))
 
-    def tries(self, tried: Sequence[Try]) -> None:
+    def log_trials(self, tried: Sequence[Trial]) -> None:
         """Record a sweep as runs under this one."""
-        self._later(lambda: entries.log_tries(self._client, self.id, tried))
+        self._later(lambda: mlflow_entries.log_trials(self._client, self.id, tried))
 
-    def served(self, model: Served) -> str | None:
+    def log_model(self, model: ServableModel) -> str | None:
         """Record a model and return its address; None where the store does not answer."""
         found: list[str] = []
-        self._attempt(lambda: found.append(registry.log(self._client, self.id, model)))
+        self._attempt(lambda: found.append(mlflow_models.log(self._client, self.id, model)))
         if not found:
             log.warning("MLflow (%s) does not have the model; the run's folder has its arrays", self.store)
             return None
@@ -90,7 +90,7 @@ class Tracked:
         found: list[str] = []
         if self._version is not None:
             name, uri = self._version
-            self._attempt(lambda: found.append(registry.register(self._client, self.id, name, uri)))
+            self._attempt(lambda: found.append(mlflow_models.register(self._client, self.id, name, uri)))
             if not found:
                 log.warning("%s was not made a version of %s; do it in MLflow", uri, name)
         return {"registered_model": found[0]} if found else {}
@@ -166,7 +166,7 @@ def start(
             found = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
             tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
             tracked = Tracked(client, shown, client.create_run(found, tags=tags).info.run_id)
-        for name, value in entries.log_params(client, tracked.id, config).items():
+        for name, value in mlflow_entries.log_params(client, tracked.id, config).items():
             tracked.tag(f"resumed.{name}", value)
     return tracked
 

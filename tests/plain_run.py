@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-    from embedall_spark.run import Served, Try
+    from embedall_spark.run_context import ServableModel, Trial
 
 
 class PlainRun:
-    """Implements embedall_spark.run.Run; what a run records is in ``metrics``, ``artifacts``, ``rejects``, ..."""
+    """Implements run_context.Run; what a run records is in ``metrics``, ``artifacts``, ``rejects``, ..."""
 
     def __init__(self, spark: SparkSession, folder: Path | str, max_reject_share: float = 0.01) -> None:
         self.spark = spark
@@ -29,8 +29,8 @@ class PlainRun:
         self.rejects: list[DataFrame] = []
         self.metrics: list[tuple[str, float, int | None]] = []
         self.artifacts: dict[str, bytes] = {}
-        self.tried: list[Try] = []
-        self.models: list[Served] = []
+        self.tried: list[Trial] = []
+        self.models: list[ServableModel] = []
         self.tables: dict[str, DataFrame] = {}
         self.steps: list[tuple[str, float, float, str]] = []
         self.guards = 0
@@ -47,10 +47,10 @@ class PlainRun:
     def stage_path(self, name: str) -> str:
         return f"{self.folder}/stages/{name}"
 
-    def before(self) -> DataFrame | None:
+    def previous_output(self) -> DataFrame | None:
         return self.table_before
 
-    def made_by(self, table: str) -> tuple[str, dict[str, Any]] | None:
+    def producer_of(self, table: str) -> tuple[str, dict[str, Any]] | None:
         return None
 
     def reject(self, df: DataFrame) -> None:
@@ -61,7 +61,7 @@ class PlainRun:
         if self.rejected > self.max_reject_share * seen:
             raise BadData(f"{self.rejected} of {seen} rows refused; allowed is a share of {self.max_reject_share}")
 
-    def table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
+    def write_table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
         self.tables[name] = df
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
@@ -70,14 +70,14 @@ class PlainRun:
     def artifact(self, name: str, content: bytes) -> None:
         self.artifacts[name] = content
 
-    def tries(self, tried: Sequence[Try]) -> None:
+    def log_trials(self, tried: Sequence[Trial]) -> None:
         self.tried += tried
 
-    def served(self, model: Served) -> None:
+    def log_model(self, model: ServableModel) -> None:
         self.models.append(model)
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         self.steps.append((stage, done, total, note))
 
-    def guard(self) -> None:
+    def check_ownership(self) -> None:
         self.guards += 1

@@ -10,7 +10,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"cache", "errors", "schemas", "config", "randomness", "files", "hostcopy", "distributed", "run"}
+BASE = {
+    "user_cache",
+    "errors",
+    "schemas",
+    "config",
+    "randomness",
+    "files",
+    "host_cache",
+    "numba_intrinsics",
+    "torch_processes",
+    "run_context",
+}
 STAGES = {
     "sources",
     "corpus",
@@ -18,60 +29,60 @@ STAGES = {
     "train",
     "images",
     "cluster",
-    "align",
+    "latent",
     "search",
     "evaluate",
     "visualize",
     "export",
 }
 KINDS = {"kinds"}
-OUTER = {"session", "tables", "merging", "runs", "progress", "launch", "doctor", "cli"}
-OUTER |= {"tracking", "entries", "registry"}
-# align/served.py is a script that MLflow copies; nothing imports it.
-MLFLOW = {"tracking.py", "entries.py", "registry.py", "doctor.py"}
+OUTER = {"session", "tables", "table_merge", "run_store", "progress", "launch", "doctor", "cli"}
+OUTER |= {"tracking", "mlflow_entries", "mlflow_models"}
+# latent/mlflow_model.py is a script that MLflow copies; nothing imports it.
+MLFLOW = {"tracking.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
     "cli/projector.py": "100 commits of a table",
-    "align/moments.py": "one matrix per side and of both, d at most 4,096",
-    "align/refining.py": "what is kept for validation; limited",
-    "align/text.py": "words and their weights, at most a million, checked",
+    "latent/fit/covariance.py": "one matrix per side and of both, d at most 4,096",
+    "latent/fit/contrastive_job.py": "what is kept for validation; limited",
+    "latent/text/text_features.py": "words and their weights, at most a million, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
     "cli/demo.py": "eight pictures",
     "cli/search.py": "k results of one query",
     "cli/suggest.py": "n titles of one row; a count for each of two reasons",
-    "cli/query.py": "k neighbours of each asked word",
-    "corpus/pages.py": "two sums",
+    "cli/similar.py": "k neighbours of each asked word",
+    "corpus/encoded_pages.py": "two sums",
     "corpus/phrases.py": "two sums",
     "corpus/vocabulary.py": "rows per partition",
     "launch.py": "whether the hosts see a file",
     "doctor.py": "the rows of its own tiny table",
-    "evaluate/cooccurrence.py": "ranks in at most 100,000 stories; limited",
-    "evaluate/labels.py": "2,000 ids and their neighbours, 20,000 vectors; limited",
+    "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
+    "evaluate/label_metrics.py": "2,000 ids and their neighbours, 20,000 vectors; limited",
     "evaluate/retrieval.py": "pairs that are asked for, and both sides' vectors of them; limited",
-    "evaluate/likelihood.py": "the items before the answers of such stories",
-    "evaluate/links.py": "100,000 pairs, 200,000 ids; limited",
+    "evaluate/skipgram_ranking.py": "the items before the answers of such stories",
+    "evaluate/link_prediction.py": "100,000 pairs, 200,000 ids; limited",
     "evaluate/next_item.py": "such stories",
-    "graph/report.py": "five hubs",
-    "evaluate/words.py": "figures of an evaluation set, whose size is checked",
+    "graph/graph_stats.py": "five hubs",
+    "evaluate/word_benchmarks.py": "figures of an evaluation set, whose size is checked",
     "images/featurize.py": "a network's size and fingerprint",
     "images/thumbnails.py": "at most 10,000 small pictures, checked",
-    "images/training.py": "labels, at most 10,000, checked",
+    "images/train_backbone.py": "labels, at most 10,000, checked",
     "kinds/images.py": "the members shown of each cluster, at most 10,000; a size per cluster",
     "search/ann.py": "a row per part; the sample that recall is measured on",
-    "search/batch.py": "rows per partition",
+    "search/exact_batch.py": "rows per partition",
     "search/metadata.py": "metadata of the ids that are shown",
     "search/exact.py": "k results per query and partition, checked",
     "search/analogy.py": "k results per question, checked",
-    "search/suggested.py": "words beside those of a beginning, at most 100,000, checked",
-    "search/titles.py": "titles of the ids that are shown",
+    "latent/suggest.py": "words beside those of a beginning, at most 100,000, checked",
+    "search/title_lookup.py": "titles of the ids that are shown",
     "search/spelling.py": "a handful of spellings",
-    "sources/listing.py": "one digest; one table's id and version",
-    "sources/word2vec_format.py": "what a check of the file found",
+    "sources/input_version.py": "one digest; one table's id and version",
+    "sources/word2vec_import.py": "what a check of the file found",
     "tables.py": "history and details of one table",
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
-    "visualize/maps.py": "at most 5,000 rows, checked",
-    "visualize/spaces.py": "at most 2,500 pairs and 5,000 words, and vectors of those that are drawn; limited",
+    "visualize/scatter_map.py": "at most 5,000 rows, checked",
+    "visualize/latent_plots.py": "at most 2,500 pairs and 5,000 words, and vectors of those that are drawn; limited",
     "visualize/projector.py": "at most 50,000 rows and 256 MiB, checked",
 }
 
@@ -116,12 +127,12 @@ def test_every_module_has_a_layer():
     ("pattern", "home"),
     [
         (r"SparkSession\.builder", {"session.py"}),
-        (r"\bmlflow\.", {*MLFLOW, "align/served.py"}),
+        (r"\bmlflow\.", {*MLFLOW, "latent/mlflow_model.py"}),
         (r"import mlflow", MLFLOW),
         (r"\.(rdd|sparkContext|_jvm|_jdf|_jsparkSession)\b", {"session.py"}),
         (r"SparkContext", {"session.py"}),
-        (r"txnAppId|userMetadata", {"tables.py", "merging.py"}),
-        (r"DESCRIBE HISTORY", {"tables.py", "sources/listing.py"}),
+        (r"txnAppId|userMetadata", {"tables.py", "table_merge.py"}),
+        (r"DESCRIBE HISTORY", {"tables.py", "sources/input_version.py"}),
         (r"toPandas\(|F\.broadcast\(|\.broadcast\(", set()),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 from toy_words import embedall
 
 from embedall_spark import cli, config, doctor, session
-from embedall_spark.cli import query, run, show
+from embedall_spark.cli import run_kind, similar
+from embedall_spark.cli.shared import console
 from embedall_spark.errors import BadData
 from embedall_spark.search import exact, spelling
 
@@ -53,7 +54,7 @@ def test_config_cuts_nothing():
 
 
 def test_neighbours_in_a_pipe_are_a_block_per_name(capsys):
-    show.neighbours(["a", "[b]"], [HITS, [("도시", 0.125)]])
+    console.neighbours(["a", "[b]"], [HITS, [("도시", 0.125)]])
     blocks = capsys.readouterr().out.split("\n\n")
     assert blocks[0].splitlines()[0] == "a"
     assert [line.split() for line in blocks[0].splitlines()[1:]] == [["1", "[/usr/lib]", "0.500"], ["2", WIDE, "0.250"]]
@@ -63,19 +64,19 @@ def test_neighbours_in_a_pipe_are_a_block_per_name(capsys):
 def test_neighbours_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    show.neighbours(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]])
+    console.neighbours(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]])
     assert capsys.readouterr().out.splitlines() == [
         "river             city",
         "[/usr/lib] 0.500  도시 0.125",
         "                  x 0.100",
     ]
-    show.neighbours(["river", "city"], [HITS, HITS])
+    console.neighbours(["river", "city"], [HITS, HITS])
     assert capsys.readouterr().out.count(WIDE) == 2
 
 
 def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch):
-    monkeypatch.setattr(query, "open_table", lambda *_: (None, None))
-    monkeypatch.setattr(exact, "find", lambda *_: {"river": np.ones(2)})
+    monkeypatch.setattr(similar, "open_table", lambda *_: (None, None))
+    monkeypatch.setattr(exact, "find_vectors", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
     asked = []
     monkeypatch.setattr(spelling, "unknown", lambda _, missing: asked.append(missing) or spelling.UnknownId("no such"))
@@ -97,7 +98,7 @@ def test_a_failed_run_tells_its_error_and_then_the_summary(monkeypatch, capfd, t
     def launch(*_):
         raise error
 
-    monkeypatch.setattr(run, "launch", launch)
+    monkeypatch.setattr(run_kind, "launch", launch)
     assert cli.call(["words", "in", "out", "--summary", f"{tmp_path}/summary.json"]) == code
     out, log = capfd.readouterr()
     assert out.count("\n") == 1
@@ -123,7 +124,7 @@ def test_a_kind_takes_its_input_and_output_as_arguments(monkeypatch, tmp_path, a
     file = tmp_path / "words.yaml"
     file.write_text("input: {path: corpus}\noutput: {table: file}\ntrain: {epochs: 3}\n")
     launched = []
-    monkeypatch.setattr(run, "launch", lambda kind, path, overrides, _: launched.append((path, overrides)) or {})
+    monkeypatch.setattr(run_kind, "launch", lambda kind, path, overrides, _: launched.append((path, overrides)) or {})
     assert embedall("words", *(str(file) if text == "FILE" else text for text in arguments)).code == 0
     loaded = config.load(words.Config, *launched[0])
     assert (loaded.input.path, loaded.output.table, loaded.train.epochs) == ("1.5", table, epochs)
@@ -149,9 +150,9 @@ def test_ctrl_c_while_spark_works_shows_no_stack(caplog):
 
 def test_the_summary_comes_after_the_error(monkeypatch):
     said = []
-    monkeypatch.setattr(run, "launch", lambda *_: (_ for _ in ()).throw(BadData("bad")))
-    monkeypatch.setattr(run.log, "error", lambda *_, **__: said.append("error"))
-    monkeypatch.setattr(run, "show_summary", lambda *_: said.append("summary"))
+    monkeypatch.setattr(run_kind, "launch", lambda *_: (_ for _ in ()).throw(BadData("bad")))
+    monkeypatch.setattr(run_kind.log, "error", lambda *_, **__: said.append("error"))
+    monkeypatch.setattr(run_kind, "show_summary", lambda *_: said.append("summary"))
     assert embedall("words", "in", "out").code == 3
     assert said == ["error", "summary"]
 
@@ -181,4 +182,4 @@ def test_clean_wants_the_runs_folder(tmp_path):
 
 
 def test_plurals():
-    assert [show.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+    assert [console.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]

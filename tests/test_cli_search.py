@@ -14,7 +14,8 @@ from toy_words import embedall
 from vector_tables import table
 
 from embedall_spark import config, session, tables
-from embedall_spark.cli import made, search
+from embedall_spark.cli import search
+from embedall_spark.cli.shared import provenance
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import images
 from embedall_spark.schemas import VECTORS
@@ -295,7 +296,7 @@ def test_learnt_words_are_those_of_the_tables_own_run(spark, tmp_path):
         of_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
     )
     for run_id in ("night-1", "night-2", "another"):
-        made.of_text(spark, made.Space(None, model, run_id), "red dress")
+        provenance.project_text(spark, provenance.LatentTable(None, model, run_id), "red dress")
     first, second, current = seen
     assert set(first) == {"red"} and first["red"].tolist() == [1, 0]
     assert second["red"].tolist() == current["red"].tolist() == [-1, 0]

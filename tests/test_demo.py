@@ -11,7 +11,7 @@ from rich.console import Console
 from vector_tables import table
 
 from embedall_spark import config, kinds, session
-from embedall_spark.cli import app, demo, tour
+from embedall_spark.cli import app, demo, demo_summary
 
 
 @pytest.mark.parametrize("kind", kinds.names())
@@ -38,7 +38,7 @@ def test_only_what_is_installed_is_asked_for(spark, capsys):
 @pytest.mark.parametrize("kinds", [["words", "images"], list(demo.PARTS)])
 def test_the_tour_tells_of_what_was_run(kinds, capsys):
     found = {kind: {"rows": 1234, "table": f"out/{kind}", "mlflow_uri": "sqlite:////a/mlflow.db"} for kind in kinds}
-    tour.show(Console(markup=False, highlight=False, soft_wrap=True), "out", found)
+    demo_summary.show(Console(markup=False, highlight=False, soft_wrap=True), "out", found)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24
     assert [line.split()[-1] for line in lines if " 1,234 " in f" {line.strip()} "] == [f"out/{kind}" for kind in kinds]

@@ -10,17 +10,17 @@ import typer
 from doc_blocks import ALL_DOCS, GUIDES, ROOT, USER_DOCS, blocks, prose
 
 from embedall_spark import cli, config, errors, kinds
-from embedall_spark.images import training
+from embedall_spark.images import train_backbone
 
 COMMANDS = typer.main.get_command(cli.app).commands
 OPTIONS = {
     option.path: option.default
-    for model in [*(kinds.load(name).Config for name in kinds.names()), training.Config]
+    for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
     for option in config.options(model)
 }
 DEFAULTS = {
     (option.path, option.default)
-    for model in [*(kinds.load(name).Config for name in kinds.names()), training.Config]
+    for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
     for option in config.options(model)
 }
 SECTIONS = {path.rpartition(".")[0] for path in OPTIONS}

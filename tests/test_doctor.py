@@ -69,7 +69,7 @@ def test_store_kernels_and_network(monkeypatch):
     assert check.detail.startswith("the MLflow store nonsense://server cannot be used")
     assert "MLFLOW_TRACKING_URI" in check.fix
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(doctor.cache, "folder", lambda _: None)
+    monkeypatch.setattr(doctor.user_cache, "folder", lambda _: None)
     assert "NUMBA_CACHE_DIR" in ill(doctor.kernels).fix
 
     def refuse(*_, **__):

@@ -7,7 +7,7 @@ from vector_tables import table
 
 from embedall_spark import export, schemas
 from embedall_spark.errors import BadData
-from embedall_spark.sources import word2vec_format
+from embedall_spark.sources import word2vec_import
 
 D = 5
 IDS = ["мир", "the", "서울", "e\u0301", "#", "1.5", "naïve", "</s>", "𝄞"]
@@ -41,7 +41,7 @@ def test_gensim_reads_every_bit(vectors, matrix, tmp_path, binary):
 def test_round_trip(spark, vectors, matrix, tmp_path, binary):
     path = f"file://{tmp_path}/vectors"
     export.write(vectors, path, binary=binary)
-    found = word2vec_format.read(spark, path, run_id="r")
+    found = word2vec_import.read(spark, path, run_id="r")
     assert (found.rows, found.vector_size, found.duplicates) == (len(IDS), D, 0)
     assert schemas.conform(found.vectors, schemas.VECTORS).columns == found.vectors.columns
     rows = {row.id: row for row in found.vectors.collect()}

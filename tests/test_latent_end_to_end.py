@@ -18,9 +18,9 @@ from vector_tables import table
 
 from embedall_spark import config as configs
 from embedall_spark import tables
-from embedall_spark.align import model
 from embedall_spark.errors import BadData
 from embedall_spark.kinds import latent
+from embedall_spark.latent import latent_model
 from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
@@ -121,7 +121,7 @@ def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
     facts = {f"images:{name}": (color, thing) for name, color, thing in made()[0]}
     pictures = [name for name in facts if name in rows]
     matrix = np.stack([rows[name] for name in pictures])
-    fitted = model.load(done["folder"])
+    fitted = latent_model.load(done["folder"])
     right = 0
     for color in COLORS:
         for thing in THINGS:
@@ -164,7 +164,7 @@ def test_the_projector_shows_the_pictures(done, tmp_path):
 
 
 def test_the_model_maps_as_the_run_did(spark, place, done):
-    fitted = model.load(done["folder"])
+    fitted = latent_model.load(done["folder"])
     rows = {row.id: row for row in tables.read(spark, done["table"]).collect()}
     vectors = np.array(made()[1], np.float32)
     mapped, length = fitted.of_left(vectors[11])
@@ -182,7 +182,7 @@ def test_the_model_maps_as_the_run_did(spark, place, done):
     with pytest.raises(BadData, match="numbers; the left side's have 24"):
         fitted.of_left(vectors[0][:5])
     with pytest.raises(BadData, match="not a model"):
-        model.from_bytes(b"something else")
+        latent_model.from_bytes(b"something else")
 
 
 def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed(spark, done):
@@ -272,7 +272,7 @@ def test_what_is_learnt_does_not_see_test_items(spark, tmp_path):
         assert not turn or parts == before
     assert {parts[f"{at:03d}.png"] == parts[f"copy-{at:02d}.png"] for at in range(40)} == {True}
     assert {parts[f"copy-{at:02d}.png"] for at in range(40)} == {"train", "validation", "test"}
-    fitted = model.from_bytes(models[0])
+    fitted = latent_model.from_bytes(models[0])
     assert fitted.text is not None
     assert "zebra" not in fitted.text.bags.tokens
     assert models[0] == models[1]
@@ -317,7 +317,7 @@ def test_another_table_is_the_right_side(spark, place, tmp_path):
     assert drawn == {"model.npz", "pairs.png"}
     # Picture 007 is not finite: neither it nor its pair can be used.
     assert done.summary["rejected"] == 4
-    fitted = model.load(done.summary["folder"])
+    fitted = latent_model.load(done.summary["folder"])
     with pytest.raises(BadData, match="a table of queries, not text"):
         fitted.of_text("red dress")
 
@@ -331,7 +331,7 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
     config = configs.load(latent.Config, configured(place, tmp_path, input={"words": f"{tmp_path}/words"}))
     run = PlainRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
-    fitted = model.from_bytes(run.artifacts["model.npz"])
+    fitted = latent_model.from_bytes(run.artifacts["model.npz"])
     known = {name: vector.astype(np.float32) for name, vector in vectors.items()}
     np.testing.assert_allclose(fitted.of_text("red", known), rows["words:red"], atol=1e-5)
     # A word that no picture has is near to the one that its vector is near to.
@@ -345,7 +345,7 @@ def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path)
     latent.check(config)
     run = PlainRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: row for row in latent.embed(run, latent.read(spark, config), config).collect()}
-    fitted = model.from_bytes(run.artifacts["model.npz"])
+    fitted = latent_model.from_bytes(run.artifacts["model.npz"])
     table = {row.id: np.array(row.vector, np.float32) for row in run.tables[f"{tmp_path}/out_words"].collect()}
     dense = fitted.text.bags.tokens
     assert (len(dense), len(table)) == (7, 13 - 7)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from pyspark.sql import SparkSession
 
-from embedall_spark import cache, session
+from embedall_spark import session, user_cache
 from embedall_spark.errors import SetupError
 
 
@@ -160,10 +160,10 @@ def test_jars_that_cannot_be_had_and_a_clean_terminal(tmp_path):
 
 def test_cache_folder_is_ours_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = cache.folder("numba")
+    folder = user_cache.folder("numba")
     assert folder == tmp_path / "embedall" / "numba"
     assert folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
-    assert cache.folder("numba") == tmp_path / "elsewhere" / f"embedall-{os.getuid()}" / "numba"
+    assert user_cache.folder("numba") == tmp_path / "elsewhere" / f"embedall-{os.getuid()}" / "numba"

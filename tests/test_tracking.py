@@ -9,10 +9,10 @@ import threading
 import pytest
 from pydantic import Field
 
-from embedall_spark import entries, tracking
+from embedall_spark import mlflow_entries, tracking
 from embedall_spark.config import Section
 from embedall_spark.errors import SetupError
-from embedall_spark.run import Served, Try
+from embedall_spark.run_context import ServableModel, Trial
 
 
 class Train(Section):
@@ -115,8 +115,11 @@ def children(store, parent):
 
 
 def test_a_sweep_is_runs_under_the_run_and_a_rerun_adds_none(folder, monkeypatch):
-    tracked, tried = begin(folder), [Try(f"try-{at}", {"k": 8 * at, "power": 0.5}, {"recall": at / 7}) for at in (1, 2)]
-    tracked.tries(tried[:1])
+    tracked, tried = (
+        begin(folder),
+        [Trial(f"try-{at}", {"k": 8 * at, "power": 0.5}, {"recall": at / 7}) for at in (1, 2)],
+    )
+    tracked.log_trials(tried[:1])
     set_terminated, calls = tracked._client.set_terminated, []
 
     def once_down(*args):
@@ -127,14 +130,14 @@ def test_a_sweep_is_runs_under_the_run_and_a_rerun_adds_none(folder, monkeypatch
 
     # The second try is begun when the store goes away: it is gone on with, not made again.
     monkeypatch.setattr(tracked._client, "set_terminated", once_down)
-    tracked.tries(tried)
+    tracked.log_trials(tried)
     store = client(folder)
     assert {name: run.info.status for name, run in children(store, tracked.id)[0].items()} == {
         "try-1": "FINISHED", "try-2": "RUNNING",
     }  # fmt: skip
     tracked.flush(now=True)
     again = begin(folder, mlflow_run_id=tracked.id)
-    again.tries(tried)
+    again.log_trials(tried)
     again.finish("FINISHED")
     found, count = children(store, tracked.id)
     assert count == len(found) == 2
@@ -172,7 +175,7 @@ def test_a_store_that_goes_away_stops_nothing(folder, caplog, monkeypatch):
     tracked.finish("FINISHED")
     assert "misses 2 of this run's entries" in caplog.text
     monkeypatch.setattr(tracked._client, "get_run", lambda _: log_batch())
-    assert tracked.served(Served("none.py", b"", {}, 2, (), "mine")) is None
+    assert tracked.log_model(ServableModel("none.py", b"", {}, 2, (), "mine")) is None
     assert tracked.register() == {}
     assert "does not have the model" in caplog.text
 
@@ -224,7 +227,7 @@ def test_where_the_store_is(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert entries.key("loss/epoch 1") == "loss/epoch 1"
-    assert entries.key("/a//b/../c?") == "a/c_"
-    assert entries.key("мера") == "мера"
+    assert mlflow_entries.key("loss/epoch 1") == "loss/epoch 1"
+    assert mlflow_entries.key("/a//b/../c?") == "a/c_"
+    assert mlflow_entries.key("мера") == "мера"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

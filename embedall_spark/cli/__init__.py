@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import cluster, evaluate, projector, query, run, search, suggest, train_backbone
+from embedall_spark.cli import cluster, evaluate, projector, run_kind, search, similar, suggest, train_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 app = typer.Typer(help="Embed all the things on Spark.", no_args_is_help=True, pretty_exceptions_enable=False)
-run.register(app)
-query.register(app)
+run_kind.register(app)
+similar.register(app)
 evaluate.register(app)
 projector.register(app)
 search.register(app)
@@ -53,5 +53,5 @@ def call(arguments: list[str]) -> int:
         # typer has told what is wrong with the arguments.
         return int(end.code or 0)
     except (Exception, KeyboardInterrupt) as error:
-        return run.explain(error)
+        return run_kind.explain(error)
     return 0

@@ -10,11 +10,12 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import made, query, show
+from embedall_spark.cli import similar
+from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import labels
-from embedall_spark.evaluate.labels import Metadata
-from embedall_spark.search import titles
+from embedall_spark.evaluate import label_metrics
+from embedall_spark.evaluate.label_metrics import Metadata
+from embedall_spark.search import title_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _cluster(
-    table: str = query.TABLE,
+    table: str = similar.TABLE,
     k: int = typer.Option(..., "-k", min=2, help="How many clusters."),
     output: str | None = typer.Option(
         None, "--output", help="Table to replace by id, cluster and distance.", metavar="TABLE"
@@ -55,7 +56,7 @@ def _cluster(
         None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run had them from."
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
-    master: str | None = query.MASTER,
+    master: str | None = similar.MASTER,
 ) -> None:
     """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its centre."""
     if k * n > _MOST_SHOWN:
@@ -66,36 +67,36 @@ def _cluster(
         raise ConfigError(f"--image-pattern {pattern}: need {{id}} in it, such as {{id}}.jpg")
     known = _known(names, id_column, title, label)
     # Imported here: what pyspark.ml and pictures need takes a second, which other commands need not wait.
-    from embedall_spark.cluster import agreement, gallery, kmeans
+    from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 
-    spark, vectors = query.open_table(table, master)
+    spark, vectors = similar.open_table(table, master)
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
     if output is not None:
         tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
-    pictures = made.pictures(spark, table, images, pattern) if montage is not None else None
+    pictures = provenance.pictures(spark, table, images, pattern) if montage is not None else None
     about = _about(spark, table, known)
     found = kmeans.fit(vectors, k, seed).persist()
     if output is not None:
         version = _write(spark, found, output, run_id, {"table": table, "k": k, "seed": seed})
-    figures = agreement.purity_nmi(found, about) if about is not None else {}
+    figures = label_agreement.purity_nmi(found, about) if about is not None else {}
     nearest = kmeans.nearest(found, n).orderBy("cluster", "rank").collect()
     sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
-    called = titles.of(about, [row["id"] for row in nearest]) if about is not None else {}
+    called = title_lookup.titles_by_id(about, [row["id"] for row in nearest]) if about is not None else {}
     members = {at: [row["id"] for row in nearest if row["cluster"] == at] for at in sorted(sizes)}
     rows = [(f"{at}", f"{sizes[at]:,}", ", ".join(called.get(name, name) for name in members[at])) for at in members]
-    show.table([("cluster", "ids", "nearest to its centre"), *rows])
+    console.table([("cluster", "ids", "nearest to its centre"), *rows])
     if figures:
         typer.echo(", ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in figures.items()))
     drawn = {}
     if montage is not None and pictures is not None:
-        drawn = {f"clusters_{k}.png": gallery.draw(members, sizes, *pictures, called)}
+        drawn = {f"clusters_{k}.png": cluster_montage.draw(members, sizes, *pictures, called)}
         files.write_bytes(montage, drawn[f"clusters_{k}.png"])
-        typer.echo(f"{montage}: a montage of {show.count(len(nearest), 'member')}")
+        typer.echo(f"{montage}: a montage of {console.count(len(nearest), 'member')}")
     if output is not None:
-        typer.echo(f"{output}: version {version}, {show.count(sum(sizes.values()), 'row')}")
+        typer.echo(f"{output}: version {version}, {console.count(sum(sizes.values()), 'row')}")
     if figures or drawn:
         renamed = {name.replace("clusters/", f"clusters_{k}/"): value for name, value in figures.items()}
-        made.amend(spark, table, renamed, drawn)
+        provenance.log_to_producer(spark, table, renamed, drawn)
 
 
 def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:
@@ -104,15 +105,15 @@ def _known(names: str | None, id_column: str, title: str | None, label: str | No
         return None
     shown_as = title if title or label else "title"
     known = configs.parse(Metadata, {"path": names, "id": id_column, "label": label, "title": shown_as})
-    labels.check(known)
+    label_metrics.check(known)
     return known
 
 
 def _about(spark: SparkSession, table: str, known: Metadata | None) -> DataFrame | None:
     """Return id, label and title, as asked for or as a run has left them beside its table."""
     if known is not None:
-        return labels.read(spark, known)
-    beside = made.metadata(spark, table)
+        return label_metrics.read(spark, known)
+    beside = provenance.metadata(spark, table)
     return None if beside is None else tables.read(spark, beside).select("id", "label", "title")
 
 

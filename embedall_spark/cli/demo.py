@@ -12,13 +12,13 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.text import Text
 
-from embedall_spark import files, runs, session, tables
-from embedall_spark.align import model
-from embedall_spark.cli import tour
+from embedall_spark import files, run_store, session, tables
+from embedall_spark.cli import demo_summary
 from embedall_spark.images import thumbnails
 from embedall_spark.images.decode import Limits
+from embedall_spark.latent import latent_model
 from embedall_spark.launch import Options, Summary, launch
-from embedall_spark.search import analogy, exact, titles
+from embedall_spark.search import analogy, exact, title_lookup
 from embedall_spark.sources import openmoji
 from embedall_spark.visualize import montage
 from embedall_spark.visualize.montage import Tile
@@ -77,7 +77,7 @@ def run(folder: str, master: str | None, kinds: Collection[str]) -> None:
     place = _Place(console, folder.rstrip("/"), sysconfig.get_paths()["purelib"], master)
     console.print("Embedding what the installed Python packages hold:", os.path.relpath(place.packages))
     found = {name: part(place) for name, part in PARTS.items() if name in kinds}
-    tour.show(place.console, place.folder, found)
+    demo_summary.show(place.console, place.folder, found)
 
 
 def _words(place: _Place) -> Summary:
@@ -133,7 +133,7 @@ def _pictures(place: _Place) -> Summary:
     )
     spark = vectors.sparkSession
     known = tables.read(spark, files.metadata_of(found["table"]))
-    meant = {title: ids[0] for title, ids in titles.ids(known, vectors, _PICTURES).items()}
+    meant = {title: ids[0] for title, ids in title_lookup.ids_by_title(known, vectors, _PICTURES).items()}
     asked = [title for title in _PICTURES if title in meant]
     hits = exact.neighbours(vectors, [meant[title] for title in asked], 8)
     ids = {*meant.values(), *(name for some in hits for name, _ in some)}
@@ -143,7 +143,7 @@ def _pictures(place: _Place) -> Summary:
     for title, some in zip(asked, hits, strict=True):
         near = ", ".join(named.get(name, name) for name, _ in some[:5])
         place.console.print(Text(f"  {title:>{width}}  ", "bold"), Text(near), sep="")
-    small = thumbnails.of(openmoji.read(spark), ids, Limits())
+    small = thumbnails.thumbnails_by_id(openmoji.read(spark), ids, Limits())
     rows = [
         (title, [Tile(small.get(name), named.get(name, name)) for name in (meant[title], *(name for name, _ in some))])
         for title, some in zip(asked, hits, strict=True)
@@ -169,10 +169,10 @@ def _space(place: _Place) -> Summary:
         f" {figures['right_to_left/recall_1']:.0%} of cases, and among the first ten in"
         f" {figures['right_to_left/recall_10']:.0%} (by chance {figures['right_to_left/chance_recall_10']:.0%})"
     )
-    parts = spark.read.parquet(runs.stage_path(found["folder"], "split"))
+    parts = spark.read.parquet(run_store.stage_path(found["folder"], "split"))
     unseen = parts.where("part = 'test'").select(F.concat(F.lit("images:"), "id").alias("id"))
     pictures = vectors.join(unseen, "id", "left_semi")
-    space, known = model.load(found["folder"]), tables.read(spark, files.metadata_of(found["table"]))
+    space, known = latent_model.load(found["folder"]), tables.read(spark, files.metadata_of(found["table"]))
     typed = {word: vector for word in _TYPED if (vector := space.of_text(word)) is not None}
     hits = exact.top_k(pictures, np.stack(list(typed.values())), 8)
     some = pictures.orderBy(F.xxhash64("id"), "id").limit(_UNTITLED).select("id", "vector").collect()
@@ -190,7 +190,7 @@ def _space(place: _Place) -> Summary:
         suggested = ", ".join(dict.fromkeys(named[name] for name, _ in one))
         place.console.print(Text(f"  {named[row['id']]}: ", "bold"), Text(suggested), sep="")
     shown = openmoji.read(spark).withColumn("id", F.concat(F.lit("images:"), "id"))
-    small = thumbnails.of(shown, ids, Limits())
+    small = thumbnails.thumbnails_by_id(shown, ids, Limits())
     rows = [
         (word, [Tile(small.get(name), named[name]) for name, _ in one]) for word, one in zip(typed, hits, strict=True)
     ]
@@ -214,7 +214,7 @@ def _embed(place: _Place, kind: str, name: str, path: str | None = None) -> tupl
 
 def _neighbours(console: Console, vectors: DataFrame, ids: Sequence[str], known: int) -> None:
     # What a machine has not installed is not asked for.
-    there = exact.find(vectors, ids)
+    there = exact.find_vectors(vectors, ids)
     asked = [name for name in ids if name in there]
     if not asked:
         return
@@ -239,7 +239,7 @@ def _end(place: _Place, found: Summary, name: str) -> None:
 
 def _called(known: DataFrame, ids: Collection[str]) -> dict[str, str]:
     """Return the titles of ids, without the ids that titles.of() adds."""
-    return {name: text.rpartition(" [")[0] for name, text in titles.of(known, ids).items()}
+    return {name: text.rpartition(" [")[0] for name, text in title_lookup.titles_by_id(known, ids).items()}
 
 
 def _names(hits: list[Hit]) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import config
-from embedall_spark.cli import made, query, show
+from embedall_spark.cli import similar
+from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.evaluate import files as sets
-from embedall_spark.evaluate import labels
-from embedall_spark.evaluate import words as evaluation
-from embedall_spark.evaluate.labels import Metadata
+from embedall_spark.evaluate import benchmark_files as sets
+from embedall_spark.evaluate import label_metrics
+from embedall_spark.evaluate import word_benchmarks as evaluation
+from embedall_spark.evaluate.label_metrics import Metadata
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _evaluate(
-    table: str = query.TABLE,
+    table: str = similar.TABLE,
     analogies: str | None = typer.Option(None, help="File in questions-words format."),
     similarity: list[str] = typer.Option([], help="File of word pairs with a human score; may be given often."),
     restrict: int = typer.Option(300_000, "--restrict-vocab", min=1, help="Analogies: so many most frequent ids."),
@@ -42,7 +43,7 @@ def _evaluate(
     label_prefix: str | None = typer.Option(
         None, "--label-prefix", help="In place of --labels: an id's label is its part before this text, such as '.'."
     ),
-    master: str | None = query.MASTER,
+    master: str | None = similar.MASTER,
 ) -> None:
     """Measure vectors by analogies, human scores of similarity and labels; the figures join the run that made them."""
     known = None
@@ -59,12 +60,12 @@ def _evaluate(
     for file in similarity:
         sets.pairs(file)
     if known is not None:
-        labels.check(known)
-    spark, vectors = query.open_table(table, master)
+        label_metrics.check(known)
+    spark, vectors = similar.open_table(table, master)
     figures = _words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
     if known is not None:
-        figures |= _labels(vectors, labels.read(spark, known, vectors))
-    made.amend(spark, table, figures)
+        figures |= _labels(vectors, label_metrics.read(spark, known, vectors))
+    provenance.log_to_producer(spark, table, figures)
 
 
 def _words(vectors: DataFrame, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
@@ -82,7 +83,7 @@ def _words(vectors: DataFrame, analogies: str | None, similarity: list[str], res
         ranked = evaluation.similarity(vectors, file)
         shown.append((f"{ranked.file} (Spearman)", f"{ranked.spearman:.3f}", f"{ranked.used:,}", f"{ranked.pairs:,}"))
         figures |= ranked.metrics()
-    show.table(shown)
+    console.table(shown)
     return figures
 
 
@@ -92,10 +93,10 @@ def _labels(vectors: DataFrame, known: DataFrame) -> dict[str, float]:
     Raises:
         BadData: fewer than two ids of the table have a label.
     """
-    near = labels.purity(vectors, known)
+    near = label_metrics.purity(vectors, known)
     if not near:
         raise BadData("fewer than two ids of the table have a label; compare the labels' ids with the table's")
-    told = labels.classification(vectors, known)
+    told = label_metrics.classification(vectors, known)
     shown = [("figure", "vectors", "baseline")]
     purity, chance = (f"{value:.3f}" for value in near.values())
     shown.append(("nearest 10 that share a label", purity, chance))
@@ -105,5 +106,5 @@ def _labels(vectors: DataFrame, known: DataFrame) -> dict[str, float]:
             baseline = told[f"classification/majority_{kind}_{percent}"]
             average = kind.removesuffix("_f1")
             shown.append((f"{average} F1, {percent}% of ids learnt from", f"{value:.3f}", f"{baseline:.3f}"))
-    show.table(shown)
+    console.table(shown)
     return near | told

@@ -15,8 +15,9 @@ import yaml
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import config, files, runs, schemas, tables
-from embedall_spark.cli import made, query, show
+from embedall_spark import config, files, run_store, schemas, tables
+from embedall_spark.cli import similar
+from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import ConfigError, EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _NAMES = typer.Argument(None, help="Tables of vectors; each becomes a space of i
 _CONFIG = "projector_config.pbtxt"
 
 
-class _Asked(NamedTuple):
+class _Options(NamedTuple):
     """What the command line says of the tables."""
 
     n: int
@@ -80,7 +81,7 @@ def _projector(
     output: str = typer.Option("projector-output", "--output", help="Folder to write; without TABLE, to open."),
     look: bool = typer.Option(False, "--open", help="Start TensorBoard on the folder; Ctrl-C ends it."),
     port: int = typer.Option(0, "--port", min=0, max=65_535, help="With --open: 0 takes a free one."),
-    master: str | None = query.MASTER,
+    master: str | None = similar.MASTER,
 ) -> None:
     """Write vectors, titles and pictures for TensorBoard's embedding projector, and open it."""
     if not names and not look:
@@ -89,15 +90,15 @@ def _projector(
         _check_viewer(output)
     if names:
         chosen = _ids(ids, id_file)
-        spark, _ = query.open_table(names[0], master)
-        _write(spark, names, _Asked(n, chosen, known, id_column, columns, images, together), output.rstrip("/"))
+        spark, _ = similar.open_table(names[0], master)
+        _write(spark, names, _Options(n, chosen, known, id_column, columns, images, together), output.rstrip("/"))
         if look:
             # TensorBoard may run for hours.
             spark.stop()
     if look:
         _serve(output, port)
     else:
-        show.console().print(f"look at it with: embedall projector --open --output {output}")
+        console.console().print(f"look at it with: embedall projector --open --output {output}")
 
 
 def _ids(given: list[str], file: Path | None) -> list[str] | None:
@@ -113,7 +114,7 @@ def _ids(given: list[str], file: Path | None) -> list[str] | None:
     raise ConfigError(f"--ids {file}: names no id; need one a line")
 
 
-def _write(spark: SparkSession, names: list[str], asked: _Asked, output: str) -> None:
+def _write(spark: SparkSession, names: list[str], asked: _Options, output: str) -> None:
     # Only here: it needs what --open alone does not.
     from embedall_spark.visualize import projector
 
@@ -121,7 +122,7 @@ def _write(spark: SparkSession, names: list[str], asked: _Asked, output: str) ->
         files.write_bytes(f"{output}/{name}", content)
 
 
-def _tensors(spark: SparkSession, names: list[str], asked: _Asked) -> Iterator[Tensor]:
+def _tensors(spark: SparkSession, names: list[str], asked: _Options) -> Iterator[Tensor]:
     """Make a space of each table, or of all together, as it is asked for; tell of it when it is made."""
     from embedall_spark.visualize import projector, projector_format
 
@@ -143,16 +144,18 @@ def _tensors(spark: SparkSession, names: list[str], asked: _Asked) -> Iterator[T
             options |= {"pictures": pictures[0], "limits": pictures[1]}
         made = projector.tensor(vectors, asked.n, **options)
         sheet = f", pictures of {made.tile} pixels" if made.tile else ""
-        show.console().print(f"{made.name}: {show.count(made.rows, 'point')} of {made.vector_size:,} numbers{sheet}")
+        console.console().print(
+            f"{made.name}: {console.count(made.rows, 'point')} of {made.vector_size:,} numbers{sheet}"
+        )
         yield made
 
 
-def _known(spark: SparkSession, names: list[str], asked: _Asked) -> DataFrame | None:
+def _known(spark: SparkSession, names: list[str], asked: _Options) -> DataFrame | None:
     """Return what is known of ids, as text; by default what lies beside the tables."""
     from embedall_spark.search import metadata
     from embedall_spark.visualize import projector
 
-    given = asked.known or [beside for name in names if (beside := made.metadata(spark, name)) is not None]
+    given = asked.known or [beside for name in names if (beside := provenance.metadata(spark, name)) is not None]
     found = [projector.as_text(metadata.read(spark, path, asked.id_column)) for path in given]
     if not found:
         return None
@@ -162,7 +165,7 @@ def _known(spark: SparkSession, names: list[str], asked: _Asked) -> DataFrame | 
     return known.select("id", *asked.columns) if asked.columns else known
 
 
-def _pictures(spark: SparkSession, names: list[str], asked: _Asked) -> tuple[DataFrame, Limits] | None:
+def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[DataFrame, Limits] | None:
     """Return IMAGES of the pictures and the limits within which they are decoded; None where there are none."""
     from embedall_spark.images.decode import Limits
     from embedall_spark.sources import images
@@ -187,10 +190,10 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Asked) -> tuple[Dat
 
 def _of_space(spark: SparkSession, table: str) -> tuple[DataFrame, Limits] | None:
     """Return the pictures of a latent space's left side; None where the table is none, or that side no pictures."""
-    if runs.made_by(spark, table).get("kind") != "latent":
+    if run_store.producer_of(spark, table).get("kind") != "latent":
         return None
     try:
-        return made.pictures(spark, table, None, "{id}")
+        return provenance.pictures(spark, table, None, "{id}")
     except EmbedallError as error:
         log.warning("no pictures are shown (give --images): %s", error)
         return None
@@ -246,8 +249,8 @@ def _serve(output: str, port: int) -> None:
         address = board.launch()
     except TensorBoardServerException as error:
         raise SetupError(f"TensorBoard does not start: {error}; give another --port") from None
-    show.console().print(f"TensorBoard shows it at {address}#projector (Ctrl-C ends it)")
+    console.console().print(f"TensorBoard shows it at {address}#projector (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        show.console().print("\nTensorBoard has ended")
+        console.console().print("\nTensorBoard has ended")

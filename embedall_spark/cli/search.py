@@ -12,9 +12,10 @@ import typer
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import found, hubs, indexes, made, query, show
+from embedall_spark.cli import index, similar
+from embedall_spark.cli.shared import console, csls_cache, provenance, search_output
 from embedall_spark.errors import ConfigError
-from embedall_spark.search import ann, batch, exact, metadata, spelling, titles
+from embedall_spark.search import ann, exact, exact_batch, metadata, spelling, title_lookup
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("search")(_search)
-    indexes.register(app)
+    index.register(app)
 
 
 def _search(
-    table: str = query.TABLE,
+    table: str = similar.TABLE,
     image: str | None = typer.Option(None, "--image", help="Search by a picture, embedded as the table's were."),
     name: str | None = typer.Option(None, "--id", help="Search by a row: its id, or with --names its title."),
     vector: str | None = typer.Option(None, "--vector", help="Search by a vector: .npy, or numbers as JSON or text."),
@@ -56,7 +57,7 @@ def _search(
         "same one, the row of the query's own id.",
     ),
     approximate: bool = typer.Option(False, "--approximate", help="By the index that 'embedall index' has built."),
-    index: str | None = indexes.INDEX,
+    index_folder: str | None = index.INDEX,
     rebuild: bool = typer.Option(False, "--rebuild", help="Build the index first where it is stale."),
     csls: int | None = typer.Option(
         None,
@@ -89,7 +90,7 @@ def _search(
         "--work",
         help="With --queries or --csls: folder on storage that all hosts share; unset: beside --output or the table.",
     ),
-    master: str | None = query.MASTER,
+    master: str | None = similar.MASTER,
 ) -> None:
     """Show what is nearest by cosine to a row, a vector, a picture or words; or ask for every row of a table."""
     by = {"--image": image, "--id": name, "--vector": vector, "--text": text, "--queries": queries}
@@ -97,32 +98,36 @@ def _search(
         raise ConfigError(f"give one of {', '.join(by)}")
     _check_together(queries, output, html or montage, csls, approximate)
     measure = "cosine" if csls is None else f"CSLS over {csls} neighbours"
-    asked = found.Shown(names, id_column, title, columns, html, montage, images, pattern, measure)
-    found.check(asked)
+    asked = search_output.DisplayOptions(names, id_column, title, columns, html, montage, images, pattern, measure)
+    search_output.check(asked)
     given = None if vector is None else _read_vector(vector)
-    place = indexes.folder(table, index) if approximate else None
-    opened = indexes.open_at_version(table, master)
-    beside = names or made.metadata(opened.spark, opened.name)
+    place = index.folder(table, index_folder) if approximate else None
+    opened = index.open_at_version(table, master)
+    beside = names or provenance.metadata(opened.spark, opened.name)
     known = None if beside is None else metadata.read(opened.spark, beside, id_column if names else "id")
-    found.check_columns(asked, known)
+    search_output.check_columns(asked, known)
     if where is not None:
         opened = opened._replace(among=metadata.where(opened.vectors, where, known))
     if place is not None:
-        opened = opened._replace(built=(place, indexes.manifest(opened, place, rebuild)))
+        opened = opened._replace(built=(place, index.manifest(opened, place, rebuild)))
     if queries is not None and output is not None:
         _many(opened, queries, output, n, with_self, work, csls)
         return
-    source = found.pictures(opened.spark, table, asked)
+    source = search_output.pictures(opened.spark, table, asked)
     if name is not None:
-        name, given = _by_id(opened.vectors, found.named(asked, known), name)
-    space = made.space(opened.spark, table) if given is None or csls is not None else None
+        name, given = _by_id(opened.vectors, search_output.named(asked, known), name)
+    space = provenance.latent_table(opened.spark, table) if given is None or csls is not None else None
     if given is None:
         given, opened = _mapped(opened, space, image, text)
     if csls is not None:
-        opened = opened._replace(hubs=hubs.kept(opened, hubs.side(opened, space, name, image, text), csls, work))
+        opened = opened._replace(
+            hubs=csls_cache.cached_similarity(
+                opened, csls_cache.query_kind(opened, space, name, image, text), csls, work
+            )
+        )
     hits = _one(opened, given, n, None if with_self else name)
-    about = found.Asked(name or text or os.path.basename(image or vector or ""), name, image)
-    found.tell(opened.name, asked, known, source, about, hits)
+    about = search_output.Query(name or text or os.path.basename(image or vector or ""), name, image)
+    search_output.render(opened.name, asked, known, source, about, hits)
 
 
 def _check_together(
@@ -139,11 +144,11 @@ def _check_together(
         raise ConfigError("--csls needs an exact search, an index is by cosine: leave --csls or --approximate out")
 
 
-def _one(opened: indexes.Opened, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:
+def _one(opened: index.TableSnapshot, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:
     """Return the nearest of one vector, without the id ``itself``."""
-    source, alone = ann.given([itself or ""], vector[None]), itself is not None
+    source, alone = ann.in_memory_queries([itself or ""], vector[None]), itself is not None
     if opened.hubs is not None:
-        rows = batch.search(opened.rows, source, n, exclude_same_id=alone, hubs=opened.hubs)
+        rows = exact_batch.search(opened.rows, source, n, exclude_same_id=alone, hubs=opened.hubs)
         return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
     if opened.built is None:
         [hits] = exact.top_k(opened.rows, vector[None], n, exclude=None if itself is None else [{itself}])
@@ -156,10 +161,10 @@ def _one(opened: indexes.Opened, vector: NDArray[np.float32], n: int, itself: st
 
 
 def _many(
-    opened: indexes.Opened, queries: str, output: str, n: int, with_self: bool, work: str | None, csls: int | None
+    opened: index.TableSnapshot, queries: str, output: str, n: int, with_self: bool, work: str | None, csls: int | None
 ) -> None:
     """Write the nearest of all rows of a table; for CSLS they are the queries' side."""
-    spark, folder = opened.spark, indexes.scratch(output, work)
+    spark, folder = opened.spark, index.temp_folder(output, work)
     asked = schemas.conform(tables.read(spark, queries), schemas.VECTORS)
     same = not with_self and opened.is_called(queries)
     run_id = f"search-{uuid.uuid4().hex[:12]}"
@@ -168,8 +173,12 @@ def _many(
         if opened.built is None:
             near_to = None
             if csls is not None:
-                near_to = batch.similarity(opened.rows, asked, csls, folder=f"{folder}/hubs", exclude_same_id=same)
-            near = batch.top_k(opened.rows, asked, n, folder=f"{folder}/queries", exclude_same_id=same, hubs=near_to)
+                near_to = exact_batch.mean_similarity(
+                    opened.rows, asked, csls, folder=f"{folder}/hubs", exclude_same_id=same
+                )
+            near = exact_batch.top_k(
+                opened.rows, asked, n, folder=f"{folder}/queries", exclude_same_id=same, hubs=near_to
+            )
         else:
             near = ann.top_k(asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among)
         version = tables.write(
@@ -184,36 +193,38 @@ def _many(
         )
     finally:
         files.delete(folder)
-    typer.echo(f"{output}: version {version}, {show.count(tables.read(spark, output, version).count(), 'neighbour')}")
+    typer.echo(
+        f"{output}: version {version}, {console.count(tables.read(spark, output, version).count(), 'neighbour')}"
+    )
 
 
 def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str, NDArray[np.float32]]:
     """Return the id that a text is, or is the title of, and its vector."""
-    there = exact.find(vectors, [text])
+    there = exact.find_vectors(vectors, [text])
     if text in there:
         return text, there[text]
     if named is None:
         raise spelling.unknown(vectors, [text])
-    several = titles.ids(named, vectors, [text])
+    several = title_lookup.ids_by_title(named, vectors, [text])
     if len(several.get(text, ())) != 1:
-        raise titles.unknown(named, vectors, [text], several)
+        raise title_lookup.unknown(named, vectors, [text], several)
     [meant] = several[text]
-    return meant, exact.fetch(vectors, [meant])[meant]
+    return meant, exact.require_vectors(vectors, [meant])[meant]
 
 
 def _mapped(
-    opened: indexes.Opened, space: made.Space | None, image: str | None, text: str | None
-) -> tuple[NDArray[np.float32], indexes.Opened]:
+    opened: index.TableSnapshot, space: provenance.LatentTable | None, image: str | None, text: str | None
+) -> tuple[NDArray[np.float32], index.TableSnapshot]:
     """Return the vector of a picture or a text; with a latent table's left kind to find, unless others are asked."""
     if space is None:
         if image is not None:
-            return made.embedded(opened.spark, opened.name, image), opened
+            return provenance.embed_image(opened.spark, opened.name, image), opened
         raise ConfigError(f"--text: {opened.name} was not made by 'embedall latent'; give --id, --vector or --image")
     if opened.among is None:
         opened = opened._replace(among=opened.vectors.where(F.col("kind") == space.model.left_kind))
     if image is not None:
-        return made.in_space(opened.spark, space, image)[0], opened
-    return made.of_text(opened.spark, space, text or ""), opened
+        return provenance.project_image(opened.spark, space, image)[0], opened
+    return provenance.project_text(opened.spark, space, text or ""), opened
 
 
 def _read_vector(path: str) -> NDArray[np.float32]:

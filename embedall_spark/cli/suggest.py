@@ -10,16 +10,18 @@ import typer
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.align import project, words
-from embedall_spark.cli import indexes, made, query, show
+from embedall_spark.cli import index, similar
+from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.search import ann, batch, metadata, spelling, suggested
+from embedall_spark.latent import projection, suggest
+from embedall_spark.latent.text import item_tokens
+from embedall_spark.search import ann, exact_batch, metadata, spelling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.align.model import LatentModel
+    from embedall_spark.latent.latent_model import LatentModel
     from embedall_spark.search.exact import Hit
 
 
@@ -28,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("suggest")(_suggest)
 
 
-class _Asked(NamedTuple):
+class _Options(NamedTuple):
     """One row or picture."""
 
     vector: NDArray[np.float32]
@@ -37,7 +39,7 @@ class _Asked(NamedTuple):
 
 
 def _suggest(
-    table: str = query.TABLE,
+    table: str = similar.TABLE,
     name: str | None = typer.Option(None, "--id", help="For a row: its id, with or without its kind before a colon."),
     image: str | None = typer.Option(None, "--image", help="For a picture, embedded as the left side's were."),
     queries: str | None = typer.Option(
@@ -58,7 +60,7 @@ def _suggest(
     work: str | None = typer.Option(
         None, "--work", help="With --queries: folder on storage that all hosts share; unset: beside --output."
     ),
-    master: str | None = query.MASTER,
+    master: str | None = similar.MASTER,
 ) -> None:
     """Suggest titles of items near to a row or a picture, and single words for it; or for every row of a table."""
     if sum(value is not None for value in (name, image, queries)) != 1:
@@ -67,23 +69,23 @@ def _suggest(
         raise ConfigError("--queries and --output go together: a table of vectors, and the table to write")
     if queries is not None and prefix:
         raise ConfigError("--prefix is of one title: give --id or --image in place of --queries")
-    opened = indexes.open_at_version(table, master)
-    space = made.space(opened.spark, table)
+    opened = index.open_at_version(table, master)
+    space = provenance.latent_table(opened.spark, table)
     if space is None or space.model.text is None:
         raise ConfigError(f"{table} has no titles: need a table that 'embedall latent' has made of titles or tags")
     if queries is not None and output is not None:
         _many(opened, space, queries, output, n, with_self, work)
         return
     if image is not None:
-        asked = _Asked(*made.in_space(opened.spark, space, image), None)
+        asked = _Options(*provenance.project_image(opened.spark, space, image), None)
     else:
         asked = _row(opened, space, name or "")
     own = None if with_self else asked.own
     shown = [_titles(opened, space, asked.vector, own, prefix, n), _words(opened, space, asked, prefix)[:n]]
-    show.neighbours(["titles", "words"], shown)
+    console.neighbours(["titles", "words"], shown)
 
 
-def _row(opened: indexes.Opened, space: made.Space, name: str) -> _Asked:
+def _row(opened: index.TableSnapshot, space: provenance.LatentTable, name: str) -> _Options:
     """Return a row of the table; an id without its kind is of the left side."""
     kind, right = space.model.left_kind, space.model.right_kind
     whole = f"{kind}:{name}"
@@ -92,10 +94,10 @@ def _row(opened: indexes.Opened, space: made.Space, name: str) -> _Asked:
     if row is None:
         raise spelling.unknown(opened.vectors.where(F.col("kind") == kind), [whole])
     own = f"{right}:{row['id'].removeprefix(row['kind'])[1:]}" if row["kind"] in (kind, right) else None
-    return _Asked(np.array(row["vector"], np.float32), float(row["norm"]), own)
+    return _Options(np.array(row["vector"], np.float32), float(row["norm"]), own)
 
 
-def _items(opened: indexes.Opened, space: made.Space) -> DataFrame:
+def _items(opened: index.TableSnapshot, space: provenance.LatentTable) -> DataFrame:
     """Return ITEMS of the rows of titles."""
     beside = space.config.output.metadata or files.metadata_of(opened.name)
     if not tables.exists(opened.spark, beside):
@@ -104,28 +106,33 @@ def _items(opened: indexes.Opened, space: made.Space) -> DataFrame:
     return rows.where(F.startswith("id", F.lit(f"{space.model.right_kind}:")))
 
 
-def _candidates(opened: indexes.Opened, space: made.Space, prefix: str = "") -> DataFrame:
+def _candidates(opened: index.TableSnapshot, space: provenance.LatentTable, prefix: str = "") -> DataFrame:
     """Return the rows whose titles may be suggested: those that begin with a prefix."""
     titled = _items(opened, space).where("title IS NOT NULL")
     if begun := prefix.strip():
         titled = titled.where(F.startswith(F.lower("title"), F.lower(F.lit(begun))))
-    return suggested.candidates(opened.vectors.where(F.col("kind") == space.model.right_kind), titled)
+    return suggest.candidates(opened.vectors.where(F.col("kind") == space.model.right_kind), titled)
 
 
 def _titles(
-    opened: indexes.Opened, space: made.Space, vector: NDArray[np.float32], own: str | None, prefix: str, n: int
+    opened: index.TableSnapshot,
+    space: provenance.LatentTable,
+    vector: NDArray[np.float32],
+    own: str | None,
+    prefix: str,
+    n: int,
 ) -> list[Hit]:
     """Return different titles with their cosines, the nearest first."""
     among = _candidates(opened, space, prefix)
     if among.isEmpty():
         return []
-    source = ann.given([own or ""], vector[None])
-    found = batch.search(among, source, n * suggested.REACH, exclude_same_id=own is not None)
-    rows = suggested.titles(found, among, n).orderBy("rank").collect()
+    source = ann.in_memory_queries([own or ""], vector[None])
+    found = exact_batch.search(among, source, n * suggest.REACH, exclude_same_id=own is not None)
+    rows = suggest.titles(found, among, n).orderBy("rank").collect()
     return [(row["text"], row["score"]) for row in rows]
 
 
-def _words(opened: indexes.Opened, space: made.Space, asked: _Asked, prefix: str) -> list[Hit]:
+def _words(opened: index.TableSnapshot, space: provenance.LatentTable, asked: _Options, prefix: str) -> list[Hit]:
     """Return words by what is on the picture and, where a title is begun, by the words that it has."""
     guess, begun = space.model.guess(asked.vector, asked.length), space.model.words(prefix)
     known = set(space.model.tokens)
@@ -134,17 +141,25 @@ def _words(opened: indexes.Opened, space: made.Space, asked: _Asked, prefix: str
     if given := [word for word in begun if word in known]:
         items = _items(opened, space)
         others = items if asked.own is None else items.where(F.col("id") != asked.own)
-        guess = suggested.going_on(
-            guess, given, suggested.beside(words.of_items(others, space.config.input.text), given)
+        guess = suggest.rerank_by_prefix(
+            guess,
+            given,
+            suggest.cooccurrence_counts(item_tokens.tokenize_items(others, space.config.input.text), given),
         )
     return [hit for hit in guess if hit[0] not in begun and hit[0].startswith(half)]
 
 
 def _many(
-    opened: indexes.Opened, space: made.Space, queries: str, output: str, n: int, with_self: bool, work: str | None
+    opened: index.TableSnapshot,
+    space: provenance.LatentTable,
+    queries: str,
+    output: str,
+    n: int,
+    with_self: bool,
+    work: str | None,
 ) -> None:
     """Write titles and words for all rows of a table; rows that cannot be mapped are counted."""
-    spark, folder, model = opened.spark, indexes.scratch(output, work), space.model
+    spark, folder, model = opened.spark, index.temp_folder(output, work), space.model
     run_id = f"suggest-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.SUGGESTIONS, "overwrite", run_id, 0, None)
     itself = opened.is_called(queries)
@@ -159,11 +174,11 @@ def _many(
             )
         # Under the id that its own title has; afterwards under that of the table again.
         asked = rows.withColumn("id", F.concat(F.lit(right), "id"))
-        found = batch.top_k(
-            among, asked, n * suggested.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
+        found = exact_batch.top_k(
+            among, asked, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
         )
-        titles = suggested.titles(found, among, n).withColumn("id", F.expr(f"substring(id, {len(right) + 1})"))
-        guessed = suggested.words(rows, model.guessing(), model.tokens, n)
+        titles = suggest.titles(found, among, n).withColumn("id", F.expr(f"substring(id, {len(right) + 1})"))
+        guessed = suggest.words(rows, model.guessing(), model.tokens, n)
         called = F.concat(F.lit(f"{model.left_kind}:" if itself else ""), "id")
         version = tables.write(
             spark,
@@ -176,18 +191,20 @@ def _many(
             metadata={"kind": "suggestions", "table": opened.name, "queries": queries, "version": opened.version},
         )
         reasons = every.where("problem IS NOT NULL").groupBy("problem").count().orderBy("problem").collect()
-        typer.echo(f"{output}: version {version}, titles and words for {show.count(rows.count(), 'row')}")
+        typer.echo(f"{output}: version {version}, titles and words for {console.count(rows.count(), 'row')}")
         for reason in reasons:
-            typer.echo(f"refused: {show.count(reason['count'], 'row')}: {reason['problem']}")
+            typer.echo(f"refused: {console.count(reason['count'], 'row')}: {reason['problem']}")
     finally:
         files.delete(folder)
 
 
-def _latent(opened: indexes.Opened, model: LatentModel, queries: str | None) -> DataFrame:
+def _latent(opened: index.TableSnapshot, model: LatentModel, queries: str | None) -> DataFrame:
     """Return id (without its kind), vector, norm and problem of rows to map, or of the left kind's, which are."""
     if queries is None:
         rows = opened.vectors.where(F.col("kind") == model.left_kind)
         had = F.expr("substring(id, length(kind) + 2)").alias("id")
         return rows.select(had, "vector", "norm", F.lit(None).cast("string").alias("problem"))
     given = schemas.conform(tables.read(opened.spark, queries), schemas.VECTORS)
-    return project.project(given.select("id", "vector", "norm"), model.left).select("id", "vector", "norm", "problem")
+    return projection.project(given.select("id", "vector", "norm"), model.left).select(
+        "id", "vector", "norm", "problem"
+    )

@@ -11,7 +11,7 @@ import typer
 
 from embedall_spark import config as configs
 from embedall_spark import files
-from embedall_spark.cli import run as running
+from embedall_spark.cli import run_kind as running
 from embedall_spark.launch import Options, fail, start, take_over, write_rejects
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _train_backbone(
 ) -> None:
     """Train a network on labelled pictures, or go on; its file is a backbone: name trained, weights FILE."""
     if yaml:
-        from embedall_spark.images.training import Config
+        from embedall_spark.images.train_backbone import Config
 
         typer.echo(configs.template(configs.options(Config)))
         return
@@ -59,16 +59,16 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
         EmbedallError: see errors.py; the class tells the exit code.
     """
     # Imported here: torch takes seconds, which other commands need not wait.
-    from embedall_spark.images import training
-    from embedall_spark.sources import images, listing
+    from embedall_spark.images import train_backbone
+    from embedall_spark.sources import images, input_version
 
     since = time.monotonic()
-    config = configs.load(training.Config, path, overrides)
+    config = configs.load(train_backbone.Config, path, overrides)
     output = config.output.stored
     spark = start("embedall train-backbone", output, options)
-    pictures, version = images.read(spark, config.input), listing.version(spark, config.input)
+    pictures, version = images.read(spark, config.input), input_version.version(spark, config.input)
     if options.dry_run:
-        counted = training.estimate(pictures, config.train)
+        counted = train_backbone.estimate(pictures, config.train)
         return {"status": "checked", "kind": _KIND, "file": config.output.file, "input": version, **counted}
     begun = take_over(spark, _KIND, config, output, version, options.run_id)
     if isinstance(begun, dict):
@@ -76,8 +76,8 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     run, tracked = begun
     try:
         tracked.input(config.input.path, version)
-        trained = training.train(run, pictures, config.train, config.input.limits)
-        run.guard()
+        trained = train_backbone.train(run, pictures, config.train, config.input.limits)
+        run.check_ownership()
         rejects = write_rejects(run, {"kind": _KIND, "mlflow_run_id": tracked.id, "run_folder": run.folder})
         files.write_bytes(config.output.file, trained.content)
     except BaseException as error:

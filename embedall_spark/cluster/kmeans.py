@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from embedall_spark import randomness
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact
-from embedall_spark.search.block import unit
+from embedall_spark.search.exact_kernel import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_CENTRE_BYTES = 64 << 20  # centres travel to the tasks
+MAX_CENTER_BYTES = 64 << 20  # centres travel to the tasks
 _ROWS = 5_000  # rows per task
 _TASKS = 2_000
 _RESTARTED = 200_000
@@ -58,8 +58,8 @@ def fit(vectors: DataFrame, k: int, seed: int = 1, *, restarts: int | None = Non
         BadData: there are fewer rows than ``k``; vectors differ in length or are not finite.
     """
     rows, size = _shape(vectors, k)
-    if k * size * 8 > MAX_CENTRE_BYTES:
-        most = MAX_CENTRE_BYTES // (8 * size)
+    if k * size * 8 > MAX_CENTER_BYTES:
+        most = MAX_CENTER_BYTES // (8 * size)
         raise ConfigError(f"k = {k:,}: centres of {size} numbers have room for k = {most:,} at most; ask for fewer")
     restarts = restarts or (4 if rows <= _RESTARTED else 1)
     tasks = min(_TASKS, -(-rows // _ROWS))
@@ -129,7 +129,7 @@ def _assigner(centres: NDArray[np.float64]) -> Callable[[Iterable[pa.RecordBatch
         for batch in batches:
             for start in range(0, batch.num_rows, step):
                 part = batch.slice(start, step)
-                points = unit(exact.rows(part["vector"])).astype(np.float64)
+                points = unit(exact.to_matrix(part["vector"])).astype(np.float64)
                 cluster = (squares - 2 * (points @ centres.T)).argmin(axis=1)
                 distance = np.linalg.norm(points - centres[cluster], axis=1)
                 columns = [part["id"], pa.array(cluster, pa.int32()), pa.array(distance)]

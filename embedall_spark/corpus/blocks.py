@@ -13,9 +13,9 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.corpus import pages as paging
-from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.corpus import encoded_pages as paging
 from embedall_spark.corpus.vocabulary import encode_page
+from embedall_spark.corpus.vocabulary_index import Lookup
 from embedall_spark.errors import BadData
 from embedall_spark.randomness import mix_arrays
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.corpus.pages import Batches, Table
+    from embedall_spark.corpus.encoded_pages import Batches, Table
 
 BLOCKS = T.StructType(
     [

@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark.config import Section
-from embedall_spark.corpus import pages as paging
-from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.corpus import encoded_pages as paging
+from embedall_spark.corpus.vocabulary_index import Lookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.corpus.pages import Batches, Page, Table
-    from embedall_spark.run import Run
+    from embedall_spark.corpus.encoded_pages import Batches, Page, Table
+    from embedall_spark.run_context import Run
 
 logger = logging.getLogger(__name__)
 _ROWS = 1 << 16

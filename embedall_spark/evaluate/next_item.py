@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from embedall_spark.corpus.lookup import Lookup
-from embedall_spark.evaluate import cooccurrence, likelihood
+from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.evaluate import cooccurrence_baseline, skipgram_ranking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ _MISS = 2**31 - 1
 _ENCODED = "context array<int>, answer int"
 
 
-class Asked(NamedTuple):
+class Questions(NamedTuple):
     """Stories to be completed; ids are those of VOCABULARY."""
 
     context: NDArray[np.int32]
@@ -42,9 +42,9 @@ class Asked(NamedTuple):
     answer: NDArray[np.int32]
     """The last item, int32 [n]; -1 where it is unknown."""
 
-    def some(self, at: slice | NDArray[np.bool_]) -> Asked:
+    def some(self, at: slice | NDArray[np.bool_]) -> Questions:
         """Return a part of the stories."""
-        return Asked(self.context[at], self.weights[at], self.answer[at])
+        return Questions(self.context[at], self.weights[at], self.answer[at])
 
 
 def reach(config: SkipGram) -> int:
@@ -87,9 +87,11 @@ def evaluate(
     ranks = {system: np.full(len(told), _MISS) for system in _SYSTEMS}
     if told.any():
         some, shrink = asked.some(told), config.shrink_windows
-        ranks["next_item"][told] = likelihood.ranks(some, vectors, folder, config)
+        ranks["next_item"][told] = skipgram_ranking.ranks(some, vectors, folder, config)
         ranks["popularity"][told] = _popularity(some)
-        ranks["cooccurrence"][told] = cooccurrence.ranks(some, blocks, vocabulary, config.window, shrink, max(_CUTS))
+        ranks["cooccurrence"][told] = cooccurrence_baseline.ranks(
+            some, blocks, vocabulary, config.window, shrink, max(_CUTS)
+        )
     found = {name: value for system, places in ranks.items() for name, value in _summary(system, places).items()}
     for system in ranks:
         log.info("%s: hit rate at 20 %.3f, MRR %.3f, %d stories", system, found[f"{system}/hit_rate_20"],
@@ -103,7 +105,7 @@ def _summary(system: str, ranks: NDArray[np.int64]) -> dict[str, float]:
     return hits | {f"{system}/mrr_{cut}": float(np.where(ranks < cut, 1 / (ranks + 1.0), 0).mean()) for cut in _CUTS}
 
 
-def _encode(held: DataFrame, folder: str, config: SkipGram) -> Asked:
+def _encode(held: DataFrame, folder: str, config: SkipGram) -> Questions:
     """Bring the stories to the driver, MAX_STORIES at most, a few numbers each."""
     table = held.orderBy("draw", "id").select("context", "answer").mapInArrow(_coder(folder), _ENCODED).toArrow()
     most, lists = reach(config), table["context"].combine_chunks()
@@ -117,7 +119,7 @@ def _encode(held: DataFrame, folder: str, config: SkipGram) -> Asked:
     weights = np.where(context < 0, 0.0, 1.0 / np.arange(1, most + 1) ** (2 if config.shrink_windows else 0))
     sums = weights.sum(axis=1, keepdims=True)
     np.divide(weights, sums, out=weights, where=sums > 0)
-    return Asked(context, weights, table["answer"].to_numpy().astype(np.int32))
+    return Questions(context, weights, table["answer"].to_numpy().astype(np.int32))
 
 
 def _coder(folder: str) -> Callable[[Batches], Batches]:
@@ -133,7 +135,7 @@ def _coder(folder: str) -> Callable[[Batches], Batches]:
     return encoded
 
 
-def _popularity(asked: Asked) -> NDArray[np.int64]:
+def _popularity(asked: Questions) -> NDArray[np.int64]:
     """Return the ranks of the answers by count: ids are by falling count."""
     ordered = np.sort(asked.context, axis=1)
     fresh = (ordered >= 0) & (np.diff(ordered, axis=1, prepend=-2) != 0)

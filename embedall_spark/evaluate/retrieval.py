@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
-from embedall_spark.search.block import unit
+from embedall_spark.search.exact_kernel import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -194,4 +194,4 @@ def _fetch(side: DataFrame, names: list[str]) -> Vectors:
         )
     wanted = side.sparkSession.createDataFrame(pa.table({"id": pa.array(names, pa.string())}))
     table = side.select("id", "vector").join(wanted, "id", "left_semi").toArrow().sort_by("id")
-    return exact.rows(table["vector"].combine_chunks())
+    return exact.to_matrix(table["vector"].combine_chunks())

@@ -12,11 +12,11 @@ from pyspark.sql import types as T
 
 from embedall_spark import files
 from embedall_spark.config import Section
-from embedall_spark.corpus import tally, vocabulary
-from embedall_spark.corpus.lookup import Lookup
+from embedall_spark.corpus import token_counter, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.corpus.vocabulary_index import Lookup
 from embedall_spark.errors import BadData
-from embedall_spark.graph import edgesort
+from embedall_spark.graph import external_sort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.graph.edgesort import Entries
-    from embedall_spark.run import Run
+    from embedall_spark.graph.external_sort import Entries
+    from embedall_spark.run_context import Run
 
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Iterator[pa.RecordBatch]]
@@ -55,7 +55,7 @@ class GraphConfig(Section):
     self_loops: bool = Field(True, description="keep edges from a vertex to itself; false: leave them out")
 
 
-class Facts(NamedTuple):
+class GraphSize(NamedTuple):
     """Sizes of a graph."""
 
     vertices: int
@@ -65,7 +65,7 @@ class Facts(NamedTuple):
     """Whether weights differ."""
 
 
-def stages(run: Run, edges: DataFrame, config: GraphConfig) -> tuple[DataFrame, DataFrame, Facts]:
+def stages(run: Run, edges: DataFrame, config: GraphConfig) -> tuple[DataFrame, DataFrame, GraphSize]:
     """Return the stage "vertices" (VOCABULARY, counts are ends of edges), the stage "adjacency", and its sizes.
 
     Raises:
@@ -87,7 +87,7 @@ def ends(edges: DataFrame, config: GraphConfig) -> DataFrame:
     if kept.isEmpty():
         left_out = "" if config.self_loops else " but self-loops, which graph.self_loops=false leaves out"
         raise BadData(f"there is no edge{left_out}; give a graph with edges")
-    return tally.counted(kept.select("src", "dst"))
+    return token_counter.counted(kept.select("src", "dst"))
 
 
 def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) -> DataFrame:
@@ -104,26 +104,26 @@ def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) ->
     """
     parts = int(np.clip(-(-entries // _EDGES_PER_PART), 1, _MOST_PARTS))
     rows = edges.select("src", "dst", F.coalesce("weight", F.lit(1.0)).alias("weight"))
-    numbered = rows.mapInArrow(_number(vertices, parts, edgesort.longest(entries), config), edgesort.PIECES)
+    numbered = rows.mapInArrow(_number(vertices, parts, external_sort.longest(entries), config), external_sort.PIECES)
     placed = numbered.repartitionById(parts, "part").sortWithinPartitions("edge", "weight")
     return placed.mapInArrow(_rows, ADJACENCY)
 
 
-def measure(adjacency: DataFrame, vertices: int) -> Facts:
+def measure(adjacency: DataFrame, vertices: int) -> GraphSize:
     """Return the sizes of ADJACENCY over so many vertices."""
     entries = F.sum(F.octet_length("neighbours") / F.lit(4)).cast("bigint")
     row = adjacency.agg(entries, F.min("lightest"), F.max("heaviest")).first()
     if row is None or row[0] is None:
-        return Facts(vertices, 0, False)
-    return Facts(vertices, int(row[0]), row[1] != row[2])
+        return GraphSize(vertices, 0, False)
+    return GraphSize(vertices, int(row[0]), row[1] != row[2])
 
 
 def _number(folder: str, parts: int, longest: int, config: GraphConfig) -> Table:
     def number(batches: Batches) -> Iterator[pa.RecordBatch]:
         lookup = Lookup.open(folder)
         bounds = _bounds(lookup, parts)
-        for run in edgesort.runs(_encoded(batch, lookup, config) for batch in batches):
-            yield edgesort.cut(run, bounds, longest)
+        for run in external_sort.runs(_encoded(batch, lookup, config) for batch in batches):
+            yield external_sort.cut(run, bounds, longest)
 
     return number
 
@@ -159,9 +159,9 @@ def _rows(pieces: Batches) -> Iterator[pa.RecordBatch]:
     """Sum equal edges and cut all into rows."""
     edges, weights = np.empty(0, np.int64), np.empty(0)
     part = 0
-    for part, more, theirs in edgesort.merged(pieces):
+    for part, more, theirs in external_sort.merged(pieces):
         edges, weights = np.concatenate([edges, more]), np.concatenate([weights, theirs])
-        left = edgesort.add_up(edges, weights)
+        left = external_sort.add_up(edges, weights)
         # The last edge may go on in what comes next.
         whole = (left - 1) // _EDGES_PER_ROW * _EDGES_PER_ROW if left else 0
         for start in range(0, whole, _EDGES_PER_ROW):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numba import float64, int32, njit, types, void
 
-from embedall_spark import hostcopy
+from embedall_spark import host_cache
 from embedall_spark.graph.walks import Graph
 
 if TYPE_CHECKING:
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     from numpy.typing import NDArray
 
-    from embedall_spark.graph.adjacency import Facts
+    from embedall_spark.graph.adjacency import GraphSize
 
 _ROWS = 16
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _OPEN: dict[str, tuple[str, Graph]] = {}  # one opened graph a folder, for the tasks that share a Python worker
 
 
-def open_graph(folder: str, facts: Facts, directed: bool) -> Graph:
+def open_graph(folder: str, facts: GraphSize, directed: bool) -> Graph:
     """Return the graph in a folder of ADJACENCY (path or URI), copied to this host's disk once.
 
     It takes 8 bytes a vertex, 4 an entry of the lists, and 8 more where weights differ. Only what walks touch is in
     memory, and only as the system's cache of files: the graph may be larger than the memory.
     """
-    copy, key = hostcopy.make("graph", folder, _writer(facts))
+    copy, key = host_cache.make("graph", folder, _writer(facts))
     known = _OPEN.get(folder)
     if known is None or known[0] != key:
         graph = Graph(
-            hostcopy.mapped(copy / "indptr", np.int64),
-            hostcopy.mapped(copy / "indices", np.int32),
-            hostcopy.mapped(copy / "cumulative", np.float64),
+            host_cache.mapped(copy / "indptr", np.int64),
+            host_cache.mapped(copy / "indices", np.int32),
+            host_cache.mapped(copy / "cumulative", np.float64),
             directed,
         )
         _OPEN[folder] = known = (key, graph)
     return known[1]
 
 
-def _writer(facts: Facts) -> Callable[[pafs.FileSystem, list[str], Path], None]:
+def _writer(facts: GraphSize) -> Callable[[pafs.FileSystem, list[str], Path], None]:
     def write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
         indptr = np.memmap(folder / "indptr", np.int64, "w+", shape=(facts.vertices + 1,))
         before, carried = -1, 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from embedall_spark import randomness
-from embedall_spark.graph import steps, walkers
+from embedall_spark.graph import walk_kernel, walker_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,9 +72,9 @@ def walk(
     # All read-only, as mapped files are: numba would compile for other arrays once more.
     indptr, indices, cumulative, starts, keys = map(_readonly, (*graph[:3], starts, keys))
     graph = Graph(indptr, indices, cumulative, bool(graph.directed))
-    rule = walkers.rule(p, q, cumulative.size > 0, graph.directed)
+    rule = walker_state.rule(p, q, cumulative.size > 0, graph.directed)
     tokens, lengths = np.empty((len(starts), length), np.int32), np.empty(len(starts), np.int32)
-    steps.walk(graph, starts, keys, rule, walkers.turn(), tokens, lengths)
+    walk_kernel.walk(graph, starts, keys, rule, walker_state.turn(), tokens, lengths)
     whole = bool((lengths == length).all())
     return tokens.ravel() if whole else tokens[np.arange(length) < lengths[:, None]], lengths
 

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from embedall_spark.config import Section
-from embedall_spark.images import frames, svg
+from embedall_spark.images import frame_count, svg
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def _decode(content: bytes, limits: Limits) -> Image.Image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise Refused(f"{width} x {height} pixels, over limits.max_pixels={limits.max_pixels}")
-        if frames.count(image, content, limits.max_frames) > limits.max_frames:
+        if frame_count.count(image, content, limits.max_frames) > limits.max_frames:
             raise Refused(f"more frames than limits.max_frames={limits.max_frames}")
         # Pillow turns a TIFF by itself when it is loaded.
         turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))

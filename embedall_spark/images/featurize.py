@@ -14,7 +14,7 @@ from pydantic import Field
 
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.images import backbones, devices, opening
+from embedall_spark.images import backbones, devices, image_reader
 from embedall_spark.images.decode import Refused
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.images.backbones import BackboneConfig
-    from embedall_spark.images.backbones.prepared import Model
+    from embedall_spark.images.backbones.inference import Model
     from embedall_spark.images.decode import Limits
 
 _INPUT = ("id", "content", "path", "origin", "known")
@@ -72,7 +72,7 @@ class FeaturizeConfig(Section):
     )  # fmt: skip
 
 
-class Facts(NamedTuple):
+class BackboneInfo(NamedTuple):
     """What is to be known of a network before it is used."""
 
     size: int
@@ -100,7 +100,7 @@ class _Work(NamedTuple):
     threads: int
 
 
-def describe(spark: SparkSession, backbone: BackboneConfig) -> Facts:
+def describe(spark: SparkSession, backbone: BackboneConfig) -> BackboneInfo:
     """Return facts of a network, as a task finds them, since it is tasks that must be able to load it.
 
     Raises:
@@ -109,7 +109,7 @@ def describe(spark: SparkSession, backbone: BackboneConfig) -> Facts:
     row = spark.range(0, 1, 1, 1).mapInArrow(_facts(backbone), _FACTS).collect()[0]
     if row.problem is not None:
         raise ConfigError(row.problem)
-    return Facts(row.size, row.fingerprint)
+    return BackboneInfo(row.size, row.fingerprint)
 
 
 def featurize(
@@ -144,9 +144,9 @@ def one(content: bytes, backbone: BackboneConfig, config: FeaturizeConfig, limit
         BadData: it is not a picture that can be used.
         ConfigError: the network cannot be loaded.
     """
-    from embedall_spark.images.backbones import prepared
+    from embedall_spark.images.backbones import inference
 
-    model = prepared.model(backbone, config.device or "cpu", config.dtype, config.compile)
+    model = inference.model(backbone, config.device or "cpu", config.dtype, config.compile)
     try:
         found = model.vectors([model.pixels(content, limits)], config.normalize)
     except Refused as why:
@@ -175,12 +175,12 @@ def _task(work: _Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Recor
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
 
-        from embedall_spark.images.backbones import prepared
+        from embedall_spark.images.backbones import inference
 
         # Beside other tasks of the host; a worker process has one task at a time.
         torch.set_num_threads(work.threads)
         config, device = work.config, devices.of_task(work.config.device)
-        model = prepared.model(work.backbone, device, config.dtype, config.compile, work.fingerprint)
+        model = inference.model(work.backbone, device, config.dtype, config.compile, work.fingerprint)
         size = config.batch_size or (64 if device.startswith("cuda") else 8)
         with closing(_ahead(_rows(batches), work, model, size)) as rows:
             for block in _blocks(rows, size):
@@ -243,7 +243,9 @@ def _pixels(row: dict[str, Any], work: _Work, model: Model) -> _Row:
     if row["content"] is None and row["path"] is None:
         return found._replace(problem=f"neither content nor path: {row['id']}")
     try:
-        content = row["content"] if row["content"] is not None else opening.read(row["path"], work.limits.max_bytes)
+        content = (
+            row["content"] if row["content"] is not None else image_reader.read(row["path"], work.limits.max_bytes)
+        )
     except (OSError, pa.ArrowException) as error:
         return found._replace(problem=f"cannot be read: {error}")
     digest = f"{hashlib.sha256(content).hexdigest()[:32]}-{work.fingerprint}"

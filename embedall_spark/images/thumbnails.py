@@ -25,7 +25,9 @@ MAX_IDS = 10_000
 _MADE = "id string, picture binary"
 
 
-def of(pictures: DataFrame, ids: Collection[str], limits: Limits, edge: int = 96) -> dict[str, Image.Image]:
+def thumbnails_by_id(
+    pictures: DataFrame, ids: Collection[str], limits: Limits, edge: int = 96
+) -> dict[str, Image.Image]:
     """Return pictures of at most ``edge`` pixels a side of those of a few ids that can be had, mode RGB.
 
     Args:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.config import Section
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 
 class Kind(Protocol):

@@ -13,19 +13,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.cluster import agreement, gallery, kmeans
+from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 from embedall_spark.config import MOVABLE, MergedOutput, Section, check_gates
 from embedall_spark.errors import BadData
-from embedall_spark.evaluate import labels
-from embedall_spark.evaluate.labels import Metadata
+from embedall_spark.evaluate import label_metrics
+from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
-from embedall_spark.images.featurize import Facts, FeaturizeConfig
+from embedall_spark.images.featurize import BackboneInfo, FeaturizeConfig
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
-from embedall_spark.search import titles
-from embedall_spark.sources import images, listing, tabular
+from embedall_spark.search import title_lookup
+from embedall_spark.sources import images, input_version, tabular
 from embedall_spark.sources.images import ImagesConfig
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, SparkSession
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Evaluation(Section):
         json_schema_extra=MOVABLE,
     )  # fmt: skip
     map_images: int = Field(
-        400, ge=0, le=maps.MAX_IDS, description="pictures on the map; 0: no map", json_schema_extra=MOVABLE
+        400, ge=0, le=scatter_map.MAX_IDS, description="pictures on the map; 0: no map", json_schema_extra=MOVABLE
     )
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
@@ -95,9 +95,9 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     featurize: FeaturizeConfig = FeaturizeConfig()
     evaluate: Evaluation = Evaluation()
-    _facts: Facts | None = PrivateAttr(None)
+    _facts: BackboneInfo | None = PrivateAttr(None)
 
-    def facts(self, spark: SparkSession) -> Facts:
+    def facts(self, spark: SparkSession) -> BackboneInfo:
         """Return what a task has found of the network; asked for once, since it has to be built for that."""
         self._facts = self._facts or featurize.describe(spark, self.backbone)
         return self._facts
@@ -109,7 +109,7 @@ def check(config: Config) -> None:
     if config.input.label is not None or config.evaluate.metadata is not None:
         known = {"purity/neighbours"} | ({"clusters/purity", "clusters/nmi"} if config.evaluate.clusters else set())
     if config.evaluate.metadata is not None:
-        labels.check(config.evaluate.metadata)
+        label_metrics.check(config.evaluate.metadata)
     check_gates(config.evaluate.gates, known, "none, give input.label or evaluate.metadata")
 
 
@@ -120,7 +120,7 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version, and of the network."""
-    return f"{listing.version(spark, config.input)}+{config.facts(spark).fingerprint}"
+    return f"{input_version.version(spark, config.input)}+{config.facts(spark).fingerprint}"
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -165,7 +165,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     refused, seen = tabular.reject_counts(pictures)
     run.reject(tabular.rejects(pictures))
     run.check_reject_share(refused, seen)
-    before = run.before() if config.output.merges else None
+    before = run.previous_output() if config.output.merges else None
     # A table that holds the pictures is read again, since no stage keeps them.
     good = pictures.where("problem IS NULL")
     held = not good.where("path IS NULL").isEmpty()
@@ -203,13 +203,13 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     pictures = run.spark.read.parquet(run.stage_path("pictures"))
     known = pictures.select("id", "label", "title")
     if asked.metadata is not None:
-        known = labels.read(run.spark, asked.metadata, vectors)
+        known = label_metrics.read(run.spark, asked.metadata, vectors)
     known = known.where("id IS NOT NULL").persist()
     labelled = not known.where("label IS NOT NULL").isEmpty()
-    figures = labels.purity(vectors, known, seed=asked.seed) if labelled else {}
+    figures = label_metrics.purity(vectors, known, seed=asked.seed) if labelled else {}
     if asked.clusters:
         found = kmeans.fit(vectors, asked.clusters, asked.seed).persist()
-        figures |= agreement.purity_nmi(found, known) if labelled else {}
+        figures |= label_agreement.purity_nmi(found, known) if labelled else {}
         run.artifact("clusters.png", _clusters(found, known, config))
         found.unpersist()
     if asked.map_images and vectors.limit(2).count() == 2:
@@ -246,7 +246,7 @@ def _keep_metadata(run: Run, pictures: DataFrame, config: Config) -> None:
     """Write titles, tags and labels to their table, where the input has any."""
     items = conform(pictures.where("problem IS NULL"), ITEMS)
     if not items.where("title IS NOT NULL OR tags IS NOT NULL OR label IS NOT NULL").isEmpty():
-        run.table(config.output.metadata_table, items, ITEMS, "Titles, tags and labels of the pictures")
+        run.write_table(config.output.metadata_table, items, ITEMS, "Titles, tags and labels of the pictures")
 
 
 def _clusters(found: DataFrame, known: DataFrame, config: Config) -> bytes:
@@ -256,16 +256,18 @@ def _clusters(found: DataFrame, known: DataFrame, config: Config) -> bytes:
     for row in kmeans.nearest(found, few).orderBy("cluster", "rank").collect():
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
-    called = titles.of(known, [name for some in members.values() for name in some])
+    called = title_lookup.titles_by_id(known, [name for some in members.values() for name in some])
     shown = images.read(found.sparkSession, config.input)
-    return gallery.draw(members, sizes, shown, config.input.limits, called)
+    return cluster_montage.draw(members, sizes, shown, config.input.limits, called)
 
 
 def _map(vectors: DataFrame, known: DataFrame, config: Config) -> bytes:
     """Return a map with the pictures themselves as its points."""
     asked = config.evaluate
-    find = partial(thumbnails.of, images.read(vectors.sparkSession, config.input), limits=config.input.limits)
-    return maps.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
+    find = partial(
+        thumbnails.thumbnails_by_id, images.read(vectors.sparkSession, config.input), limits=config.input.limits
+    )
+    return scatter_map.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
 
 
 def _mark(config: FeaturizeConfig) -> str:

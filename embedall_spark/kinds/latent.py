@@ -12,25 +12,27 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.align import closed_form, fitting, model, pairing, project, shown, split, titles
-from embedall_spark.align.fitting import FitConfig
-from embedall_spark.align.inputs import LatentInput
-from embedall_spark.align.model import TITLES, UNIT, WORDS, LatentModel
-from embedall_spark.align.prepare import PLAIN
-from embedall_spark.align.split import SplitConfig
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
+from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
+from embedall_spark.latent.config import LatentInput
+from embedall_spark.latent.fit import cca, model_selection
+from embedall_spark.latent.fit.model_selection import FitConfig
+from embedall_spark.latent.latent_model import TITLES, UNIT, WORDS, LatentModel
+from embedall_spark.latent.preprocessing import PLAIN
+from embedall_spark.latent.split import SplitConfig
+from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
-from embedall_spark.sources import listing, reading, tabular
+from embedall_spark.sources import input_version, reader_errors, tabular
 from embedall_spark.sources.images import ImagesConfig
-from embedall_spark.visualize import maps, spaces
+from embedall_spark.visualize import latent_plots, scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
     from pyspark.sql.types import StructType
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +64,18 @@ class Evaluation(Section):
         description="rank by CSLS over so many neighbours, against hubs; 0: by cosine",
     )  # fmt: skip
     map_ids: int = Field(
-        300, ge=0, le=maps.MAX_IDS, description="ids of both kinds on the map; 0: no map", json_schema_extra=MOVABLE
+        300,
+        ge=0,
+        le=scatter_map.MAX_IDS,
+        description="ids of both kinds on the map; 0: no map",
+        json_schema_extra=MOVABLE,
     )
     heat_pairs: int = Field(
-        24, ge=0, le=spaces.MAX_PAIRS, json_schema_extra=MOVABLE,
+        24, ge=0, le=latent_plots.MAX_PAIRS, json_schema_extra=MOVABLE,
         description="test pairs in the heat map of cosines; 0: no heat map",
     )  # fmt: skip
     examples: int = Field(
-        8, ge=0, le=spaces.MAX_EXAMPLES, json_schema_extra=MOVABLE,
+        8, ge=0, le=latent_plots.MAX_EXAMPLES, json_schema_extra=MOVABLE,
         description="searches, and suggestions, drawn where the left side is pictures; 0: none",
     )  # fmt: skip
     pictures: ImagesConfig | None = Field(
@@ -124,7 +130,7 @@ def version(spark: SparkSession, config: Config) -> str:
     for path, schema in [*named, (given.words, VECTORS)]:
         if path is not None:
             _read(spark, path, schema)
-            found.append(listing.version(spark, listing.Delta(path)))
+            found.append(input_version.version(spark, input_version.Delta(path)))
     return "+".join(found)
 
 
@@ -167,14 +173,14 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     right = _text(run, parts, left, config) if config.input.right is None else _other(run.spark, config)
     seen = given.count() + right.pairs.count()
     pairs = _pairs(run, given, left, right, parts, seen)
-    sides = fitting.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
+    sides = model_selection.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
     text_side = right.text
     if text_side is not None:
-        decoder = closed_form.decoder(sides[3], sides[2])[:, : len(text_side.bags.tokens)]
+        decoder = cca.decoder(sides[3], sides[2])[:, : len(text_side.bags.tokens)]
         text_side = text_side._replace(decoder=decoder.astype(np.float32))
     fitted = LatentModel(sides[0], sides[1], *kinds, text_side)
-    run.artifact(model.FILE, model.to_bytes(fitted))
-    run.served(model.served(fitted, config.output.registered_model))
+    run.artifact(latent_model.FILE, latent_model.to_bytes(fitted))
+    run.log_model(latent_model.servable(fitted, config.output.registered_model))
     if right.items is not None:
         _keep_metadata(run, right.items, kinds, config)
     tables = [(left, fitted.left, kinds[0]), (right.vectors, fitted.right, kinds[1])]
@@ -195,15 +201,15 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
     items = None if config.input.right is not None else _read(run.spark, config.input.items_table, ITEMS)
-    find = shown.pictures(run, kinds[0], config.input.path, asked.pictures)
-    space = shown.space(run, vectors, held.select(*names), kinds, items, find)
-    sizes = spaces.Sizes(asked.map_ids, asked.heat_pairs, asked.examples, asked.seed)
-    for name, content in spaces.draw(space, sizes):
+    find = plot_data.pictures(run, kinds[0], config.input.path, asked.pictures)
+    space = plot_data.space(run, vectors, held.select(*names), kinds, items, find)
+    sizes = latent_plots.Sizes(asked.map_ids, asked.heat_pairs, asked.examples, asked.seed)
+    for name, content in latent_plots.draw(space, sizes):
         run.artifact(name, content)
     return figures
 
 
-def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> titles.Right:
+def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:
     """Return the right side where it is titles and tags."""
     given = config.input
     items = _read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
@@ -211,42 +217,46 @@ def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> titles
     one = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
     vectors = None if given.words is None else _read(run.spark, given.words, VECTORS).where(_finite())
     table = files.words_of(config.output.table)
-    return titles.right_side(run, one, parts, left, given, vectors, config.fit.left_preparation, table)
+    return text_side.build_text_side(run, one, parts, left, given, vectors, config.fit.left_preparation, table)
 
 
-def _other(spark: SparkSession, config: Config) -> titles.Right:
+def _other(spark: SparkSession, config: Config) -> text_side.RightSide:
     """Return the right side where it is a table of vectors."""
     assert config.input.right is not None and config.input.pairs is not None
     vectors, pairs = _read(spark, config.input.right, VECTORS), _read(spark, config.input.pairs, PAIRS)
     vectors = vectors.where(_finite())
-    return titles.Right(vectors, vectors, pairs)
+    return text_side.RightSide(vectors, vectors, pairs)
 
 
-def _pairs(run: Run, given: DataFrame, left: DataFrame, right: titles.Right, parts: DataFrame, seen: int) -> DataFrame:
+def _pairs(
+    run: Run, given: DataFrame, left: DataFrame, right: text_side.RightSide, parts: DataFrame, seen: int
+) -> DataFrame:
     """Return the pairs that can be used, each with the part of its left item; the others become rejects."""
-    good, bad = pairing.check(right.pairs, left, right.vectors)
+    good, bad = pairs.check(right.pairs, left, right.vectors)
     part = parts.select(F.col("id").alias("left"), "part")
-    pairs = run.stage("pairs", lambda: good.join(part, "left"))
-    reason = F.lit(project.NOT_FINITE).alias("reason")
+    usable = run.stage("pairs", lambda: good.join(part, "left"))
+    reason = F.lit(projection.NOT_FINITE).alias("reason")
     lost = conform(given.where(~_finite()).select(F.col("id").alias("origin"), reason), REJECTS)
     refused = run.stage("rejects", lambda: bad.unionByName(lost))
     run.reject(refused)
     run.check_reject_share(refused.count(), seen)
-    if pairs.isEmpty():
+    if usable.isEmpty():
         raise BadData("no pair can be used: do the ids of the pairs, or of the items, belong to these tables?")
-    return pairs
+    return usable
 
 
 def _keep_metadata(run: Run, items: DataFrame, kinds: tuple[str, str], config: Config) -> None:
     """Write what is known of the items under the ids that they have in the latent space."""
     sides = [items.withColumn("id", F.concat(F.lit(f"{kind}:"), "id")) for kind in kinds]
     name = config.output.metadata or files.metadata_of(config.output.table)
-    run.table(name, conform(sides[0].unionByName(sides[1]), ITEMS), ITEMS, "Titles, tags and labels by latent ids")
+    run.write_table(
+        name, conform(sides[0].unionByName(sides[1]), ITEMS), ITEMS, "Titles, tags and labels by latent ids"
+    )
 
 
-def _mapped(vectors: DataFrame, side: project.Side, kind: str) -> DataFrame:
+def _mapped(vectors: DataFrame, side: projection.Side, kind: str) -> DataFrame:
     """Return a side's rows in the latent space under their new ids: id, vector, norm, kind, origin, problem."""
-    mapped = project.project(vectors.select("id", "vector", "norm"), side)
+    mapped = projection.project(vectors.select("id", "vector", "norm"), side)
     name = F.concat(F.lit(f"{kind}:"), "id").alias("id")
     return mapped.select(name, "vector", "norm", F.lit(kind).alias("kind"), "origin", "problem")
 
@@ -272,7 +282,7 @@ def _kind(vectors: DataFrame, path: str, option: str) -> str:
 
 
 def _read(spark: SparkSession, path: str, schema: StructType) -> DataFrame:
-    found = reading.opened(path, "delta", lambda: spark.table(files.identifier(path)))
+    found = reader_errors.opened(path, "delta", lambda: spark.table(files.identifier(path)))
     return conform(found, schema)
 
 

@@ -12,22 +12,22 @@ from pyspark.sql import functions as F
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, vocabulary
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import labels, links
-from embedall_spark.evaluate.labels import Metadata
-from embedall_spark.graph import adjacency, report, sampling
+from embedall_spark.evaluate import label_metrics, link_prediction
+from embedall_spark.evaluate.label_metrics import Metadata
+from embedall_spark.graph import adjacency, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
-from embedall_spark.graph.sampling import Walks, WalksConfig
+from embedall_spark.graph.walk_jobs import Walks, WalksConfig
 from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vectors_of
-from embedall_spark.sources import edges, listing, tabular
+from embedall_spark.sources import edges, input_version, tabular
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,11 @@ class Evaluation(Section):
         0.0, ge=0, lt=1, description="share of edges kept from training, to measure link prediction by (links/auc)"
     )
     map_nodes: int = Field(
-        400, ge=0, le=maps.MAX_IDS, description="vertices on the map picture; 0: no picture", json_schema_extra=MOVABLE
+        400,
+        ge=0,
+        le=scatter_map.MAX_IDS,
+        description="vertices on the map picture; 0: no picture",
+        json_schema_extra=MOVABLE,
     )
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
@@ -90,9 +94,9 @@ def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     known = {"links/auc"} if config.evaluate.holdout else set()
     if config.evaluate.metadata is not None:
-        labels.check(config.evaluate.metadata)
+        label_metrics.check(config.evaluate.metadata)
     if config.evaluate.has_labels:
-        known |= {"purity/neighbours", *labels.figures(config.evaluate.shares)}
+        known |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
     check_gates(config.evaluate.gates, known)
     if config.train.until is not None and config.train.until.metric != "loss":
         raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; nodes have loss")
@@ -100,13 +104,13 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EDGES that the configuration names, once the metadata have turned out to have their columns."""
-    labels.check_columns(spark, config.evaluate.metadata)
+    label_metrics.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return listing.version(spark, config.input)
+    return input_version.version(spark, config.input)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -152,14 +156,14 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
     vertices, lists, facts = adjacency.stages(run, good, config.graph)
     _report(run, graph, lists, vertices, facts, config)
     walks = Walks(run.stage_path("adjacency"), facts, config.graph.directed, config.walks, config.train.seed)
-    met = run.stage("vocabulary", lambda: _met(vertices, sampling.visits(run.spark, walks)))
+    met = run.stage("vocabulary", lambda: _met(vertices, walk_jobs.visits(run.spark, walks)))
     if config.graph.directed:
         # Elsewhere every vertex has walks of its own.
         run.metric("graph/unmet", _unmet(met))
     _keep_walks(run, walks)
     train = training(config.train, facts.vertices)
     threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
-    feed = sampling.feed(run.spark, walks, vocabulary.total(met), threads)
+    feed = walk_jobs.feed(run.spark, walks, vocabulary.total(met), threads)
     vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), train)
     # A vertex that no walk has met has learned nothing.
     return vectors_of(vectors.where("count > 0"), "nodes", run.id, run.model_uri)
@@ -173,10 +177,15 @@ def training(train: SkipGram, vertices: int) -> SkipGram:
 
 
 def _report(
-    run: Run, graph: DataFrame | HasEdges, lists: DataFrame, vertices: DataFrame, facts: adjacency.Facts, config: Config
+    run: Run,
+    graph: DataFrame | HasEdges,
+    lists: DataFrame,
+    vertices: DataFrame,
+    facts: adjacency.GraphSize,
+    config: Config,
 ) -> None:
     """Log what the graph looks like, and record it."""
-    figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
+    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
     if not isinstance(graph, DataFrame):
         named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
         isolated = named.join(vertices, "token", "left_anti").count()
@@ -205,9 +214,9 @@ def _keep_walks(run: Run, walks: Walks) -> None:
     if table is None:
         return
     if walks.config.names:
-        run.table(table, sampling.named(run.spark, walks, run.stage_path("vertices")), SEQUENCES, "Random walks")
+        run.write_table(table, walk_jobs.named(run.spark, walks, run.stage_path("vertices")), SEQUENCES, "Random walks")
     else:
-        run.table(table, sampling.encoded(run.spark, walks), ENCODED, "Random walks over the vertices' numbers")
+        run.write_table(table, walk_jobs.encoded(run.spark, walks), ENCODED, "Random walks over the vertices' numbers")
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -217,19 +226,21 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if config.evaluate.holdout:
         found = run.spark.read.parquet(run.stage_path("edges"))
         kept, held = _split(found, config)
-        figures |= links.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
+        figures |= link_prediction.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
     if config.evaluate.metadata is not None:
-        known = labels.read(run.spark, config.evaluate.metadata, vectors)
+        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
     if config.evaluate.has_labels:
         assert known is not None
-        figures |= labels.purity(vectors, known, seed=config.train.seed)
+        figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
         splits, seed = config.evaluate.splits, config.train.seed
-        figures |= labels.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
+        figures |= label_metrics.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
     if config.evaluate.map_nodes and vectors.limit(2).count() == 2:
-        run.artifact("map.png", maps.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, known=known))
+        run.artifact(
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, known=known)
+        )
     return figures
 
 
 def _split(found: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:
     """Return the edges to train on, and those held out."""
-    return links.split(found.where("problem IS NULL"), config.evaluate.holdout, config.train.seed)
+    return link_prediction.split(found.where("problem IS NULL"), config.evaluate.holdout, config.train.seed)

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
-from embedall_spark.corpus import blocks, holdout, pages, stories, vocabulary
-from embedall_spark.corpus.stories import StoriesConfig
+from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
+from embedall_spark.corpus.sessionize import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.evaluate import labels, next_item
-from embedall_spark.evaluate.labels import Metadata
+from embedall_spark.evaluate import label_metrics, next_item
+from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.schemas import EVENTS, conform, vectors_of
-from embedall_spark.sources import events, listing, tabular
+from embedall_spark.sources import events, input_version, tabular
 from embedall_spark.sources.events import EventsConfig
 from embedall_spark.train import checkpoint, plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ class Evaluation(Section):
         json_schema_extra=MOVABLE,
     )
     map_items: int = Field(
-        400, ge=0, le=maps.MAX_IDS, description="items on the map picture; 0: no picture", json_schema_extra=MOVABLE
+        400,
+        ge=0,
+        le=scatter_map.MAX_IDS,
+        description="items on the map picture; 0: no picture",
+        json_schema_extra=MOVABLE,
     )
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
@@ -100,7 +104,7 @@ def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     known = set(next_item.figures()) if config.evaluate.holdout else set()
     if config.evaluate.metadata is not None:
-        labels.check(config.evaluate.metadata)
+        label_metrics.check(config.evaluate.metadata)
         known |= {"purity/neighbours"} if config.evaluate.metadata.label else set()
     check_gates(config.evaluate.gates, known)
     if config.train.until is not None and config.train.until.metric != "loss":
@@ -109,13 +113,13 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EVENTS that the configuration names, once the metadata have turned out to have their columns."""
-    labels.check_columns(spark, config.evaluate.metadata)
+    label_metrics.check_columns(spark, config.evaluate.metadata)
     return events.read(spark, config.input)
 
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return listing.version(spark, config.input)
+    return input_version.version(spark, config.input)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -125,7 +129,7 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs; raises ResourceError where the cluster lacks what it needs."""
-    stored = listing.size(spark, config.input)
+    stored = input_version.size(spark, config.input)
     packed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
     tokens = stored // (_PACKED if packed else _LINE)
     kinds = int(17 * tokens**0.5)
@@ -159,7 +163,9 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     found = run.stage("events", lambda: conform(given, EVENTS))
     run.reject(tabular.rejects(found))
     run.check_reject_share(*tabular.reject_counts(found))
-    whole = run.stage("pages", lambda: pages.from_sequences(stories.assemble(found, config.stories, train.seed)))
+    whole = run.stage(
+        "pages", lambda: encoded_pages.from_sequences(sessionize.assemble(found, config.stories, train.seed))
+    )
     if whole.isEmpty():
         least = config.stories.min_length
         raise BadData(
@@ -181,11 +187,13 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if config.evaluate.holdout:
         figures |= _predict(run, config)
     if config.evaluate.metadata is not None:
-        known = labels.read(run.spark, config.evaluate.metadata, vectors)
+        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
         if config.evaluate.metadata.label is not None:
-            figures |= labels.purity(vectors, known, seed=config.train.seed)
+            figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
     if config.evaluate.map_items and vectors.limit(2).count() == 2:
-        run.artifact("map.png", maps.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known))
+        run.artifact(
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known)
+        )
     return figures
 
 
@@ -194,7 +202,7 @@ def _hold_out(run: Run, whole: DataFrame, config: Config) -> DataFrame:
     asked, train = config.evaluate, config.training
     if not asked.holdout:
         return whole
-    _, kept = holdout.split(run, whole, asked.holdout, asked.max_stories, next_item.reach(train), train.seed)
+    _, kept = last_item_holdout.split(run, whole, asked.holdout, asked.max_stories, next_item.reach(train), train.seed)
     return kept
 
 

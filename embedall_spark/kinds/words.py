@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
-from embedall_spark.corpus import blocks, pages, phrases, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
-from embedall_spark.corpus.tokens import TokensConfig
+from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.evaluate import files
-from embedall_spark.evaluate import words as evaluation
+from embedall_spark.evaluate import benchmark_files
+from embedall_spark.evaluate import word_benchmarks as evaluation
 from embedall_spark.schemas import DOCUMENTS, conform, vectors_of
-from embedall_spark.sources import listing, text
+from embedall_spark.sources import input_version, text
 from embedall_spark.sources.text import TextConfig
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
-from embedall_spark.visualize import maps
+from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
 
 
 class Evaluation(Section):
@@ -40,7 +40,11 @@ class Evaluation(Section):
         300_000, ge=1, description="analogies are answered from so many most frequent words", json_schema_extra=MOVABLE
     )
     map_words: int = Field(
-        400, ge=0, le=maps.MAX_IDS, description="words on the map picture; 0: no picture", json_schema_extra=MOVABLE
+        400,
+        ge=0,
+        le=scatter_map.MAX_IDS,
+        description="words on the map picture; 0: no picture",
+        json_schema_extra=MOVABLE,
     )
     gates: dict[str, float] = Field(
         {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
@@ -79,9 +83,9 @@ def check(config: Config) -> None:
     """Read the evaluation files and the gates' names, so that what is wrong with them shows before anything starts."""
     known = {f"similarity/{evaluation.metric_name(PurePath(file).stem)}" for file in config.evaluate.similarity}
     for file in config.evaluate.similarity:
-        files.pairs(file)
+        benchmark_files.pairs(file)
     if config.evaluate.analogies:
-        sections = {section for section, _ in files.questions(config.evaluate.analogies)}
+        sections = {section for section, _ in benchmark_files.questions(config.evaluate.analogies)}
         known |= {f"analogy/{evaluation.metric_name(section)}" for section in sections | {"total"}}
         known |= {"analogy/semantic", "analogy/syntactic"}
     check_gates(config.evaluate.gates, known, "none, give files")
@@ -94,7 +98,7 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return listing.version(spark, config.input)
+    return input_version.version(spark, config.input)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -104,7 +108,7 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs; raises ResourceError where the cluster lacks what it needs."""
-    stored = listing.size(spark, config.input)
+    stored = input_version.size(spark, config.input)
     packed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
     # English has six bytes a word; packed text is a third of its size. Kinds of words grow as the root of the text
     # (Heaps' law, here with the constant of Wikipedia at min_count 5).
@@ -130,9 +134,9 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
     documents = conform(documents, DOCUMENTS)
-    found = run.stage("pages", lambda: pages.from_documents(documents, config.tokens))
-    run.reject(pages.rejects(found))
-    run.check_reject_share(*pages.reject_counts(found))
+    found = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
+    run.reject(encoded_pages.rejects(found))
+    run.check_reject_share(*encoded_pages.reject_counts(found))
     found = phrases.phrases(run, found, config.phrases)
     words = vocabulary.count(run, found, config.vocabulary)
     folder = run.stage_path("vocabulary")
@@ -149,7 +153,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     for file in config.evaluate.similarity:
         figures |= evaluation.similarity(vectors, file).metrics()
     if config.evaluate.map_words and vectors.limit(2).count() == 2:
-        run.artifact("map.png", maps.draw(vectors, config.evaluate.map_words, seed=config.train.seed))
+        run.artifact("map.png", scatter_map.draw(vectors, config.evaluate.map_words, seed=config.train.seed))
     return figures
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
-from embedall_spark.search.block import block_top_k_mul, unit
+from embedall_spark.search.exact_kernel import block_top_k_mul, unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def answer(
         UnknownId: ids that are not in the table, with the nearest spellings.
         ConfigError: too many questions at once.
     """
-    words = exact.fetch(vectors, [word for question in questions for word in question])
+    words = exact.require_vectors(vectors, [word for question in questions for word in question])
     return solve(vectors, words, questions, k, method=method, restrict=restrict, epsilon=epsilon)
 
 
@@ -79,7 +79,7 @@ def combine(
         UnknownId: ids that are not in the table.
         ConfigError: nothing is left of the sum.
     """
-    words = exact.fetch(vectors, [*positive, *negative])
+    words = exact.require_vectors(vectors, [*positive, *negative])
     added, taken = (
         unit(np.stack([words[name] for name in names])).sum(axis=0) if names else np.float32(0)
         for names in (positive, negative)

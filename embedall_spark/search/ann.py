@@ -17,9 +17,9 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, TableError
-from embedall_spark.search import ann_index, batch, exact, packed
-from embedall_spark.search.block import unit
-from embedall_spark.search.packed import Packed
+from embedall_spark.search import exact, exact_batch, faiss_part, mapped_vectors
+from embedall_spark.search.exact_kernel import unit
+from embedall_spark.search.mapped_vectors import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from embedall_spark.search.exact import Hit
-    from embedall_spark.search.packed import Source
+    from embedall_spark.search.mapped_vectors import Source
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def build(
     version: str,
     parts: int | None = None,
     recall: float = 0.95,
-    small: int = ann_index.SMALL,
+    small: int = faiss_part.SMALL,
     seed: int = 1,
 ) -> Manifest:
     """Build an index of a table and switch to it; a previous one serves until then, and is removed afterwards.
@@ -96,7 +96,7 @@ def build(
     place = f"{folder.rstrip('/')}/{name}"
     try:
         rows = vectors.select(_part(modulus).alias("part"), "id", "vector").repartition(modulus, "id")
-        made = rows.mapInArrow(ann_index.builder(place, d, small, seed), _BUILT).collect()
+        made = rows.mapInArrow(faiss_part.builder(place, d, small, seed), _BUILT).collect()
         known = tuple(sorted(int(part["part"]) for part in made))
         facts = {"table": table, "version": version, "build": name, "d": d, "rows": size, "modulus": modulus}
         lists = max(int(part["lists"]) for part in made)
@@ -167,8 +167,8 @@ def search(
     else:
         rows = among.select(_part(number).alias("part"), "id").repartition(number, "id")
     place, known = f"{folder.rstrip('/')}/{manifest.build}", frozenset(manifest.parts)
-    task = ann_index.searcher(place, known, manifest.probes, source, k, exclude_same_id)
-    return batch.best(rows.mapInArrow(task, batch.FOUND), k)
+    task = faiss_part.searcher(place, known, manifest.probes, source, k, exclude_same_id)
+    return exact_batch.best(rows.mapInArrow(task, exact_batch.FOUND), k)
 
 
 def top_k(
@@ -196,13 +196,13 @@ def top_k(
         ConfigError: ``k`` is out of range, or queries and vectors differ in length.
         BadData: there are no queries.
     """
-    batch.check(queries, manifest.d, k)
-    packed.store(queries, folder)
-    source = partial(packed.stored, folder, manifest.d)
+    exact_batch.check(queries, manifest.d, k)
+    mapped_vectors.store(queries, folder)
+    source = partial(mapped_vectors.stored, folder, manifest.d)
     return search(queries.sparkSession, index, manifest, source, k, exclude_same_id=exclude_same_id, among=among)
 
 
-def given(ids: Sequence[str], matrix: Any) -> Source:
+def in_memory_queries(ids: Sequence[str], matrix: Any) -> Source:
     """Return a few queries, float [q, d], as a source that travels with each task."""
     units = unit(np.ascontiguousarray(matrix, dtype=np.float32))
     return partial(Packed, pa.array(ids, pa.string()), units)
@@ -214,7 +214,7 @@ def _part(modulus: int) -> Column:
 
 
 def _parts(spark: SparkSession, rows: int, d: int) -> int:
-    return max(-(-rows * d * 4 // _PART_BYTES), min(batch.slots(spark), rows // _PART_ROWS), 1)
+    return max(-(-rows * d * 4 // _PART_BYTES), min(exact_batch.slots(spark), rows // _PART_ROWS), 1)
 
 
 def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) -> Manifest:
@@ -223,11 +223,11 @@ def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) ->
         vectors.orderBy(F.xxhash64(F.lit(manifest.seed), "id"), "id").limit(SAMPLE).select("id", "vector").toArrow()
     )
     ids = chosen["id"].to_pylist()
-    matrix = exact.rows(chosen["vector"].combine_chunks())
+    matrix = exact.to_matrix(chosen["vector"].combine_chunks())
     expected = exact.top_k(vectors, matrix, K, exclude=[{name} for name in ids])
     for probes in _efforts(manifest.lists):
         tried = manifest.model_copy(update={"probes": probes, "sample": len(ids)})
-        source = given(ids, matrix)
+        source = in_memory_queries(ids, matrix)
         found = search(vectors.sparkSession, folder, tried, source, K, exclude_same_id=True).toArrow()
         reached = _recall(found, dict(zip(ids, expected, strict=True)))
         log.info("index: %d of up to %d lists, recall@%d %.4f", probes, manifest.lists, K, reached)

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import spelling
-from embedall_spark.search.block import block_top_k, unit
+from embedall_spark.search.exact_kernel import block_top_k, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -41,20 +41,20 @@ _RESULT = T.StructType(
 )
 
 
-def fetch(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Return the vectors of a few ids, float32 [d] each.
 
     Raises:
         ConfigError: more than MAX_IDS ids.
         UnknownId: ids that are not in the table; names them and the nearest spellings.
     """
-    found = find(vectors, ids)
+    found = find_vectors(vectors, ids)
     if missing := [name for name in dict.fromkeys(ids) if name not in found]:
         raise spelling.unknown(vectors, missing)
     return found
 
 
-def find(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+def find_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Return the vectors, float32 [d] each, of those of a few ids that are in the table.
 
     Raises:
@@ -65,7 +65,7 @@ def find(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32
         raise ConfigError(f"{len(wanted):,} ids asked for, at most {MAX_IDS:,} are fetched at once; join the table")
     names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
     table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
-    return dict(zip(table["id"].to_pylist(), rows(table["vector"].combine_chunks()), strict=True))
+    return dict(zip(table["id"].to_pylist(), to_matrix(table["vector"].combine_chunks()), strict=True))
 
 
 def neighbours(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:
@@ -74,7 +74,7 @@ def neighbours(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: in
     Raises:
         UnknownId: ids that are not in the table.
     """
-    found = fetch(vectors, ids)
+    found = require_vectors(vectors, ids)
     queries = np.stack([found[name] for name in ids])
     return top_k(vectors, queries, k, exclude=[{name} for name in ids], restrict=restrict, own=True)
 
@@ -166,7 +166,7 @@ def most_frequent(vectors: DataFrame, ids: int) -> DataFrame:
     return vectors.where((F.col("count") > last["count"]) | tie)
 
 
-def rows(column: pa.ListArray) -> NDArray[np.float32]:
+def to_matrix(column: pa.ListArray) -> NDArray[np.float32]:
     """Return an Arrow column of vectors as a matrix, float32 [n, d], without a copy.
 
     Raises:
@@ -187,7 +187,7 @@ def _searcher(block: Block, k: int, exclude: list[Collection[str]]) -> Callable[
 
     def one(batch: pa.RecordBatch) -> pa.Table:
         batch = batch.take(pc.sort_indices(batch["id"]))
-        matrix = unit(rows(batch["vector"]))
+        matrix = unit(to_matrix(batch["vector"]))
         found, scores = block(matrix, k=reach)
         query = np.repeat(np.arange(len(found)), found.shape[1])
         found, scores = found.ravel(), scores.ravel()

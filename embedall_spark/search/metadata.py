@@ -11,7 +11,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError
-from embedall_spark.sources import listing, reading
+from embedall_spark.sources import input_version, reader_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -47,13 +47,13 @@ def read(spark: SparkSession, path: str, id_column: str) -> DataFrame:
             return spark.read.json(path)
         if suffix == ".parquet":
             return spark.read.parquet(path)
-        return spark.read.format("delta").load(path) if listing.is_path(path) else spark.table(path)
+        return spark.read.format("delta").load(path) if input_version.is_path(path) else spark.table(path)
 
-    found = reading.opened(path, {"": "delta", ".tsv": "csv"}.get(suffix, suffix.removeprefix(".")), make)
+    found = reader_errors.opened(path, {"": "delta", ".tsv": "csv"}.get(suffix, suffix.removeprefix(".")), make)
     if id_column not in found.columns:
         raise ConfigError(f"{path}: no column {id_column!r} (columns: {', '.join(found.columns)}); set --id-column")
     others = [column for column in found.columns if column not in (id_column, "id")]
-    return found.select(reading.column(id_column).cast("string").alias("id"), *map(reading.column, others))
+    return found.select(reader_errors.column(id_column).cast("string").alias("id"), *map(reader_errors.column, others))
 
 
 def where(vectors: DataFrame, condition: str, known: DataFrame | None = None) -> DataFrame:
@@ -112,7 +112,7 @@ def _texts(part: str, columns: list[tuple[str, str]]) -> list[str]:
     return [name if re.fullmatch(r"\w+", name) else f"`{name}`" for name in dict.fromkeys(named)]
 
 
-def of(known: DataFrame, ids: Collection[str], columns: Sequence[str]) -> dict[str, dict[str, str]]:
+def metadata_by_id(known: DataFrame, ids: Collection[str], columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the values of some columns, as text, of those of a few ids that have any.
 
     Of several rows of an id the first value in order is taken; what is null is left out.
@@ -128,7 +128,7 @@ def of(known: DataFrame, ids: Collection[str], columns: Sequence[str]) -> dict[s
     if len(ids) > MAX_SHOWN:
         raise ConfigError(f"metadata of {len(ids):,} ids asked for, at most {MAX_SHOWN:,} are at once; join the table")
     names = known.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    values = [F.min(reading.column(column).cast("string")).alias(f"c{at}") for at, column in enumerate(columns)]
+    values = [F.min(reader_errors.column(column).cast("string")).alias(f"c{at}") for at, column in enumerate(columns)]
     if not values:
         return {}
     table = known.join(names, "id", "left_semi").groupBy("id").agg(*values).toArrow()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.sources import reading
+from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
@@ -39,7 +39,7 @@ def read(
 
     def reader(**options: Any) -> DataFrameReader:
         # Without columnPruning every row's width is checked.
-        found = reading.strict(spark).options(header=header, enforceSchema=False, columnPruning=False, **options)
+        found = reader_errors.strict(spark).options(header=header, enforceSchema=False, columnPruning=False, **options)
         return found.option("columnNameOfCorruptRecord", _BAD)
 
     # escape: a quote inside quotes is doubled (RFC 4180).
@@ -47,16 +47,16 @@ def read(
     names = [field.name for field in reader(**quoted, multiLine=multiline).csv(path).schema]
     if multiline:
         rows = reader(**quoted, multiLine=True).schema(_texts([*names, _BAD])).csv(path)
-        values = [reading.column(name).alias(f"c{at}") for at, name in enumerate(names)]
+        values = [reader_errors.column(name).alias(f"c{at}") for at, name in enumerate(names)]
         line = F.col(_BAD)
-        problem = F.when(line.isNotNull(), reading.told("not a row of this CSV", line))
-        return names, rows.select(F.struct(*values).alias("row"), reading.origin(), problem.alias("problem"))
+        problem = F.when(line.isNotNull(), reader_errors.problem("not a row of this CSV", line))
+        return names, rows.select(F.struct(*values).alias("row"), reader_errors.origin(), problem.alias("problem"))
     # Lines as they are, the first one of each file compared to the others: the reader of columns would take a quote
     # that is still open at the end of a line for closed.
     whole = {"sep": _NOWHERE, "quote": ""}
     title = reader(**whole).csv(path).schema[0].name
     lines = reader(**whole).schema(_texts([title, _BAD])).csv(path)
-    lines = lines.select(F.coalesce(_BAD, reading.column(title)).alias("line"), reading.origin())
+    lines = lines.select(F.coalesce(_BAD, reader_errors.column(title)).alias("line"), reader_errors.origin())
     places = ", ".join(f"{place} string" for place in [*(f"c{at}" for at in range(len(names))), _BAD])
     parsed = lines.withColumn("row", F.from_csv("line", places, {**quoted, "columnNameOfCorruptRecord": _BAD}))
     return names, parsed.select("row", "origin", _line_problem(title, separator, header, len(names), option))
@@ -73,10 +73,10 @@ def _line_problem(title: str, separator: str, header: bool, width: int, option: 
     hint = f" (set {option}=true)" if option else ""
     again = F.lit(header and width > 1)
     return F.coalesce(
-        F.when(is_open, reading.told(f"not a row of this CSV, a quote is open at its end{hint}", line)),
-        F.when(short, reading.told("not a row of this CSV", line)),
+        F.when(is_open, reader_errors.problem(f"not a row of this CSV, a quote is open at its end{hint}", line)),
+        F.when(short, reader_errors.problem("not a row of this CSV", line)),
         # A single value may well be the name of its column.
-        F.when(again & (line == title), reading.told("the names of the columns once more", line)),
+        F.when(again & (line == title), reader_errors.problem("the names of the columns once more", line)),
     ).alias("problem")
 
 

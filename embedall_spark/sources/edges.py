@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
-from embedall_spark.sources import csv_files, imports, reading, tabular
+from embedall_spark.sources import csv_files, python_imports, reader_errors, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -76,7 +76,7 @@ def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
         SchemaMismatch: a column is missing or is not of a simple type.
     """
     if config.format == "imports":
-        return conform(imports.read(spark, config.path), EDGES)
+        return conform(python_imports.read(spark, config.path), EDGES)
     if config.format == "edgelist":
         return _lines(spark, config)
     columns = {"input.src": config.src, "input.dst": config.dst}
@@ -103,7 +103,7 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
         if missing := [name for name in names if name not in columns]:
             raise SchemaMismatch(f"the graph's {part} have no column {', '.join(missing)} (columns: {columns})")
     weights = [F.col(weight).alias("weight")] if weight else []
-    unknown = [F.lit("graph").alias("origin"), reading.null().alias("problem")]
+    unknown = [F.lit("graph").alias("origin"), reader_errors.null().alias("problem")]
     return check(graph.edges.select("src", "dst", *weights, *unknown))
 
 
@@ -117,17 +117,21 @@ def check(rows: DataFrame) -> DataFrame:
     record = F.concat_ws(" ", *[F.coalesce(part, F.lit("null")) for part in parts])
     problem = F.coalesce(
         F.col("problem"),
-        F.when(src.isNull() | (src == ""), reading.told("src is null or empty", record)),
-        F.when(dst.isNull() | (dst == ""), reading.told("dst is null or empty", record)),
-        F.when(_comma(given) & number.isNull(), reading.told("weight has a comma, need a decimal point", record)),
-        F.when(given.isNotNull() & number.isNull(), reading.told("weight is no number", record)),
+        F.when(src.isNull() | (src == ""), reader_errors.problem("src is null or empty", record)),
+        F.when(dst.isNull() | (dst == ""), reader_errors.problem("dst is null or empty", record)),
+        F.when(
+            _comma(given) & number.isNull(), reader_errors.problem("weight has a comma, need a decimal point", record)
+        ),
+        F.when(given.isNotNull() & number.isNull(), reader_errors.problem("weight is no number", record)),
         # In Spark NaN is greater than any other number.
-        F.when(number >= F.lit(float("inf")), reading.told("weight is not finite", record)),
-        F.when(number <= 0, reading.told("weight is not above 0", record)),
-        F.when(~number.between(LEAST, MOST), reading.told(f"weight is not from {LEAST:g} to {MOST:g}", record)),
+        F.when(number >= F.lit(float("inf")), reader_errors.problem("weight is not finite", record)),
+        F.when(number <= 0, reader_errors.problem("weight is not above 0", record)),
+        F.when(
+            ~number.between(LEAST, MOST), reader_errors.problem(f"weight is not from {LEAST:g} to {MOST:g}", record)
+        ),
     )
     if "weight" in kinds:
-        problem = F.coalesce(problem, F.when(given.isNull(), reading.told("weight is null", record)))
+        problem = F.coalesce(problem, F.when(given.isNull(), reader_errors.problem("weight is null", record)))
     return conform(
         rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
         EDGES,
@@ -140,7 +144,7 @@ def _comma(weight: Column) -> Column:
 
 def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     """Return the lines of an edge list as EDGES; empty lines, comments and names of columns are none of its rows."""
-    found = reading.opened(config.path, config.format, lambda: reading.lines(spark, config.path))
+    found = reader_errors.opened(config.path, config.format, lambda: reader_errors.lines(spark, config.path))
     # A tab at the beginning stands behind an empty field.
     lines = found.select(F.ltrim(F.rtrim("value", F.lit(" \t"))).alias("value"), "origin")
     banner = F.startswith("value", F.lit(_BANNER))
@@ -155,10 +159,12 @@ def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     # Splitting would replace broken bytes in silence.
     problem = F.coalesce(
         F.when(banner, F.raise_error(F.concat("origin", F.lit(_MATRIX)))),
-        F.when(~F.is_valid_utf8("value"), reading.told("broken UTF-8", F.make_valid_utf8("value"))),
-        F.when(F.size("fields") < need, reading.told(f"fewer than {need} fields", F.col("value"))),
-        F.when(~tabs & F.col("value").rlike(_COMMAS), reading.told(f"commas, {_CSV}", F.col("value"))),
-        F.when(~tabs & F.col("value").rlike(_QUOTED), reading.told(f"a blank in quotes, {_CSV}", F.col("value"))),
+        F.when(~F.is_valid_utf8("value"), reader_errors.problem("broken UTF-8", F.make_valid_utf8("value"))),
+        F.when(F.size("fields") < need, reader_errors.problem(f"fewer than {need} fields", F.col("value"))),
+        F.when(~tabs & F.col("value").rlike(_COMMAS), reader_errors.problem(f"commas, {_CSV}", F.col("value"))),
+        F.when(
+            ~tabs & F.col("value").rlike(_QUOTED), reader_errors.problem(f"a blank in quotes, {_CSV}", F.col("value"))
+        ),
     )
     columns = [F.get("fields", F.lit(at)).alias(name) for at, name in enumerate(("src", "dst", "weight")[:need])]
     return check(parts.select(*columns, "origin", problem.alias("problem")))

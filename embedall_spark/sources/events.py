@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import calls, csv_files, reading, tabular
+from embedall_spark.sources import csv_files, python_calls, reader_errors, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -78,7 +78,7 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         SchemaMismatch: a column is missing or is not of a type that can be used.
     """
     if config.format == "calls":
-        return calls.read(spark, config.path)
+        return python_calls.read(spark, config.path)
     columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
     columns = {option: name for option, name in columns.items() if name is not None}
     found = tabular.read(
@@ -102,7 +102,7 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]
     record = F.to_json(F.struct(*[tabular.name(option) for option in columns]))
-    problem = F.coalesce("problem", *[F.when(wrong, reading.told(why, record)) for wrong, why in checks])
+    problem = F.coalesce("problem", *[F.when(wrong, reader_errors.problem(why, record)) for wrong, why in checks])
     return conform(
         found.select(
             key.alias("key"), item.alias("item"), order.alias("order"), weight.alias("weight"), "origin",

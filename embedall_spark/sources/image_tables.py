@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.sources import empty_files, listing, places, reading, tabular
+from embedall_spark.sources import empty_files, image_paths, input_version, reader_errors, tabular
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -32,14 +32,14 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
         spark, config.path, config.format, columns,
         separator=config.separator, multiline=config.multiline, types=types,
     )  # fmt: skip
-    location = F.col("location") if config.location else reading.null()
+    location = F.col("location") if config.location else reader_errors.null()
     identity = F.col("id").cast("string") if config.id else location
     size = F.octet_length("content") if config.content else F.lit(None).cast("int")
     record = F.coalesce(identity, location, F.concat(size.cast("string"), F.lit(" bytes")), F.lit("null"))
     need = config.id or config.location
     problem = F.coalesce(
         F.col("problem"),
-        F.when(F.coalesce(identity, F.lit("")) == "", reading.told(f"{need} is null or empty", record)),
+        F.when(F.coalesce(identity, F.lit("")) == "", reader_errors.problem(f"{need} is null or empty", record)),
         _location_problem(config, location, record) if config.location else _content_problem(config, size, record),
     )
     values = {"content": F.when(problem.isNull(), F.col("content"))} if config.content else {}
@@ -52,18 +52,24 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
 
 
 def _content_problem(config: ImagesConfig, size: Column, record: Column) -> Column:
-    missing = F.when(size.isNull(), reading.told(f"{config.content} is null", record))
-    return F.coalesce(missing, places.size_problem(size, config.limits.max_bytes, record))
+    missing = F.when(size.isNull(), reader_errors.problem(f"{config.content} is null", record))
+    return F.coalesce(missing, image_paths.size_problem(size, config.limits.max_bytes, record))
 
 
 def _location_problem(config: ImagesConfig, location: Column, record: Column) -> Column:
     problems = [
-        F.when(F.coalesce(location, F.lit("")) == "", reading.told(f"{config.location} is null or empty", record)),
-        F.when(location.rlike("(?i)^https?:"), reading.told("pictures are not fetched from the web", location)),
+        F.when(
+            F.coalesce(location, F.lit("")) == "", reader_errors.problem(f"{config.location} is null or empty", record)
+        ),
+        F.when(
+            location.rlike("(?i)^https?:"), reader_errors.problem("pictures are not fetched from the web", location)
+        ),
     ]
     if _base(config) is None:
-        relative = ~location.rlike(f"{places.SCHEME}|^/")
-        problems.append(F.when(relative, reading.told("relative location in a table without a folder", location)))
+        relative = ~location.rlike(f"{image_paths.SCHEME}|^/")
+        problems.append(
+            F.when(relative, reader_errors.problem("relative location in a table without a folder", location))
+        )
     return F.coalesce(*problems)
 
 
@@ -72,21 +78,21 @@ def place_of(config: ImagesConfig, location: Column) -> Column:
     base = _base(config)
     if base is None:
         return location
-    if re.match(places.SCHEME, base) and not base.startswith("dbfs:"):
+    if re.match(image_paths.SCHEME, base) and not base.startswith("dbfs:"):
         # Below a URI blanks and the like are encoded.
         below = F.replace(F.replace(F.url_encode(location), F.lit("+"), F.lit("%20")), F.lit("%2F"), F.lit("/"))
     else:
         below = location
-    return F.when(location.rlike(f"{places.SCHEME}|^/"), location).otherwise(F.concat(F.lit(f"{base}/"), below))
+    return F.when(location.rlike(f"{image_paths.SCHEME}|^/"), location).otherwise(F.concat(F.lit(f"{base}/"), below))
 
 
 def _base(config: ImagesConfig) -> str | None:
     """Return the folder that relative locations are below; None where a table is named in a catalog."""
     if config.root is not None:
-        return re.sub(places.LOCAL, "", places.absolute(config.root)).rstrip("/")
-    if not listing.is_path(config.path):
+        return re.sub(image_paths.LOCAL, "", image_paths.absolute(config.root)).rstrip("/")
+    if not input_version.is_path(config.path):
         return None
-    path = re.sub(places.LOCAL, "", places.absolute(config.path)).rstrip("/")
+    path = re.sub(image_paths.LOCAL, "", image_paths.absolute(config.path)).rstrip("/")
     if (folder := empty_files.folder_of(path)) != path:
         return folder
     return path.rpartition("/")[0]

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.images.decode import Limits
 from embedall_spark.schemas import IMAGES, conform
-from embedall_spark.sources import csv_files, image_files, image_tables, mnist, openmoji, reading
+from embedall_spark.sources import csv_files, image_files, image_tables, mnist, openmoji, reader_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -99,7 +99,7 @@ def _unique(rows: DataFrame) -> DataFrame:
     # The pictures' bytes take no part in it.
     shared = rows.where("id IS NOT NULL").groupBy("id").agg(F.count("*").alias("sharing")).where("sharing > 1")
     told = F.concat(
-        F.col("sharing").cast("string"), F.lit(" pictures have this id: "), F.left("id", F.lit(reading.EXCERPT))
+        F.col("sharing").cast("string"), F.lit(" pictures have this id: "), F.left("id", F.lit(reader_errors.EXCERPT))
     )
     joined = rows.join(shared, "id", "left").withColumn("problem", F.coalesce("problem", told))
     good = F.col("problem").isNull()

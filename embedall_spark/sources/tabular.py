@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import REJECTS, conform
-from embedall_spark.sources import csv_files, listing, reading
+from embedall_spark.sources import csv_files, input_version, reader_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -65,14 +65,14 @@ def read(
             return _read_json(spark, path, columns)
         return _read_table(spark, path, format, columns, types or {})
 
-    return reading.opened(path, format, make)
+    return reader_errors.opened(path, format, make)
 
 
 def rejects(rows: DataFrame) -> DataFrame:
     """Return the rows with a problem, of any table with ``origin`` and ``problem``, as REJECTS."""
     cut = F.instr("problem", ": ")
     reason = F.when(cut > 0, F.left("problem", cut - 1)).otherwise(F.col("problem"))
-    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(reading.EXCERPT)))
+    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(reader_errors.EXCERPT)))
     bad = rows.where("problem is not null")
     return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
 
@@ -94,9 +94,9 @@ def stored(spark: SparkSession, path: str, kind: str) -> DataFrame:
     Raises:
         BadData: it is a Delta table, whose files are to be read as Parquet: rows that were deleted would be among them.
     """
-    if not listing.is_path(path):
+    if not input_version.is_path(path):
         return spark.table(path)
-    reader = reading.strict(spark)
+    reader = reader_errors.strict(spark)
     if kind == "parquet" and _is_delta(reader, path):
         raise BadData(f"{path}: found a Delta table, need Parquet files; set input.format=delta")
     return reader.format(kind).load(path)
@@ -132,11 +132,16 @@ def _read_table(
                 f"{path}: column {key!r} is {found}, need {need}; set {option} to such a column or cast this one"
             )
     # Writers of Parquet may store any bytes as text.
-    text = [reading.column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)]
-    broken = [F.when(~F.is_valid_utf8(value), reading.told("broken UTF-8", F.make_valid_utf8(value))) for value in text]
-    problem = F.coalesce(reading.null(), *broken)
+    text = [
+        reader_errors.column(key) for key in dict.fromkeys(columns.values()) if isinstance(kinds[key], T.StringType)
+    ]
+    broken = [
+        F.when(~F.is_valid_utf8(value), reader_errors.problem("broken UTF-8", F.make_valid_utf8(value)))
+        for value in text
+    ]
+    problem = F.coalesce(reader_errors.null(), *broken)
     return _rows(
-        table, {name(o): reading.column(key) for o, key in columns.items()}, F.lit(path).alias("origin"), problem
+        table, {name(o): reader_errors.column(key) for o, key in columns.items()}, F.lit(path).alias("origin"), problem
     )
 
 
@@ -149,36 +154,41 @@ def _read_csv(
     values = {name(option): F.col(f"row.c{names.index(key)}") for option, key in columns.items()}
     # The reader puts this character where bytes are broken.
     broken = [
-        F.when(F.contains(value, F.lit("\ufffd")), reading.told("broken UTF-8", value)) for value in values.values()
+        F.when(F.contains(value, F.lit("\ufffd")), reader_errors.problem("broken UTF-8", value))
+        for value in values.values()
     ]
     return _rows(rows, values, F.col("origin"), F.coalesce("problem", *broken))
 
 
 def _read_json(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
-    lines = reading.lines(spark, path).where(F.trim("value") != "")
-    fits = F.octet_length("value") <= reading.JSON_LIMIT
+    lines = reader_errors.lines(spark, path).where(F.trim("value") != "")
+    fits = F.octet_length("value") <= reader_errors.JSON_LIMIT
     # The parser would replace broken bytes in silence.
     valid = F.is_valid_utf8("value")
     parsed = lines.withColumn("row", F.when(fits & valid, F.try_parse_json("value")))
     record = F.make_valid_utf8("value")
     kinds = {
-        key: F.schema_of_variant(F.variant_get("row", reading.json_path(key), "variant")) for key in columns.values()
+        key: F.schema_of_variant(F.variant_get("row", reader_errors.json_path(key), "variant"))
+        for key in columns.values()
     }
     deep = [
         F.when(
-            kind.startswith("OBJECT") | kind.startswith("ARRAY"), reading.told(f"no simple value under {key}", record)
+            kind.startswith("OBJECT") | kind.startswith("ARRAY"),
+            reader_errors.problem(f"no simple value under {key}", record),
         )
         for key, kind in kinds.items()
     ]
     problem = F.coalesce(
-        F.when(~fits, f"line over {reading.JSON_LIMIT} bytes"),
-        F.when(~valid, reading.told("broken UTF-8", record)),
-        F.when(F.col("row").isNull(), reading.told("not JSON", record)),
-        F.when(~F.schema_of_variant("row").startswith("OBJECT"), reading.told("not a JSON object", record)),
+        F.when(~fits, f"line over {reader_errors.JSON_LIMIT} bytes"),
+        F.when(~valid, reader_errors.problem("broken UTF-8", record)),
+        F.when(F.col("row").isNull(), reader_errors.problem("not JSON", record)),
+        F.when(~F.schema_of_variant("row").startswith("OBJECT"), reader_errors.problem("not a JSON object", record)),
         *deep,
     )
     _check_keys(path, parsed, columns)
-    values = {name(option): F.variant_get("row", reading.json_path(key), "string") for option, key in columns.items()}
+    values = {
+        name(option): F.variant_get("row", reader_errors.json_path(key), "string") for option, key in columns.items()
+    }
     return _rows(parsed, values, F.col("origin"), problem)
 
 
@@ -198,7 +208,7 @@ def _check_columns(path: str, kinds: Mapping[str, str], columns: Mapping[str, st
 def _check_keys(path: str, parsed: DataFrame, columns: Mapping[str, str]) -> None:
     """Look at the first lines, so that a wrong key is found before long work."""
     there = [
-        F.count(F.variant_get("row", reading.json_path(key), "variant")).alias(f"n{i}")
+        F.count(F.variant_get("row", reader_errors.json_path(key), "variant")).alias(f"n{i}")
         for i, key in enumerate(columns.values())
     ]
     sample = parsed.limit(_SAMPLE).agg(F.count("*").alias("rows"), F.count("row").alias("parsed"), *there).first()

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
-from embedall_spark.sources import csv_files, docstrings, reading, tabular
+from embedall_spark.sources import csv_files, python_docstrings, reader_errors, tabular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +74,8 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
     }
     if config.format == "docstrings":
         # It looks at the files itself; a first row would cost the parsing of all of them.
-        return conform(docstrings.read(spark, config.path), DOCUMENTS)
-    found = reading.opened(config.path, config.format, lambda: readers[config.format](spark, config), "document")
+        return conform(python_docstrings.read(spark, config.path), DOCUMENTS)
+    found = reader_errors.opened(config.path, config.format, lambda: readers[config.format](spark, config), "document")
     return conform(found, DOCUMENTS)
 
 
@@ -99,44 +99,48 @@ def _documents(df: DataFrame, config: TextConfig, identity: Column | None = None
 
 
 def _read_lines(spark: SparkSession, config: TextConfig) -> DataFrame:
-    lines = reading.lines(spark, config.path)
-    return _documents(lines.select(F.col("value").alias("text"), "origin", reading.null().alias("problem")), config)
+    lines = reader_errors.lines(spark, config.path)
+    return _documents(
+        lines.select(F.col("value").alias("text"), "origin", reader_errors.null().alias("problem")), config
+    )
 
 
 def _read_files(spark: SparkSession, config: TextConfig) -> DataFrame:
     limit = config.max_document_bytes
-    whole = reading.strict(spark).text(config.path, wholetext=True).where(F.col("_metadata.file_size") <= limit)
+    whole = reader_errors.strict(spark).text(config.path, wholetext=True).where(F.col("_metadata.file_size") <= limit)
     small = whole.select(
         F.ltrim("value", F.lit("\ufeff")).alias("text"),
-        reading.origin(),
-        reading.null().alias("problem"),
+        reader_errors.origin(),
+        reader_errors.null().alias("problem"),
     )
     # This source knows a file's length without opening it.
-    large = reading.strict(spark).format("binaryFile").load(config.path).where(F.col("length") > limit)
+    large = reader_errors.strict(spark).format("binaryFile").load(config.path).where(F.col("length") > limit)
     over = F.lit(f"document over {limit} bytes")
     return _documents(
-        small.unionByName(large.select(reading.null().alias("text"), reading.origin(), over.alias("problem"))),
+        small.unionByName(
+            large.select(reader_errors.null().alias("text"), reader_errors.origin(), over.alias("problem"))
+        ),
         config,
     )
 
 
 def _read_json(spark: SparkSession, config: TextConfig) -> DataFrame:
-    lines = reading.lines(spark, config.path)
-    limit = min(config.max_document_bytes, reading.JSON_LIMIT)
+    lines = reader_errors.lines(spark, config.path)
+    limit = min(config.max_document_bytes, reader_errors.JSON_LIMIT)
     fits = F.octet_length("value") <= limit
     # The parser would replace broken bytes in silence.
     valid = F.is_valid_utf8("value")
     parsed = lines.withColumn("row", F.when(fits & valid, F.try_parse_json("value")))
-    kind = F.schema_of_variant(F.variant_get("row", reading.json_path(config.column), "variant"))
+    kind = F.schema_of_variant(F.variant_get("row", reader_errors.json_path(config.column), "variant"))
     record = F.make_valid_utf8("value")
     problem = (
         F.when(~fits, F.lit(f"document over {limit} bytes"))
-        .when(~valid, reading.told("broken UTF-8", record))
-        .when(F.col("row").isNull(), reading.told("not JSON", record))
-        .when(F.coalesce(kind, F.lit("")) != "STRING", reading.told(f"no text under {config.column}", record))
+        .when(~valid, reader_errors.problem("broken UTF-8", record))
+        .when(F.col("row").isNull(), reader_errors.problem("not JSON", record))
+        .when(F.coalesce(kind, F.lit("")) != "STRING", reader_errors.problem(f"no text under {config.column}", record))
     )
     rows = parsed.select(
-        F.when(problem.isNull(), F.variant_get("row", reading.json_path(config.column), "string")).alias("text"),
+        F.when(problem.isNull(), F.variant_get("row", reader_errors.json_path(config.column), "string")).alias("text"),
         "origin",
         problem.alias("problem"),
         "row",
@@ -144,7 +148,9 @@ def _read_json(spark: SparkSession, config: TextConfig) -> DataFrame:
     _check_keys(rows, lines, config)
     if config.id_column is None:
         return _documents(rows, config)
-    return _documents(rows, config, _from_text(F.variant_get("row", reading.json_path(config.id_column), "string")))
+    return _documents(
+        rows, config, _from_text(F.variant_get("row", reader_errors.json_path(config.id_column), "string"))
+    )
 
 
 def _check_keys(rows: DataFrame, lines: DataFrame, config: TextConfig) -> None:
@@ -167,7 +173,7 @@ def _read_csv(spark: SparkSession, config: TextConfig) -> DataFrame:
     text = F.col(f"row.c{names.index(config.column)}")
     # The reader puts this character where bytes are broken.
     broken = F.contains(text, F.lit("\ufffd"))
-    problem = F.coalesce("problem", F.when(broken, reading.told("broken UTF-8", text)))
+    problem = F.coalesce("problem", F.when(broken, reader_errors.problem("broken UTF-8", text)))
     identity = _from_text(F.col(f"row.c{names.index(config.id_column)}")) if config.id_column else None
     kept = rows.select(text.alias("text"), "origin", problem.alias("problem"), *_named(identity))
     return _documents(kept, config, None if identity is None else F.col("identity"))
@@ -179,11 +185,13 @@ def _read_table(spark: SparkSession, config: TextConfig) -> DataFrame:
     _check_columns(kinds, config)
     identity = None
     if config.id_column:
-        column = reading.column(config.id_column)
+        column = reader_errors.column(config.id_column)
         whole = kinds[config.id_column] in ("tinyint", "smallint", "int", "bigint")
         identity = column.cast("bigint") if whole else F.when(column.isNotNull(), F.xxhash64(column))
-    text = reading.column(config.column).alias("text")
-    kept = table.select(text, F.lit(config.path).alias("origin"), reading.null().alias("problem"), *_named(identity))
+    text = reader_errors.column(config.column).alias("text")
+    kept = table.select(
+        text, F.lit(config.path).alias("origin"), reader_errors.null().alias("problem"), *_named(identity)
+    )
     return _documents(kept, config, None if identity is None else F.col("identity"))
 
 

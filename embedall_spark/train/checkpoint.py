@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from embedall_spark import files
-from embedall_spark.corpus.lookup import Lookup
-from embedall_spark.train import model, plan
+from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.train import plan, shard_io
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.run import Run
-    from embedall_spark.train.model import Saved
+    from embedall_spark.run_context import Run
+    from embedall_spark.train.shard_io import Saved
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -37,7 +37,7 @@ def folder(run: Run, epoch: int, index: int) -> str:
 
 def write(run: Run, saved: Saved) -> Saved:
     """Make a checkpoint valid, and remove those before the one before it."""
-    run.guard()
+    run.check_ownership()
     saved = {"format": _FORMAT, **saved}
     files.write_bytes(f"{saved['folder']}/{_MANIFEST}", json.dumps(saved, indent=1).encode())
     for name in _complete(run)[:-2]:
@@ -87,10 +87,10 @@ def _read(saved: Saved, vocabulary: str) -> Callable[[Iterable[pa.RecordBatch]],
                 shard, first, stop = piece["shard"], piece["first"], piece["stop"]
                 ids = shards.ids(shard)
                 where = f"{saved['folder']}/{saved['inputs'][shard]}"
-                for row, vector in model.read_rows(where, len(ids), dim, first, stop):
+                for row, vector in shard_io.read_rows(where, len(ids), dim, first, stop):
                     outputs = f"{saved['folder']}/{saved['outputs'][shard]}"
                     context = (
-                        next(model.read_rows(outputs, len(ids), dim, row, row + len(vector)))[1]
+                        next(shard_io.read_rows(outputs, len(ids), dim, row, row + len(vector)))[1]
                         if saved["context"]
                         else None
                     )

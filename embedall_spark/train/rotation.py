@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedall_spark import randomness
-from embedall_spark.corpus.lookup import Lookup
-from embedall_spark.train import plan, sgns, streams, worker
+from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.train import plan, sgns, slice_worker, window_chunks
 from embedall_spark.train.ring import Ring
 from embedall_spark.train.spool import Spool
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 _SHARE = 6
 
 
-def run(sequences: DataFrame, slice_: worker.Slice) -> DataFrame:
+def run(sequences: DataFrame, slice_: slice_worker.Slice) -> DataFrame:
     """Return the job that trains one slice in a barrier stage of W tasks; REPORT rows."""
-    chunks = streams.streams(sequences, slice_.vocabulary, slice_.plan, slice_.config, slice_.epoch, slice_.index)
-    return chunks.mapInArrow(_task(slice_), worker.REPORT, barrier=True)
+    chunks = window_chunks.streams(sequences, slice_.vocabulary, slice_.plan, slice_.config, slice_.epoch, slice_.index)
+    return chunks.mapInArrow(_task(slice_), slice_worker.REPORT, barrier=True)
 
 
-def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(slice_: slice_worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import BarrierTaskContext
 
         context = BarrierTaskContext.get()
-        rank, tally = context.partitionId(), worker.Tally()
+        rank, tally = context.partitionId(), slice_worker.Tally()
         if len(context.getTaskInfos()) != slice_.plan.workers:
             raise RuntimeError(f"need {slice_.plan.workers} barrier tasks, Spark made {len(context.getTaskInfos())}")
         with Spool.of(slice_.run_id) as spool:
@@ -51,7 +51,7 @@ def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator
             ring = Ring(context, slice_.config.timeout)
             tally.lap("rendezvous")
             lookup = Lookup.open(slice_.vocabulary)
-            inputs, outputs, shards = worker.open_model(slice_, lookup, rank)
+            inputs, outputs, shards = slice_worker.open_model(slice_, lookup, rank)
             tally.lap("load")
             counts = _Counts(lookup, shards)
             # Output shards come and go in two rooms of the greatest one's size.
@@ -59,7 +59,7 @@ def _task(slice_: worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator
             room[0][: len(outputs)] = outputs
             del outputs
             outputs = _episodes(slice_, ring, spool, counts, inputs, room, tally)
-        written = {} if tally.diverged else worker.save_model(slice_, rank, inputs, outputs)
+        written = {} if tally.diverged else slice_worker.save_model(slice_, rank, inputs, outputs)
         tally.lap("checkpoint")
         # A worker that leaves early would close the sockets that others still read from.
         ring.worst(0)
@@ -82,13 +82,13 @@ class _Counts:
 
 
 def _episodes(
-    slice_: worker.Slice,
+    slice_: slice_worker.Slice,
     ring: Ring,
     spool: Spool,
     counts: _Counts,
     inputs: NDArray[np.float32],
     room: list[NDArray[np.float32]],
-    tally: worker.Tally,
+    tally: slice_worker.Tally,
 ) -> NDArray[np.float32]:
     """Train all sub-steps of the slice; return this worker's output shard, which has come home."""
     size, mine = ring.size, slice_.plan.slice_episodes(slice_.index)
@@ -112,7 +112,7 @@ def _episodes(
 
 
 def _block(
-    slice_: worker.Slice,
+    slice_: slice_worker.Slice,
     spool: Spool,
     episode: int,
     shard: int,
@@ -120,7 +120,7 @@ def _block(
     inputs: NDArray[np.float32],
     outputs: NDArray[np.float32],
     at: tuple[int, int],
-    tally: worker.Tally,
+    tally: slice_worker.Tally,
 ) -> None:
     """Train on the windows of one block in the order of their numbers."""
     config, compiled = slice_.config, slice_.compiled
@@ -142,4 +142,4 @@ def _block(
         with lock:
             done += len(stream)
 
-    worker.each(train, enumerate(spool.chunks(episode, shard)), slice_.plan.threads)
+    slice_worker.each(train, enumerate(spool.chunks(episode, shard)), slice_.plan.threads)

@@ -19,8 +19,8 @@ from numba import float32, float64, int32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from embedall_spark.train.rows import LINE as _LINE
-from embedall_spark.train.rows import aligned, negative_table, pad
+from embedall_spark.train.aligned_rows import LINE as _LINE
+from embedall_spark.train.aligned_rows import aligned, negative_table, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,16 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
-from embedall_spark.train import checkpoint, failures, plan, preflight, rotation, solo, streams, worker
+from embedall_spark.train import (
+    checkpoint,
+    plan,
+    preflight,
+    rotation,
+    single_worker,
+    slice_worker,
+    window_chunks,
+    worker_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,15 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.run import Run
+    from embedall_spark.run_context import Run
     from embedall_spark.train.config import SkipGram, Until
-    from embedall_spark.train.model import Saved
     from embedall_spark.train.plan import Corpus, Plan
+    from embedall_spark.train.shard_io import Saved
 
 log = logging.getLogger(__name__)
 
 
-class Feed(NamedTuple):
+class BlockSource(NamedTuple):
     """Sequence blocks that are made anew for each slice of the training, and kept nowhere."""
 
     tokens: int
@@ -43,7 +52,7 @@ class Feed(NamedTuple):
 
 def train(
     run: Run,
-    sequences: DataFrame | Feed,
+    sequences: DataFrame | BlockSource,
     vocabulary: DataFrame,
     folder: str,
     config: SkipGram,
@@ -93,7 +102,7 @@ def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
             f"train.workers={config.workers} needs a vocabulary of {least} or more, found {corpus.vocabulary}: "
             "lower train.workers, or train on more"
         )
-    longest = streams.longest(config.workers, config.window)
+    longest = window_chunks.longest(config.workers, config.window)
     if longest < 4 * config.window:
         raise ConfigError(
             f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after {longest} "
@@ -101,7 +110,7 @@ def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
         )
 
 
-def measure(sequences: DataFrame | Feed, vocabulary: DataFrame, config: SkipGram) -> Corpus:
+def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: SkipGram) -> Corpus:
     """Return the sizes that a plan is made from; two small aggregates."""
     tokens, blocks = _size(sequences)
     if not tokens:
@@ -119,9 +128,9 @@ def measure(sequences: DataFrame | Feed, vocabulary: DataFrame, config: SkipGram
     return plan.Corpus(int(kept[0]), tokens, float(kept[1]), blocks)
 
 
-def _size(sequences: DataFrame | Feed) -> tuple[int, int]:
+def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:
     """Return how many tokens and blocks there are."""
-    if isinstance(sequences, Feed):
+    if isinstance(sequences, BlockSource):
         return sequences.tokens, sequences.blocks
     row = sequences.agg(F.sum("count"), F.max("block")).first()
     return (int(row[0] or 0), int(row[1] or 0) + 1) if row else (0, 0)
@@ -139,7 +148,7 @@ def _next(saved: Saved | None, made: Plan) -> tuple[int, int, Plan]:
 
 def _slice(
     run: Run,
-    sequences: DataFrame | Feed,
+    sequences: DataFrame | BlockSource,
     vocabulary: str,
     made: Plan,
     config: SkipGram,
@@ -149,19 +158,19 @@ def _slice(
     """Train one slice and return its checkpoint."""
     epoch, index = at
     folder = checkpoint.folder(run, epoch, index)
-    run.guard()
+    run.check_ownership()
     files.delete(folder)
-    slice_ = worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
+    slice_ = slice_worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
     since = time.perf_counter()
-    found = sequences.make(made.wanted(epoch, index, config.seed)) if isinstance(sequences, Feed) else sequences
-    job = (solo if made.workers == 1 else rotation).run(found, slice_)
-    with failures.told(epoch, config.timeout):
+    found = sequences.make(made.wanted(epoch, index, config.seed)) if isinstance(sequences, BlockSource) else sequences
+    job = (single_worker if made.workers == 1 else rotation).run(found, slice_)
+    with worker_errors.translate_worker_errors(epoch, config.timeout):
         rows = job.collect()
     reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
     wall = time.perf_counter() - since
     diverged = {report["diverged"] for report in reports} - {None}
     if diverged:
-        run.guard()
+        run.check_ownership()
         files.delete(folder)
         first = min(diverged, key=lambda text: "another" in text)
         raise TrainingDiverged(

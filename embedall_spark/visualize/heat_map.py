@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from embedall_spark.search.block import unit
+from embedall_spark.search.exact_kernel import unit
 from embedall_spark.visualize.montage import cut, font, on_white, plain
 
 if TYPE_CHECKING:

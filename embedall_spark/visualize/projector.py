@@ -15,7 +15,7 @@ from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import thumbnails
 from embedall_spark.images.decode import Limits
 from embedall_spark.search import exact, spelling
-from embedall_spark.sources import reading
+from embedall_spark.sources import reader_errors
 from embedall_spark.visualize import projector_format, sprites
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _fetch(vectors: DataFrame, chosen: Sequence[Key]) -> tuple[list[int | None],
     found = vectors.join(keys, ["kind", "id"], "left_semi").select("kind", "id", "count", "vector").toArrow()
     at = {key: row for row, key in enumerate(zip(found["kind"].to_pylist(), found["id"].to_pylist(), strict=True))}
     found = found.take([at[key] for key in chosen]).combine_chunks()
-    matrix = exact.rows(found["vector"].combine_chunks())
+    matrix = exact.to_matrix(found["vector"].combine_chunks())
     if not np.isfinite(matrix).all():
         bad = chosen[int(np.argmin(np.isfinite(matrix).all(axis=1)))][1]
         raise BadData(f"the vector of {bad!r} is not finite, of which the projector shows nothing; remove the row")
@@ -204,7 +204,8 @@ def _known(known: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     names = known.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     values = [
         F.left(
-            F.array_join(F.array_sort(F.collect_set(reading.column(name))), "|"), F.lit(projector_format.LONGEST + 1)
+            F.array_join(F.array_sort(F.collect_set(reader_errors.column(name))), "|"),
+            F.lit(projector_format.LONGEST + 1),
         )
         for name in shown
     ]
@@ -216,7 +217,7 @@ def _known(known: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _text(field: T.StructField) -> Column | None:
     """Return a column as text; None where it is of no type that can be shown."""
-    value = reading.column(field.name)
+    value = reader_errors.column(field.name)
     if isinstance(field.dataType, T.ArrayType) and isinstance(field.dataType.elementType, T.StringType):
         return F.array_join(value, ", ")
     if isinstance(field.dataType, (T.ArrayType, T.MapType, T.StructType, T.BinaryType, T.VariantType)):
@@ -229,7 +230,7 @@ def _small(pictures: DataFrame, ids: Sequence[str], limits: Limits, edge: int) -
     names, step = list(dict.fromkeys(ids)), thumbnails.MAX_IDS
     found: dict[str, Image.Image] = {}
     for start in range(0, len(names), step):
-        found |= thumbnails.of(pictures, names[start : start + step], limits, edge)
+        found |= thumbnails.thumbnails_by_id(pictures, names[start : start + step], limits, edge)
     if missing := len(names) - len(found):
         log.info("%d of %d points have no picture; their text is shown", missing, len(names))
     return found

@@ -84,7 +84,7 @@ def test_what_cannot_be_clustered_is_told(spark, monkeypatch):
     with pytest.raises(BadData, match="k = 3 clusters of 2 vectors"):
         kmeans.fit(table, 3)
     with monkeypatch.context() as patch, pytest.raises(ConfigError, match="k = 1 at most"):
-        patch.setattr(kmeans, "MAX_CENTRE_BYTES", 31)
+        patch.setattr(kmeans, "MAX_CENTER_BYTES", 31)
         kmeans.fit(table, 2)
 
     def uneven(*vectors):

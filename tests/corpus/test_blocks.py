@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedall_spark.corpus import blocks, pages
+from embedall_spark.corpus import blocks, encoded_pages
 from embedall_spark.corpus.blocks import Block
 from embedall_spark.randomness import mix
 from embedall_spark.schemas import ENCODED, SEQUENCES
@@ -61,7 +61,7 @@ def signed(value: int) -> int:
 def test_same_blocks_from_any_partitioning(spark, tmp_path):
     data, folder = corpus(), write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame(data, SEQUENCES)
-    found = [rows(blocks.of_pages(pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
+    found = [rows(blocks.of_pages(encoded_pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
     assert found[0] == found[1] == found[2]
 
     known = {word: number for number, word in enumerate(WORDS)}
@@ -84,7 +84,7 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
 def test_nothing_to_train_on(spark, tmp_path):
     folder = write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)
-    found = blocks.of_pages(pages.from_sequences(table), folder, 4)
+    found = blocks.of_pages(encoded_pages.from_sequences(table), folder, 4)
     assert (found.count(), blocks.total(found)) == (0, (0, 0))
 
 

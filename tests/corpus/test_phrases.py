@@ -9,9 +9,9 @@ import pytest
 from gensim.models.phrases import Phrases
 from plain_run import PlainRun
 
-from embedall_spark.corpus import pages, phrases
+from embedall_spark.corpus import encoded_pages, phrases
 from embedall_spark.corpus.phrases import PhrasesConfig
-from embedall_spark.corpus.tokens import Sequences
+from embedall_spark.corpus.tokenizer import Sequences
 from embedall_spark.schemas import SEQUENCES
 
 
@@ -40,7 +40,7 @@ def by_id(df) -> list[list[str]]:
     found = {}
     for batch in [df.toArrow()]:
         for record in batch.combine_chunks().to_batches():
-            for page in pages.read(record):
+            for page in encoded_pages.read(record):
                 words = page.tokens.take(pa.array(page.codes)).to_pylist()
                 assert page.counts.tolist() == np.bincount(page.codes, minlength=len(page.tokens)).tolist()
                 assert len(set(page.tokens.to_pylist())) == len(page.tokens) and (page.counts > 0).all()
@@ -56,7 +56,7 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
     run = PlainRun(spark, tmp_path)
     config = PhrasesConfig(passes=passes, min_count=min_count, threshold=threshold, delimiter=delimiter)
     table = spark.createDataFrame(list(enumerate(sentences)), SEQUENCES).repartition(3)
-    found = phrases.phrases(run, run.stage("pages", lambda: pages.from_sequences(table)), config)
+    found = phrases.phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
 
     first = Phrases(sentences, min_count=min_count, threshold=threshold, delimiter=delimiter)
     once = [first[sentence] for sentence in sentences]
@@ -81,18 +81,18 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
 
 def test_no_pass_changes_nothing(spark, tmp_path):
     table = spark.createDataFrame([(1, ["a", "b"])], SEQUENCES)
-    found = pages.from_sequences(table)
+    found = encoded_pages.from_sequences(table)
     assert phrases.phrases(PlainRun(spark, tmp_path), found, PhrasesConfig()) is found
 
 
 def test_pass_that_accepts_nothing(spark, tmp_path):
     sentences = [["a", "b", "c"], [], ["c"], ["b", "a"]]
     run = PlainRun(spark, tmp_path)
-    found = pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
+    found = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
     assert by_id(phrases.phrases(run, found, PhrasesConfig(passes=1))) == sentences
 
 
 def test_keys_tell_pairs_apart():
-    page = pages.encode([Sequences(np.array([1]), np.array([0, 4]), pa.array(["a", "a b", "b", "é"]))])
+    page = encoded_pages.encode([Sequences(np.array([1]), np.array([0, 4]), pa.array(["a", "a b", "b", "é"]))])
     first, second = phrases._halves(page, np.arange(16))
     assert len(set(phrases._keys(first, second).to_pylist())) == 16

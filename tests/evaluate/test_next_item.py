@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from plain_run import PlainRun
 
-from embedall_spark.corpus import blocks, holdout, pages, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.evaluate import likelihood, next_item
+from embedall_spark.evaluate import next_item, skipgram_ranking
 from embedall_spark.randomness import mix
 from embedall_spark.schemas import SEQUENCES
 from embedall_spark.train.config import SkipGram
@@ -45,8 +45,8 @@ class Prepared:
         self.config = config
         self.run = PlainRun(spark, folder)
         table = spark.createDataFrame(list(stories().items()), SEQUENCES).repartition(3)
-        whole = self.run.stage("pages", lambda: pages.from_sequences(table))
-        self.held, kept = holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
+        whole = self.run.stage("pages", lambda: encoded_pages.from_sequences(table))
+        self.held, kept = last_item_holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
         self.items = vocabulary.count(self.run, kept, VocabularyConfig(min_count=3))
         self.folder = self.run.stage_path("vocabulary")
         self.blocks = self.run.stage("blocks", lambda: blocks.of_pages(kept, self.folder, 3))
@@ -114,7 +114,7 @@ def plain_figures(prepared, chosen, left):
 @pytest.mark.parametrize("options", [{"window": 3}, {"window": 30, "shrink_windows": False, "ns_exponent": -0.5}])
 def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
     # Several rounds of so many stories each.
-    monkeypatch.setattr(likelihood, "_BYTES", 8 * 6 * 31 * 40)
+    monkeypatch.setattr(skipgram_ranking, "_BYTES", 8 * 6 * 31 * 40)
     prepared = Prepared(spark, tmp_path, SkipGram(vector_size=6, **options))
     chosen, left = plain_split(stories(), SHARE, 1000, next_item.reach(prepared.config))
     held = prepared.held.orderBy("draw").collect()
@@ -139,8 +139,8 @@ def test_so_many_stories_at_most_lose_their_last_item(spark, tmp_path):
 
 def test_nothing_is_held_out(spark, tmp_path):
     run = PlainRun(spark, tmp_path)
-    table = pages.from_sequences(spark.createDataFrame([(1, ["a", "b", "a"]), (2, ["a"])], SEQUENCES))
-    held, kept = holdout.split(run, table, 1.0, 10, 5, SEED)
+    table = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "b", "a"]), (2, ["a"])], SEQUENCES))
+    held, kept = last_item_holdout.split(run, table, 1.0, 10, 5, SEED)
     assert held.isEmpty()  # one's last item stands in its context, the other has no context
     assert sum(row.counts[0] for row in kept.collect()) == 3
     config = SkipGram()

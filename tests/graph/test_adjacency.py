@@ -5,7 +5,7 @@ import pytest
 from conftest import setting
 from plain_run import PlainRun
 
-from embedall_spark.graph import adjacency, csr, edgesort, report
+from embedall_spark.graph import adjacency, csr, external_sort, graph_stats
 from embedall_spark.graph.adjacency import GraphConfig
 
 
@@ -68,8 +68,8 @@ def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
     edges = np.array([5 << 32 | n for n in (1, 1, 2, 3, 4, 4, 4, 9)] + [6 << 32 | 1], np.int64)
     rows = []
     for held in (1, 3, 100):
-        monkeypatch.setattr(edgesort, "RUN", held)
-        rows.append(list(adjacency._rows([edgesort.cut((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)])))
+        monkeypatch.setattr(external_sort, "RUN", held)
+        rows.append(list(adjacency._rows([external_sort.cut((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)])))
     assert rows[0] == rows[1] == rows[2]
     near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows[0]]
     assert near == [[1, 2, 3], [4, 9, 1]]
@@ -98,7 +98,7 @@ def test_the_lists_do_not_depend_on_the_partitioning(spark, tmp_path):
 def test_components_are_those_of_a_search(spark, tmp_path):
     rows = [("a", "b", 1.0), ("b", "c", 1.0), ("d", "e", 1.0), ("f", "f", 1.0)]
     run, vertices, lists, facts = build(spark, tmp_path, rows, GraphConfig())
-    figures = report.describe(lists, vertices, run.stage_path("adjacency"), facts, directed=False)
+    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), facts, directed=False)
     assert figures["graph/components"] == 3
     assert figures["graph/greatest_component_share"] == 0.5
     assert figures["graph/greatest_degree"] == 2

@@ -14,8 +14,8 @@ import torchvision
 from PIL import Image
 
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.images import backbones, featurize, opening
-from embedall_spark.images.backbones import Backbone, BackboneConfig, prepared
+from embedall_spark.images import backbones, featurize, image_reader
+from embedall_spark.images.backbones import Backbone, BackboneConfig, inference
 from embedall_spark.images.decode import Limits
 from embedall_spark.images.featurize import FeaturizeConfig
 
@@ -153,7 +153,7 @@ def test_a_file_over_the_limit_is_not_read_whole(backbone, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "over limits.max_bytes=1000" in found["problem"]
-    assert len(opening.read(str(file), 1000)) == 1001
+    assert len(image_reader.read(str(file), 1000)) == 1001
     assert peak < 10_000_000
 
 
@@ -163,18 +163,18 @@ def test_a_store_is_connected_to_once(tmp_path, monkeypatch):
     (tmp_path / "bucket" / "my pictures" / "a+b.png").write_bytes(b"one")
     (tmp_path / "bucket" / "two").write_bytes(b"two")
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    monkeypatch.setattr(opening.files, "resolve", lambda uri: asked.append(uri) or (store, "bucket"))
-    opening._store.cache_clear()
-    assert opening.read("s3://bucket/my%20pictures/a+b.png", 10) == b"one"
-    assert opening.read("s3://bucket/two", 10) == b"two"
+    monkeypatch.setattr(image_reader.files, "resolve", lambda uri: asked.append(uri) or (store, "bucket"))
+    image_reader._store.cache_clear()
+    assert image_reader.read("s3://bucket/my%20pictures/a+b.png", 10) == b"one"
+    assert image_reader.read("s3://bucket/two", 10) == b"two"
     assert asked == ["s3://bucket/"]
-    opening._store.cache_clear()
+    image_reader._store.cache_clear()
 
 
 def test_a_file_by_its_uri_is_the_file(tmp_path):
     file = tmp_path / "a b%.png"
     file.write_bytes(b"one")
-    assert opening.read(file.as_uri(), 10) == opening.read(str(file), 10) == b"one"
+    assert image_reader.read(file.as_uri(), 10) == image_reader.read(str(file), 10) == b"one"
 
 
 def test_known_digests_are_not_decoded(backbone, monkeypatch):
@@ -182,9 +182,9 @@ def test_known_digests_are_not_decoded(backbone, monkeypatch):
     digests = [f"{hashlib.sha256(encoded(at)).hexdigest()[:32]}-{fingerprint}" for at in range(4)]
     rows = [row(0, known=digests[0]), row(1, known=digests[0]), row(2), row(3, known=digests[3])]
     decoded = []
-    whole = prepared.Model.pixels
+    whole = inference.Model.pixels
     seen = lambda model, content, limits: decoded.append(content) or whole(model, content, limits)  # noqa: E731
-    monkeypatch.setattr(prepared.Model, "pixels", seen)
+    monkeypatch.setattr(inference.Model, "pixels", seen)
     found = run(rows, backbone)
     assert [made["digest"] for made in found] == digests
     assert [made["vector"] is None for made in found] == [True, False, False, True]
@@ -219,11 +219,11 @@ def dark(number, value):
 
 @pytest.fixture
 def mean(monkeypatch):
-    prepared.model.cache_clear()
-    monkeypatch.setattr(prepared, "_folded", lambda module: module)
+    inference.model.cache_clear()
+    monkeypatch.setattr(inference, "_folded", lambda module: module)
     monkeypatch.setattr(Watched, "seen", [])
     yield BackboneConfig(name=f"{__name__}:watched")
-    prepared.model.cache_clear()
+    inference.model.cache_clear()
 
 
 def test_the_network_gets_batches_of_one_size(mean):
@@ -297,17 +297,17 @@ def test_threads_that_decode_leave_torch_one_thread_each():
 def test_bfloat16_is_chosen_only_where_it_keeps_the_cosine(backbone, monkeypatch):
     found = backbones.load(backbone)
     x = torch.stack([found.transform(Image.open(io.BytesIO(encoded(at)))) for at in range(4)])
-    exact = prepared.prepare(found, device="cpu")(x)
-    short = prepared.prepare(found, device="cpu", dtype="bfloat16")(x)
+    exact = inference.prepare(found, device="cpu")(x)
+    short = inference.prepare(found, device="cpu", dtype="bfloat16")(x)
     assert exact.dtype == short.dtype == torch.float32
     assert (exact - short).abs().max() > 0
-    monkeypatch.setattr(prepared, "_is_made_for_bfloat16", lambda _: True)
+    monkeypatch.setattr(inference, "_is_made_for_bfloat16", lambda _: True)
     for least, same in ((0.5, short), (1.1, exact)):
-        monkeypatch.setattr(prepared, "LEAST_COSINE", least)
-        torch.testing.assert_close(prepared.prepare(found, device="cpu", dtype="auto")(x), same, rtol=0, atol=0)
-    monkeypatch.setattr(prepared, "_is_made_for_bfloat16", lambda _: False)
-    monkeypatch.setattr(prepared, "LEAST_COSINE", 0.5)
-    torch.testing.assert_close(prepared.prepare(found, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
+        monkeypatch.setattr(inference, "LEAST_COSINE", least)
+        torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), same, rtol=0, atol=0)
+    monkeypatch.setattr(inference, "_is_made_for_bfloat16", lambda _: False)
+    monkeypatch.setattr(inference, "LEAST_COSINE", 0.5)
+    torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
 
 
 def test_folding_batch_norms_changes_nothing_but_the_speed():
@@ -318,8 +318,8 @@ def test_folding_batch_norms_changes_nothing_but_the_speed():
         module.eval()
         x = torch.randn(2, 3, 224, 224)
         with torch.inference_mode():
-            torch.testing.assert_close(prepared._folded(module)(x), module(x), rtol=1e-3, atol=1e-4)
-    kinds = {type(part) for part in prepared._folded(torchvision.models.resnet18().eval()).modules()}
+            torch.testing.assert_close(inference._folded(module)(x), module(x), rtol=1e-3, atol=1e-4)
+    kinds = {type(part) for part in inference._folded(torchvision.models.resnet18().eval()).modules()}
     assert torch.nn.BatchNorm2d not in kinds
 
 

@@ -8,7 +8,7 @@ import pytest
 from vector_tables import table
 
 from embedall_spark.errors import BadData, TableError
-from embedall_spark.search import ann, ann_index, exact
+from embedall_spark.search import ann, exact, faiss_part
 
 N, D = 3000, 16
 
@@ -50,12 +50,12 @@ def found(frame):
 
 def test_recall_on_clusters_is_what_the_manifest_says(spark, vectors, names, matrix, index):
     folder, manifest = index
-    lists = ann_index.lists(N // 2, 100)
+    lists = faiss_part.lists(N // 2, 100)
     assert 1 <= manifest.probes < lists / 3, "else nothing is gained"
     assert manifest.recall >= 0.95
     assert (manifest.rows, manifest.d, manifest.modulus, manifest.parts) == (N, D, 2, (0, 1))
     asked = range(500, 800)
-    source = ann.given([names[i] for i in asked], matrix[asked])
+    source = ann.in_memory_queries([names[i] for i in asked], matrix[asked])
     got = found(ann.search(spark, folder, ann.load(folder, "x@3"), source, 10, exclude_same_id=True))
     units = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     hit = 0
@@ -76,7 +76,7 @@ def test_all_lists_give_the_exact_neighbours(spark, vectors, names, matrix, inde
     folder, manifest = index
     whole = manifest.model_copy(update={"probes": 10_000})
     some = [names[7], names[100], *names[200:210]]
-    source = ann.given(some, matrix[[7, 100, *range(200, 210)]])
+    source = ann.in_memory_queries(some, matrix[[7, 100, *range(200, 210)]])
     got = found(ann.search(spark, folder, whole, source, 5, exclude_same_id=True))
     for name, hits in zip(some, exact.neighbours(vectors, some, 5), strict=True):
         assert [other for other, _ in got[name]] == [other for other, _ in hits]
@@ -85,15 +85,17 @@ def test_all_lists_give_the_exact_neighbours(spark, vectors, names, matrix, inde
 def test_only_some_ids(spark, vectors, names, matrix, index):
     folder, manifest = index
     few = vectors.where("id < 'v0030'")
-    got = found(ann.search(spark, folder, manifest, ann.given(["q"], matrix[:1]), 40, among=few))
+    got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 40, among=few))
     [expected] = exact.top_k(few, matrix[:1], 40)
     # With so few rows all lists are looked into.
     assert [name for name, _ in got["q"]] == [name for name, _ in expected]
     assert len(expected) == 30
     one = vectors.where(vectors.id == names[3])
-    alone = ann.search(spark, folder, manifest, ann.given(["q"], matrix[:1]), 4, among=one)
+    alone = ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, among=one)
     assert [name for name, _ in found(alone)["q"]] == [names[3]]
-    assert not found(ann.search(spark, folder, manifest, ann.given(["q"], matrix[:1]), 4, among=vectors.where("false")))
+    assert not found(
+        ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, among=vectors.where("false"))
+    )
 
 
 def test_small_parts_are_searched_whole_and_partitioning_changes_nothing(spark, vectors, names, matrix, tmp_path):
@@ -101,7 +103,7 @@ def test_small_parts_are_searched_whole_and_partitioning_changes_nothing(spark, 
     for turn, rows in enumerate((vectors, vectors.repartition(5))):
         folder = str(tmp_path / str(turn))
         manifest = ann.build(rows.where("id < 'v0500'"), folder, table="t", version="x@1", parts=2, small=100, seed=5)
-        got = found(ann.search(spark, folder, manifest, ann.given(["q"], matrix[:1]), 20))
+        got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 20))
         parts = [path.read_bytes() for path in sorted(Path(folder, manifest.build).glob("*.faiss"))]
         built.append((manifest.recall, manifest.probes, got, parts))
     assert built[0] == built[1]
@@ -149,7 +151,7 @@ def test_a_rebuild_that_is_ended_changes_nothing_and_one_that_ends_leaves_one_bu
     assert json.loads(Path(folder, "manifest.json").read_text())["version"] == "x@1"
     Path(folder, first.build, "00000.faiss").unlink()
     with pytest.raises(Exception, match="this part of the index is gone"):
-        ann.search(spark, folder, first, ann.given(["q"], matrix[:1]), 4).collect()
+        ann.search(spark, folder, first, ann.in_memory_queries(["q"], matrix[:1]), 4).collect()
     with pytest.raises(BadData, match="t: the table is empty"):
         ann.build(vectors.where("false"), folder, table="t", version="x@1")
 

@@ -89,13 +89,13 @@ def test_fewer_ids_than_k(spark):
 
 
 def test_fetch_returns_float32_and_names_what_is_missing(vectors, matrix):
-    found = exact.fetch(vectors, ["w499", "w000", "w499"])
+    found = exact.require_vectors(vectors, ["w499", "w000", "w499"])
     np.testing.assert_array_equal(found["w499"], matrix[499])
     assert found["w000"].dtype == np.float32
     with pytest.raises(UnknownId, match=r"'w49', 'x' are not in the table \(500 ids\)\n'w49': nearest spellings: w049"):
-        exact.fetch(vectors, ["w001", "w49", "x", "x"])
-    assert list(exact.find(vectors, ["w001", "w49", "x"])) == ["w001"]
-    assert exact.find(vectors, ["x"]) == {}
+        exact.require_vectors(vectors, ["w001", "w49", "x", "x"])
+    assert list(exact.find_vectors(vectors, ["w001", "w49", "x"])) == ["w001"]
+    assert exact.find_vectors(vectors, ["x"]) == {}
 
 
 def test_limits_say_what_to_do(vectors):
@@ -104,7 +104,7 @@ def test_limits_say_what_to_do(vectors):
     with pytest.raises(ConfigError, match="k = 0"):
         exact.top_k(vectors, np.zeros((1, D)), 0)
     with pytest.raises(ConfigError, match="at most 10,000"):
-        exact.fetch(vectors, [str(i) for i in range(10_001)])
+        exact.require_vectors(vectors, [str(i) for i in range(10_001)])
 
 
 def test_queries_of_another_length_are_refused(vectors):

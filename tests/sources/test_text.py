@@ -13,9 +13,9 @@ import pytest
 from conftest import setting
 
 from embedall_spark.config import parse
-from embedall_spark.corpus.tokens import TokensConfig, tokenize
+from embedall_spark.corpus.tokenizer import TokensConfig, tokenize
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.sources import listing, text
+from embedall_spark.sources import input_version, text
 
 
 def read(spark, path, **options):
@@ -131,18 +131,18 @@ def test_parquet_and_delta(spark, tmp_path):
     rows = read(spark, tmp_path / "d", format="delta", column="s")
     assert {row.text: row.id for row in rows} == {s: spark.sql(f"select xxhash64('{s}')").first()[0] for s in "abc"}
     config = text.TextConfig(path=str(tmp_path / "d"), format="delta")
-    before = listing.version(spark, config)
+    before = input_version.version(spark, config)
     spark.read.parquet(str(tmp_path / "p")).write.format("delta").mode("append").save(str(tmp_path / "d"))
-    assert before.endswith("@0") and listing.version(spark, config) == before[:-1] + "1"
+    assert before.endswith("@0") and input_version.version(spark, config) == before[:-1] + "1"
 
 
 def test_a_version_follows_the_files(spark, tmp_path):
     put(tmp_path, "a.txt", "one")
     config = text.TextConfig(path=str(tmp_path))
-    before = listing.version(spark, config)
-    assert listing.version(spark, config) == before
+    before = input_version.version(spark, config)
+    assert input_version.version(spark, config) == before
     put(tmp_path, "b.txt", "two")
-    assert listing.version(spark, config) != before
+    assert input_version.version(spark, config) != before
 
 
 DAMAGED = {

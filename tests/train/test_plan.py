@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedall_spark.corpus.blocks import Block
-from embedall_spark.train import plan, streams
+from embedall_spark.train import plan, window_chunks
 from embedall_spark.train.config import SkipGram
 
 
@@ -65,9 +65,9 @@ def test_long_sequences_are_cut_without_losing_a_token():
     lengths = [3, 25, 10, 1]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     block = Block(5, np.array([10, 20, 30, 40]), offsets, np.arange(39, dtype=np.int32))
-    found = streams.cut(block, 10)
+    found = window_chunks.cut(block, 10)
     assert np.diff(found.offsets).tolist() == [3, 10, 10, 5, 10, 1]
     assert found.ids[[0, 1, 4, 5]].tolist() == [10, 20, 30, 40]
     assert len(set(found.ids.tolist())) == 6
     assert found.offsets[0] == 0 and found.offsets[-1] == 39
-    assert streams.cut(block, 25) is block
+    assert window_chunks.cut(block, 25) is block

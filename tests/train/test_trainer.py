@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from embedall_spark.corpus import blocks
 from embedall_spark.errors import BadData, ResourceError, TrainingDiverged
 from embedall_spark.schemas import ENCODED, VOCABULARY
-from embedall_spark.train import checkpoint, model, trainer
+from embedall_spark.train import checkpoint, shard_io, trainer
 from embedall_spark.train.config import SkipGram, Until
 
 CLUSTERS, EACH, SENTENCES = 8, 12, 3000
@@ -198,12 +198,12 @@ def test_nothing_to_train_on(spark, corpus, tmp_path):
 
 def test_first_values_depend_on_seed_and_id_alone():
     ids = np.array([3, 70, 5])
-    inputs, outputs = model.start(ids, 20, 11)
-    again, _ = model.start(ids[::-1].copy(), 20, 11)
+    inputs, outputs = shard_io.start(ids, 20, 11)
+    again, _ = shard_io.start(ids[::-1].copy(), 20, 11)
     assert np.array_equal(inputs, again[::-1])
     assert inputs.shape == (3, 32)
     assert not inputs[:, 20:].any() and not outputs.any()
-    many, _ = model.start(np.arange(4000), 20, 11)
+    many, _ = shard_io.start(np.arange(4000), 20, 11)
     assert abs(many[:, :20].mean()) < 1e-4
     assert np.abs(many).max() <= 0.5 / 20
     assert np.isclose(many[:, :20].std(), 1 / 20 / np.sqrt(12), rtol=0.02)
@@ -211,7 +211,7 @@ def test_first_values_depend_on_seed_and_id_alone():
 
 def test_greatest_sees_what_is_not_finite():
     rows = np.ones((3, 4), np.float32)
-    assert model.greatest(rows) == 1.0
+    assert shard_io.greatest(rows) == 1.0
     for bad in (np.nan, np.inf, -np.inf):
         rows[1, 2] = bad
-        assert model.greatest(rows) == np.inf
+        assert shard_io.greatest(rows) == np.inf

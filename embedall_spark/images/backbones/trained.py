@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedall_spark.images import networks
+from embedall_spark.images import trainable_networks
 from embedall_spark.images.backbones import weights as files
 
 if TYPE_CHECKING:
@@ -17,5 +17,5 @@ def load(weights: str) -> Backbone:
     Raises:
         ConfigError: the file cannot be read, or is none of ours.
     """
-    module, header = networks.load(weights)
-    return files.finish("trained", module, networks.Transform(header))
+    module, header = trainable_networks.load(weights)
+    return files.finish("trained", module, trainable_networks.Transform(header))

@@ -1,0 +1,212 @@
+"""PAGES: token sequences, dictionary-encoded a page at a time.
+
+Text is tokenised once; every later pass works on a page's codes (ints) and on its distinct tokens only.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
+from embedall_spark.schemas import REJECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    Batches = Iterable[pa.RecordBatch]
+    Table = Callable[[Batches], Batches]
+
+# A page is a row of a stage's parquet files, whose writer holds 100 rows before it first looks at their size, and whose
+# reader reads as many at once: 100 of these pages are 128 MiB.
+PAGE_TOKENS = 1 << 18
+# A page ends after the slice of its input that fills it; Arrow's strings end at 2 GiB.
+PAGE_BYTES = 8 << 20
+_SLICE_BYTES = 1 << 20
+_REJECTS = 4096
+
+# The run is known only to whoever writes the rejects.
+_REFUSED = T.StructType([field for field in REJECTS if field.name != "run_id"])
+PAGES = T.StructType(
+    [
+        T.StructField("ids", T.BinaryType(), False, {"comment": "ids of the page's sequences, int64"}),
+        T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, int32"}),
+        T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, int32 places in `tokens`"}),
+        T.StructField("tokens", T.ArrayType(T.StringType(), False), False, {"comment": "the page's distinct tokens"}),
+        T.StructField("counts", T.ArrayType(T.LongType(), False), False, {"comment": "how often each occurs"}),
+        T.StructField("seen", T.LongType(), False, {"comment": "documents or sequences read, refused ones included"}),
+        T.StructField("rejects", T.ArrayType(_REFUSED, False), False, {"comment": "what was refused"}),
+    ]
+)
+_REJECT = pa.struct([pa.field("origin", pa.string()), pa.field("reason", pa.string()), pa.field("record", pa.string())])
+_ARROW = pa.schema(
+    [
+        pa.field("ids", pa.binary()),
+        pa.field("lengths", pa.binary()),
+        pa.field("codes", pa.binary()),
+        pa.field("tokens", pa.list_(pa.string())),
+        pa.field("counts", pa.list_(pa.int64())),
+        pa.field("seen", pa.int64()),
+        pa.field("rejects", pa.list_(_REJECT)),
+    ]
+)
+
+
+class Page(NamedTuple):
+    """One row of PAGES."""
+
+    ids: NDArray[np.int64]
+    """Ids of the sequences, int64 [n]."""
+    lengths: NDArray[np.int32]
+    """Tokens in each sequence, int32 [n]."""
+    codes: NDArray[np.int32]
+    """The tokens of all sequences in order, int32 [sum of lengths], as places in ``tokens``."""
+    tokens: pa.StringArray
+    """The distinct tokens of the page."""
+    counts: NDArray[np.int64]
+    """How often each of ``tokens`` occurs, int64."""
+    seen: int
+    """How many documents or sequences were read, refused ones included."""
+    rejects: list[Reject]
+    """The refused ones."""
+
+
+def from_documents(documents: DataFrame, config: TokensConfig) -> DataFrame:
+    """Return the token sequences of DOCUMENTS as PAGES; what could not be read is in the pages' ``rejects``."""
+    columns = documents.select("id", "text", "origin", "problem")
+    return columns.mapInArrow(_pages_of_documents(config), PAGES)
+
+
+def from_sequences(sequences: DataFrame) -> DataFrame:
+    """Return SEQUENCES as PAGES."""
+    return sequences.select("id", "tokens").mapInArrow(_pages_of_sequences, PAGES)
+
+
+def rejects(pages: DataFrame) -> DataFrame:
+    """Return the rows that were refused, as REJECTS."""
+    return pages.select(F.inline("rejects"))
+
+
+def reject_counts(pages: DataFrame) -> tuple[int, int]:
+    """Return how many rows were refused for what is in them, and how many others were read.
+
+    Rows with nothing in them (blank lines between paragraphs) are neither.
+    """
+    blank = F.size(F.filter("rejects", lambda reject: reject["reason"].isin(EMPTY, NO_TOKEN)))
+    row = pages.agg(F.sum(F.size("rejects") - blank), F.sum(F.col("seen") - blank)).first()
+    return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
+
+
+def read(batch: pa.RecordBatch) -> Iterator[Page]:
+    """Yield the pages in a batch of PAGES; columns that the batch lacks are empty. Arrays are writable copies."""
+    for at in range(batch.num_rows):
+        row = {name: batch.column(name)[at] for name in batch.schema.names}
+        kept = row["rejects"].as_py() if "rejects" in row else []
+        yield Page(
+            ids=_numbers(row.get("ids"), np.int64),
+            lengths=_numbers(row.get("lengths"), np.int32),
+            codes=_numbers(row.get("codes"), np.int32),
+            tokens=row["tokens"].values if "tokens" in row else pa.array([], pa.string()),
+            counts=row["counts"].values.to_numpy().copy() if "counts" in row else np.empty(0, np.int64),
+            seen=row["seen"].as_py() if "seen" in row else 0,
+            rejects=[Reject(**reject) for reject in kept],
+        )
+
+
+def write(page: Page) -> pa.RecordBatch:
+    """Return a page as a batch of PAGES with one row."""
+    values = [
+        pa.array([page.ids.tobytes()], pa.binary()),
+        pa.array([page.lengths.tobytes()], pa.binary()),
+        pa.array([page.codes.tobytes()], pa.binary()),
+        _one_list(page.tokens),
+        _one_list(pa.array(page.counts)),
+        pa.array([page.seen], pa.int64()),
+        pa.array([[reject._asdict() for reject in page.rejects]], pa.list_(_REJECT)),
+    ]
+    return pa.RecordBatch.from_arrays(values, schema=_ARROW)
+
+
+def encode(parts: list[Sequences], seen: int = 0, rejects: list[Reject] | None = None) -> Page:
+    """Return sequences as a page: distinct tokens in the order of their first occurrence, and codes."""
+    chunks = pa.chunked_array([part.tokens for part in parts], pa.string()).dictionary_encode().chunks
+    tokens = chunks[-1].dictionary if chunks else pa.array([], pa.string())
+    codes = _joined([chunk.indices.to_numpy() for chunk in chunks], np.int32)
+    return Page(
+        ids=_joined([part.ids for part in parts], np.int64),
+        lengths=_joined([np.diff(part.offsets) for part in parts], np.int32),
+        codes=codes,
+        tokens=tokens,
+        counts=np.bincount(codes, minlength=len(tokens)).astype(np.int64),
+        seen=seen,
+        rejects=rejects or [],
+    )
+
+
+def _pages_of_documents(config: TokensConfig) -> Table:
+    def pages(batches: Batches) -> Batches:
+        found = ((*tokenize(part, config), part.num_rows) for batch in batches for part in _slices(batch))
+        return _fill(found)
+
+    return pages
+
+
+def _pages_of_sequences(batches: Batches) -> Batches:
+    return _fill((_flat(batch), [], batch.num_rows) for batch in batches)
+
+
+def _fill(found: Iterator[tuple[Sequences, list[Reject], int]]) -> Batches:
+    """Gather sequences and rejects until they fill a page; yield it; bounded by one page and one slice of input."""
+    parts: list[Sequences] = []
+    refused: list[Reject] = []
+    seen = tokens = size = 0
+    for part, new, rows in found:
+        parts.append(part)
+        refused += new
+        seen, tokens, size = seen + rows, tokens + len(part.tokens), size + part.tokens.nbytes
+        if tokens >= PAGE_TOKENS or size >= PAGE_BYTES or len(refused) >= _REJECTS:
+            yield write(encode(parts, seen, refused))
+            parts, refused, seen, tokens, size = [], [], 0, 0, 0
+    if seen:
+        yield write(encode(parts, seen, refused))
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch of documents into runs of rows with about _SLICE_BYTES of text; a larger document is one alone."""
+    sizes = pc.fill_null(pc.binary_length(batch.column("text")), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    # A row belongs to the run that its first byte falls in.
+    runs = (np.cumsum(sizes) - sizes) // _SLICE_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), batch.num_rows]
+    for start, stop in pairwise(edges):
+        if stop > start:
+            yield batch.slice(start, stop - start)
+
+
+def _flat(batch: pa.RecordBatch) -> Sequences:
+    """Return a batch of SEQUENCES as flat sequences."""
+    lists = batch.column("tokens")
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Sequences(batch.column("id").to_numpy(), offsets, lists.flatten())
+
+
+def _one_list(values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _joined(arrays: list[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]:
+    return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.empty(0, dtype)
+
+
+def _numbers(scalar: pa.BinaryScalar | None, dtype: type[np.integer]) -> NDArray[Any]:
+    return np.empty(0, dtype) if scalar is None else np.frombuffer(scalar.as_buffer(), dtype).copy()

@@ -1,0 +1,229 @@
+"""Word vectors against published sets of analogies and of human judgements of similarity."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark.sql import types as T
+
+from embedall_spark.errors import ConfigError
+from embedall_spark.evaluate import benchmark_files as sets
+from embedall_spark.search import analogy, exact
+from embedall_spark.search.exact_kernel import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    Batches = Iterable[pa.RecordBatch]
+
+log = logging.getLogger(__name__)
+
+_MAX_WORDS = 20_000
+_TRIED = 5  # nearest words among which the first that is no word of the question counts, as in gensim
+_FETCHED = T.StructType(
+    [
+        T.StructField("id", T.StringType(), False),
+        T.StructField("vector", T.ArrayType(T.FloatType(), False), False),
+        T.StructField("count", T.LongType(), True),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many questions of a section there are, how many had only known words, how many of those were answered."""
+
+    section: str
+    questions: int
+    used: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers among the questions used; nan where there were none."""
+        return self.right / self.used if self.used else math.nan
+
+
+@dataclass(frozen=True)
+class Analogies:
+    """Accuracy in each section of a file of analogies."""
+
+    file: str
+    sections: tuple[Score, ...]
+
+    @property
+    def total(self) -> float:
+        """Accuracy over all sections."""
+        return self._sum("total", self.sections).accuracy
+
+    @property
+    def coverage(self) -> float:
+        """Share of the questions whose words are all known."""
+        whole = self._sum("total", self.sections)
+        return whole.used / whole.questions if whole.questions else 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures by name; a section none of whose questions could be used has none."""
+        # Mikolov's file names its syntactic sections gram1 to gram9.
+        kinds = {True: "syntactic", False: "semantic"}
+        parts = [
+            self._sum(name, [part for part in self.sections if part.section.startswith("gram") is is_grammar])
+            for is_grammar, name in kinds.items()
+        ]
+        scores = [self._sum("total", self.sections), *parts, *self.sections]
+        figures = {f"analogy/{metric_name(score.section)}": score.accuracy for score in scores if score.used}
+        return figures | {f"coverage/{self.file}": self.coverage}
+
+    @staticmethod
+    def _sum(name: str, scores: Iterable[Score]) -> Score:
+        columns = list(zip(*((part.questions, part.used, part.right) for part in scores), strict=True))
+        return Score(name, *(sum(column) for column in columns)) if columns else Score(name, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Spearman's rank correlation of cosines with human scores; nan where it has no meaning."""
+
+    file: str
+    spearman: float
+    used: int
+    pairs: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the pairs whose words are both known."""
+        return self.used / self.pairs if self.pairs else 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures by name."""
+        figures = {} if math.isnan(self.spearman) else {f"similarity/{self.file}": self.spearman}
+        return figures | {f"coverage/{self.file}": self.coverage}
+
+
+def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True) -> Analogies:
+    """Return how many analogies the vectors answer by 3CosAdd, as gensim's ``evaluate_word_analogies``.
+
+    A question with a word that is not among the ``restrict_vocab`` most frequent ids is not used. Where case does not
+    count, the most frequent variant of a word stands for it, and any variant is a right answer.
+
+    Args:
+        vectors: VECTORS.
+        file: path or URI of a file in questions-words format.
+        restrict_vocab: how many most frequent ids count.
+        case_insensitive: whether case does not count.
+
+    Raises:
+        BadData: the file is malformed.
+        ConfigError: the file cannot be read, or has too many distinct words.
+    """
+    fold = _fold(case_insensitive)
+    asked = [(part, tuple(map(fold, words))) for part, words in sets.questions(file)]
+    among = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    known = _fetch(among, {word for _, words in asked for word in words}, case_insensitive)
+    used = [(part, words) for part, words in asked if all(word in known for word in words)]
+    names = {word: name for word, (name, _) in known.items()}
+    triples = [(names[a], names[b], names[c]) for _, (a, b, c, _) in used]
+    hits = analogy.solve(among, dict(known.values()), triples, _TRIED)
+    right = [
+        part for (part, words), found in zip(used, hits, strict=True) if _answer(words[:3], found, fold) == words[3]
+    ]
+    scores = []
+    for section in dict.fromkeys(part for part, _ in asked):
+        counts = [
+            sum(part == section for part in parts) for parts in ([p for p, _ in asked], [p for p, _ in used], right)
+        ]
+        scores.append(Score(section, *counts))
+    result = Analogies(metric_name(PurePosixPath(file).stem), tuple(scores))
+    log.info(
+        "%s: %.1f%% of %d questions right, %.1f%% used", file, 100 * result.total, len(used), 100 * result.coverage
+    )
+    return result
+
+
+def similarity(
+    vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True
+) -> Similarity:
+    """Return how the cosines of word pairs rank beside human scores, as gensim's ``evaluate_word_pairs``.
+
+    Args:
+        vectors: VECTORS.
+        file: path or URI of a file in WordSim or SimLex format.
+        restrict_vocab: pairs with a word that is not among so many most frequent ids are not used.
+        case_insensitive: whether case does not count.
+
+    Raises:
+        BadData: the file is malformed.
+        ConfigError: the file cannot be read, or has too many distinct words.
+    """
+    fold = _fold(case_insensitive)
+    pairs = [(fold(a), fold(b), score) for a, b, score in sets.pairs(file)]
+    among = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    known = _fetch(among, {word for a, b, _ in pairs for word in (a, b)}, case_insensitive)
+    used = [pair for pair in pairs if pair[0] in known and pair[1] in known]
+    spearman = math.nan
+    if used:
+        left = unit(np.stack([known[a][1] for a, _, _ in used]))
+        right = unit(np.stack([known[b][1] for _, b, _ in used]))
+        cosines, scores = np.einsum("ij,ij->i", left, right), np.array([score for *_, score in used])
+        # A rank correlation with a constant has no value.
+        if np.ptp(cosines) > 0 and np.ptp(scores) > 0:
+            spearman = _spearman(scores, cosines)
+    result = Similarity(metric_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
+    log.info("%s: Spearman %.3f over %d of %d pairs", file, result.spearman, result.used, result.pairs)
+    return result
+
+
+def _spearman(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> float:
+    # Imported here: tasks import this module too, and scipy.stats takes a Python worker seconds.
+    from scipy import stats
+
+    return float(stats.spearmanr(left, right).statistic)
+
+
+def _answer(question: tuple[str, ...], hits: list[tuple[str, float]], fold: Callable[[str], str]) -> str | None:
+    """Return the nearest word that is no variant of the question's words."""
+    return next((word for name, _ in hits if (word := fold(name)) not in question), None)
+
+
+def _fold(case_insensitive: bool) -> Callable[[str], str]:
+    return str.upper if case_insensitive else str
+
+
+def metric_name(text: str) -> str:
+    """Return a text as part of a metric's name: MLflow allows few characters."""
+    return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
+
+
+def _fetch(vectors: DataFrame, words: set[str], case_insensitive: bool) -> dict[str, tuple[str, NDArray[np.float32]]]:
+    """Return the most frequent id of each word that has one, and its vector."""
+    if len(words) > _MAX_WORDS:
+        raise ConfigError(f"{len(words):,} distinct words to look up, at most {_MAX_WORDS:,} are; use a smaller file")
+    table = vectors.mapInArrow(_matching(words, case_insensitive), _FETCHED).toArrow()
+    fold, rows = _fold(case_insensitive), exact.to_matrix(table["vector"].combine_chunks())
+    ids, counts = table["id"].to_pylist(), [-1 if count is None else count for count in table["count"].to_pylist()]
+    known: dict[str, tuple[str, NDArray[np.float32]]] = {}
+    for row in sorted(range(len(ids)), key=lambda row: (-counts[row], ids[row])):
+        known.setdefault(fold(ids[row]), (ids[row], rows[row]))
+    return known
+
+
+def _matching(words: set[str], case_insensitive: bool) -> Callable[[Batches], Batches]:
+    def matching(batches: Batches) -> Batches:
+        fold = _fold(case_insensitive)
+        for batch in batches:
+            # Python's own rules of case, on both sides.
+            found = [row for row, name in enumerate(batch["id"].to_pylist()) if fold(name) in words]
+            if found:
+                yield batch.take(found)
+
+    return matching

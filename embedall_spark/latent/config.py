@@ -1,0 +1,51 @@
+"""Which tables a latent space is made of."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from embedall_spark import files
+from embedall_spark.config import Section
+from embedall_spark.latent.fit.covariance import MAX_SIZE
+from embedall_spark.latent.text.item_tokens import ItemTextConfig
+from embedall_spark.latent.text.text_features import MAX_TOKENS
+
+_NAME = r"^[\w.-]+$"
+
+
+class LatentInput(Section):
+    """The two sides and which belong together."""
+
+    path: str = Field(description="table of vectors: the left side, such as pictures")
+    kind: str | None = Field(
+        None, pattern=_NAME, description="what ids of the left side begin with; unset: as the table's kind is"
+    )
+    items: str | None = Field(
+        None,
+        description="table of titles and tags (id, title, tags) of the left side's ids: the right side is text; unset: "
+        "path's name with _metadata",
+    )
+    text: ItemTextConfig = ItemTextConfig()
+    min_items: int = Field(2, ge=1, description="words of fewer training items are left out")
+    most_words: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="keep only so many words, the most frequent; unset: all"
+    )
+    dense_words: int | None = Field(
+        None, ge=1, le=MAX_SIZE,
+        description="so many words, the most frequent, are each a number of the right side and can be suggested; the "
+        "rarer ones are vectors learnt from the left side's, in a table with _words after output.table's name; unset: "
+        f"all if they are at most {MAX_SIZE:,}, else as many as fit beside such vectors",
+    )  # fmt: skip
+    words: str | None = Field(
+        None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
+    )
+    right: str | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
+    right_kind: str | None = Field(
+        None, pattern=_NAME, description="what ids of that table begin with; unset: as the table's kind is"
+    )
+    pairs: str | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
+
+    @property
+    def items_table(self) -> str:
+        """The table of titles and tags, where the right side is text."""
+        return self.items or files.metadata_of(self.path)

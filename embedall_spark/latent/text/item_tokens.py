@@ -1,0 +1,114 @@
+"""The words of titles and tags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+from pyspark.sql import functions as F
+
+from embedall_spark.config import Section
+from embedall_spark.corpus.tokenizer import TokensConfig, tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pyspark.sql import DataFrame
+
+    Batches = Iterable[pa.RecordBatch]
+
+_TOKENS = "id string, tokens array<string>, tags array<string>"
+
+
+class ItemTextConfig(Section):
+    """Which words an item has."""
+
+    use: tuple[Literal["title", "tags"], ...] = Field(("title", "tags"), description="columns of the items")
+    split_tags: bool = Field(
+        True, description="split tags into words, as titles are; else a whole tag, lower-cased, is one word"
+    )
+    tokens: TokensConfig = Field(TokensConfig(), description="how titles are split into words. Keys:")
+
+    @field_validator("use")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("need title, tags or both")
+        return value
+
+
+def tokenize_items(items: DataFrame, config: ItemTextConfig) -> DataFrame:
+    """Return the words of each item: id and tokens, each word once, in their order; an empty array where it has none.
+
+    Args:
+        items: ITEMS.
+        config: which words.
+    """
+    nothing, no_tags = F.lit(None).cast("string"), F.lit(None).cast("array<string>")
+    tags = F.col("tags") if "tags" in config.use else no_tags
+    title = F.col("title") if "title" in config.use else nothing
+    if config.split_tags:
+        # A line break ends a sentence, but joins no two words.
+        title, tags = F.concat_ws("\n", title, tags), no_tags
+    whole = F.filter(F.transform(tags, lambda tag: F.lower(F.trim(tag))), lambda tag: tag != "")
+    split = items.select("id", title.alias("text"), F.coalesce(whole, F.array().cast("array<string>")).alias("tags"))
+    found = split.mapInArrow(_splitter(config.tokens), _TOKENS)
+    return found.select("id", F.array_sort(F.array_distinct(F.concat("tokens", "tags"))).alias("tokens"))
+
+
+def tokenize_text(text: str, config: ItemTextConfig) -> list[str]:
+    """Return the words of a text that a user has typed, as of_items() finds them in a title."""
+    return sorted(set(_tokens(pa.array([text], pa.string()), config.tokens).flatten().to_pylist()))
+
+
+def report(found: DataFrame, known: DataFrame) -> dict[str, int]:
+    """Return how many items and words can be used.
+
+    Args:
+        found: of_items().
+        known: table whose ``id`` is every word that has a vector: VECTORS of words, or text.vocabulary().
+
+    Returns:
+        ``items``; ``items_without_words``: of these, with an empty title and no tag; ``items_unknown``: with words, of
+        which none has a vector; ``words``: different ones; ``words_unknown``: of these, without a vector.
+    """
+    vector = known.select(F.col("id").alias("token"), F.lit(True).alias("known"))
+    each = found.select("id", F.explode_outer("tokens").alias("token")).join(vector, "token", "left")
+    items = each.groupBy("id").agg(F.count("token").alias("words"), F.count("known").alias("known"))
+    told = items.agg(
+        F.count("*"), F.count_if(F.col("words") == 0), F.count_if((F.col("words") > 0) & (F.col("known") == 0))
+    ).first()
+    different = each.where("token IS NOT NULL").groupBy("token").agg(F.count("known").alias("known"))
+    seen = different.agg(F.count("*"), F.count_if(F.col("known") == 0)).first()
+    assert told is not None and seen is not None
+    names = ("items", "items_without_words", "items_unknown", "words", "words_unknown")
+    return dict(zip(names, (*told, *seen), strict=True))
+
+
+def _splitter(config: TokensConfig) -> Callable[[Batches], Batches]:
+    """Build the task's function: text into words, other columns kept."""
+
+    def splitter(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows:
+                columns = [batch["id"], _tokens(batch["text"], config), batch["tags"]]
+                yield pa.RecordBatch.from_arrays(columns, ["id", "tokens", "tags"])
+
+    return splitter
+
+
+def _tokens(text: pa.StringArray, config: TokensConfig) -> pa.ListArray:
+    """Return the words of each text; a text that the corpus would refuse has none."""
+    rows, none = len(text), pa.nulls(len(text), pa.string())
+    columns = {"id": pa.array(np.arange(rows)), "text": text, "origin": none, "problem": none}
+    found, _ = tokenize(pa.RecordBatch.from_pydict(columns), config.model_copy(update={"boundaries": "document"}))
+    counts = np.zeros(rows, np.int64)
+    # A text of many words is cut; its further pieces have other ids, but follow the first.
+    first = np.flatnonzero((found.ids >= 0) & (found.ids < rows))
+    lengths = np.diff(found.offsets)
+    if len(first):
+        counts[found.ids[first]] = np.add.reduceat(lengths, first)
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), found.tokens)

@@ -1,0 +1,111 @@
+"""What readers of documents, events and edges share: how files are opened, and how a row that is none says why."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import functions as F
+
+from embedall_spark.errors import BadData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+
+JSON_LIMIT = (1 << 24) - 1024
+"""Bytes of a line of JSON: it is parsed to a variant, which holds no more."""
+EXCERPT = 200
+"""Letters of a record that its problem quotes."""
+
+
+def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row") -> DataFrame:
+    """Return what ``make`` reads from a path, of which there must be one ``what``.
+
+    Raises:
+        BadData: there is nothing at the path, or nothing in it, or it is not of this kind.
+    """
+    try:
+        with translate_read_errors():
+            found = make()
+            empty = found.isEmpty()
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            raise BadData(f"{path}: no such file or folder; correct the input's path") from None
+        # Without Spark's codes.
+        why = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
+        no_type = re.search("Parquet type|data type", why)
+        remedy = "write the column as text, or times in microseconds" if no_type else "correct path or format"
+        raise BadData(f"{path}: cannot be read as {kind}: {why}; {remedy}") from None
+    except Exception as error:
+        # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's.
+        if "is not a Parquet file" not in str(error):
+            raise
+        raise BadData(f"{path}: cannot be read as {kind}: it is no Parquet file; correct path or format") from None
+    if empty:
+        raise BadData(
+            f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "
+            "neither _ nor ."
+        )
+    return found
+
+
+@contextmanager
+def translate_read_errors() -> Iterator[None]:
+    """Raise BadData, which names the file, where a task inside could not read one or refused it."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        text = str(error)
+        if refused := re.search(r"\[USER_RAISED_EXCEPTION\] (.*?)(?: SQLSTATE|$)", text, re.MULTILINE):
+            raise BadData(refused[1]) from None
+        file = re.search(r"\[FAILED_READ_FILE\.\w+\] [^\n]*? file (\S+)\. ", text)
+        if file is None:
+            raise
+        causes = re.findall(r"Caused by: [\w.$]+: ((?:.|\n)*?)\n\tat ", text)
+        why = " ".join(causes[-1].split()) if causes else "Spark does not say why"
+        raise BadData(f"{file[1]}: the file cannot be read ({why}); mend, replace or remove it") from None
+
+
+def strict(spark: SparkSession) -> DataFrameReader:
+    """Return a reader that skips nothing.
+
+    A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
+    """
+    return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
+
+
+def lines(spark: SparkSession, path: str) -> DataFrame:
+    """Return the lines of text files as ``value`` and ``origin``, lazily and unchecked."""
+    # A byte order mark belongs to the file, not to its first line.
+    return strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), origin())
+
+
+def problem(reason: str, record: Column) -> Column:
+    """Return a problem: the reason, and the beginning of the record."""
+    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(EXCERPT)))
+
+
+def column(name: str) -> Column:
+    """Return the column of exactly this name, whatever it is made of."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def json_path(key: str) -> str:
+    """Return the path of a key of a JSON object."""
+    quote = "'" if '"' in key else '"'
+    return f"$[{quote}{key}{quote}]"
+
+
+def origin() -> Column:
+    """Return the path of a row's file as ``origin``."""
+    return F.col("_metadata.file_path").alias("origin")
+
+
+def null() -> Column:
+    """Return no text."""
+    return F.lit(None).cast("string")

@@ -1,0 +1,99 @@
+"""The refinement through Spark: which pairs are sampled, and a process that gives what a call gives."""
+
+import numpy as np
+import pytest
+import vector_tables
+
+from embedall_spark import torch_processes
+from embedall_spark.errors import BadData, ConfigError, TrainingDiverged, WorkerLost
+from embedall_spark.evaluate import retrieval
+from embedall_spark.latent.fit import contrastive, contrastive_job
+from embedall_spark.latent.fit.contrastive import ContrastiveConfig
+from embedall_spark.schemas import PAIRS
+
+
+@pytest.fixture(scope="module")
+def tables(spark):
+    random = np.random.default_rng(3)
+    shared = random.standard_normal((80, 2))
+    sides = [np.hstack([shared, random.standard_normal((80, 3))]) for _ in "xy"]
+    sides[1][7] = sides[1][6]
+    names = [f"i{at:02d}" for at in range(80)]
+    left, right = (vector_tables.table(spark, names, side) for side in sides)
+    pairs = spark.createDataFrame([(name, name, None) for name in names] + [("i03", "gone", 1.0)], PAIRS)
+    return left, right, pairs, sides
+
+
+def test_a_sample_is_chosen_by_a_hash(tables):
+    left, right, pairs, sides = tables
+    whole = contrastive_job.sample(left, right, pairs)
+    assert len(whole.left) == 80
+    order = [int(np.abs(sides[0] - row).sum(axis=1).argmin()) for row in whole.left]
+    np.testing.assert_array_equal(whole.right, sides[1].astype(np.float32)[order])
+    # Equal vectors are no negatives of each other.
+    assert (len(set(whole.left_ids.tolist())), len(set(whole.right_ids.tolist()))) == (80, 79)
+    few = contrastive_job.sample(left.repartition(3), right, pairs.repartition(4), limit=5)
+    for part, all_ in zip(few, whole, strict=True):
+        np.testing.assert_array_equal(part, all_[:5])
+    with pytest.raises(ConfigError, match="need 1 to 200,000"):
+        contrastive_job.sample(left, right, pairs, limit=0)
+    with pytest.raises(BadData, match="nothing can be refined"):
+        contrastive_job.sample(left, right, pairs.where("right = 'gone'"))
+
+
+def test_a_part_of_many_items_tells_what_matrices_are_worth(tables, monkeypatch):
+    pairs = contrastive_job.sample(*tables[:3])
+    identity = np.eye(5)
+    order = np.argsort(pairs.left_ids)
+    links = np.stack([np.arange(80), np.unique(pairs.right_ids[order], return_inverse=True)[1]], axis=1)
+    rights = pairs.right[np.unique(pairs.right_ids, return_index=True)[1]]
+    for scored in (80, 12):
+        monkeypatch.setattr(contrastive_job, "_SCORED", scored)
+        kept, places = np.unique(links[:scored, 1], return_inverse=True)
+        wished = retrieval.measure(
+            pairs.left[order][:scored], rights[kept], np.stack([np.arange(scored), places], axis=1)
+        )
+        mean = (wished["left_to_right/recall_10"] + wished["right_to_left/recall_10"]) / 2
+        assert contrastive_job.scorer(pairs)(identity, identity) == pytest.approx(mean)
+
+
+def test_a_process_of_its_own_gives_what_a_call_gives(spark, tables, tmp_path):
+    pairs = contrastive_job.sample(*tables[:3])
+    train, validation = (contrastive.Pairs(*(part[some] for part in pairs)) for some in (slice(50), slice(50, 80)))
+    config = ContrastiveConfig(epochs=4, batch=25, rate=0.05)
+    found = contrastive_job.refine(spark, str(tmp_path), train, validation, config)
+    plain = contrastive.refine(train, config, contrastive_job.scorer(validation))
+    assert (found.epoch, found.scores) == (plain.epoch, pytest.approx(plain.scores))
+    np.testing.assert_allclose(found.left, plain.left, atol=1e-5)
+    assert found.epoch > 0
+
+
+def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
+    class Here:
+        """Runs the function in this process, and tells of no error but that there was one."""
+
+        def __init__(self, processes, local_mode, use_gpu):
+            assert (processes, local_mode, use_gpu) == (1, True, False)
+
+        def run(self, function, *arguments):
+            try:
+                function(*arguments)
+            except Exception:
+                raise RuntimeError("Command failed with return code 1") from None
+
+    monkeypatch.setattr(torch_processes, "TorchDistributor", Here)
+    train = validation = contrastive_job.sample(*tables[:3])
+    config = ContrastiveConfig(epochs=1)
+    broken = train._replace(left=np.full_like(train.left, np.nan))
+    with pytest.raises(TrainingDiverged, match="not finite in epoch 1"):
+        contrastive_job.refine(spark, str(tmp_path), broken, validation, config)
+    monkeypatch.setattr(contrastive_job, "work", None)
+    with pytest.raises(WorkerLost, match=r"died, see above .*return code 1"):
+        contrastive_job.refine(spark, str(tmp_path), train, validation, config)
+
+
+def test_a_gpu_that_spark_has_not(spark, tables, tmp_path):
+    pairs = contrastive_job.sample(*tables[:3])
+    with pytest.raises(ConfigError, match=r"no GPU to give \(GPUs were unable to be found.*spark-gpu.conf"):
+        contrastive_job.refine(spark, str(tmp_path), pairs, pairs, ContrastiveConfig(gpu=True))
+    assert not list(tmp_path.iterdir())

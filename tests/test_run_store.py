@@ -1,0 +1,104 @@
+"""Runs: named, resumed, fenced, cleaned."""
+
+import pytest
+
+from embedall_spark import config, files, run_store
+from embedall_spark.errors import BadData, ConfigError, Superseded
+from embedall_spark.kinds.words import Config
+
+
+def settings(**train):
+    return config.parse(Config, {"input": {"path": "x"}, "output": {"table": "y"}, "train": train})
+
+
+def tracker(log=None):
+    log = [] if log is None else log
+    return run_store.Tracker(lambda *metric: log.append(metric), lambda name, content: log.append(name), "runs:/1")
+
+
+def stored(spark, root, **train):
+    folder, manifest = run_store.begin(str(root), "words", settings(**train), "v1", None)
+    return run_store.StoredRun(spark, folder, manifest, settings().output, tracker())
+
+
+def test_an_unfinished_run_with_equal_configuration_and_input_is_resumed(tmp_path):
+    root = str(tmp_path)
+    folder, first = run_store.begin(root, "words", settings(), "v1", None)
+    again, second = run_store.begin(root, "words", settings(workers=2), "v1", None)  # where it trains may change
+    assert again == folder
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    assert run_store.begin(root, "words", settings(epochs=9), "v1", None)[0] != folder
+    assert run_store.begin(root, "words", settings(), "v2", None)[0] != folder
+    run_store.note(folder, status="done")
+    assert run_store.begin(root, "words", settings(), "v1", None)[0] != folder
+
+
+def test_a_named_run_is_kept_to_its_configuration(tmp_path):
+    root = str(tmp_path)
+    folder, _ = run_store.begin(root, "words", settings(), "v1", "night-7")
+    assert folder.endswith("/night-7")
+    with pytest.raises(
+        ConfigError,
+        match=r"night-7 exists with another configuration \(train\.epochs: was 5, is 6; the input has changed\)",
+    ):
+        run_store.begin(root, "words", settings(epochs=6), "v2", "night-7")
+    run_store.note(folder, status="done")
+    assert run_store.begin(root, "words", settings(), "v1", "night-7")[1]["status"] == "done"
+
+
+def test_a_stage_is_made_once(spark, tmp_path):
+    run, made = stored(spark, tmp_path), []
+
+    def make():
+        made.append(1)
+        return spark.range(3)
+
+    assert run.stage("numbers", make).count() == run.stage("numbers", make).count() == 3
+    assert made == [1]
+    assert files.children(run.stage_path("numbers"))[-1].endswith(".parquet")
+
+
+def test_a_stage_that_was_cut_off_is_made_again(spark, tmp_path):
+    run = stored(spark, tmp_path)
+    spark.range(9).write.parquet(f"{run.folder}/stages/numbers-1")  # written, but not marked as finished
+    assert run.stage("numbers", lambda: spark.range(3)).count() == 3
+
+
+def test_a_superseded_driver_stops_before_it_commits(spark, tmp_path):
+    old = stored(spark, tmp_path)
+    new = stored(spark, tmp_path)
+    assert new.folder == old.folder
+    for action in (old.guard, lambda: old.stage("numbers", lambda: spark.range(3)), lambda: old.finish("done")):
+        with pytest.raises(Superseded, match=r"attempt 2, this one is 1"):
+            action()
+    assert not files.exists(f"{old.folder}/stages/numbers.json")
+    new.stage("numbers", lambda: spark.range(3))
+    new.finish("done")
+
+
+def test_too_many_refused_rows_stop_the_run(spark, tmp_path):
+    run = stored(spark, tmp_path)
+    run.check_reject_share(1, 100)
+    with pytest.raises(
+        BadData, match=r"2 of 100 rows were refused, a share of 0\.0200; allowed is output\.max_reject_share=0\.01"
+    ):
+        # What was refused before, of the same rows, counts too.
+        run.check_reject_share(1, 100)
+    with pytest.raises(BadData, match="the input has no row"):
+        run.check_reject_share(0, 0)
+
+
+def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
+    names = []
+    for number in range(3):
+        run = stored(spark, tmp_path, epochs=number + 1)
+        run.stage("numbers", lambda: spark.range(3))
+        run.finish("done" if number else "failed")
+        names.append(run.id)
+    assert run_store.clean(str(tmp_path), 1) == [names[1], names[0]]
+    assert not files.exists(f"{tmp_path}/{names[0]}/stages")
+    assert files.exists(f"{tmp_path}/{names[2]}/stages/numbers.json")
+    assert run_store.read(f"{tmp_path}/{names[0]}")["status"] == "cleaned"
+    assert run_store.clean(str(tmp_path), 1) == []
+    # A cleaned run is not resumed: it would have to start over.
+    assert run_store.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
