@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cli_runner import embedall
+from fake_run import FakeRun
 from gensim.models import KeyedVectors
-from plain_run import PlainRun
-from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+from toy_corpus import TOPIC_OF, configure, documents, write
+from vector_tables import bits
 
 from embedall_spark import config, run_store, tables
 from embedall_spark.errors import ConfigError
@@ -133,7 +135,7 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
     assert bits(tables.read(spark, table)) == first
     assert tables.read(spark, table).where("context is not null").isEmpty()
     settings = config.load(words.Config, file)
-    run = PlainRun(spark, tmp_path / "plain")
+    run = FakeRun(spark, tmp_path / "plain")
     assert bits(words.embed(run, words.read(spark, settings), settings)) == first
 
 

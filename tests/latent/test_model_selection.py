@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import vector_tables
-from plain_run import PlainRun
+from fake_run import FakeRun
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData
@@ -59,7 +59,7 @@ def recall_10(left, right, p, q, mean_left, mean_right):
 
 def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tmp_path):
     (left, right, part), tables = given
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     # Of five numbers on the right there are no six directions.
     config = FitConfig(k=(*SIZES, 6), regularisation=REGULARISATIONS, power=POWERS)
     found = model_selection.fit(run, *tables, config, UNIT)
@@ -86,7 +86,7 @@ def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tm
 
 def test_without_refit_and_with_one_try_training_pairs_alone_count(spark, given, tmp_path):
     (left, right, part), (first, second, pairs) = given
-    run, train = PlainRun(spark, tmp_path), part == "train"
+    run, train = FakeRun(spark, tmp_path), part == "train"
     config = FitConfig(k=3, regularisation=((0.1, 0.1),), power=(1.0,), refit=False)
     found = model_selection.fit(run, first, second, pairs, config, UNIT)
     np.testing.assert_allclose(found[2].p, by_numpy(left[train], right[train], (0.1, 0.1), 1.0, 3)[0], atol=1e-6)
