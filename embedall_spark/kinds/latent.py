@@ -236,8 +236,8 @@ def _check_size(parts: DataFrame, config: Config) -> None:
     items, smallest = parts.where("part = 'train'").count(), min(config.fit.k)
     if items <= smallest:
         raise BadData(
-            f"fit.k={smallest} needs more than {smallest:,} training items, and there are {items:,}; give more items, a "
-            "smaller fit.k, or a smaller split.test and split.validation"
+            f"fit.k={smallest} needs more than {smallest:,} training items, and there are {items:,}; give more items, "
+            "a smaller fit.k, or a smaller split.test and split.validation"
         )
 
 
