@@ -17,6 +17,7 @@ BASE = {
     "errors",
     "schemas",
     "config",
+    "config_help",
     "randomness",
     "files",
     "host_cache",

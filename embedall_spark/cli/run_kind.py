@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config as configs
-from embedall_spark import doctor, files, kinds, run_store
+from embedall_spark import config_help, doctor, files, kinds, run_store
 from embedall_spark.cli.shared import console
 from embedall_spark.errors import ConfigError, EmbedallError, Terminated
 from embedall_spark.launch import Options, launch
@@ -185,8 +184,8 @@ def _config(
     """Show every option of a kind with its default."""
     if kind not in kinds.names():
         raise typer.BadParameter(f"{kind}: unknown kind (known: {', '.join(kinds.names())})")
-    options = list(configs.options(kinds.load(kind).Config))
+    options = list(config_help.options(kinds.load(kind).Config))
     if yaml:
-        typer.echo(configs.template(options))
+        typer.echo(config_help.template(options))
         return
     console.options(options)

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from embedall_spark.config import Option
+    from embedall_spark.config_help import Option
     from embedall_spark.search.exact import Hit
 
 _WIDEST = 100  # columns of running text
