@@ -6,10 +6,10 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticUndefined
 
@@ -17,7 +17,7 @@ from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 
 class Section(BaseModel):
@@ -25,29 +25,44 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``epochs: yes``, which YAML reads as a truth value and pydantic would take for 1."""
+        assert info.field_name is not None
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(part, bool) for part in values) and not _allows_bool(cls, info.field_name):
+            raise ValueError("yes, no, on, off, true and false are truth values in YAML, and this key takes none")
+        return value
+
 
 S = TypeVar("S", bound=Section)
 
-# A run may go on with other values of such options: they do not change what it has made so far.
+# A resumed run may have other values of such options: they do not change what it has computed so far.
 MOVABLE: JsonDict = {"movable": True}
+
+InputPath = Annotated[str, AfterValidator(files.input_path)]
+"""A path or glob that a run reads, made absolute, so that it is found again from another folder; a URI, or a table."""
+OutputPath = Annotated[str, AfterValidator(files.expand_user)]
+"""A path or URI that a run writes, ``~`` expanded; or a table."""
 
 
 class Output(Section):
     """Where the vectors of a run go, and where it keeps its work."""
 
-    table: str = Field(description="table of vectors: a path or URI, or catalog.schema.table")
+    table: OutputPath = Field(description="table of vectors: a path or URI, or catalog.schema.table")
     mode: Literal["overwrite", "error", "append"] = Field(
         "overwrite",
         description="when the table exists: replace it in one commit, stop, or add to it",
         json_schema_extra=MOVABLE,
     )
-    rejects: str | None = Field(
+    rejects: OutputPath | None = Field(
         None, description="table of refused rows; unset: the table's name with _rejects", json_schema_extra=MOVABLE
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
     )
-    run_root: str | None = Field(
+    run_root: OutputPath | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",
     )
@@ -116,13 +131,27 @@ def parse(cls: type[S], data: dict[str, Any]) -> S:
         raise ConfigError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 
 
+def paths(config: Section, kind: Any, prefix: str = "") -> dict[str, str]:
+    """Return the values of all fields of a kind of path (InputPath or OutputPath) that are set, by the key's path."""
+    values: dict[str, str] = {}
+    for name, annotation in typing.get_type_hints(type(config), include_extras=True).items():
+        value, key = getattr(config, name, None), f"{prefix}{name}"
+        if isinstance(value, Section):
+            values |= paths(value, kind, f"{key}.")
+        elif annotation is kind or kind in typing.get_args(annotation):
+            values |= {key: value} if isinstance(value, str) else {f"{key}.{i}": v for i, v in enumerate(value or ())}
+    return values
+
+
 def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
     """Yield every leaf option of a configuration with its type, default and description."""
+    annotations = typing.get_type_hints(cls)
     for name, field in cls.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from options(field.annotation, f"{prefix}{name}.")
+        annotation = annotations[name]
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from options(annotation, f"{prefix}{name}.")
             continue
-        about, section = field.description or "", _section(field.annotation)
+        about, section = field.description or "", _section(annotation)
         if section is not None:
             # It may be left out as a whole, so that its keys have defaults only where it is given.
             about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
@@ -130,8 +159,8 @@ def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
         value = field.get_default(call_default_factory=True)
         # On one line, as it stands behind its key in a template.
         default = "required" if required else yaml.safe_dump(value, default_flow_style=True, width=1000)
-        kind = getattr(field.annotation, "__name__", "") if isinstance(field.annotation, type) else ""
-        kind = kind or str(field.annotation).replace("typing.", "").replace("NoneType", "None")
+        kind = getattr(annotation, "__name__", "") if isinstance(annotation, type) else ""
+        kind = kind or str(annotation).replace("typing.", "").replace("NoneType", "None")
         yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), about)
 
 
@@ -182,9 +211,11 @@ def check_gates(gates: Iterable[str], known: Iterable[str], nothing: str = "none
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give --config an existing YAML file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if data is None:
@@ -192,6 +223,22 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: need a mapping of keys to values, found {type(data).__name__}")
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a section is an error: YAML's own readers let the second one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise ConfigError(
+                        f"the key {key.value} stands twice, in lines {lines[key.value]} and {line}; join them into one"
+                    )
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def _set(data: dict[str, Any], override: str) -> None:
@@ -208,8 +255,26 @@ def _set(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {'.'.join(parents[: at + 1])} is a value, not a section")
     try:
         data[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if text.startswith(("[", "{")):
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"--set {override}: not YAML ({reason}); quote text for YAML: '{path}=\"{text}\"'"
+            ) from None
         data[leaf] = text
+    if data[leaf] is None and text.startswith("#"):
+        raise ConfigError(f"--set {override}: # begins a comment in YAML; quote the text for YAML: '{path}=\"{text}\"'")
+
+
+def _allows_bool(cls: type[Section], name: str) -> bool:
+    """Tell whether a field's type has a place for a truth value, or for anything."""
+    todo = [cls.model_fields[name].annotation]
+    while todo:
+        kind = todo.pop()
+        if kind in (bool, Any, str) or typing.get_origin(kind) is Literal:
+            return True  # pydantic itself refuses a truth value for text, and names the value
+        todo += typing.get_args(kind)
+    return False
 
 
 def _section(annotation: Any) -> type[Section] | None:
@@ -229,7 +294,9 @@ def _explain(cls: type[Section], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{path}: required, but not given; set it in a YAML file (--config FILE), or a key with --set a.b=VALUE"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+    # YAML reads [a-z] as a list and #tag as a comment.
+    hint = "; put text that YAML would read otherwise into quotes" if problem["type"] == "string_type" else ""
+    return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _known(cls: type[Section], keys: list[str]) -> list[str]:

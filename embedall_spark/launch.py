@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +17,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, run_store, schemas, session, table_merge, tables, tracking
-from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
+from embedall_spark import (
+    files,
+    kinds,
+    path_checks,
+    progress,
+    run_store,
+    schemas,
+    session,
+    table_merge,
+    tables,
+    tracking,
+)
+from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, ResourceError, Superseded
 from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
@@ -45,6 +58,7 @@ class Options(NamedTuple):
     dry_run: bool = False
 
 
+@progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
@@ -59,7 +73,10 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     module.check(config)
     output: Output = config.output
     root = run_root(output)
-    spark = start(f"embedall {kind}", output, options)
+    run_store.check_id(options.run_id)
+    path_checks.check(config, root, tracking.store_file(output.folder or root))
+    with progress.activity("starting Spark"):
+        spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
@@ -77,11 +94,16 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
-        figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
+        with progress.activity("evaluating"):
+            figures = module.evaluate(run, vectors, config)
+        with progress.activity("writing the table"):
+            summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:
-        fail(run, tracked, kind, error)
-        raise
+        full = _disk_full(error, [run.folder, str(files.scratch())])
+        fail(run, tracked, kind, full or error)
+        if full is None:
+            raise
+        raise full from error
     tracked.output(output.table, summary["version"])
     summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
     run.finish("done", summary=summary)
@@ -261,6 +283,21 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
         run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
     )
     return name
+
+
+def _disk_full(error: BaseException, folders: Sequence[str]) -> ResourceError | None:
+    """Return an error that names the fullest of a run's folders, if a full disk is the cause; None otherwise."""
+    if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
+        return None
+    free = {folder: shutil.disk_usage(files.resolve(folder)[1]).free for folder in folders if files.is_local(folder)}
+    if not free:
+        return ResourceError("a disk of a host is full: free space in its SPARK_LOCAL_DIRS, then start the run again")
+    folder = min(free, key=lambda name: free[name])
+    return ResourceError(
+        f"the disk is full: {free[folder] >> 20:,} MiB are free for {folder}. Free space there or choose other folders "
+        "(output.run_root for stages and checkpoints, SPARK_LOCAL_DIRS for what tasks spill); then start the same run "
+        "again, and it resumes. --dry-run estimates the disk space that is needed"
+    )
 
 
 def _commonest(rejects: DataFrame, run_id: str) -> str:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
 console = Console(stderr=True)
+
+# Seconds between two looks at an activity: in a terminal, and between two lines of a log.
+_MOVING, _LOGGED = 0.5, 10.0
 
 
 def configure_logging() -> None:
@@ -30,6 +40,89 @@ def configure_logging() -> None:
     package.propagate = False
 
 
+@contextmanager
+def activity(text: str) -> Iterator[None]:
+    """Show that work goes on while the block runs: its name, its seconds, and how many of Spark's tasks are done.
+
+    In a terminal that is a line that moves and vanishes, in a log a line every ten seconds. Activities may be nested:
+    the inner one is shown. A Meter's bar hides it.
+    """
+    _spinner.begin(text)
+    try:
+        yield
+    finally:
+        _spinner.end()
+
+
+class _Spinner:
+    """The line of the innermost activity, drawn by a thread that lives as long as there is an activity."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._activities: list[tuple[str, float]] = []
+        self._status: Status | None = None
+        self._hidden = False
+        self._stop = threading.Event()
+
+    def begin(self, text: str) -> None:
+        with self._lock:
+            self._activities.append((text, time.monotonic()))
+            if len(self._activities) == 1:
+                self._stop = threading.Event()
+                threading.Thread(target=self._watch, args=(self._stop,), daemon=True).start()
+
+    def end(self) -> None:
+        with self._lock:
+            self._activities.pop()
+            if not self._activities:
+                self._stop.set()
+                self._clear()
+
+    def hide(self, hidden: bool) -> None:
+        with self._lock:
+            self._hidden = hidden
+            self._clear()
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(_MOVING if console.is_terminal else _LOGGED):
+            tasks = _spark_tasks()
+            with self._lock:
+                if self._activities and not self._hidden and not stop.is_set():
+                    text, since = self._activities[-1]
+                    self._show(f"{text}: {time.monotonic() - since:.0f} s{tasks}")
+
+    def _show(self, line: str) -> None:
+        if not console.is_terminal:
+            log.info("%s", line)
+        elif self._status is None:
+            self._status = Status(line, console=console)
+            self._status.start()
+        else:
+            self._status.update(line)
+
+    def _clear(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+_spinner = _Spinner()
+
+
+def _spark_tasks() -> str:
+    """Return how many tasks of Spark's running stages are done; nothing where none runs or Spark is elsewhere."""
+    try:
+        context = sys.modules["pyspark"].SparkContext._active_spark_context
+        tracker = context.statusTracker()
+        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+    except Exception:
+        # Spark is starting or ending, or is a remote one.
+        return ""
+    total = sum(stage.numTasks for stage in stages if stage)
+    done = sum(stage.numCompletedTasks for stage in stages if stage)
+    return f", {done} of {total} tasks" if total > 1 else ""
+
+
 class Meter:
     """The progress of one run; one stage at a time."""
 
@@ -45,6 +138,7 @@ class Meter:
             self.close()
             # A resumed stage starts beyond zero: its rate counts from there.
             self._stage, self._since, self._from = stage, time.monotonic(), done
+        _spinner.hide(True)
         share = done / total if total else 1.0
         if console.is_terminal:
             # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
@@ -59,6 +153,7 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._stage = None, ""
+        _spinner.hide(False)
 
     def _draw(self, stage: str, share: float, note: str, left: str) -> None:
         if self._bar is None:

@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import logging
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded
-from embedall_spark.progress import Meter
+from embedall_spark.progress import Meter, activity
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class StoredRun:
         marker = f"{self.folder}/stages/{name}.json"
         if files.exists(marker):
             log.info("%s: done before", name)
-            return self.spark.read.parquet(self.stage_path(name))
+            return self.read_stage(name)
         self.check_ownership()
         log.info("%s: begun", name)
         since = time.monotonic()
@@ -76,11 +77,16 @@ class StoredRun:
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
         # Nearly all that a stage holds is binary and distinct: a dictionary would be built, and thrown away.
-        make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+        with activity(name):
+            make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
         files.write_bytes(marker, json.dumps({"folder": part}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
-        return self.spark.read.parquet(path)
+        return self.spark.read.parquet(files.spark_path(path))
+
+    def read_stage(self, name: str) -> DataFrame:
+        """Return a finished stage's table."""
+        return self.spark.read.parquet(files.spark_path(self.stage_path(name)))
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""
@@ -179,6 +185,15 @@ def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> S
     _write(folder, manifest)
     tracker = Tracker(lambda name, value, step: log.info("%s %s: %g", name, step, value), lambda *_: None, None)
     return StoredRun(spark, folder, manifest, configs.Output(table=folder, max_reject_share=max_reject_share), tracker)
+
+
+def check_id(run_id: str | None) -> None:
+    """Raise ConfigError if a run's id cannot be the name of its folder."""
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}", run_id):
+        raise ConfigError(
+            f"--run-id {run_id!r}: need at most 200 letters, digits and _ . : + @ = - (no slash or blank), "
+            "beginning with a letter, a digit or _"
+        )
 
 
 def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:

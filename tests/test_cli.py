@@ -7,7 +7,7 @@ import logging
 
 import numpy as np
 import pytest
-from toy_words import embedall
+from cli_runner import embedall
 
 from embedall_spark import cli, config, doctor, session
 from embedall_spark.cli import run_kind, similar

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_runner import embedall
 from conftest import QUICK_JAVA
 from processes import alive, busiest_worker, wait_for
-from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+from toy_corpus import TOPIC_OF, configure, documents, write
+from vector_tables import bits
 
 from embedall_spark import config, run_store, tables
 from embedall_spark.kinds import words

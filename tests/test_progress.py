@@ -2,6 +2,8 @@
 
 import io
 import logging
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -37,3 +39,27 @@ def test_a_bar_in_a_terminal_tells_the_time_left_however_slow_the_steps(clock, m
     meter.close()
     assert "25%" in screen.getvalue()
     assert "loss 2.1, 5 words/s, about 270 s left" in screen.getvalue()
+
+
+def test_an_activity_shows_the_inner_one_and_hides_behind_a_bar(monkeypatch):
+    shown, lines = threading.Event(), []
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO()))
+    monkeypatch.setattr(progress, "_LOGGED", 0.01)
+    monkeypatch.setattr(progress, "_spark_tasks", lambda: ", 3 of 8 tasks")
+    monkeypatch.setattr(progress.log, "info", lambda _, *args: (lines.append(args[0]), shown.set()))
+    before = threading.active_count()
+    meter = progress.Meter()
+    with progress.activity("outer"):
+        with progress.activity("inner"):
+            assert shown.wait(10)
+        meter.show("train", 0, 4)
+        hidden = len(lines)
+        time.sleep(0.1)
+        assert lines[hidden:] == []
+        meter.close()
+        shown.clear()
+        assert shown.wait(10)
+    assert lines[0] == "inner: 0 s, 3 of 8 tasks"
+    assert lines[-1].startswith("outer: ")
+    time.sleep(0.1)
+    assert threading.active_count() == before

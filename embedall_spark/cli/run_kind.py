@@ -13,7 +13,7 @@ from rich.text import Text
 from embedall_spark import config as configs
 from embedall_spark import doctor, files, kinds, run_store
 from embedall_spark.cli.shared import console
-from embedall_spark.errors import ConfigError, EmbedallError
+from embedall_spark.errors import ConfigError, EmbedallError, Terminated
 from embedall_spark.launch import Options, launch
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
+_TERMINATED = 143  # likewise for SIGTERM
 _INPUT = typer.Argument(
     None, metavar="INPUT", show_default=False, help="Path of the input; wins over input.path in the file."
 )
@@ -82,8 +83,9 @@ def explain(error: BaseException) -> int:
         log.error("%s", error)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        log.error("stopped by the user; the same command goes on from the last finished stage or checkpoint")
-        return _INTERRUPTED
+        by = "SIGTERM" if isinstance(error, Terminated) else "the user"
+        log.error("stopped by %s; the same command resumes from the last finished stage or checkpoint", by)
+        return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return 1
 

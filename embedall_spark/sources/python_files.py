@@ -29,6 +29,8 @@ MAX_FILE_BYTES = 4 << 20
 _MAX_FILES = 1_000_000
 _FILES_PER_TASK = 256
 _ROWS_PER_BATCH = 1 << 14
+# Fields of statements that hold further statements, exception handlers or cases of a match.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OSError)
 
 
@@ -124,11 +126,8 @@ def statements(tree: ast.AST) -> Iterator[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        pending += [
-            child
-            for child in ast.iter_child_nodes(node)
-            if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case)
-        ]
+        for name in _BLOCKS:
+            pending += getattr(node, name, ())
 
 
 def _names(folder: str) -> list[str]:
