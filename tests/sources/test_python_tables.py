@@ -1,4 +1,4 @@
-"""One pass over a small folder of Python files: the three tables, what is left out, and that a second call writes none."""
+"""One pass over a small folder of Python files: three tables; tests are left out; a second call writes nothing."""
 
 from embedall_spark.sources import python_files, python_tables
 
