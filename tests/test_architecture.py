@@ -58,7 +58,7 @@ COLLECTS = {
     "latent/fit/contrastive_job.py": "what is kept for validation; limited",
     "latent/text/text_features.py": "words and their weights, at most a million, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
-    "cli/demo.py": "eight pictures",
+    "cli/demo/pictures.py": "eight pictures",
     "cli/search.py": "k results of one query",
     "cli/suggest.py": "n titles of one row; a count for each of two reasons",
     "cli/similar.py": "k neighbours of each asked word",

@@ -139,10 +139,10 @@ def _demo(
     # Only here: the demo needs what the other commands do not.
     from embedall_spark.cli import demo
 
-    asked = list(demo.PARTS) if only is None else only.split(",")
-    if wrong := set(asked) - demo.PARTS.keys():
-        raise ConfigError(f"--kinds {only}: no kind {min(wrong)} in the demo (known: {', '.join(demo.PARTS)})")
-    demo.run(folder, master, asked)
+    selected = set(demo.PARTS) if only is None else set(only.split(","))
+    if unknown := selected - demo.PARTS.keys():
+        raise ConfigError(f"--kinds {only}: the demo has no kind {min(unknown)} (known: {', '.join(demo.PARTS)})")
+    demo.run(folder, master, selected)
 
 
 def _doctor() -> None:

@@ -30,6 +30,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as "42 s", or "4 min 12 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in straight columns; the first is the heading."""
     _lines(console(), _aligned(rows))
