@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.images.decode import Limits
     from embedall_spark.images.train_loop import Epoch
     from embedall_spark.run_context import Run
+    from embedall_spark.sources.image_limits import Limits
 
 log = logging.getLogger(__name__)
 

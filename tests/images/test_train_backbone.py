@@ -17,8 +17,8 @@ from embedall_spark import schemas, torch_processes
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, pixel_shards, train_backbone, train_loop, trainable_networks
 from embedall_spark.images.backbones import BackboneConfig, trained
-from embedall_spark.images.decode import Limits
 from embedall_spark.images.train_config import TrainConfig
+from embedall_spark.sources.image_limits import Limits
 
 TINY = {"side": 16, "grey": True, "vector_size": 8, "batch_size": 16, "epochs": 6, "threads": 1, "held_out": 0.2}
 CONFIG = TrainConfig(**TINY)
