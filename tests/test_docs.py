@@ -9,19 +9,19 @@ import pytest
 import typer
 from doc_blocks import ALL_DOCS, GUIDES, ROOT, USER_DOCS, blocks, prose
 
-from embedall_spark import cli, config, errors, kinds
+from embedall_spark import cli, config_help, errors, kinds
 from embedall_spark.images import train_backbone
 
 COMMANDS = typer.main.get_command(cli.app).commands
 OPTIONS = {
     option.path: option.default
     for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
-    for option in config.options(model)
+    for option in config_help.options(model)
 }
 DEFAULTS = {
     (option.path, option.default)
     for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
-    for option in config.options(model)
+    for option in config_help.options(model)
 }
 SECTIONS = {path.rpartition(".")[0] for path in OPTIONS}
 everywhere = pytest.mark.parametrize("path", ALL_DOCS, ids=lambda path: path.name)
