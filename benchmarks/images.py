@@ -238,7 +238,7 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = inference.model(NETWORKS[TIMED], "cpu", "float32")
+    model = inference.load_model(NETWORKS[TIMED], "cpu", "float32")
     for at in range(0, len(paths), 8):
         model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[at : at + 8]], True)
     time.sleep(pause)
