@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import config, kinds
+from embedall_spark import config, config_help, kinds
 from embedall_spark.images import train_backbone
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def sections(model: type[config.Section]) -> Iterator[tuple[str, type[config.Sec
 
 def table(model: type[config.Section], prefix: str = "") -> Iterator[str]:
     """Yield a row for each option below a section."""
-    options, inner = {option.path: option for option in config.options(model)}, dict(sections(model))
+    options, inner = {option.path: option for option in config_help.options(model)}, dict(sections(model))
     for name, field in model.model_fields.items():
         if name in inner and name not in options:
             yield from table(inner[name], f"{prefix}{name}.")

@@ -14,6 +14,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 
+from embedall_spark import session
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,6 +42,12 @@ def configure_logging() -> None:
     package.propagate = False
 
 
+def quiet_in_terminal() -> None:
+    """Log warnings only where a terminal shows activities and bars; a file keeps all lines."""
+    if console.is_terminal:
+        logging.getLogger("embedall_spark").setLevel(logging.WARNING)
+
+
 @contextmanager
 def activity(text: str) -> Iterator[None]:
     """Show that work goes on while the block runs: its name, its seconds, and how many of Spark's tasks are done.
@@ -62,6 +70,7 @@ class _Spinner:
         self._activities: list[tuple[str, float]] = []
         self._status: Status | None = None
         self._hidden = False
+        self._quiet_until = 0.0
         self._stop = threading.Event()
 
     def begin(self, text: str) -> None:
@@ -78,18 +87,24 @@ class _Spinner:
                 self._stop.set()
                 self._clear()
 
-    def hide(self, hidden: bool) -> None:
+    def give_way(self) -> None:
+        """Leave the screen to a bar until resume(), the log to its lines for a while."""
         with self._lock:
-            self._hidden = hidden
+            self._hidden, self._quiet_until = console.is_terminal, time.monotonic() + _LOGGED
             self._clear()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._hidden = False
 
     def _watch(self, stop: threading.Event) -> None:
         while not stop.wait(_MOVING if console.is_terminal else _LOGGED):
             tasks = _spark_tasks()
             with self._lock:
-                if self._activities and not self._hidden and not stop.is_set():
+                now = time.monotonic()
+                if self._activities and not self._hidden and now >= self._quiet_until and not stop.is_set():
                     text, since = self._activities[-1]
-                    self._show(f"{text}: {time.monotonic() - since:.0f} s{tasks}")
+                    self._show(f"{text}: {now - since:.0f} s{tasks}")
 
     def _show(self, line: str) -> None:
         if not console.is_terminal:
@@ -110,16 +125,7 @@ _spinner = _Spinner()
 
 
 def _spark_tasks() -> str:
-    """Return how many tasks of Spark's running stages are done; nothing where none runs or Spark is elsewhere."""
-    try:
-        context = sys.modules["pyspark"].SparkContext._active_spark_context
-        tracker = context.statusTracker()
-        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-    except Exception:
-        # Spark is starting or ending, or is a remote one.
-        return ""
-    total = sum(stage.numTasks for stage in stages if stage)
-    done = sum(stage.numCompletedTasks for stage in stages if stage)
+    done, total = session.running_tasks()
     return f", {done} of {total} tasks" if total > 1 else ""
 
 
@@ -138,7 +144,7 @@ class Meter:
             self.close()
             # A resumed stage starts beyond zero: its rate counts from there.
             self._stage, self._since, self._from = stage, time.monotonic(), done
-        _spinner.hide(True)
+        _spinner.give_way()
         share = done / total if total else 1.0
         if console.is_terminal:
             # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
@@ -153,7 +159,7 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._stage = None, ""
-        _spinner.hide(False)
+        _spinner.resume()
 
     def _draw(self, stage: str, share: float, note: str, left: str) -> None:
         if self._bar is None:

@@ -1,8 +1,7 @@
 """Runs documents in the working folder, in one process, so that Spark is started once.
 
-Reads [{"document": ..., "code": ...} or {"document": ..., "command": [...]}, ...] as JSON from its input; writes what
-went wrong in each document to results.json, and the seconds of each step to its output. Where a step fails, the rest of
-its document is left out.
+Reads steps as JSON: [{"document": ..., "code": ...} or {"document": ..., "command": [...]}, ...]. Prints the seconds of
+each step, and writes what went wrong in each document to results.json. After a failure the rest of it is left out.
 """
 
 import json

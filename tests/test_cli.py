@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -183,3 +186,16 @@ def test_clean_wants_the_runs_folder(tmp_path):
 
 def test_plurals():
     assert [console.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(run_kind, "launch", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))
+    summary = tmp_path / "summary.json"
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["words", "--summary", str(summary), "--set", "input.path=x", "--set", "output.table=y"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 143
+    assert json.loads(summary.read_text())["status"] == "stopped"

@@ -9,19 +9,19 @@ import pytest
 import typer
 from doc_blocks import ALL_DOCS, GUIDES, ROOT, USER_DOCS, blocks, prose
 
-from embedall_spark import cli, config, errors, kinds
+from embedall_spark import cli, config_help, errors, kinds
 from embedall_spark.images import train_backbone
 
 COMMANDS = typer.main.get_command(cli.app).commands
 OPTIONS = {
     option.path: option.default
     for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
-    for option in config.options(model)
+    for option in config_help.options(model)
 }
 DEFAULTS = {
     (option.path, option.default)
     for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]
-    for option in config.options(model)
+    for option in config_help.options(model)
 }
 SECTIONS = {path.rpartition(".")[0] for path in OPTIONS}
 everywhere = pytest.mark.parametrize("path", ALL_DOCS, ids=lambda path: path.name)
@@ -131,3 +131,19 @@ def test_every_guide_is_linked_from_readme():
     readme = (ROOT / "README.md").read_text()
     assert all(f"docs/guide/{path.name}" in readme for path in GUIDES)
     assert {path.name for path in GUIDES} == {path.name for path in (ROOT / "docs" / "guide").iterdir()}
+
+
+def test_architecture_names_what_there_is():
+    """Files and functions of the first table; the second has every module and folder at the package's top."""
+    package = ROOT / "embedall_spark"
+    places, layers = (ROOT / "docs" / "architecture.md").read_text().split("## Where to find it")[1].split("## Layers")
+    for row in re.findall(r"^\| Where .+? \| (.+) \|$", places, re.MULTILINE):
+        for part in re.split(r"; | and | for ", row):
+            for file in re.findall(r"`([\w/]+\.py)`", part):
+                source = (package / file).read_text()
+                for name in re.findall(r"(?:function|class) `(\w+)`", part):
+                    assert re.search(rf"\b{name}\b", source), f"{file}: {name}"
+    table = "".join(re.findall(r"^\| \w+ \| (`.+?) \|", layers.split("\n## ")[0], re.MULTILINE))
+    named = {name.rstrip("/") for name in re.findall(r"`([\w/]+)`", table)}
+    there = {path.stem for path in package.iterdir() if path.name != "conf" and not path.name.startswith("_")}
+    assert named == there, "the table of layers in docs/architecture.md"

@@ -14,6 +14,7 @@ from cli_runner import embedall
 from fake_run import FakeRun
 from mlflow import MlflowClient
 from PIL import Image
+from pyspark.sql import functions as F
 from vector_tables import table
 
 from embedall_spark import config as configs
@@ -195,7 +196,7 @@ def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed
     grid = product(FIT["regularisation"], FIT["power"], (FIT["k"], 3))
     assert options == {(*regularisation, power, k) for regularisation, power, k in grid}
     assert len(client.search_runs([run.info.experiment_id], wanted)) == 8
-    scores = {name: one.data.metrics["recall_10"] for name, one in tries.items()}
+    scores = {name: one.data.metrics["mrr"] for name, one in tries.items()}
     assert scores[f"try-{run.data.metrics['chosen/try']:.0f}"] == max(scores.values())
     (model_,) = client.search_logged_models([run.info.experiment_id])
     (known,) = client.search_model_versions(f"name = '{NAME}'")
@@ -379,6 +380,20 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         assert done.code in (2, 3), done.log
         assert text in done.summary["message"], done.summary["message"]
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, place, tmp_path):
+    rows = [("pictures/001.png", "A red coat", None, None)]
+    spark.createDataFrame(rows, ITEMS).write.format("delta").save(f"{tmp_path}/items")
+    config = configs.load(latent.Config, configured(place, tmp_path, input={"items": f"{tmp_path}/items"}))
+    left = spark.createDataFrame([("001.png",), ("002.png",)], "id string")
+    with pytest.raises(
+        BadData, match=r"items has 'pictures/001\.png'; .*images has '001\.png', '002\.png'\. Ids must be"
+    ):
+        latent._check_ids(spark, left, config)
+    parts = left.withColumn("part", F.lit("train"))
+    with pytest.raises(BadData, match=r"fit\.k=9 needs more than 9 training items, and there are 2"):
+        latent._check_size(parts, config)
 
 
 def test_a_dry_run_tells_the_sizes(place, tmp_path):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config as configs
-from embedall_spark import doctor, files, kinds, run_store
+from embedall_spark import config_help, doctor, files, kinds, run_store
 from embedall_spark.cli.shared import console
 from embedall_spark.errors import ConfigError, EmbedallError, Terminated
 from embedall_spark.launch import Options, launch
@@ -140,10 +139,10 @@ def _demo(
     # Only here: the demo needs what the other commands do not.
     from embedall_spark.cli import demo
 
-    asked = list(demo.PARTS) if only is None else only.split(",")
-    if wrong := set(asked) - demo.PARTS.keys():
-        raise ConfigError(f"--kinds {only}: no kind {min(wrong)} in the demo (known: {', '.join(demo.PARTS)})")
-    demo.run(folder, master, asked)
+    selected = set(demo.PARTS) if only is None else set(only.split(","))
+    if unknown := selected - demo.PARTS.keys():
+        raise ConfigError(f"--kinds {only}: the demo has no kind {min(unknown)} (known: {', '.join(demo.PARTS)})")
+    demo.run(folder, master, selected)
 
 
 def _doctor() -> None:
@@ -185,8 +184,8 @@ def _config(
     """Show every option of a kind with its default."""
     if kind not in kinds.names():
         raise typer.BadParameter(f"{kind}: unknown kind (known: {', '.join(kinds.names())})")
-    options = list(configs.options(kinds.load(kind).Config))
+    options = list(config_help.options(kinds.load(kind).Config))
     if yaml:
-        typer.echo(configs.template(options))
+        typer.echo(config_help.template(options))
         return
     console.options(options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import files
+from embedall_spark import config_help, files
 from embedall_spark.cli import run_kind as running
 from embedall_spark.launch import Options, fail, start, take_over, write_rejects
 
@@ -45,7 +45,7 @@ def _train_backbone(
     if yaml:
         from embedall_spark.images.train_backbone import Config
 
-        typer.echo(configs.template(configs.options(Config)))
+        typer.echo(config_help.template(config_help.options(Config)))
         return
     running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master, dry_run)))
 

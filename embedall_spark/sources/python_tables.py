@@ -31,12 +31,16 @@ class PythonTables(NamedTuple):
     """What functions call: ``key`` (the function), ``item`` (what it calls), ``order`` (the call's place in it)."""
     imports: str
     """Which module imports which: ``src``, ``dst``, ``weight`` (number of statements)."""
+    files: int
+    """Number of Python files."""
     refused: int
     """Number of files that are not Python and were left out."""
 
 
 def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
-    """Parse each .py file below a folder once, and return the tables of what was in them.
+    """Parse each .py file below a folder once, and return the tables of what is in them.
+
+    Tests are left out: they are a quarter of what packages hold, and say little about their libraries.
 
     The tables lie below ``output`` in a folder named after the files' version: a second call with the same files
     writes nothing.
@@ -52,7 +56,7 @@ def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
     target = f"{output}/{python_files.version(folder)}"
     parsed, texts = f"{target}/parsed", f"{target}/docstrings"
     if not files.exists(f"{parsed}/_SUCCESS"):
-        rows = python_files.read(spark, folder, _rows, _COLUMNS)
+        rows = python_files.read(spark, folder, _rows, _COLUMNS, tests=False)
         rows = rows.withColumn("part", F.coalesce("part", F.lit("problems")))
         rows.write.mode("overwrite").partitionBy("part").parquet(parsed)
     if not files.exists(f"{texts}/_SUCCESS"):
@@ -60,7 +64,9 @@ def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
         distinct = spark.read.parquet(f"{parsed}/part=docstrings").select("text").distinct()
         distinct.write.mode("overwrite").parquet(texts)
     refused = spark.read.parquet(parsed).where("part = 'problems'").count()
-    return PythonTables(texts, f"{parsed}/part=calls", f"{parsed}/part=imports", refused)
+    return PythonTables(
+        texts, f"{parsed}/part=calls", f"{parsed}/part=imports", len(python_files.names(folder, tests=False)), refused
+    )
 
 
 def _rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[Any, ...]]:

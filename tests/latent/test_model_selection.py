@@ -48,13 +48,13 @@ def by_numpy(left, right, regularisation, power, k):
     return p * signs, q * signs, *means
 
 
-def recall_10(left, right, p, q, mean_left, mean_right):
-    """Return the mean of both ways' recall among pairs of equal rows."""
+def mrr(left, right, p, q, mean_left, mean_right):
+    """Return the mean reciprocal rank of both ways among pairs of equal rows."""
     x, y = (side.astype(float) / np.linalg.norm(side.astype(float), axis=1, keepdims=True) for side in (left, right))
     x, y = (x - mean_left) @ p, (y - mean_right) @ q
     cosines = (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
-    ranks = [(matrix > matrix.diagonal()[:, None]).sum(axis=1) for matrix in (cosines, cosines.T)]
-    return np.mean([(rank < 10).mean() for rank in ranks])
+    ranks = [(matrix > matrix.diagonal()[:, None]).sum(axis=1) + 1 for matrix in (cosines, cosines.T)]
+    return np.mean([(1 / rank).mean() for rank in ranks])
 
 
 def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tmp_path):
@@ -67,9 +67,9 @@ def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tm
     wished = {}
     for regularisation, power, k in itertools.product(REGULARISATIONS, POWERS, SIZES):
         maps = by_numpy(left[train], right[train], regularisation, power, k)
-        wished[(*regularisation, power, k)] = recall_10(left[held], right[held], *maps)
+        wished[(*regularisation, power, k)] = mrr(left[held], right[held], *maps)
     names = ("regularisation_left", "regularisation_right", "power", "k")
-    tried = {tuple(one.options[name] for name in names): one.figures["recall_10"] for one in run.tried}
+    tried = {tuple(one.options[name] for name in names): one.figures["mrr"] for one in run.tried}
     assert tried == pytest.approx(wished, abs=1e-9)
     assert [one.name for one in run.tried] == [f"try-{at}" for at in range(8)]
     assert len(set(tried.values())) > 1
