@@ -36,7 +36,18 @@ STAGES = {
     "export",
 }
 KINDS = {"kinds"}
-OUTER = {"session", "path_checks", "tables", "table_merge", "run_store", "progress", "launch", "doctor", "cli"}
+OUTER = {
+    "session",
+    "spark_jvm",
+    "path_checks",
+    "tables",
+    "table_merge",
+    "run_store",
+    "progress",
+    "launch",
+    "doctor",
+    "cli",
+}
 OUTER |= {"tracking", "mlflow_entries", "mlflow_models"}
 # latent/mlflow_model.py is a script that MLflow copies; nothing imports it.
 MLFLOW = {"tracking.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
