@@ -47,7 +47,7 @@ FILE_CIRCLES = [
     {"evaluate/cooccurrence_baseline.py", "evaluate/next_item.py", "evaluate/skipgram_ranking.py"},
 ]
 KINDS = {"kinds"}
-OUTER = {"session", "path_checks", "tables", "table_merge", "run_manifest", "run_store", "run_result"}
+OUTER = {"session", "spark_jvm", "path_checks", "tables", "table_merge", "run_manifest", "run_store", "run_result"}
 OUTER |= {"progress", "launch", "doctor", "cli"}
 OUTER |= {"tracking", "mlflow_entries", "mlflow_models"}
 # latent/mlflow_model.py is a script that MLflow copies; nothing imports it.
