@@ -175,6 +175,9 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         # Not a cluster's: its hosts may have Python somewhere else.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+        # Not for another Python, which may not have this package.
+        if os.environ["PYSPARK_PYTHON"] == sys.executable and "spark.pyspark.python" not in settings:
+            added["spark.python.daemon.module"] = "embedall_spark.python_daemon"
         # Spark's 200 are for clusters; here each costs a file and some milliseconds in every stage.
         added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
         warehouse = user_cache.folder("warehouse")
