@@ -15,22 +15,21 @@ from embedall_spark import files
 from embedall_spark.config import MOVABLE, Output, OutputPath, Section, check_gates
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
-from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
+from embedall_spark.latent import input_tables, latent_model, pairs, plot_data, projection, split
 from embedall_spark.latent.config import LatentInput
 from embedall_spark.latent.fit import cca, model_selection
 from embedall_spark.latent.fit.model_selection import FitConfig
-from embedall_spark.latent.latent_model import TITLES, UNIT, WORDS, LatentModel
+from embedall_spark.latent.latent_model import UNIT, WORDS, LatentModel
 from embedall_spark.latent.preprocessing import PLAIN
 from embedall_spark.latent.split import SplitConfig
 from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
-from embedall_spark.sources import input_version, reader_errors, tabular
+from embedall_spark.sources import input_version, tabular
 from embedall_spark.sources.images import ImagesConfig
 from embedall_spark.visualize import latent_plots, scatter_map
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql import SparkSession
 
     from embedall_spark.run_context import Run
 
@@ -118,7 +117,7 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the left side, VECTORS."""
-    return _read(spark, config.input.path, VECTORS)
+    return input_tables.read(spark, config.input.path, VECTORS)
 
 
 def version(spark: SparkSession, config: Config) -> str:
@@ -129,7 +128,7 @@ def version(spark: SparkSession, config: Config) -> str:
     found = []
     for path, schema in [*named, (given.words, VECTORS)]:
         if path is not None:
-            _read(spark, path, schema)
+            input_tables.read(spark, path, schema)
             found.append(input_version.version(spark, input_version.Delta(path)))
     return "+".join(found)
 
@@ -143,9 +142,9 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return about what a run costs."""
     rows = read(spark, config).count()
     others = (
-        _read(spark, config.input.right, VECTORS)
+        input_tables.read(spark, config.input.right, VECTORS)
         if config.input.right
-        else _read(spark, config.input.items_table, ITEMS)
+        else input_tables.read(spark, config.input.items_table, ITEMS)
     )
     both = rows + others.count()
     longest = max(config.fit.k)
@@ -168,10 +167,10 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         BadData: too many rows were refused, or none is left to learn from.
         ConfigError: the sides' kinds are the same, or k is more than they have in common.
     """
-    kinds, left = _kinds(run.spark, given, config), given.where(_finite())
-    _check_ids(run.spark, left, config)
+    kinds, left = input_tables.kinds(run.spark, given, config.input), given.where(input_tables.is_finite())
+    input_tables.check_ids(run.spark, left, config.input)
     parts = run.stage("split", lambda: split.split(left, config.split))
-    _check_size(parts, config)
+    input_tables.check_size(parts, min(config.fit.k))
     right = _text(run, parts, left, config) if config.input.right is None else _other(run.spark, config)
     seen = given.count() + right.pairs.count()
     pairs = _pairs(run, given, left, right, parts, seen)
@@ -197,12 +196,12 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how well each side of test pairs finds the other, beside chance; record pictures of both."""
-    asked, kinds = config.evaluate, _kinds(run.spark, read(run.spark, config), config)
+    asked, kinds = config.evaluate, input_tables.kinds(run.spark, read(run.spark, config), config.input)
     held = run.read_stage("pairs").where("part = 'test'")
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
-    items = None if config.input.right is not None else _read(run.spark, config.input.items_table, ITEMS)
+    items = None if config.input.right is not None else input_tables.read(run.spark, config.input.items_table, ITEMS)
     find = plot_data.pictures(run, kinds[0], config.input.path, asked.pictures)
     space = plot_data.space(run, vectors, held.select(*names), kinds, items, find)
     sizes = latent_plots.Sizes(asked.map_ids, asked.heat_pairs, asked.examples, asked.seed)
@@ -211,43 +210,17 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _check_ids(spark: SparkSession, left: DataFrame, config: Config) -> None:
-    """Raise BadData if no id of the left side has an item or a pair, before anything is computed from them."""
-    source = config.input
-    if source.right is None:
-        key, path, ids = "input.items", source.items_table, _read(spark, source.items_table, ITEMS).select("id")
-    else:
-        assert source.pairs is not None
-        key, path = "input.pairs", source.pairs
-        ids = _read(spark, path, PAIRS).select(F.col("left").alias("id"))
-    if not left.join(ids, "id", "left_semi").isEmpty():
-        return
-    examples = [
-        ", ".join(repr(row["id"]) for row in side.select("id").orderBy("id").take(3)) or "no id" for side in (left, ids)
-    ]
-    raise BadData(
-        f"{key}: no id of {path} is an id of {source.path}. {path} has {examples[1]}; {source.path} has {examples[0]}. "
-        "Ids must be equal, a folder in front included"
-    )
-
-
-def _check_size(parts: DataFrame, config: Config) -> None:
-    """Raise BadData if the training items cannot span the smallest space that is asked for."""
-    items, smallest = parts.where("part = 'train'").count(), min(config.fit.k)
-    if items <= smallest:
-        raise BadData(
-            f"fit.k={smallest} needs more than {smallest:,} training items, and there are {items:,}; give more items, "
-            "a smaller fit.k, or a smaller split.test and split.validation"
-        )
-
-
 def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:
     """Return the right side where it is titles and tags."""
     given = config.input
-    items = _read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
+    items = input_tables.read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
     # Of several rows of an id one counts, the same whatever their order is.
     one = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
-    vectors = None if given.words is None else _read(run.spark, given.words, VECTORS).where(_finite())
+    vectors = (
+        None
+        if given.words is None
+        else input_tables.read(run.spark, given.words, VECTORS).where(input_tables.is_finite())
+    )
     table = files.words_of(config.output.table)
     return text_side.build_text_side(run, one, parts, left, given, vectors, config.fit.left_preparation, table)
 
@@ -255,8 +228,11 @@ def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> text_s
 def _other(spark: SparkSession, config: Config) -> text_side.RightSide:
     """Return the right side where it is a table of vectors."""
     assert config.input.right is not None and config.input.pairs is not None
-    vectors, pairs = _read(spark, config.input.right, VECTORS), _read(spark, config.input.pairs, PAIRS)
-    vectors = vectors.where(_finite())
+    vectors, pairs = (
+        input_tables.read(spark, config.input.right, VECTORS),
+        input_tables.read(spark, config.input.pairs, PAIRS),
+    )
+    vectors = vectors.where(input_tables.is_finite())
     return text_side.RightSide(vectors, vectors, pairs)
 
 
@@ -268,7 +244,7 @@ def _pairs(
     part = parts.select(F.col("id").alias("left"), "part")
     usable = run.stage("pairs", lambda: good.join(part, "left"))
     reason = F.lit(projection.NOT_FINITE).alias("reason")
-    lost = conform(given.where(~_finite()).select(F.col("id").alias("origin"), reason), REJECTS)
+    lost = conform(given.where(~input_tables.is_finite()).select(F.col("id").alias("origin"), reason), REJECTS)
     refused = run.stage("rejects", lambda: bad.unionByName(lost))
     run.reject(refused)
     run.check_reject_share(refused.count(), seen)
@@ -291,32 +267,3 @@ def _mapped(vectors: DataFrame, side: projection.Side, kind: str) -> DataFrame:
     mapped = projection.project(vectors.select("id", "vector", "norm"), side)
     name = F.concat(F.lit(f"{kind}:"), "id").alias("id")
     return mapped.select(name, "vector", "norm", F.lit(kind).alias("kind"), "origin", "problem")
-
-
-def _kinds(spark: SparkSession, left: DataFrame, config: Config) -> tuple[str, str]:
-    """Return what ids of the left and of the right side begin with."""
-    given = config.input
-    first = given.kind or _kind(left, given.path, "input.kind")
-    second = TITLES
-    if given.right is not None:
-        second = given.right_kind or _kind(_read(spark, given.right, VECTORS), given.right, "input.right_kind")
-    if first == second or (given.right is None and first == WORDS):
-        raise ConfigError(f"both sides have ids of kind {first!r}; set input.kind to another name for the left side's")
-    return first, second
-
-
-def _kind(vectors: DataFrame, path: str, option: str) -> str:
-    row = vectors.agg(F.min("kind"), F.max("kind")).first()
-    assert row is not None
-    if row[0] != row[1]:
-        raise ConfigError(f"{path} has rows of several kinds, such as {row[0]!r} and {row[1]!r}; set {option}")
-    return str(row[0])
-
-
-def _read(spark: SparkSession, path: str, schema: StructType) -> DataFrame:
-    found = reader_errors.opened(path, "delta", lambda: spark.table(files.identifier(path)))
-    return conform(found, schema)
-
-
-def _finite() -> Column:
-    return F.forall("vector", lambda number: ~F.isnan(number) & (F.abs(number) < float("inf")))
