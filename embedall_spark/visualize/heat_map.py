@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from embedall_spark.vectors import unit
 from embedall_spark.visualize.drawing import GRAY, INK, figure_png, on_white, wrap
@@ -19,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
     from numpy.typing import NDArray
 
 _CELL, _MARGIN, _NAME, _HEAD = 44, 16, 190, 76  # pixels: a cell, the margin, the longest name, title and subtitle
@@ -48,6 +44,11 @@ def draw(
         pictures: n small ones of the left rows, drawn beside their names; None where there is none.
         title: above the heat map.
     """
+    # Imported in functions, as in scatter_map: few commands draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     units = unit(right)
     order = leaves_list(linkage(units.astype(np.float64), "average")) if len(units) > 1 else np.arange(len(units))
     scores = unit(left)[order].astype(np.float64) @ units[order].T.astype(np.float64)
@@ -78,7 +79,7 @@ def _points(pixels: float) -> float:
     return pixels * 72 / _DPI
 
 
-def _write_head(figure: Figure, title: str, subtitle: str, size: tuple[int, int]) -> None:
+def _write_head(figure: MatplotlibFigure, title: str, subtitle: str, size: tuple[int, int]) -> None:
     width, height = size
     lines = [(line, _HEADING, INK) for line in wrap(title, _SLACK * (width - 2 * _MARGIN), 2, _HEADING)]
     lines.append((subtitle, _LETTERS, GRAY))
@@ -91,6 +92,8 @@ def _write_head(figure: Figure, title: str, subtitle: str, size: tuple[int, int]
 
 def _draw_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
     """Draw the cosines as colors and as digits, and outline the diagonal."""
+    from matplotlib.patches import Rectangle
+
     image = axes.imshow(scores, cmap="viridis", vmin=min(0.0, float(scores.min())), aspect="auto")
     colors = image.cmap(image.norm(scores))[..., :3] @ np.array([0.299, 0.587, 0.114])
     for (row, column), score in np.ndenumerate(scores):
@@ -117,6 +120,8 @@ def _write_names(axes: Axes, rows: Sequence[str], columns: Sequence[str], has_pi
 
 def _draw_picture(axes: Axes, picture: Image.Image, row: int) -> None:
     """Draw a picture left of its row, between the name and the cells."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
     small = on_white(ImageOps.contain(picture, (_CELL - 4, _CELL - 4), Image.Resampling.LANCZOS))
     box = OffsetImage(np.asarray(small), zoom=1, dpi_cor=False)
     offset = (-_points(3 + _CELL / 2), 0.0)

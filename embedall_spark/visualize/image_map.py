@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
-from scipy.spatial import cKDTree
 
 from embedall_spark.visualize import label_layout
 from embedall_spark.visualize.drawing import GRAY, INK, font, on_white, one_line, sheet_png
@@ -101,6 +100,8 @@ def _edge(places: NDArray[np.float32], inked: bool, has_texts: bool) -> int:
     covered = _COVERED_BY_INK if inked else _COVERED
     edge = np.sqrt(_WIDTH * _HEIGHT * (covered / 2 if has_texts else covered) / len(places))
     if inked and len(places) > 1:
+        from scipy.spatial import cKDTree
+
         # Where all lie in a few dense groups, a smaller size keeps them apart.
         centers = np.array(_fit(places, int(edge)))
         distances = cKDTree(centers).query(centers, 2)[0][:, 1]

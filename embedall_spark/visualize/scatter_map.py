@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pyspark.sql import functions as F
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
@@ -29,8 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 MAX_IDS = 5_000
-_COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
-_OTHER = "#8e8e98"  # no label, or none of the ten most frequent ones
+COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
+OTHER = "#8e8e98"  # no label, or none of the ten most frequent ones
 _OTHER_LABEL = "another label, or none"
 _MAX_LETTERS = 24  # of a name
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -67,11 +61,11 @@ def draw(
         BadData: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    ids, units = _top_ids(vectors, count)
+    ids, units = most_frequent(vectors, count)
     places = project(units, method, seed)
     labels, titles = _labels_and_titles(metadata, ids)
     palette = _palette(labels)
-    colors = _colors(ids, labels, palette) if palette else [_COLORS[group] for group in _groups(units, clusters, seed)]
+    colors = _colors(ids, labels, palette) if palette else [COLORS[group] for group in _groups(units, clusters, seed)]
     heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
     return _draw([titles.get(name, name) for name in ids], places, colors, heading, _legend(palette, colors))
 
@@ -101,7 +95,7 @@ def draw_pictures(
         BadData: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    ids, units = _top_ids(vectors, count)
+    ids, units = most_frequent(vectors, count)
     labels, _ = _labels_and_titles(metadata, ids)
     palette = _palette(labels)
     colors = _colors(ids, labels, palette)
@@ -113,6 +107,10 @@ def draw_pictures(
 
 def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float32]:
     """Return two coordinates for each unit vector, float32 [n, 2]."""
+    # Imported in functions, as matplotlib is: that takes seconds, and few commands draw a map.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     if not np.ptp(units, axis=0).any():
         return np.zeros((len(units), 2), dtype=np.float32)
     components = min(2, *units.shape)
@@ -126,7 +124,7 @@ def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.fl
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))).astype(np.float32)
 
 
-def _top_ids(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
+def most_frequent(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
     """Return the most frequent ids and their vectors at length 1, float32 [n, d]."""
     if not 2 <= count <= MAX_IDS:
         raise ConfigError(f"a map of {count:,} ids: need 2 to {MAX_IDS:,}; a map has room for some hundred labels")
@@ -157,25 +155,27 @@ def _palette(labels: Mapping[str, set[str]]) -> dict[str, str]:
     """Return the color of each of the most frequent labels, the most frequent first."""
     counts = Counter(label for id_labels in labels.values() for label in id_labels)
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
-    return dict(zip(ranked, _COLORS, strict=False))
+    return dict(zip(ranked, COLORS, strict=False))
 
 
 def _colors(ids: Sequence[str], labels: Mapping[str, set[str]], palette: Mapping[str, str]) -> list[str]:
     """Return the color of each id's most frequent label."""
-    return [next((color for label, color in palette.items() if label in labels.get(name, ())), _OTHER) for name in ids]
+    return [next((color for label, color in palette.items() if label in labels.get(name, ())), OTHER) for name in ids]
 
 
 def _legend(palette: Mapping[str, str], colors: Sequence[str]) -> dict[str, str]:
     """Return the colors by what they mean, gray included where it is used."""
-    gray = {_OTHER_LABEL: _OTHER} if palette and _OTHER in colors else {}
+    gray = {_OTHER_LABEL: OTHER} if palette and OTHER in colors else {}
     return {**palette, **gray}
 
 
 def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:
     """Return the index of a color for each row, by clusters."""
-    clusters = min(clusters, len(_COLORS), len(np.unique(units, axis=0)))
+    clusters = min(clusters, len(COLORS), len(np.unique(units, axis=0)))
     if clusters < 2:
         return np.zeros(len(units), dtype=np.int64)
+    from sklearn.cluster import KMeans
+
     with threadpool_limits(1):
         labels: NDArray[np.int64] = KMeans(clusters, n_init=4, random_state=seed).fit_predict(units).astype(np.int64)
     return labels
@@ -184,6 +184,9 @@ def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.
 def _draw(
     names: list[str], places: NDArray[np.float32], colors: list[str], title: str, legend: Mapping[str, str]
 ) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.015, 0.015, 0.83 if legend else 0.97, 0.935))
@@ -202,6 +205,8 @@ def _draw(
 
 def _draw_legend(axes: Any, legend: Mapping[str, str]) -> None:
     """Draw the meaning of the colors at the right of the map."""
+    from matplotlib.lines import Line2D
+
     dots = [Line2D([], [], marker="o", linestyle="", markersize=6, color=color) for color in legend.values()]
     place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
     for text in axes.legend(dots, [_short(label) for label in legend], **place).get_texts():

@@ -120,12 +120,12 @@ def test_colors_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
     assert seen["names"] == [f"$title {i}_" for i in range(39)] + ["w39"]
     # w0 has no label, w1 has two, w39 is not known.
     assert [seen["colors"][i] for i in (0, 1, 2, 39)] == [
-        scatter_map._OTHER,
+        scatter_map.OTHER,
         seen["legend"]["g02"],
         seen["legend"]["g02"],
-        scatter_map._OTHER,
+        scatter_map.OTHER,
     ]
-    assert {color for color in seen["colors"]} == {*seen["legend"].values(), scatter_map._OTHER}
+    assert {color for color in seen["colors"]} == {*seen["legend"].values(), scatter_map.OTHER}
     assert scatter_map.draw(vectors, 40) == scatter_map.draw(vectors, 40, metadata=known.where("id = 'elsewhere'"))
     assert seen["legend"] == {}
 
