@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
-from pydantic_core import PydanticUndefined
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
 
 class Section(BaseModel):
@@ -79,7 +78,7 @@ class Output(Section):
 
 
 class MergedOutput(Output):
-    """Where vectors go of things that are embedded one by one, so that only what has changed need be."""
+    """Where vectors go if each thing is embedded by itself, so that a rerun embeds only what is new or has changed."""
 
     mode: Literal["merge", "overwrite", "error", "append"] = Field(  # type: ignore[assignment]
         "merge",
@@ -94,17 +93,8 @@ class MergedOutput(Output):
 
     @property
     def merges(self) -> bool:
-        """Whether rows that have not changed stay as they are."""
+        """Whether unchanged rows of the table are kept as they are."""
         return self.mode == "merge"
-
-
-class Option(typing.NamedTuple):
-    """One leaf of a configuration, for help texts."""
-
-    path: str
-    kind: str
-    default: str
-    description: str
 
 
 def load(cls: type[S], path: str | Path | None, overrides: Sequence[str] = ()) -> S:
@@ -143,70 +133,37 @@ def paths(config: Section, kind: Any, prefix: str = "") -> dict[str, str]:
     return values
 
 
-def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
-    """Yield every leaf option of a configuration with its type, default and description."""
-    annotations = typing.get_type_hints(cls)
-    for name, field in cls.model_fields.items():
-        annotation = annotations[name]
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            yield from options(annotation, f"{prefix}{name}.")
-            continue
-        about, section = field.description or "", _section(annotation)
-        if section is not None:
-            # It may be left out as a whole, so that its keys have defaults only where it is given.
-            about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
-        required = field.default is PydanticUndefined and field.default_factory is None
-        value = field.get_default(call_default_factory=True)
-        # On one line, as it stands behind its key in a template.
-        default = "required" if required else yaml.safe_dump(value, default_flow_style=True, width=1000)
-        kind = getattr(annotation, "__name__", "") if isinstance(annotation, type) else ""
-        kind = kind or str(annotation).replace("typing.", "").replace("NoneType", "None")
-        yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), about)
-
-
 def dump(config: Section) -> str:
     """Return the whole configuration, defaults included, as YAML that load() reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def template(found: Iterable[Option]) -> str:
-    """Return options as a YAML file to start from: every key with its default, and its meaning as a comment."""
-    lines: list[str] = []
-    before: list[str] = []
-    for option in found:
-        *sections, name = option.path.split(".")
-        for depth, section in enumerate(sections):
-            if before[: depth + 1] != sections[: depth + 1]:
-                lines.append(f"{'  ' * depth}{section}:")
-        before = sections
-        indent = "  " * len(sections)
-        required = option.default == "required"
-        value = "???  # required" if required else option.default
-        lines += [f"{indent}# {option.description}", f"{indent}{name}: {value}"]
-    return "\n".join(lines)
-
-
 def identity(config: Section, prefix: str = "") -> dict[str, Any]:
-    """Return every option by its path, without those that a run may change when it goes on (``movable``)."""
-    found: dict[str, Any] = {}
+    """Return every option by its path, except those that may change when a run is resumed (``movable``)."""
+    values: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
         value, extra = getattr(config, name), field.json_schema_extra
         if isinstance(value, Section):
-            found |= identity(value, f"{prefix}{name}.")
+            values |= identity(value, f"{prefix}{name}.")
         elif not (isinstance(extra, dict) and extra.get("movable")):
-            found[prefix + name] = value
-    return found
+            values[prefix + name] = value
+    return values
 
 
-def check_gates(gates: Iterable[str], known: Iterable[str], nothing: str = "none") -> None:
-    """Refuse a gate on a figure that a run will not have; ``nothing`` is told where it will have none.
+def check_gates(gates: Iterable[str], figures: Iterable[str], nothing: str = "none") -> None:
+    """Check that a run measures every figure that has a gate.
+
+    Args:
+        gates: names of figures.
+        figures: names of the figures that the run measures.
+        nothing: what the error lists if the run measures none.
 
     Raises:
-        ConfigError: names the gate and the figures.
+        ConfigError: a gate is on another figure; the error names it and lists the figures.
     """
-    known = sorted(known)
-    if wrong := set(gates) - set(known):
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(known) or nothing})")
+    figures = sorted(figures)
+    if wrong := set(gates) - set(figures):
+        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(figures) or nothing})")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -246,13 +203,13 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise ConfigError(f"--set {override}: need a.b=value")
     *parents, leaf = path.split(".")
-    for at, parent in enumerate(parents):
+    for depth, parent in enumerate(parents, 1):
         # A section that the file leaves empty is null in YAML.
         if data.get(parent) is None:
             data[parent] = {}
         data = data[parent]
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(parents[: at + 1])} is a value, not a section")
+            raise ConfigError(f"--set {override}: {'.'.join(parents[:depth])} is a value, not a section")
     try:
         data[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -277,8 +234,8 @@ def _allows_bool(cls: type[Section], name: str) -> bool:
     return False
 
 
-def _section(annotation: Any) -> type[Section] | None:
-    """Return the section that an annotation holds, also where it may be None."""
+def section_type(annotation: Any) -> type[Section] | None:
+    """Return the Section class that an annotation names, alone or in a union with None; None if it names none."""
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
@@ -287,10 +244,10 @@ def _explain(cls: type[Section], problem: Any) -> str:
     keys = [str(part) for part in problem["loc"]]
     path = ".".join(keys) or "configuration"
     if problem["type"] == "extra_forbidden":
-        known = _known(cls, keys[:-1])
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: unknown key (known: {', '.join(known)}){hint}"
+        known_keys = _keys(cls, keys[:-1])
+        matches = difflib.get_close_matches(keys[-1], known_keys, n=1)
+        hint = f"; did you mean {matches[0]}?" if matches else ""
+        return f"{path}: unknown key (known: {', '.join(known_keys)}){hint}"
     if problem["type"] == "missing":
         return f"{path}: required, but not given; set it in a YAML file (--config FILE), or a key with --set a.b=VALUE"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -299,10 +256,10 @@ def _explain(cls: type[Section], problem: Any) -> str:
     return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}{hint}"
 
 
-def _known(cls: type[Section], keys: list[str]) -> list[str]:
+def _keys(cls: type[Section], keys: list[str]) -> list[str]:
     for key in keys:
         field = cls.model_fields.get(key)
-        section = _section(field.annotation) if field else None
+        section = section_type(field.annotation) if field else None
         if section is None:
             break
         cls = section

@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from embedall_spark import config, kinds
+from embedall_spark import config, config_help, kinds
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds.words import Config
 
@@ -87,8 +87,8 @@ def test_what_is_dumped_is_read_back(tmp_path):
 
 
 def test_the_template_is_a_configuration_with_every_option(tmp_path):
-    options = list(config.options(Config))
-    (tmp_path / "c.yaml").write_text(config.template(options))
+    options = list(config_help.options(Config))
+    (tmp_path / "c.yaml").write_text(config_help.template(options))
     found = config.load(Config, tmp_path / "c.yaml", ["input.path=x", "output.table=y"])
     assert found == config.parse(Config, REQUIRED)
     assert all(option.description for option in options)
@@ -97,7 +97,7 @@ def test_the_template_is_a_configuration_with_every_option(tmp_path):
 
 @pytest.mark.parametrize("name", kinds.names())
 def test_every_kind_has_a_template_that_can_be_read(name):
-    found = yaml.safe_load(config.template(config.options(kinds.load(name).Config)).replace("???", "x"))
+    found = yaml.safe_load(config_help.template(config_help.options(kinds.load(name).Config)).replace("???", "x"))
     assert found["output"]["table"] == "x"
     if name == "latent":
         assert (found["fit"]["k"], found["fit"]["power"]) == ([64], [0.0, 1.0, 2.0])

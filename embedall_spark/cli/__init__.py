@@ -19,9 +19,7 @@ from embedall_spark.errors import Terminated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    help="Embed all the things on Spark.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(help="Embed all the things on Spark.", no_args_is_help=True, pretty_exceptions_enable=False)
 run_kind.register(app)
 similar.register(app)
 evaluate.register(app)

@@ -18,11 +18,10 @@ from pyspark.sql import functions as F
 from embedall_spark import randomness
 from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks as blocking
-from embedall_spark.corpus.blocks import BLOCKS, Block
+from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
 from embedall_spark.corpus.vocabulary_index import Lookup
 from embedall_spark.graph import csr, walks
 from embedall_spark.schemas import ENCODED, SEQUENCES
-from embedall_spark.train.trainer import BlockSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

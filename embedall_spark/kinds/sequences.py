@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
-from embedall_spark.corpus.sessionize import StoriesConfig
+from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import label_metrics, next_item
