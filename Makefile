@@ -10,6 +10,7 @@ EXTRAS := local,demo,dev
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check bench-env clean java python
@@ -24,11 +25,11 @@ install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
 	@$(BIN)/embedall demo $(if $(KINDS),--kinds $(KINDS))
 
-test: java $(INSTALLED)  ## run all tests
-	$(BIN)/pytest
+test: java $(INSTALLED)  ## run all tests, in two processes with a Spark session each; PROCESSES=1 for one
+	$(BIN)/pytest -n $(PROCESSES) --durations=25
 
 test-fast: java $(INSTALLED)  ## run the tests that need no Spark
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(PROCESSES) -m "not slow"
 
 check: java $(INSTALLED)  ## lint, formatting, types and import rules
 	$(BIN)/ruff check .

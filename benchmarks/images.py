@@ -27,9 +27,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import session
-from embedall_spark.images import backbones, decode, featurize
+from embedall_spark.images import backbones, featurize
 from embedall_spark.images.backbones import BackboneConfig, inference
 from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.sources.image_limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ MANY, QUICK_MANY = 100_000, 1000
 # As people write it.
 BATCH = 32
 NEAREST = 10
-LIMITS = decode.Limits()
+LIMITS = Limits()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -243,7 +244,7 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = inference.model(NETWORKS[TIMED], "cpu", "float32")
+    model = inference.load_model(NETWORKS[TIMED], "cpu", "float32")
     for at in range(0, len(paths), 8):
         model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[at : at + 8]], True)
     time.sleep(pause)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from embedall_spark.search.exact_kernel import unit
 from embedall_spark.visualize.montage import cut, font, on_white, plain
@@ -42,6 +40,8 @@ def draw(
         pictures: n small ones of the left rows, drawn before their names; None where there is none.
         title: above the heat map.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     units = unit(right)
     order = leaves_list(linkage(units.astype(np.float64), "average")) if len(units) > 1 else np.arange(len(units))
     scores = unit(left)[order].astype(np.float64) @ units[order].T.astype(np.float64)
@@ -98,6 +98,8 @@ def _column(sheet: Image.Image, name: str, start: tuple[int, int]) -> None:
 def _cells(pen: ImageDraw.ImageDraw, scores: NDArray[np.float64], left: int, top: int) -> None:
     """Draw the cosines, with their two digits."""
     low, high = min(0.0, float(scores.min())), float(scores.max())
+    import matplotlib
+
     colors = matplotlib.colormaps["viridis"]((scores - low) / max(high - low, 1e-12), bytes=True)[..., :3]
     for row, column in np.ndindex(*scores.shape):
         x, y = left + column * _CELL, top + row * _CELL

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
-from scipy.spatial import cKDTree
 
 from embedall_spark.visualize import label_layout
 from embedall_spark.visualize.montage import font, on_white
@@ -105,6 +104,8 @@ def _edge(places: NDArray[np.float32], inked: bool, among_texts: bool) -> int:
     if inked and len(places) > 1:
         # Where all lie close together in a few places, less keeps them apart.
         centres = np.array(_fitted(places, int(edge)))
+        from scipy.spatial import cKDTree
+
         near = cKDTree(centres).query(centres, 2)[0][:, 1]
         edge = min(edge, _CROSSING * float(np.median(near)))
     return int(np.clip(edge, _SMALLEST, _LARGEST))

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from embedall_spark.errors import ConfigError
@@ -76,6 +75,8 @@ def on_white(picture: Image.Image) -> Image.Image:
 @cache
 def font(size: float) -> ImageFont.FreeTypeFont:
     """Return the font of captions; it comes with matplotlib, and has Greek and Cyrillic letters too."""
+    import matplotlib
+
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pyspark.sql import functions as F
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
@@ -115,6 +109,10 @@ def draw_pictures(
 
 def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float32]:
     """Return two coordinates for each unit vector, float32 [n, 2]."""
+    # Imported in functions, as matplotlib is: that takes seconds, and few commands draw a map.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     if not np.ptp(units, axis=0).any():
         return np.zeros((len(units), 2), dtype=np.float32)
     components = min(2, *units.shape)
@@ -172,6 +170,8 @@ def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.
     clusters = min(clusters, len(COLORS), len(np.unique(units, axis=0)))
     if clusters < 2:
         return np.zeros(len(units), dtype=np.int64)
+    from sklearn.cluster import KMeans
+
     with threadpool_limits(1):
         labels: NDArray[np.int64] = KMeans(clusters, n_init=4, random_state=seed).fit_predict(units).astype(np.int64)
     return labels
@@ -180,6 +180,9 @@ def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.
 def _picture(
     names: list[str], places: NDArray[np.float32], colors: list[str], title: str, legend: Mapping[str, str]
 ) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.015, 0.015, 0.83 if legend else 0.97, 0.935))
@@ -202,6 +205,8 @@ def _picture(
 
 def _legend(axes: Any, legend: Mapping[str, str]) -> None:
     """Say right of the picture which label has which colour."""
+    from matplotlib.lines import Line2D
+
     dots = [Line2D([], [], marker="o", linestyle="", markersize=6, color=color) for color in legend.values()]
     place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
     for text in axes.legend(dots, [_short(label) for label in legend], **place).get_texts():

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
@@ -74,5 +73,7 @@ def _write(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, edge: int) 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
     # It comes with matplotlib, and has Greek and Cyrillic letters too.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)

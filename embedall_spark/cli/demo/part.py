@@ -10,7 +10,8 @@ from rich.text import Text
 
 from embedall_spark import files, progress, session, tables
 from embedall_spark.cli.shared.console import duration
-from embedall_spark.launch import Options, Summary, launch
+from embedall_spark.launch import Options, launch
+from embedall_spark.run_result import Summary
 from embedall_spark.search import exact
 from embedall_spark.visualize import scatter_map
 

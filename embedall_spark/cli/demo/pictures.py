@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pyspark.sql import functions as F
 
-from embedall_spark import files, progress, run_store, tables
+from embedall_spark import files, progress, run_manifest, tables
 from embedall_spark.cli.demo.part import Part, embed, heading, layout, print_rows, save
 from embedall_spark.images import thumbnails
-from embedall_spark.images.decode import Limits
 from embedall_spark.latent import latent_model
 from embedall_spark.search import exact, title_lookup
 from embedall_spark.sources import openmoji
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import montage
 from embedall_spark.visualize.montage import Tile
 from embedall_spark.visualize.results_sheet import Grid, Mosaic
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.cli.demo.part import Demo
-    from embedall_spark.launch import Summary
+    from embedall_spark.run_result import Summary
 
 CREDIT = "Pictures: OpenMoji (openmoji.org), license CC BY-SA 4.0"
 _PICTURES = (
@@ -123,7 +123,7 @@ def latent(demo: Demo) -> Part:
 
 def _unseen(vectors: DataFrame, summary: Summary) -> DataFrame:
     """Return the vectors of the pictures that were not trained on."""
-    parts = vectors.sparkSession.read.parquet(run_store.stage_path(summary["folder"], "split"))
+    parts = vectors.sparkSession.read.parquet(run_manifest.stage_path(summary["folder"], "split"))
     ids = parts.where("part = 'test'").select(F.concat(F.lit(_PREFIX), "id").alias("id"))
     return vectors.join(ids, "id", "left_semi")
 
@@ -145,7 +145,7 @@ def _titles(metadata: DataFrame, ids: Collection[str]) -> dict[str, str]:
 
 
 def _thumbnails(vectors: DataFrame, ids: Collection[str]) -> dict[str, Image.Image]:
-    return thumbnails.thumbnails_by_id(openmoji.read(vectors.sparkSession), ids, Limits())
+    return thumbnails.thumbnails_by_id(openmoji.read(vectors.sparkSession), ids, Limits(svg=True))
 
 
 def _artifact(summary: Summary, name: str) -> bytes:
