@@ -170,7 +170,9 @@ def embed(run: Run, inputs: DataFrame, config: Config) -> DataFrame:
     # A table that holds the pictures' bytes is read again, since no stage stores them.
     usable = pictures.where("problem IS NULL")
     in_table = not usable.where("path IS NULL").isEmpty()
-    source = conform(inputs, IMAGES).where("problem IS NULL") if in_table else usable.withColumn("content", _null("binary"))
+    source = (
+        conform(inputs, IMAGES).where("problem IS NULL") if in_table else usable.withColumn("content", _null("binary"))
+    )
     suffix = _digest_suffix(config.featurize)
     known = _null("string") if previous is None else F.regexp_extract("digest", f"^([^/]*){suffix}$", 1)
     rows = source if previous is None else source.join(previous.select("id", "digest"), "id", "left")

@@ -50,7 +50,7 @@ def draw(
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     units = unit(right)
-    order = leaves_list(linkage(units.astype(np.float64), "average")) if len(units) > 1 else np.arange(len(units))
+    order = leaves_list(linkage(units.astype(np.float64), "average")).tolist() if len(units) > 1 else [0]
     scores = unit(left)[order].astype(np.float64) @ units[order].T.astype(np.float64)
     start = _MARGIN + _NAME + 6 + (_CELL if any(pictures) else 0)
     side, above = _CELL * len(scores), _HEAD + _NAME
