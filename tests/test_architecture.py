@@ -54,10 +54,10 @@ OUTER |= {"tracking", "mlflow_store", "mlflow_entries", "mlflow_models"}
 MLFLOW = {"tracking.py", "mlflow_store.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
-    "cli/projector.py": "100 commits of a table",
     "latent/fit/covariance.py": "one matrix per side and of both, d at most 4,096",
     "latent/fit/contrastive_job.py": "what is kept for validation; limited",
     "latent/text/text_features.py": "words and their weights, at most a million, checked",
+    "cluster/label_agreement.py": "a table of clusters and labels, at most a million cells, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
     "cli/demo/pictures.py": "eight pictures",
     "cli/search.py": "k results of one query",

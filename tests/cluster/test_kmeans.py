@@ -83,7 +83,7 @@ def test_what_cannot_be_clustered_is_told(spark, monkeypatch):
         kmeans.fit(table, 1)
     with pytest.raises(BadData, match="k = 3 clusters of 2 vectors"):
         kmeans.fit(table, 3)
-    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="k = 1 at most"):
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="at most k = 1 is possible"):
         patch.setattr(kmeans, "MAX_CENTER_BYTES", 31)
         kmeans.fit(table, 2)
 
