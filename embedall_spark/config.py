@@ -169,17 +169,6 @@ def identity(config: Section, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check_gates(gates: Iterable[str], known: Iterable[str], nothing: str = "none") -> None:
-    """Refuse a gate on a figure that a run will not have; ``nothing`` is told where it will have none.
-
-    Raises:
-        ConfigError: names the gate and the figures.
-    """
-    known = sorted(known)
-    if wrong := set(gates) - set(known):
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(known) or nothing})")
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
