@@ -1,4 +1,4 @@
-"""What a kind needs from outside while it runs; the launcher provides it, and tests a simple one."""
+"""What a kind needs of the outside while it runs. Jobs and the command supply it; tests have a simple one."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
 
 class Trial(NamedTuple):
-    """A trial of a sweep: its options and their figures."""
+    """One trial of a search for hyperparameters: its options and the figures that they reached."""
 
     name: str
-    """Unique within the run; the same in a rerun."""
+    """Unique within the run; a rerun uses the same name."""
     options: Mapping[str, float]
     figures: Mapping[str, float]
 
 
 class ServableModel(NamedTuple):
-    """A fitted model that can be loaded without this package."""
+    """A fitted model that MLflow can load without this package."""
 
     script: str
-    """Path of a self-contained Python file that builds the model from the arrays."""
+    """Path of a Python file that imports nothing of this package and builds the model from the arrays."""
     arrays: bytes
     """Content of an .npz file."""
     example: Mapping[str, Sequence[Any]]
-    """Example input rows, by column: numbers, texts, lists of numbers, or maps from texts to such lists."""
+    """Example input rows, by column; numbers, texts, lists of numbers, or maps from texts to such lists."""
     width: int
     """Output dimension."""
     requirements: Sequence[str]
-    """Distributions that the script imports."""
+    """Python distributions that the script imports."""
     name: str | None
-    """Name of the registered model of which it becomes a version when the run succeeds; None: it is not registered."""
+    """Registered model that gets a new version once the quality gates have passed; None: not registered."""
 
 
 class Progress(NamedTuple):
@@ -56,7 +56,7 @@ class Run(Protocol):
 
     @property
     def id(self) -> str:
-        """Name of the run; every row that it makes has it."""
+        """Id of the run, written into every row of its result."""
 
     @property
     def folder(self) -> str:
@@ -64,31 +64,34 @@ class Run(Protocol):
 
     @property
     def model_uri(self) -> str | None:
-        """The model that made the rows, where it is tracked."""
+        """URI of the logged model that produced the rows; None if no model is logged."""
 
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         """Return a stage's table: computed and written once, read back at every later call and rerun."""
+
+    def read_stage(self, name: str) -> DataFrame:
+        """Return a finished stage's table."""
 
     def stage_path(self, name: str) -> str:
         """Return the folder (path or URI) of a finished stage's parquet files."""
 
     def previous_output(self) -> DataFrame | None:
-        """Return the output table, VECTORS, as it was when the run began; None if it did not exist."""
+        """Return the output table, VECTORS, as it was when the run began; None if there was none."""
 
     def producer_of(self, table: str) -> tuple[str, dict[str, Any]] | None:
-        """Return the kind and the configuration of the run that made a table; None if no run did."""
+        """Return kind and configuration of the run that wrote a table; None if no run of this package did."""
 
     def reject(self, df: DataFrame) -> None:
-        """Add rows of REJECTS, which are written to the rejects table together with the result."""
+        """Add rows of REJECTS; they are written to the rejects table together with the result."""
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
-        """Log the number of refused rows; raise BadData if their share is above the run's limit.
+        """Log how many rows were refused; raise BadData if their share is above the run's limit.
 
-        Further calls add ``rejected`` to the rows refused before, of the same ``seen``.
+        If rows are refused at several places, the calls add up: ``rejected`` is what is new, ``seen`` stays the same.
         """
 
     def write_table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
-        """Replace an additional table of the configuration, in one commit."""
+        """Replace another table that the configuration asks for, in one commit."""
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""
@@ -97,16 +100,16 @@ class Run(Protocol):
         """Record a file, such as a picture."""
 
     def log_trials(self, tried: Sequence[Trial]) -> None:
-        """Record a sweep, each trial as a run under this one; trials that are recorded already stay as they are."""
+        """Record trials as nested runs; those that are recorded already are left as they are."""
 
     def log_model(self, model: ServableModel) -> None:
-        """Record a model; ``model_uri`` names it from then on, where it is tracked."""
+        """Record a model; from then on ``model_uri`` names it."""
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Show how far a stage is."""
+        """Report the progress of a stage."""
 
     def watch(self, measure: Callable[[], Progress | None]) -> AbstractContextManager[None]:
         """Show what ``measure`` returns, every few seconds while the block runs; it is called in another thread."""
 
     def check_ownership(self) -> None:
-        """Raise Superseded if another driver has taken over the run; call it before each commit."""
+        """Raise Superseded if another driver has taken over the run; to be called before each commit."""

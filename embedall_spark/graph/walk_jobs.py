@@ -16,7 +16,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 
 from embedall_spark import randomness
-from embedall_spark.config import MOVABLE, Section
+from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -54,7 +54,7 @@ class WalksConfig(Section):
         le=1e3,
         description="in-out parameter: above 1 a walk stays near where it was; a step takes up to max(q, 1/q) trials",
     )
-    table: str | None = Field(
+    table: OutputPath | None = Field(
         None,
         description="also write the walks to this table, for inspection; unset: they are not stored",
         json_schema_extra=MOVABLE,

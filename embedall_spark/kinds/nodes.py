@@ -137,7 +137,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     figures: dict[str, float] = {}
     metadata = None
     if section.holdout:
-        stored = run.spark.read.parquet(run.stage_path("edges"))
+        stored = run.read_stage("edges")
         train_edges, test_edges = _split(stored, config)
         figures |= link_prediction.auc(vectors, test_edges, train_edges.unionByName(test_edges), seed=seed)
     if section.metadata is not None:

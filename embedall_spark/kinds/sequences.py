@@ -195,7 +195,5 @@ def _predict_last_items(run: Run, config: Config) -> dict[str, float]:
     manifest, folder = checkpoint.latest(run), run.stage_path("vocabulary")
     assert manifest is not None
     vectors = checkpoint.vectors(run, {**manifest, "context": True}, folder)
-    holdout, sequences, items = (
-        run.spark.read.parquet(run.stage_path(name)) for name in ("holdout", "blocks", "vocabulary")
-    )
+    holdout, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
     return next_item.evaluate(holdout, vectors, sequences, items, folder, config.training)

@@ -13,7 +13,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import cluster_slots
+from embedall_spark import cluster_slots, files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.schemas import NEIGHBOURS, conform
 from embedall_spark.search import csls, mapped_vectors
@@ -126,7 +126,7 @@ def mean_similarity(
     means = scores.select(F.col("query").alias("id"), (total / F.size("scores")).cast("float").alias("similarity"))
     # What uses it may read it more than once.
     means.write.mode("overwrite").parquet(f"{folder}/similarity")
-    return vectors.sparkSession.read.parquet(f"{folder}/similarity")
+    return vectors.sparkSession.read.parquet(files.spark_path(f"{folder}/similarity"))
 
 
 def check(queries: DataFrame, d: int, k: int) -> None:
