@@ -74,10 +74,10 @@ def ingest(spark: SparkSession, work: Path, name: str, config: Config, megabytes
     found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
     run.check_reject_share(*encoded_pages.reject_counts(found))
     marks.append(time.perf_counter())
-    known = vocabulary.count(run, found, config.vocabulary)
-    number = blocks.number(vocabulary.total(known))
+    known = vocabulary.build(run, found, config.vocabulary)
+    number = blocks.block_count(vocabulary.total_tokens(known))
     marks.append(time.perf_counter())
-    run.stage("blocks", lambda: blocks.of_pages(found, run.stage_path("vocabulary"), number))
+    run.stage("blocks", lambda: blocks.from_pages(found, run.stage_path("vocabulary"), number))
     marks.append(time.perf_counter())
     seconds = {stage: marks[at + 1] - marks[at] for at, stage in enumerate(("pages", "vocabulary", "blocks"))}
     return {"megabytes_per_second": megabytes / (marks[-1] - marks[0]), "seconds": seconds}

@@ -21,9 +21,9 @@ import numpy as np
 from embedall_spark import config as configs
 from embedall_spark import session
 from embedall_spark.corpus import blocks, encoded_pages, vocabulary
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.kinds import words
-from embedall_spark.train import plan, sgns, shard_io, trainer, window_chunks
+from embedall_spark.train import aligned_rows, plan, sgns, shard_io, trainer, window_chunks
 from embedall_spark.train import rotation as rotating
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def stages(work: Path, config: Config) -> Corpus:
     spark = session.get("rotation", master="local[4]")
     run = common.open_run(spark, work, "stages", config)
     found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
-    known = vocabulary.count(run, found, config.vocabulary)
-    folder, number = run.stage_path("vocabulary"), blocks.number(vocabulary.total(known))
-    return Corpus(run.stage("blocks", lambda: blocks.of_pages(found, folder, number)), known, folder)
+    known = vocabulary.build(run, found, config.vocabulary)
+    folder, number = run.stage_path("vocabulary"), blocks.block_count(vocabulary.total_tokens(known))
+    return Corpus(run.stage("blocks", lambda: blocks.from_pages(found, folder, number)), known, folder)
 
 
 def parts(folder: str) -> Facts:
@@ -130,7 +130,7 @@ def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
     if config.workers == 1:
         return {}
     sizes = trainer.measure(corpus.sequences, corpus.vocabulary, config)
-    made = plan.make(sizes, config, config.threads or 1)
+    made = plan.make_plan(sizes, config, config.threads or 1)
     since = time.perf_counter()
     for index in range(made.slices):
         chunks = window_chunks.streams(corpus.sequences, corpus.folder, made, config, 0, index)
@@ -140,18 +140,21 @@ def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
 
 def bare(corpus: Corpus, config: SkipGram) -> Facts:
     """Return tokens per second of drawing windows (one core) and of the kernel (all cores), in this process."""
-    lookup, workers = Lookup.open(corpus.folder), config.workers
-    tokens, _ = blocks.total(corpus.sequences)
+    lookup, workers = VocabularyIndex.open(corpus.folder), config.workers
+    tokens, _ = blocks.total_size(corpus.sequences)
     sample = corpus.sequences.limit(max(1, corpus.sequences.count() * KERNEL_TOKENS // max(tokens, KERNEL_TOKENS)))
     found = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
-    source = window_chunks.windower(lookup, config, 0, workers)
+    source = window_chunks.make_windower(lookup, config, 0, workers)
     lanes, draws = draw(source, found)
-    rows = [shard_io.start(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)]
-    tables = [
-        sgns.negative_table(lookup.counts[source.shards.ids(shard)], config.ns_exponent, 1 << 20, config.seed, shard)
-        for shard in range(workers)
+    rows = [
+        shard_io.initial_rows(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)
     ]
-    compiled = sgns.kernel(sgns.pad(config.vector_size), config.negative)
+    shard_counts = [lookup.counts[source.shards.ids(shard)] for shard in range(workers)]
+    tables = [
+        aligned_rows.negative_table(counts, config.ns_exponent, 1 << 20, config.seed, shard)
+        for shard, counts in enumerate(shard_counts)
+    ]
+    compiled = sgns.kernel(aligned_rows.padded_length(config.vector_size), config.negative)
     share = 1 if workers == 1 else rotating._SHARE
 
     def train(lane: list[tuple[int, NDArray[np.int32]]]) -> None:

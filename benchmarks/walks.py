@@ -119,23 +119,23 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     run = run_store.local(spark, f"{folder}/run")
     since = time.perf_counter()
     found = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
-    _, _, facts = adjacency.stages(run, found, config.graph)
+    _, _, size = adjacency.build_stages(run, found, config.graph)
     built = time.perf_counter() - since
-    walks = Walks(run.stage_path("adjacency"), facts, False, config.walks, 1)
+    walks = Walks(run.stage_path("adjacency"), size, False, config.walks, 1)
     # The host's copy of the graph is part of neither: it is made once, and then serves every walk.
     spark.range(1).mapInArrow(_touch(walks), "vertices bigint").collect()
     copied = time.perf_counter() - since - built
     memory.worker = 0
     since = time.perf_counter()
-    written = run.stage("walks", lambda: walk_jobs.encoded(spark, walks))
+    written = run.stage("walks", lambda: walk_jobs.as_encoded(spark, walks))
     seconds = time.perf_counter() - since
     row = written.agg(F.sum(F.size("tokens") - 1), F.count("*")).first()
     assert row is not None
-    on_disk = 8 * facts.vertices + facts.edges * (12 if facts.weighted else 4)
+    on_disk = 8 * size.vertices + size.edges * (12 if size.weighted else 4)
     return {
-        "vertices": facts.vertices, "entries": facts.edges, "weighted": facts.weighted,
+        "vertices": size.vertices, "entries": size.edges, "weighted": size.weighted,
         "build_seconds": round(built, 1), "copy_seconds": round(copied, 1),
-        "graph_bytes": on_disk, "bytes_per_entry": round(on_disk / facts.edges, 2),
+        "graph_bytes": on_disk, "bytes_per_entry": round(on_disk / size.edges, 2),
         "walks": int(row[1]), "steps": int(row[0]), "seconds": round(seconds, 1),
         "steps_per_second": int(row[0]) / seconds,
         "worker_gib": round(memory.worker / _GIB, 3), "all_gib": round(memory.all / _GIB, 3),

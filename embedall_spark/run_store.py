@@ -20,12 +20,13 @@ from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from embedall_spark.config import Output
-    from embedall_spark.run_context import ServableModel, Trial
+    from embedall_spark.run_context import Progress, ServableModel, Trial
     from embedall_spark.run_manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,10 @@ class StoredRun:
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Report the progress of a stage."""
         self.meter.show(stage, done, total, note)
+
+    def watch(self, measure: Callable[[], Progress | None]) -> AbstractContextManager[None]:
+        """Show what ``measure`` returns while the block runs."""
+        return self.meter.watch(measure)
 
     def check_ownership(self) -> None:
         """Raise Superseded if another driver has taken over."""

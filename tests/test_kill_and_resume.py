@@ -120,7 +120,7 @@ def undisturbed(spark, corpus, tmp_path_factory):
 def assert_lost(result, message):
     assert result.code == 1, result.log
     assert result.summary["error"] == "WorkerLost"
-    assert message in result.log and "Start the run again: it goes on from its last checkpoint" in result.log
+    assert message in result.log and "Start the run again: it resumes from its last checkpoint" in result.log
     assert "Traceback" not in result.log
 
 

@@ -112,6 +112,6 @@ def test_a_cluster_with_too_few_slots_is_told_at_once(master, environment, tmp_p
     glob = write(tmp_path / "corpus", documents(300))
     done = submit(master, environment, "--config", configure(tmp_path, glob, train={"workers": 3}), "--dry-run")
     assert done.returncode == 1, done.stderr
-    assert "train.workers=3 needs as many task slots at once, and the cluster has fewer" in done.stdout
+    assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["error"] == "ResourceError"
     assert not (tmp_path / "output").exists()

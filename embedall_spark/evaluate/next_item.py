@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.evaluate import cooccurrence_baseline, skipgram_ranking
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _encode(held: DataFrame, folder: str, config: SkipGram) -> Questions:
 
 def _coder(folder: str) -> Callable[[Batches], Batches]:
     def encoded(batches: Batches) -> Batches:
-        lookup = Lookup.open(folder)
+        lookup = VocabularyIndex.open(folder)
         for batch in batches:
             lists = batch.column("context")
             offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])

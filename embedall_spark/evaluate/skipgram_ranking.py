@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.search import exact
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _outputs(table: pa.Table | pa.RecordBatch, exponent: float) -> NDArray[np.fl
 
 def _fetcher(folder: str, wanted: NDArray[np.int32]) -> Callable[[Batches], Batches]:
     def fetched(batches: Batches) -> Batches:
-        lookup = Lookup.open(folder)
+        lookup = VocabularyIndex.open(folder)
         for batch in batches:
             ids = lookup.ids(batch["id"])
             found = pa.array(np.flatnonzero(np.isin(ids, wanted)))
@@ -95,7 +95,7 @@ def _counter(
     """Build the task's function: how many of its items, but those barred, score above each query's ``least``."""
 
     def counted(batches: Batches) -> Batches:
-        lookup = Lookup.open(folder)
+        lookup = VocabularyIndex.open(folder)
         counts = np.zeros(len(queries), np.int64)
         with threadpool_limits(1):
             for batch in batches:

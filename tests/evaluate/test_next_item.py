@@ -47,9 +47,9 @@ class Prepared:
         table = spark.createDataFrame(list(stories().items()), SEQUENCES).repartition(3)
         whole = self.run.stage("pages", lambda: encoded_pages.from_sequences(table))
         self.held, kept = last_item_holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
-        self.items = vocabulary.count(self.run, kept, VocabularyConfig(min_count=3))
+        self.items = vocabulary.build(self.run, kept, VocabularyConfig(min_count=3))
         self.folder = self.run.stage_path("vocabulary")
-        self.blocks = self.run.stage("blocks", lambda: blocks.of_pages(kept, self.folder, 3))
+        self.blocks = self.run.stage("blocks", lambda: blocks.from_pages(kept, self.folder, 3))
         self.names = [row.token for row in self.items.orderBy("id").collect()]
         self.counts = [row["count"] for row in self.items.orderBy("id").collect()]
         draw = np.random.default_rng(8)

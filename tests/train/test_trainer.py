@@ -33,7 +33,7 @@ def corpus(spark, tmp_path_factory):
     counts = np.bincount([token for _, tokens in rows for token in tokens], minlength=CLUSTERS * EACH)
     words = [(token, f"w{token}", int(count)) for token, count in enumerate(counts)]
     spark.createDataFrame(words, VOCABULARY).coalesce(1).write.parquet(f"{folder}/vocabulary")
-    blocks.of_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
+    blocks.from_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
     return folder
 
 
@@ -108,7 +108,7 @@ def test_rotation_trains_every_pair_once_an_epoch(spark, corpus, tmp_path):
 def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypatch):
     options = config(workers=workers, slice_tokens=12_000, epochs=2)
     _, whole, _ = train(spark, corpus, tmp_path / "whole", options)
-    made, slices = trainer._slice, []
+    made, slices = trainer._train_slice, []
 
     def stopping(*arguments):
         slices.append(1)
@@ -116,10 +116,10 @@ def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypat
             raise KeyboardInterrupt
         return made(*arguments)
 
-    monkeypatch.setattr(trainer, "_slice", stopping)
+    monkeypatch.setattr(trainer, "_train_slice", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(spark, corpus, tmp_path / "cut", options)
-    monkeypatch.setattr(trainer, "_slice", made)
+    monkeypatch.setattr(trainer, "_train_slice", made)
     run, resumed, _ = train(spark, corpus, tmp_path / "cut", options)
     assert np.array_equal(whole, resumed)
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2  # older ones are gone
@@ -162,7 +162,7 @@ def test_a_diverged_shard_is_never_checkpointed(spark, corpus, tmp_path, workers
 
 
 def test_too_many_workers_for_the_slots(spark, corpus, tmp_path):
-    with pytest.raises(ResourceError, match=r"train.workers=3 needs as many task slots at once.*local\[2\] has 2"):
+    with pytest.raises(ResourceError, match=r"train.workers=3 needs 3 task slots at once.*local\[2\] has 2"):
         train(spark, corpus, tmp_path, config(workers=3))
 
 
@@ -198,12 +198,12 @@ def test_nothing_to_train_on(spark, corpus, tmp_path):
 
 def test_first_values_depend_on_seed_and_id_alone():
     ids = np.array([3, 70, 5])
-    inputs, outputs = shard_io.start(ids, 20, 11)
-    again, _ = shard_io.start(ids[::-1].copy(), 20, 11)
+    inputs, outputs = shard_io.initial_rows(ids, 20, 11)
+    again, _ = shard_io.initial_rows(ids[::-1].copy(), 20, 11)
     assert np.array_equal(inputs, again[::-1])
     assert inputs.shape == (3, 32)
     assert not inputs[:, 20:].any() and not outputs.any()
-    many, _ = shard_io.start(np.arange(4000), 20, 11)
+    many, _ = shard_io.initial_rows(np.arange(4000), 20, 11)
     assert abs(many[:, :20].mean()) < 1e-4
     assert np.abs(many).max() <= 0.5 / 20
     assert np.isclose(many[:, :20].std(), 1 / 20 / np.sqrt(12), rtol=0.02)
@@ -211,7 +211,7 @@ def test_first_values_depend_on_seed_and_id_alone():
 
 def test_greatest_sees_what_is_not_finite():
     rows = np.ones((3, 4), np.float32)
-    assert shard_io.greatest(rows) == 1.0
+    assert shard_io.max_abs(rows) == 1.0
     for bad in (np.nan, np.inf, -np.inf):
         rows[1, 2] = bad
-        assert shard_io.greatest(rows) == np.inf
+        assert shard_io.max_abs(rows) == np.inf
