@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
 from embedall_spark import (
-    files,
     kinds,
     path_checks,
     progress,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.config import Output, Section
-    from embedall_spark.run_result import Summary
+    from embedall_spark.run_result import Outcome, Summary
     from embedall_spark.run_store import StoredRun
     from embedall_spark.tracking import Tracked
 
@@ -81,8 +80,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     if isinstance(taken, dict):
         return taken
     run, tracked = taken
-    try:
-        tracked.input(_input_name(config), version)
+
+    def embed() -> Outcome:
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         if options.preview is not None:
@@ -90,18 +89,9 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
-            summary = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
-    except BaseException as error:
-        full = run_result.disk_full(error, [run.folder, str(files.scratch())])
-        run_result.fail(run, tracked, kind, full or error)
-        if full is None:
-            raise
-        raise full from error
-    tracked.output(output.table, summary["version"])
-    summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
-    run.finish("done", summary=summary)
-    tracked.finish("FINISHED")
-    return summary
+            return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+
+    return run_result.complete(run, tracked, kind, since, embed)
 
 
 def start(app_name: str, output: Output, options: Options) -> SparkSession:
@@ -141,6 +131,7 @@ def take_over(
         mlflow_run_id=manifest.get("mlflow_run_id"),
     )
     run_manifest.note(folder, mlflow_run_id=tracked.id)
+    tracked.input(_input_name(config), version)
     tracker = run_store.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.log_trials, tracked.log_model)
     return run_store.StoredRun(spark, folder, manifest, output, tracker), tracked
 

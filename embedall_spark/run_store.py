@@ -51,6 +51,7 @@ class StoredRun:
         self.model_uri = tracker.model_uri
         self.meter = Meter()
         self.rejects: list[DataFrame] = []
+        self.facts: dict[str, Any] = {}
         self.rejected = 0
         self._token, self._attempt = manifest["token"], manifest["attempt"]
         self.output, self._tracker = output, tracker

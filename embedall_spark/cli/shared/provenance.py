@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, run_manifest, schemas, tables, tracking
 from embedall_spark.config import Output
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
 
     Raises:
         ConfigError: as by(), where there is no folder.
-        BadData: there are no pictures any more where the run had them from.
+        BadData: the pictures are no longer where the run read them.
     """
     from embedall_spark.sources import images
     from embedall_spark.sources.image_limits import Limits
@@ -141,7 +141,13 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
         source = None if made is None else made.config.evaluate.pictures
         if source is None:
             source = image_config_of(spark, table if made is None else made.config.input.path, "--images FOLDER").input
-        found = images.read(spark, source)
+        try:
+            found = images.read(spark, source)
+        except BadData as error:
+            raise BadData(
+                f"the pictures of {table} cannot be read from {source.path}, where its run read them ({error}); if "
+                "they were moved, give --images FOLDER"
+            ) from None
         if made is not None:
             found = found.withColumn("id", F.concat(F.lit(f"{made.model.left_kind}:"), "id"))
         return found, source.limits
@@ -149,7 +155,7 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
     inside = ~F.array_contains(F.split("id", "/"), "..")
     path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
     rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
-    return schemas.conform(rows, schemas.IMAGES), Limits()
+    return schemas.conform(rows, schemas.IMAGES), Limits(svg=pattern.endswith(".svg"))
 
 
 def log_to_producer(

@@ -163,6 +163,6 @@ def _picture(path: str) -> Image.Image | None:
     from embedall_spark.sources.image_limits import Limits
 
     try:
-        return decode(files.read_bytes(path), Limits())
+        return decode(files.read_bytes(path), Limits(svg=True))
     except (OSError, BadImage):
         return None
