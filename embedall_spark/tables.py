@@ -1,6 +1,6 @@
-"""Delta tables, which only this file and merging.py touch: read, replaced or appended to in one commit each.
+"""Delta tables, which only this file and table_merge.py write: each write is one commit.
 
-A table is named by a path or URI (whatever holds a slash, or no dot) or as ``schema.table`` or
+A table is named by a path or URI (anything with a slash, or without a dot) or as ``schema.table`` or
 ``catalog.schema.table``. A commit carries its run's id, so that a rerun of the same run has no effect.
 """
 
@@ -29,15 +29,20 @@ _CONFLICTS = re.compile(r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL
 
 
 def exists(spark: SparkSession, name: str) -> bool:
-    """Tell whether there is a table of this name, or a Delta table in this folder.
+    """Return whether a table of this name, or a Delta table in this folder, exists.
 
     Raises:
-        TableError: the catalog or schema is not there.
+        TableError: the catalog or schema does not exist.
     """
     try:
         if not files.is_path(name):
             return bool(spark.catalog.tableExists(files.identifier(name)))
-        spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()
+        try:
+            # Of a Delta table this takes no Spark job.
+            _ = spark.read.table(files.identifier(name)).schema
+        except AnalysisException:
+            # Says why: there is no table, or one that cannot be read.
+            spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()
     except AnalysisException as error:
         if "DELTA_MISSING_DELTA_TABLE" in str(error):
             return False
@@ -46,16 +51,16 @@ def exists(spark: SparkSession, name: str) -> bool:
 
 
 def read(spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
-    """Return a table, as of a version where one is given.
+    """Return a table, or the given version of it.
 
     Raises:
-        TableError: there is no such table, or no such version of it.
+        TableError: the table or this version of it does not exist.
     """
     reader = spark.read if version is None else spark.read.option("versionAsOf", version)
     try:
-        found = reader.table(files.identifier(name))
-        # A version that is not there is noticed only by whoever looks at the columns.
-        _ = found.schema
+        table = reader.table(files.identifier(name))
+        # Spark notices that a version does not exist only when it needs the columns.
+        _ = table.schema
     except AnalysisException as error:
         if exists(spark, name):
             raise TableError(f"{name}: {_first_line(error)}") from None
@@ -63,7 +68,7 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
             "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
         )
         raise TableError(f"{name}: there is no such table (need {hint})") from None
-    return found
+    return table
 
 
 def version(spark: SparkSession, name: str) -> int | None:
@@ -255,11 +260,11 @@ def check_replaceable(
     except SchemaMismatch as error:
         raise TableError(f"{name}: exists and is none of our tables, so it is left as it is: {error}") from None
     if mode == "append" and vector_size is not None:
-        detail = spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()[0]
-        have = detail["properties"].get(_SIZE)
-        if have is not None and int(have) != vector_size:
+        properties = spark.sql(f"SHOW TBLPROPERTIES {files.identifier(name)}").collect()
+        sizes = [row["value"] for row in properties if row["key"] == _SIZE]
+        if sizes and int(sizes[0]) != vector_size:
             raise TableError(
-                f"{name}: its vectors have {have} values, those to write {vector_size}; "
+                f"{name}: its vectors have {sizes[0]} values, those to write {vector_size}; "
                 "train with the same vector_size, or ask for mode overwrite"
             )
 
