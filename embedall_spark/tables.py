@@ -72,7 +72,7 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
 
 
 def version(spark: SparkSession, name: str) -> int | None:
-    """Return the number of a table's latest version, or None where there is no table."""
+    """Return a table's latest version; None if the table does not exist."""
     if not exists(spark, name):
         return None
     return int(spark.sql(f"DESCRIBE HISTORY {files.identifier(name)} LIMIT 1").collect()[0]["version"])
@@ -81,10 +81,10 @@ def version(spark: SparkSession, name: str) -> int | None:
 def history(spark: SparkSession, name: str) -> DataFrame:
     """Return one row per commit: version, timestamp, operation, run_id, txn_version, metadata (JSON).
 
-    The last three are null for commits that others made.
+    The last three are null for commits by others.
 
     Raises:
-        TableError: there is no such table, or it is no Delta table.
+        TableError: the table does not exist or is not a Delta table.
     """
     try:
         commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
@@ -116,7 +116,7 @@ def write(
 ) -> int:
     """Write ``df`` as one atomic commit and return the table's version that holds it.
 
-    A commit that this run has made before is not repeated. A new or replaced table gets the comments of ``schema`` and
+    A commit that this run made earlier is not repeated. A new or replaced table gets the comments of ``schema`` and
     CHECK constraints: its required columns are not null, its vectors have ``vector_size`` finite values.
 
     ``mode``: error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to
@@ -137,7 +137,7 @@ def write(
     try:
         _commit(df, name, schema, mode, properties, options)
     except Exception as error:
-        # Two drivers of one run may write at once: one commit of it is what was asked for.
+        # Two drivers of one run may write at the same time; a commit by either of them is enough.
         done = committed(spark, name, run_id, txn_version) if exists(spark, name) else None
         if done is not None:
             return done
@@ -163,10 +163,10 @@ def check_writable(
     txn_version: int,
     vector_size: int | None,
 ) -> int | None:
-    """Check that write() with the same arguments can do its work; return the version where it has done it before.
+    """Check that write() with these arguments can succeed; return the version if this commit was made earlier.
 
     Raises:
-        TableError: the table exists and must not, or is none of this contract.
+        TableError: the table must not exist but does, or has another contract.
     """
     if not exists(spark, name):
         if files.is_path(name):
@@ -191,7 +191,7 @@ def _commit(
             _check_ids_are_new(rows, name)
         rows.writeTo(files.identifier(name)).using("delta").options(**options).append()
         return
-    # Delta's create() would leave out the commit's metadata.
+    # Delta's create() would drop the commit's metadata.
     _with(rows.writeTo(files.identifier(name)).using("delta").options(**options), properties).createOrReplace()
 
 
@@ -207,7 +207,7 @@ def _check_ids_are_new(rows: DataFrame, name: str) -> None:
 
 
 def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> None:
-    """Make the table to append to; another writer that makes it at the same time loses nothing by it."""
+    """Create the table to append to; it is fine if another writer creates it at the same time."""
     try:
         _with(rows.limit(0).writeTo(files.identifier(name)).using("delta"), properties).create()
     except Exception as error:
@@ -222,9 +222,9 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
 
 
 def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
-    """Return the version that this commit of this run has made, or None."""
+    """Return the version that this commit of this run created; None if it was not made."""
     ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
-    # The history is a local table of the driver: without an aggregation this starts no Spark job.
+    # The history is a local table of the driver; an aggregation would start a Spark job.
     return min((int(row["version"]) for row in ours.select("version").collect()), default=None)
 
 
@@ -235,7 +235,7 @@ def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> 
     required = [f"`{field.name}` IS NOT NULL" for field in schema if not field.nullable]
     properties = {"delta.constraints.required": " AND ".join(required)} if required else {}
     for field in vectors:
-        # In Spark NaN is greater than any other number, so array_max finds it too.
+        # Spark orders NaN above all numbers, so array_max finds it too.
         checks = (
             f"size(`{field.name}`) = {vector_size} AND array_max(`{field.name}`) < float('Infinity') "
             f"AND array_min(`{field.name}`) > float('-Infinity')"
@@ -251,7 +251,7 @@ def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> 
 def check_replaceable(
     spark: SparkSession, name: str, schema: T.StructType, mode: Mode, vector_size: int | None
 ) -> None:
-    """Raise TableError where an existing table must not be written to, or is none of this contract."""
+    """Raise TableError if an existing table must not be written to or has another contract."""
     if mode == "error":
         raise TableError(f"{name}: the table exists; name another, or ask for mode overwrite (old versions are kept)")
     table = read(spark, name)
@@ -270,20 +270,20 @@ def check_replaceable(
 
 
 def _check_free(path: str) -> None:
-    """Refuse a folder that holds something else: Delta itself would make a table around it."""
+    """Raise TableError if the folder holds other files: Delta would create a table among them."""
     if not files.exists(path):
         return
     try:
-        found = files.children(path)
+        names = files.children(path)
     except OSError:
         raise TableError(f"{path}: is a file; name a new or empty folder for the table") from None
-    # A write that failed or was killed before its commit leaves its files and an empty log.
-    if found and "_delta_log" not in found:
-        raise TableError(f"{path}: the folder exists and holds no Delta table, but {found[0]}; name a new or empty one")
+    # A write that was interrupted before its commit leaves files and an empty log.
+    if names and "_delta_log" not in names:
+        raise TableError(f"{path}: the folder exists and holds no Delta table, but {names[0]}; name a new or empty one")
 
 
 def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
-    """Return what a failed commit means, or None where it is not about the table."""
+    """Return the error that explains a failed commit; None if the cause is not the table."""
     text = str(error)
     violated = re.search(r"CHECK constraint (\w+) ", text)
     if violated and violated.group(1) == "required":
@@ -293,9 +293,9 @@ def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallErr
             f"{name}: some row's {violated.group(1)} is not {vector_size} finite values; nothing was written"
         )
     if "ALREADY_EXISTS" in text or "NonEmptyDir" in text:
-        return TableError(f"{name}: the table has been made by another writer meanwhile; nothing was written")
+        return TableError(f"{name}: another writer created the table in the meantime; nothing was written")
     if _CONFLICTS.search(text):
-        return TableError(f"{name}: another writer changed the table meanwhile; nothing was written, run again")
+        return TableError(f"{name}: another writer changed the table in the meantime; nothing was written, run again")
     if isinstance(error, AnalysisException) or "DELTA_NOT_A_DELTA_TABLE" in text:
         return TableError(f"{name}: {_first_line(error)}")
     return None
