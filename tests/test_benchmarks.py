@@ -21,7 +21,9 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", [*NAMES, *GRAPHS, "sequences", "hubs", "images", "search", "latent", "latent_words"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words"]
+)
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
