@@ -1,4 +1,17 @@
-"""One Spark session per test process, small and local, with Delta; what tests share."""
+"""One Spark session per process, small and local, with Delta; what tests share.
+
+A file runs in one process, so what its tests share is made once: by a fixture of scope ``module``. What exists:
+
+- ``spark``: the session; a test that uses it is left out of ``make test-fast``.
+- ``own_store``: MLflow's store lies beside each table, as for a user, but is copied and not migrated (5 s each).
+- A finished run of each kind, with all that it left. Tests that read one stand in its file, whatever command they call:
+  ``done`` in test_words_, test_sequences_, test_nodes_ and test_latent_end_to_end.py, ``made`` in
+  test_images_end_to_end.py; ``again`` in test_latent_end_to_end.py is an embedding whose stages can be gone on from;
+  ``submitted`` in test_standalone.py is what a cluster has run; ``ran`` in test_docs_commands.py is every example of
+  the documents; ``short`` in train/test_trainer.py is a small model with its checkpoints.
+- Where a table of a few rows is enough, make it: ``vector_tables.table``. ``fake_run.FakeRun`` runs a kind or a stage
+  without the command, ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +28,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes share the cores already: threads of BLAS, torch and faiss would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For JVMs that live for seconds: the second compiler costs more than it brings.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
+# Classes of Spark fill 200 MB: by default each doubling on the way there is a full collection.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -54,7 +68,7 @@ def spark(tmp_path_factory):
             "spark.sql.warehouse.dir": str(folder / "warehouse"),
             "spark.local.dir": str(folder / "local"),
             "spark.driver.memory": "2g",
-            "spark.driver.extraJavaOptions": QUICK_JAVA,
+            "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
             "spark.sql.shuffle.partitions": "2",
         },
     )
