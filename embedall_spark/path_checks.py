@@ -1,4 +1,4 @@
-"""Checks of the paths that a run reads and writes, before Spark starts."""
+"""Checks of the paths that a run reads and writes: before Spark starts, and whether all hosts see the same."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+from pyspark.errors import AnalysisException
+
 from embedall_spark import config as configs
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pyspark.sql import SparkSession
+
     from embedall_spark.config import Section
+
+_PROBES = 32  # tasks, enough to land on every host of a usual cluster
 
 
 def check(config: Section, run_root: str, store: str | None) -> None:
@@ -86,3 +95,51 @@ def _check_names(key: str, path: str) -> None:
     for name in os.listdir(local) if os.path.isdir(local) else [local, *glob.iglob(local)]:
         if ":" in os.path.basename(name):
             raise ConfigError(f"{key}: Spark (Hadoop) cannot read a file with a colon in its name: rename {name}")
+
+
+def check_run_id(run_id: str | None) -> None:
+    """Raise ConfigError if a run's id cannot be the name of its folder."""
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}", run_id):
+        raise ConfigError(
+            f"--run-id {run_id!r}: need at most 200 letters, digits and _ . : + @ = - (no slash or blank), "
+            "beginning with a letter, a digit or _"
+        )
+
+
+def check_root(spark: SparkSession, root: str) -> None:
+    """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local") or has_scheme(root) or root.startswith("/"):
+        return
+    raise ConfigError(
+        f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
+    )
+
+
+def check_shared(spark: SparkSession, folder: str) -> None:
+    """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local"):
+        return
+    try:
+        seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()
+    except AnalysisException:
+        seen = False
+    tasks = spark.range(0, _PROBES, 1, _PROBES).mapInArrow(_sees(folder), "seen boolean")
+    if not seen or not all(row.seen for row in tasks.collect()):
+        raise ConfigError(
+            f"output.run_root: {folder} is not one folder for Spark and for all hosts: give a mount that all share, or "
+            "a URI (s3://, abfss://, hdfs://, dbfs:/)"
+        )
+
+
+def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            there = files.exists(f"{folder}/manifest.json")
+            yield pa.RecordBatch.from_arrays([pa.array([there] * len(batch))], ["seen"])
+
+    return look
+
+
+def has_scheme(folder: str) -> bool:
+    """Tell whether a folder is a URI."""
+    return "://" in folder or folder.startswith(("file:", "dbfs:"))

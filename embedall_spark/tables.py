@@ -111,18 +111,15 @@ def write(
 ) -> int:
     """Write ``df`` as one atomic commit and return the table's version that holds it.
 
-    Where this run has made this commit before, nothing happens. A new or replaced table gets CHECK constraints: its
-    required columns are not null, its vectors have ``vector_size`` finite values. Columns are commented as in
-    ``schema``.
+    A commit that this run has made before is not repeated. A new or replaced table gets the comments of ``schema`` and
+    CHECK constraints: its required columns are not null, its vectors have ``vector_size`` finite values.
 
-    ``mode`` error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to one,
-    or makes it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of all
-    array<float> columns, required where there are any. ``metadata`` goes into the commit as JSON, with run_id and
-    txn_version.
+    ``mode``: error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to
+    one or creates it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of
+    all array<float> columns, required if there are any. ``metadata`` goes into the commit as JSON.
 
     Raises:
-        TableError: the table exists and must not, is none of this contract, has an id that is to be appended, or
-            another writer was faster.
+        TableError: the table must not exist, has another contract or an id to append, or another writer was faster.
         SchemaMismatch: ``df`` lacks a column of the contract.
         BadData: a row violates a constraint; nothing was written.
     """

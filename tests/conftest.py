@@ -3,7 +3,7 @@
 A file runs in one process, so what its tests share is made once: by a fixture of scope ``module``. What exists:
 
 - ``spark``: the session; a test that uses it is left out of ``make test-fast``.
-- ``own_store``: MLflow's store lies beside each table, as for a user, but is copied and not migrated (5 s each).
+- ``own_store``: MLflow's store lies beside each table, as for a user, whatever the environment says.
 - A finished run of each kind, with all that it left. Tests that read one stand in its file, whatever command they call:
   ``done`` in test_words_, test_sequences_, test_nodes_ and test_latent_end_to_end.py, ``made`` in
   test_images_end_to_end.py; ``again`` in test_latent_end_to_end.py is an embedding whose stages can be gone on from;
@@ -16,7 +16,6 @@ A file runs in one process, so what its tests share is made once: by a fixture o
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,31 +78,9 @@ def spark(tmp_path_factory):
     assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """An empty store of MLflow. To make one takes seconds: its tables go through all that they ever were."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
-    return file
-
-
 @pytest.fixture(scope="module")
-def own_store(empty_store):
-    """Runs are tracked beside their tables, whatever the environment says; a new store is a copy of an empty one."""
-    from embedall_spark import tracking
-
-    whole = tracking.store_uri
-
-    def store_uri(folder):
-        uri = whole(folder)
-        file = Path(uri.removeprefix("sqlite:///"))
-        if not file.exists():
-            shutil.copyfile(empty_store, file)
-        return uri
-
+def own_store():
+    """Runs are tracked beside their tables, whatever the environment says."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(tracking, "store_uri", store_uri)
         yield

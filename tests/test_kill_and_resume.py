@@ -19,7 +19,7 @@ from processes import alive, busiest_worker, wait_for
 from toy_corpus import TOPIC_OF, configure, documents, write
 from vector_tables import bits
 
-from embedall_spark import config, run_store, tables
+from embedall_spark import config, run_manifest, tables
 from embedall_spark.kinds import words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
@@ -139,8 +139,8 @@ def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
     assert scene.manifest()["status"] == "running"
     second = embedall("words", "--config", scene.file)
     assert second.code == 0, second.log
-    assert "going on after attempt 1" in second.log
-    assert "pages: done before" in second.log and "train   0%" not in second.log
+    assert "resumed after attempt 1" in second.log
+    assert "pages: reused" in second.log and "train   0%" not in second.log
     assert second.summary["status"] == scene.manifest()["status"] == "done"
     assert scene.manifest()["attempt"] == 2
     assert tables.version(spark, scene.table) == 0
@@ -186,7 +186,7 @@ def test_a_driver_that_is_overtaken_leaves_the_table_to_the_other(spark, corpus,
     with Running(scene) as running:
         running.when(lambda: scene.saved("0000-0001"))
         settings = config.load(words.Config, scene.file)
-        _, taken = run_store.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
+        _, taken = run_manifest.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
     result = running.result
     assert result.code == 1
     assert result.summary["error"] == "Superseded"

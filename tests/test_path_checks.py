@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from embedall_spark import config, files, launch, path_checks, run_store
+from embedall_spark import config, files, launch, path_checks, run_result
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import words
 
@@ -75,12 +75,12 @@ def test_a_path_that_exists_is_no_glob(folder, spark):
 @pytest.mark.parametrize("run_id", ["../x", "a b", "a/b", ".x", "", "x" * 201])
 def test_a_run_id_that_is_no_folder_name(run_id):
     with pytest.raises(ConfigError, match=r"--run-id .*: need at most 200 letters, digits"):
-        run_store.check_id(run_id)
+        path_checks.check_run_id(run_id)
 
 
 @pytest.mark.parametrize("run_id", [None, "night-7", "scheduled__2026-11-28T00:00:00+00:00"])
 def test_a_run_id_that_a_scheduler_gives(run_id):
-    run_store.check_id(run_id)
+    path_checks.check_run_id(run_id)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_run_id_that_a_scheduler_gives(run_id):
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("java.io.IOException: No space left on device")],
 )
 def test_a_full_disk_is_one_sentence(tmp_path, error):
-    message = str(launch._disk_full(error, [str(tmp_path)]))
+    message = str(run_result.disk_full(error, [str(tmp_path)]))
     assert message.startswith("the disk is full: ")
     assert str(tmp_path) in message
-    assert launch._disk_full(ValueError("something else"), [str(tmp_path)]) is None
+    assert run_result.disk_full(ValueError("something else"), [str(tmp_path)]) is None

@@ -16,7 +16,7 @@ from gensim.models import KeyedVectors
 from toy_corpus import TOPIC_OF, configure, documents, write
 from vector_tables import bits
 
-from embedall_spark import config, run_store, tables
+from embedall_spark import config, run_manifest, tables
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import words
 from embedall_spark.schemas import REJECTS, VECTORS
@@ -119,7 +119,7 @@ def test_the_same_run_again_changes_nothing(spark, yaml_file, done, table):
 def test_a_run_id_is_kept_to_its_configuration(spark, yaml_file, done, table):
     other = embedall("words", "--config", yaml_file, "--run-id", "night-1", "--set", "train.epochs=4")
     assert other.code == 2
-    assert "run night-1 exists with another configuration (train.epochs: was 8, is 4)" in other.log
+    assert "run night-1 exists and differs (train.epochs: was 8, is 4)" in other.log
     assert (other.summary["status"], other.summary["error"]) == ("failed", "ConfigError")
     assert commits(spark, table) == ["night-1"]
 
@@ -260,7 +260,7 @@ def test_a_table_in_a_catalog_and_a_run_killed_after_its_commit_that_only_has_to
         assert embedall("evaluate", name, "--similarity", home / "pairs.tsv").code == 0
         client = MlflowClient(tracking_uri=first.summary["mlflow_uri"])
         assert "similarity/pairs" in client.get_run(first.summary["mlflow_run_id"]).data.metrics
-        run_store.note(first.summary["folder"], status="running")
+        run_manifest.note(first.summary["folder"], status="running")
         again = embedall("words", "--config", file)
         assert again.code == 0, again.log
         assert (again.summary["run_id"], again.summary["version"]) == (first.summary["run_id"], 0)
@@ -342,7 +342,7 @@ def test_export_and_import(spark, done, table, tmp_path, binary):
 
 def test_clean_removes_what_old_runs_left(home, done):
     root = home / "output" / ".runs"
-    kept = sorted(run_store._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
+    kept = sorted(run_manifest._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
     result = embedall("clean", root, "--keep", 1)
     assert result.code == 0, result.log
     for folder in root.iterdir():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config_help, doctor, files, kinds, run_store
+from embedall_spark import config_help, doctor, files, kinds, run_manifest
 from embedall_spark.cli.shared import console
 from embedall_spark.errors import ConfigError, EmbedallError, Terminated
 from embedall_spark.launch import Options, launch
@@ -170,7 +170,7 @@ def _clean(
         )
     if files.exists(f"{folder}/.runs"):
         raise ConfigError(f"{folder}: holds no runs itself; give {folder}/.runs")
-    cleaned = run_store.clean(folder, keep)
+    cleaned = run_manifest.clean(folder, keep)
     swept = files.sweep("spool")
     for name in cleaned:
         typer.echo(f"removed stages and checkpoints of {name}")

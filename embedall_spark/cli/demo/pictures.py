@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pyspark.sql import functions as F
 
-from embedall_spark import files, progress, run_store, tables
+from embedall_spark import files, progress, run_manifest, tables
 from embedall_spark.cli.demo.part import Part, embed, heading, layout, print_rows, save
 from embedall_spark.images import thumbnails
-from embedall_spark.images.decode import Limits
 from embedall_spark.latent import latent_model
 from embedall_spark.search import exact, title_lookup
 from embedall_spark.sources import openmoji
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import montage
 from embedall_spark.visualize.montage import Tile
-from embedall_spark.visualize.results_sheet import Grid, Map
+from embedall_spark.visualize.results_sheet import Grid, Mosaic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.cli.demo.part import Demo
-    from embedall_spark.launch import Summary
+    from embedall_spark.run_result import Summary
 
 CREDIT = "Pictures: OpenMoji (openmoji.org), license CC BY-SA 4.0"
 _PICTURES = (
@@ -66,7 +66,9 @@ def images(demo: Demo) -> Part:
             "images-clusters.png": (_artifact(summary, "clusters.png"), "20 clusters (k-means)"),
         },
     )
-    return Part(summary, Map("Pictures, placed by what they show", places, mapped, None, small))
+    drawn = [index for index, name in enumerate(mapped) if name in small]
+    pictures = [small[mapped[index]] for index in drawn]
+    return Part(summary, Mosaic("Pictures, arranged by what they show", places[drawn], pictures))
 
 
 def latent(demo: Demo) -> Part:
@@ -121,7 +123,7 @@ def latent(demo: Demo) -> Part:
 
 def _unseen(vectors: DataFrame, summary: Summary) -> DataFrame:
     """Return the vectors of the pictures that were not trained on."""
-    parts = vectors.sparkSession.read.parquet(run_store.stage_path(summary["folder"], "split"))
+    parts = vectors.sparkSession.read.parquet(run_manifest.stage_path(summary["folder"], "split"))
     ids = parts.where("part = 'test'").select(F.concat(F.lit(_PREFIX), "id").alias("id"))
     return vectors.join(ids, "id", "left_semi")
 
@@ -143,7 +145,7 @@ def _titles(metadata: DataFrame, ids: Collection[str]) -> dict[str, str]:
 
 
 def _thumbnails(vectors: DataFrame, ids: Collection[str]) -> dict[str, Image.Image]:
-    return thumbnails.thumbnails_by_id(openmoji.read(vectors.sparkSession), ids, Limits())
+    return thumbnails.thumbnails_by_id(openmoji.read(vectors.sparkSession), ids, Limits(svg=True))
 
 
 def _artifact(summary: Summary, name: str) -> bytes:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from embedall_spark.launch import Summary
+    from embedall_spark.run_result import Summary
 
 # What was embedded, by kind.
 _THINGS = {
