@@ -68,7 +68,11 @@ def test_a_superseded_driver_stops_before_it_commits(spark, tmp_path):
     old = stored(spark, tmp_path)
     new = stored(spark, tmp_path)
     assert new.folder == old.folder
-    for action in (old.check_ownership, lambda: old.stage("numbers", lambda: spark.range(3)), lambda: old.finish("done")):
+    for action in (
+        old.check_ownership,
+        lambda: old.stage("numbers", lambda: spark.range(3)),
+        lambda: old.finish("done"),
+    ):
         with pytest.raises(Superseded, match=r"attempt 2, this one is 1"):
             action()
     assert not files.exists(f"{old.folder}/stages/numbers.json")
