@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 COLORS = ("red", "blue", "green", "black", "white")
 THINGS = ("dress", "shoe", "hat", "bag", "belt", "coat")
 COUNT, SIZE = 240, 24
-NAME = "pictures-and-titles"  # as README has it
+NAME = "pictures-and-titles"  # as docs/guide/latent.md has it
 FIT = {"k": 9, "regularisation": [[0.01, 0.01], [0.1, 0.1]], "power": [0.0, 1.0]}
 
 
@@ -208,7 +208,7 @@ def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed
 
 
 def test_the_model_needs_what_it_declares_and_maps_as_the_tables(spark, place, done, tmp_path):
-    """README's lines, in a fresh process where what is not declared cannot be imported."""
+    """The lines of the guide, in a fresh process where what is not declared cannot be imported."""
     rows = {row.id: row.vector for row in tables.read(spark, done["table"]).collect()}
     facts, vectors = made()
     texts = {f"titles:{name}": f"A {color} {thing}, fashion" for name, color, thing in facts}
@@ -220,8 +220,8 @@ def test_the_model_needs_what_it_declares_and_maps_as_the_tables(spark, place, d
     artifacts = MlflowClient(tracking_uri=done["mlflow_uri"]).get_model_version(NAME, "1").source
     declared = Path(artifacts.removeprefix("file://"), "requirements.txt").read_text().split()
     assert {line.partition("==")[0] for line in declared} == {"mlflow", "numpy", "pandas", "pyarrow"}
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    (block,) = re.findall(r"```python\n([^`]*mlflow\.pyfunc\.load_model[^`]*)```", readme)
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "guide" / "latent.md").read_text()
+    (block,) = re.findall(r"```python\n([^`]*mlflow\.pyfunc\.load_model[^`]*)```", guide)
     code = f"""{block.replace("sqlite:///output/mlflow.db", done["mlflow_uri"])}
 import json
 import numpy as np

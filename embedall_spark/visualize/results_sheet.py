@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from scipy.optimize import linear_sum_assignment
 
 from embedall_spark.visualize import label_layout
-from embedall_spark.visualize.montage import on_white
+from embedall_spark.visualize.drawing import font, on_white
 from embedall_spark.visualize.scatter_map import COLORS, OTHER
 
 if TYPE_CHECKING:
@@ -83,9 +80,9 @@ def draw(panels: Sequence[Panel], credit: str) -> bytes:
     pen = ImageDraw.Draw(sheet)
     for index, panel in enumerate(panels):
         left, top = _GAP + index % 2 * (_WIDTH + _GAP), index // 2 * (_HEAD + _HEIGHT)
-        pen.text((left, top + 22), panel.title, fill=_INK, font=_font(_TITLE, bold=True))
+        pen.text((left, top + 22), panel.title, fill=_INK, font=font(_TITLE, bold=True))
         sheet.paste(_content(panel), (left, top + _HEAD))
-    pen.text((_GAP, size[1] - _FOOT + 12), credit, fill=_QUIET, font=_font(_LABEL))
+    pen.text((_GAP, size[1] - _FOOT + 12), credit, fill=_QUIET, font=font(_LABEL))
     content = io.BytesIO()
     sheet.quantize(_COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         content, format="PNG", optimize=True
@@ -111,7 +108,7 @@ def _map(pen: ImageDraw.ImageDraw, panel: Map) -> None:
     pen.rectangle((0, 0, _WIDTH - 1, _HEIGHT - 1), outline=_RULE)
     colors = _colors(panel.groups)
     dots = _spread(panel.places) * np.array([_WIDTH - 60, _HEIGHT - 60]) + 30
-    sizes = np.array([(_font(_LABEL).getlength(name) + 6, _LABEL + 6) for name in panel.names])
+    sizes = np.array([(font(_LABEL).getlength(name) + 6, _LABEL + 6) for name in panel.names])
     corners = np.stack([dots - sizes * np.array(anchor) for anchor in _ANCHORS], axis=1)
     boxes = np.concatenate([corners, corners + sizes[:, None]], axis=2)
     for (x, y), color in zip(dots, colors, strict=True):
@@ -120,7 +117,7 @@ def _map(pen: ImageDraw.ImageDraw, panel: Map) -> None:
     for name, box, choice, color in zip(panel.names, boxes, chosen, colors, strict=True):
         if choice >= 0:
             corner = (box[choice, 0] + 3, box[choice, 1])
-            pen.text(corner, name, fill=color, font=_font(_LABEL), stroke_width=2, stroke_fill="white")
+            pen.text(corner, name, fill=color, font=font(_LABEL), stroke_width=2, stroke_fill="white")
 
 
 def _mosaic(image: Image.Image, panel: Mosaic) -> None:
@@ -140,7 +137,7 @@ def _grid(image: Image.Image, pen: ImageDraw.ImageDraw, panel: Grid) -> None:
     step, left = _HEIGHT / max(1, len(panel.rows)), _beside(panel.rows)
     for index, (name, tiles) in enumerate(panel.rows):
         middle = int((index + 0.5) * step)
-        pen.text((left - _SPACE, middle), name, fill=_INK, font=_font(_TEXT, bold=True), anchor="rm")
+        pen.text((left - _SPACE, middle), name, fill=_INK, font=font(_TEXT, bold=True), anchor="rm")
         for place, tile in enumerate(tiles[: (_WIDTH - left) // (_TILE + 12)]):
             if tile.picture is not None:
                 image.paste(_fit(tile.picture, _TILE), (left + place * (_TILE + 12), middle - _TILE // 2))
@@ -150,13 +147,13 @@ def _lines(pen: ImageDraw.ImageDraw, panel: Lines) -> None:
     step, left = _HEIGHT / max(1, len(panel.rows)), _beside(panel.rows)
     for index, (name, others) in enumerate(panel.rows):
         middle = (index + 0.5) * step
-        pen.text((left - _SPACE, middle), name, fill=_INK, font=_font(_TEXT, bold=True), anchor="rm")
-        pen.text((left, middle), _fitting(others, _WIDTH - left), fill=_QUIET, font=_font(_TEXT), anchor="lm")
+        pen.text((left - _SPACE, middle), name, fill=_INK, font=font(_TEXT, bold=True), anchor="rm")
+        pen.text((left, middle), _fitting(others, _WIDTH - left), fill=_QUIET, font=font(_TEXT), anchor="lm")
 
 
 def _beside(rows: Sequence[tuple[str, object]]) -> int:
     """Return where what stands beside the names begins."""
-    return int(max((_font(_TEXT, bold=True).getlength(name) for name, _ in rows), default=0)) + _SPACE
+    return int(max((font(_TEXT, bold=True).getlength(name) for name, _ in rows), default=0)) + _SPACE
 
 
 def _spread(places: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -183,14 +180,7 @@ def _fitting(texts: Sequence[str], width: float) -> str:
     line = ""
     for text in texts:
         longer = f"{line}, {text}" if line else text
-        if _font(_TEXT).getlength(longer) > width:
+        if font(_TEXT).getlength(longer) > width:
             break
         line = longer
     return line
-
-
-@cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # The font comes with matplotlib.
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
