@@ -45,7 +45,7 @@ def test_a_line_of_a_terminal_holds_what_fits(monkeypatch):
     screen = io.StringIO()
     shown = Console(file=screen, force_terminal=True, width=30, color_system=None, soft_wrap=True)
     part.print_rows(
-        part.Demo(shown, "out", None, None), "Near", [("a", ["b" * 40, "c"]), ("d", ["e" * 10, "f" * 10, "g"])]
+        part.Demo(shown, "out", None, None), "Near", [("a", ["b" * 40, "c"]), ("d", ["e" * 10, "f" * 10, "ggg"])]
     )
     assert screen.getvalue().splitlines()[2:] == [f"  a  {'b' * 40}", f"  d  {'e' * 10}, {'f' * 10}"]
 
