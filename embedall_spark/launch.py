@@ -82,7 +82,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     run, tracked = taken
 
     def embed() -> Outcome:
-        with reader_errors.translate_read_errors():
+        with progress.activity("embedding"), reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         if options.preview is not None:
             options.preview(vectors)
