@@ -16,7 +16,7 @@ LONGEST = (
     "tests/test_latent_end_to_end.py",
     "tests/test_words_end_to_end.py",
     "tests/test_kill_and_resume.py",
-    "tests/test_readme.py",
+    "tests/test_docs_commands.py",
     "tests/train/test_trainer.py",
     "tests/test_standalone.py",
     "tests/test_images_end_to_end.py",
