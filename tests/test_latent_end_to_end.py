@@ -21,7 +21,7 @@ from embedall_spark import config as configs
 from embedall_spark import tables
 from embedall_spark.errors import BadData
 from embedall_spark.kinds import latent
-from embedall_spark.latent import latent_model
+from embedall_spark.latent import input_tables, latent_model
 from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
@@ -390,10 +390,10 @@ def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, place, tm
     with pytest.raises(
         BadData, match=r"items has 'pictures/001\.png'; .*images has '001\.png', '002\.png'\. Ids must be"
     ):
-        latent._check_ids(spark, left, config)
+        input_tables.check_ids(spark, left, config.input)
     parts = left.withColumn("part", F.lit("train"))
     with pytest.raises(BadData, match=r"fit\.k=9 needs more than 9 training items, and there are 2"):
-        latent._check_size(parts, config)
+        input_tables.check_size(parts, 9)
 
 
 def test_a_dry_run_tells_the_sizes(place, tmp_path):
