@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import cluster, evaluate, projector, run_kind, search, similar, suggest, train_backbone
+from embedall_spark.cli import (
+    analogy,
+    cluster,
+    evaluate,
+    export_import,
+    index,
+    projector,
+    run_kind,
+    search,
+    similar,
+    suggest,
+    train_backbone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +31,12 @@ app = typer.Typer(
 )
 run_kind.register(app)
 similar.register(app)
+analogy.register(app)
+export_import.register(app)
 evaluate.register(app)
 projector.register(app)
 search.register(app)
+index.register(app)
 suggest.register(app)
 cluster.register(app)
 train_backbone.register(app)

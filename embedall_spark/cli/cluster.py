@@ -10,12 +10,11 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.search import title_lookup
+from embedall_spark.sources import metadata
+from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _cluster(
-    table: str = similar.TABLE,
+    table: str = options.TABLE,
     k: int = typer.Option(..., "-k", min=2, help="How many clusters."),
     output: str | None = typer.Option(
         None, "--output", help="Table to replace by id, cluster and distance.", metavar="TABLE"
@@ -46,7 +45,7 @@ def _cluster(
         "_metadata, where that is a table.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
     label: str | None = typer.Option(
         None, "--label-column", help="With --names: the column of labels, to tell purity and NMI."
@@ -56,7 +55,7 @@ def _cluster(
         None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run had them from."
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
     """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its centre."""
     if k * n > _MOST_SHOWN:
@@ -69,7 +68,7 @@ def _cluster(
     # Imported here: what pyspark.ml and pictures need takes a second, which other commands need not wait.
     from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 
-    spark, vectors = similar.open_table(table, master)
+    spark, vectors = table_snapshot.open_table(table, master)
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
     if output is not None:
         tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
@@ -99,20 +98,20 @@ def _cluster(
         provenance.log_to_producer(spark, table, renamed, drawn)
 
 
-def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:
+def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Names | None:
     """Return where titles and labels are, checked before Spark starts."""
     if names is None:
         return None
     shown_as = title if title or label else "title"
-    known = configs.parse(Metadata, {"path": names, "id": id_column, "label": label, "title": shown_as})
-    label_metrics.check(known)
+    known = configs.parse(Names, {"path": names, "id": id_column, "label": label, "title": shown_as})
+    metadata.check(known)
     return known
 
 
-def _about(spark: SparkSession, table: str, known: Metadata | None) -> DataFrame | None:
+def _about(spark: SparkSession, table: str, known: Names | None) -> DataFrame | None:
     """Return id, label and title, as asked for or as a run has left them beside its table."""
     if known is not None:
-        return label_metrics.read(spark, known)
+        return metadata.read(spark, known)
     beside = provenance.metadata(spark, table)
     return None if beside is None else tables.read(spark, beside).select("id", "label", "title")
 

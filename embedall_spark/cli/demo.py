@@ -135,7 +135,7 @@ def _pictures(place: _Place) -> Summary:
     known = tables.read(spark, files.metadata_of(found["table"]))
     meant = {title: ids[0] for title, ids in title_lookup.ids_by_title(known, vectors, _PICTURES).items()}
     asked = [title for title in _PICTURES if title in meant]
-    hits = exact.neighbours(vectors, [meant[title] for title in asked], 8)
+    hits = exact.neighbors(vectors, [meant[title] for title in asked], 8)
     ids = {*meant.values(), *(name for some in hits for name, _ in some)}
     named = _called(known, ids)
     place.console.print("\nNearest pictures, by cosine:")

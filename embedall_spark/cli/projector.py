@@ -16,8 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config, files, run_store, schemas, tables
-from embedall_spark.cli import similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import ConfigError, EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -63,9 +62,12 @@ def _projector(
         "TABLE_metadata.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     columns: list[str] = typer.Option(
-        [], "--show", help="With --names: a column to show; may be given often. Default: all.", metavar="COLUMN"
+        [],
+        "--show",
+        help="With --names: columns to show, such as label,tags; may be given often. Default: all.",
+        metavar="COLUMN[,COLUMN...]",
     ),
     images: list[str] = typer.Option(
         [],
@@ -81,7 +83,7 @@ def _projector(
     output: str = typer.Option("projector-output", "--output", help="Folder to write; without TABLE, to open."),
     look: bool = typer.Option(False, "--open", help="Start TensorBoard on the folder; Ctrl-C ends it."),
     port: int = typer.Option(0, "--port", min=0, max=65_535, help="With --open: 0 takes a free one."),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
     """Write vectors, titles and pictures for TensorBoard's embedding projector, and open it."""
     if not names and not look:
@@ -90,8 +92,9 @@ def _projector(
         _check_viewer(output)
     if names:
         chosen = _ids(ids, id_file)
-        spark, _ = similar.open_table(names[0], master)
-        _write(spark, names, _Options(n, chosen, known, id_column, columns, images, together), output.rstrip("/"))
+        spark, _ = table_snapshot.open_table(names[0], master)
+        shown = options.split_columns(columns)
+        _write(spark, names, _Options(n, chosen, known, id_column, shown, images, together), output.rstrip("/"))
         if look:
             # TensorBoard may run for hours.
             spark.stop()
@@ -139,10 +142,10 @@ def _tensors(spark: SparkSession, names: list[str], asked: _Options) -> Iterator
     pictures = _pictures(spark, names, asked)
     known = _known(spark, names, asked)
     for name, vectors in spaces.items():
-        options: dict[str, Any] = {"name": name, "ids": asked.ids, "known": known}
+        settings: dict[str, Any] = {"name": name, "ids": asked.ids, "known": known}
         if pictures is not None:
-            options |= {"pictures": pictures[0], "limits": pictures[1]}
-        made = projector.tensor(vectors, asked.n, **options)
+            settings |= {"pictures": pictures[0], "limits": pictures[1]}
+        made = projector.tensor(vectors, asked.n, **settings)
         sheet = f", pictures of {made.tile} pixels" if made.tile else ""
         console.console().print(
             f"{made.name}: {console.count(made.rows, 'point')} of {made.vector_size:,} numbers{sheet}"
@@ -152,11 +155,12 @@ def _tensors(spark: SparkSession, names: list[str], asked: _Options) -> Iterator
 
 def _known(spark: SparkSession, names: list[str], asked: _Options) -> DataFrame | None:
     """Return what is known of ids, as text; by default what lies beside the tables."""
-    from embedall_spark.search import metadata
+    from embedall_spark.sources import metadata
     from embedall_spark.visualize import projector
 
     given = asked.known or [beside for name in names if (beside := provenance.metadata(spark, name)) is not None]
-    found = [projector.as_text(metadata.read(spark, path, asked.id_column)) for path in given]
+    sources = [metadata.Names(path=path, id=asked.id_column) for path in given]
+    found = [projector.as_text(metadata.read_all(spark, source, asked.columns)) for source in sources]
     if not found:
         return None
     known = functools.reduce(functools.partial(DataFrame.unionByName, allowMissingColumns=True), found)
