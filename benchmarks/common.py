@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from embedall_spark import run_store, user_cache
+from embedall_spark import run_manifest, run_store, user_cache
 from embedall_spark.evaluate import benchmark_files as sets
 
 if TYPE_CHECKING:
@@ -48,10 +48,15 @@ _AMONG = 30_000
 def options(about: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="steady-state rates only, within a minute on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="small sizes, warm rates only: a minute on 2 cores")
     parser.add_argument("--corpus", type=Path, help="text file, a document per line; default: Wikipedia, shared data")
     parser.add_argument("--tokens", type=int, help="use only so many tokens from the corpus's beginning")
     return parser
+
+
+def announce(minutes: int) -> None:
+    """Say beforehand how long the full form of a benchmark takes."""
+    print(f"takes about {minutes} minutes on 2 cores; --quick takes one", flush=True)
 
 
 def result(name: str, ratios: Mapping[str, float], goals: Mapping[str, float]) -> str:
@@ -242,7 +247,7 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 def open_run(spark: SparkSession, root: Path, name: str, config: Config) -> run_store.StoredRun:
     """Return a run as launch() makes it, without a table and without tracking."""
-    folder, manifest = run_store.begin(str(root), "words", config, "benchmark", name)
+    folder, manifest = run_manifest.begin(str(root), "words", config, "benchmark", name)
     quiet = run_store.Tracker(lambda *_: None, lambda *_: None, None)
     return run_store.StoredRun(spark, folder, manifest, config.output, quiet)
 

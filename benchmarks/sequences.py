@@ -23,6 +23,7 @@ from embedall_spark.corpus import encoded_pages
 from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds import sequences
 from embedall_spark.launch import Options, launch
+from embedall_spark.sources import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not SHARED.exists():
         print("no corpus: the shared data are not beside this checkout", flush=True)
     elif not common.absent("gensim"):
+        if not options.quick:
+            common.announce(30)
         with tempfile.TemporaryDirectory(prefix="embedall-sequences-") as work:
             for name in [QUICK] if options.quick else options.data:
-                ratios |= compare(name, Path(work), 5 if options.quick else options.epochs)
+                ratios |= compare(name, Path(work), 3 if options.quick else options.epochs)
     print(common.result("sequences", ratios, QUICK_GOALS if options.quick else GOALS))
 
 
@@ -175,7 +178,7 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     held, blocks, known = stages["holdout"], stages["blocks"], stages["vocabulary"]
     found = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
     if config.evaluate.metadata is not None:
-        found |= label_metrics.purity(vectors, label_metrics.read(spark, config.evaluate.metadata))
+        found |= label_metrics.purity(vectors, metadata.read(spark, config.evaluate.metadata))
     return found
 
 

@@ -51,17 +51,19 @@ class Written:
         return "; ".join(parts)
 
 
-def check(path: str) -> None:
-    """Raise ConfigError, before Spark starts, if a path cannot be that of a new or replaced file."""
+def check(path: str) -> str:
+    """Return the path of a file to write, ``~`` expanded; raise ConfigError if it cannot be one."""
     if not path.strip():
         raise ConfigError("the file to export to has an empty name; give a path, such as vectors.txt")
+    path = files.expand_user(path)
     if not files.is_local(path):
-        return
+        return path
     target = Path(files.resolve(path)[1])
     if target.is_dir() or path.endswith("/"):
         raise ConfigError(f"{path}: is a folder; give a file in it, such as {path.rstrip('/')}/vectors.txt")
     if parent := next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None):
         raise ConfigError(f"{path}: {parent} is a file, so nothing can be written below it; give another path")
+    return path
 
 
 def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
@@ -82,7 +84,7 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
         ConfigError: the path is that of a folder, or lies below a file.
         ResourceError: the driver does not see the file that a task has written.
     """
-    check(path)
+    path = check(path)
     target = os.path.abspath(path) if files.is_local(path) and "://" not in path else path
     name = F.regexp_replace("id", _WHITESPACE, "_")
     name = F.when(F.col("id") == "", "_").otherwise(name)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark import files, mlflow_entries, mlflow_models
+from embedall_spark import files, mlflow_entries, mlflow_models, mlflow_store
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -211,6 +211,13 @@ def store_uri(folder: str) -> str | None:
     return f"sqlite:///{path}/mlflow.db"
 
 
+def store_file(folder: str) -> str | None:
+    """Return the SQLite file that store_uri() would name, without creating its folder; None where it names none."""
+    if {"MLFLOW_TRACKING_URI", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ) or not files.is_local(folder):
+        return None
+    return f"{files.resolve(folder)[1]}/mlflow.db"
+
+
 def default_experiment(kind: str, store: str) -> str:
     """Return the experiment's name where none is configured."""
     # There experiments are files of the workspace, with absolute paths.
@@ -227,6 +234,8 @@ def _client(uri: str | None) -> tuple[Any, str]:
     # A new SQLite file is worth fifty lines to them, and each retry another.
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if uri is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow_store.prepare(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)
     return client, _without_password(uri or mlflow.get_tracking_uri())

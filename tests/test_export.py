@@ -85,7 +85,7 @@ def test_the_ending_compresses(spark, vectors, matrix, tmp_path, ending, open_fi
     np.testing.assert_array_equal(np.array(rows["서울"], np.float32), matrix[2])
 
 
-def test_paths_that_are_no_file_to_write(tmp_path):
+def test_paths_that_are_no_file_to_write(tmp_path, monkeypatch):
     (tmp_path / "file.txt").write_text("x")
     for path, message in [
         ("", "has an empty name"),
@@ -97,4 +97,6 @@ def test_paths_that_are_no_file_to_write(tmp_path):
             export.check(path)
     export.check(f"{tmp_path}/file.txt")
     export.check(f"file://{tmp_path}/new/x.txt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert export.check("~/new/x.txt") == f"{tmp_path}/new/x.txt"
     assert (tmp_path / "file.txt").read_text() == "x"

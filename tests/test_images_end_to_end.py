@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cli_runner import embedall
 from mlflow import MlflowClient
 from PIL import Image, ImageDraw
-from toy_words import bits, embedall
+from vector_tables import bits
 
 from embedall_spark import config as configs
 from embedall_spark import tables
@@ -156,7 +157,7 @@ def test_a_killed_run_keeps_what_it_had_finished(spark, made, monkeypatch):
     assert embedall("images", "--config", file).code == 130
     again = embedall("images", "--config", file)
     assert again.code == 0, again.log
-    assert "features-00000: done before" in again.log
+    assert "features-00000: reused" in again.log
     assert len(calls) == 3  # of two parts one was tried twice
     found, at_once = (vectors_of(spark, f"{folder}/output/{name}") for name in ("killed", "images"))
     assert found.keys() == at_once.keys()

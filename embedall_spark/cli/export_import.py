@@ -27,7 +27,8 @@ def _export(
     master: str | None = options.MASTER,
 ) -> None:
     """Write vectors in word2vec's format, as gensim's KeyedVectors.load_word2vec_format reads it."""
-    export.check(path)
+    # Before Spark starts.
+    path = export.check(path)
     _, vectors = table_snapshot.open_table(table, master)
     typer.echo(export.write(vectors, path, binary=binary).text(path))
 

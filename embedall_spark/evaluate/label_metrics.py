@@ -13,10 +13,6 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from embedall_spark.search import exact
-from embedall_spark.sources.metadata import Metadata as Metadata  # for kinds that still import these from here
-from embedall_spark.sources.metadata import check as check
-from embedall_spark.sources.metadata import check_columns as check_columns
-from embedall_spark.sources.metadata import read as read
 from embedall_spark.vectors import to_matrix
 
 if TYPE_CHECKING:

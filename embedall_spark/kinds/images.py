@@ -14,17 +14,17 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
-from embedall_spark.config import MOVABLE, MergedOutput, Section, check_gates
+from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section, check_gates
 from embedall_spark.errors import BadData
 from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.featurize import BackboneInfo, FeaturizeConfig
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
 from embedall_spark.search import title_lookup
-from embedall_spark.sources import images, input_version, tabular
+from embedall_spark.sources import images, input_version, metadata, tabular
 from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _NEAREST = 16
 class ImagesOutput(MergedOutput):
     """Where the vectors of pictures go."""
 
-    metadata: str | None = Field(
+    metadata: OutputPath | None = Field(
         None, description="table of the pictures' titles, tags and labels; unset: the table's name with _metadata"
     )
 
@@ -109,7 +109,7 @@ def check(config: Config) -> None:
     if config.input.label is not None or config.evaluate.metadata is not None:
         known = {"purity/neighbours"} | ({"clusters/purity", "clusters/nmi"} if config.evaluate.clusters else set())
     if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
+        metadata.check(config.evaluate.metadata)
     check_gates(config.evaluate.gates, known, "none, give input.label or evaluate.metadata")
 
 
@@ -200,10 +200,10 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how pictures agree with their labels; record a map, and the pictures nearest to each cluster's centre."""
     asked = config.evaluate
-    pictures = run.spark.read.parquet(run.stage_path("pictures"))
+    pictures = run.read_stage("pictures")
     known = pictures.select("id", "label", "title")
     if asked.metadata is not None:
-        known = label_metrics.read(run.spark, asked.metadata, vectors)
+        known = metadata.read(run.spark, asked.metadata, vectors)
     known = known.where("id IS NOT NULL").persist()
     labelled = not known.where("label IS NOT NULL").isEmpty()
     figures = label_metrics.purity(vectors, known, seed=asked.seed) if labelled else {}
@@ -228,7 +228,7 @@ def embed_file(config: Config, path: str) -> NDArray[np.float32]:
         content = files.read_bytes(path)
     except OSError as error:
         raise BadData(f"{path}: cannot be read ({error.strerror or error}); give the path of a picture") from None
-    return featurize.one(content, config.backbone, config.featurize, config.input.limits)
+    return featurize.featurize_one(content, config.backbone, config.featurize, config.input.limits)
 
 
 def _in_parts(run: Run, made: Callable[[int, int], DataFrame], pictures: int, most: int | None) -> DataFrame:
@@ -239,7 +239,9 @@ def _in_parts(run: Run, made: Callable[[int, int], DataFrame], pictures: int, mo
         run.progress("features", part, parts)
         done.append(run.stage(f"features-{part:05d}", partial(made, part, parts)))
     run.progress("features", parts, parts)
-    return run.spark.read.schema(done[0].schema).parquet(*[run.stage_path(f"features-{p:05d}") for p in range(parts)])
+    return run.spark.read.schema(done[0].schema).parquet(
+        *[files.spark_path(run.stage_path(f"features-{p:05d}")) for p in range(parts)]
+    )
 
 
 def _keep_metadata(run: Run, pictures: DataFrame, config: Config) -> None:

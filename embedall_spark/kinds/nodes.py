@@ -13,13 +13,13 @@ from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, vocabulary
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import label_metrics, link_prediction
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.graph import adjacency, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.walk_jobs import Walks, WalksConfig
 from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vectors_of
-from embedall_spark.sources import edges, input_version, tabular
+from embedall_spark.sources import edges, input_version, metadata, tabular
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
 from embedall_spark.visualize import scatter_map
@@ -94,7 +94,7 @@ def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     known = {"links/auc"} if config.evaluate.holdout else set()
     if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
+        metadata.check(config.evaluate.metadata)
     if config.evaluate.has_labels:
         known |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
     check_gates(config.evaluate.gates, known)
@@ -104,7 +104,7 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EDGES that the configuration names, once the metadata have turned out to have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    metadata.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
@@ -224,11 +224,11 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     figures: dict[str, float] = {}
     known = None
     if config.evaluate.holdout:
-        found = run.spark.read.parquet(run.stage_path("edges"))
+        found = run.read_stage("edges")
         kept, held = _split(found, config)
         figures |= link_prediction.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
     if config.evaluate.metadata is not None:
-        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
+        known = metadata.read(run.spark, config.evaluate.metadata, vectors)
     if config.evaluate.has_labels:
         assert known is not None
         figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
@@ -236,7 +236,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         figures |= label_metrics.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
     if config.evaluate.map_nodes and vectors.limit(2).count() == 2:
         run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, known=known)
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, metadata=known)
         )
     return figures
 

@@ -9,14 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
-from embedall_spark.corpus.sessionize import StoriesConfig
+from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import label_metrics, next_item
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.schemas import EVENTS, conform, vectors_of
-from embedall_spark.sources import events, input_version, tabular
+from embedall_spark.sources import events, input_version, metadata, tabular
 from embedall_spark.sources.events import EventsConfig
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.train import checkpoint, plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
 from embedall_spark.visualize import scatter_map
@@ -104,7 +104,7 @@ def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
     known = set(next_item.figures()) if config.evaluate.holdout else set()
     if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
+        metadata.check(config.evaluate.metadata)
         known |= {"purity/neighbours"} if config.evaluate.metadata.label else set()
     check_gates(config.evaluate.gates, known)
     if config.train.until is not None and config.train.until.metric != "loss":
@@ -113,7 +113,7 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EVENTS that the configuration names, once the metadata have turned out to have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    metadata.check_columns(spark, config.evaluate.metadata)
     return events.read(spark, config.input)
 
 
@@ -187,12 +187,12 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if config.evaluate.holdout:
         figures |= _predict(run, config)
     if config.evaluate.metadata is not None:
-        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
+        known = metadata.read(run.spark, config.evaluate.metadata, vectors)
         if config.evaluate.metadata.label is not None:
             figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
     if config.evaluate.map_items and vectors.limit(2).count() == 2:
         run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known)
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, metadata=known)
         )
     return figures
 
@@ -211,7 +211,5 @@ def _predict(run: Run, config: Config) -> dict[str, float]:
     saved, folder = checkpoint.latest(run), run.stage_path("vocabulary")
     assert saved is not None
     vectors = checkpoint.vectors(run, {**saved, "context": True}, folder)
-    held, sequences, items = (
-        run.spark.read.parquet(run.stage_path(name)) for name in ("holdout", "blocks", "vocabulary")
-    )
+    held, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
     return next_item.evaluate(held, vectors, sequences, items, folder, config.training)

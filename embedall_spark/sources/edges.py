@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import csv_files, python_imports, reader_errors, tabular
@@ -44,7 +44,7 @@ class HasEdges(Protocol):
 class EdgesConfig(Section):
     """Where edges come from."""
 
-    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    path: InputPath = Field(description="a folder, glob or file (also gzip, bz2), or a table catalog.schema.table")
     format: Literal["edgelist", "csv", "json", "parquet", "delta", "imports"] = Field(
         "edgelist",
         description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks; more fields "

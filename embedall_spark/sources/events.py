@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
 from embedall_spark.sources import csv_files, python_calls, reader_errors, tabular
@@ -30,7 +30,7 @@ _DATED = r"^\s*[+-]?\d{4,6}-"
 class EventsConfig(Section):
     """Where events come from."""
 
-    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    path: InputPath = Field(description="a folder, glob or file (also gzip, bz2), or a table catalog.schema.table")
     format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
         "delta",
         description="delta: a path or a table; parquet; csv; json: JSON Lines; calls: the calls "

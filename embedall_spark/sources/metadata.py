@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.config import MOVABLE, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import ConfigError, SchemaMismatch
 from embedall_spark.sources import csv_files, reader_errors, tabular
 
@@ -42,7 +42,7 @@ class Metadata(Section):
     OPTIONS: ClassVar[dict[str, str]] = {name: f"metadata.{name}" for name in ("path", *_NAMES)}
     """What errors tell to correct, by field."""
 
-    path: str | None = Field(
+    path: InputPath | None = Field(
         None,
         description="a file (.csv, .tsv, .json, .jsonl, .parquet) or a Delta table; several rows where an id has "
         "several labels. A .csv or .tsv whose first line has none of the columns' names has no header: three columns "
@@ -242,7 +242,7 @@ def _read_csv(spark: SparkSession, path: str, separator: str, header: _Header) -
 
 
 def _read_table(spark: SparkSession, path: str, kind: str) -> DataFrame:
-    return spark.read.json(path) if kind == "json" else tabular.stored(spark, path, kind)
+    return spark.read.json(files.spark_path(path)) if kind == "json" else tabular.stored(spark, path, kind)
 
 
 def _readable(rows: DataFrame, path: str | None) -> DataFrame:

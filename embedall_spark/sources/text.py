@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
 from embedall_spark.sources import csv_files, python_docstrings, reader_errors, tabular
@@ -23,7 +23,7 @@ _SAMPLE = 1000
 class TextConfig(Section):
     """Where documents come from."""
 
-    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    path: InputPath = Field(description="a folder, glob or file (also gzip, bz2), or a table catalog.schema.table")
     format: Literal["text", "json", "csv", "parquet", "delta", "docstrings"] = Field(
         "text",
         description="text: text files; json: JSON Lines; csv: with a header line; parquet; delta: a path or a table; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, run_store, schemas, tables, tracking
+from embedall_spark import files, run_manifest, schemas, tables, tracking
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact, spelling
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.images.decode import Limits
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
+    from embedall_spark.sources.image_limits import Limits
 
 
 class LatentTable(NamedTuple):
@@ -47,7 +47,7 @@ def image_config_of(spark: SparkSession, table: str, instead: str) -> images.Con
     """
     from embedall_spark.kinds import images
 
-    producer = run_store.producer_of(spark, table)
+    producer = run_manifest.producer_of(spark, table)
     if producer.get("kind") != "images" or "run_folder" not in producer:
         raise ConfigError(f"{table} was not made by 'embedall images'; give {instead}")
     return configs.parse(images.Config, _configuration(table, producer, instead))
@@ -60,7 +60,7 @@ def latent_table(spark: SparkSession, table: str) -> LatentTable | None:
         ConfigError: the folder of the run that made it is gone.
         BadData: its model is gone, or cannot be read.
     """
-    producer = run_store.producer_of(spark, table)
+    producer = run_manifest.producer_of(spark, table)
     if producer.get("kind") != "latent" or "run_folder" not in producer:
         return None
     from embedall_spark.kinds import latent
@@ -134,8 +134,8 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
         ConfigError: as image_config_of(), if no folder is given.
         BadData: the pictures are no longer where the run read them.
     """
-    from embedall_spark.images.decode import Limits
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_limits import Limits
 
     if folder is None:
         latent = latent_table(spark, table)
@@ -158,7 +158,7 @@ def log_to_producer(
     spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
 ) -> None:
     """Add figures and files to the MLflow run that made a table, if an MLflow run did."""
-    producer = run_store.producer_of(spark, table)
+    producer = run_manifest.producer_of(spark, table)
     if "mlflow_run_id" in producer:
         # The store of a table in a catalog lies with its runs.
         folder = Output(table=table).folder or producer["run_folder"].rpartition("/")[0]
@@ -168,7 +168,7 @@ def log_to_producer(
 def _configuration(table: str, producer: dict[str, Any], instead: str) -> dict[str, Any]:
     """Return the configuration of the run that made a table."""
     try:
-        return run_store.configuration(producer["run_folder"])
+        return run_manifest.configuration(producer["run_folder"])
     except OSError:
         file = f"{producer['run_folder']}/config.yaml"
         raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from embedall_spark.cli.shared.search_query import Query
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
-    from embedall_spark.images.decode import Limits
     from embedall_spark.search.exact import Hit
+    from embedall_spark.sources.image_limits import Limits
 
     Pictures = tuple[DataFrame, Limits]
 
@@ -197,9 +197,10 @@ def _source(display: DisplayOptions, path: str) -> Names:
 
 def _picture(path: str) -> Image.Image | None:
     """Return the query's picture, mode RGB; None if it cannot be read: the hits are shown without it."""
-    from embedall_spark.images.decode import Limits, Refused, decode
+    from embedall_spark.images.decode import BadImage, decode
+    from embedall_spark.sources.image_limits import Limits
 
     try:
         return decode(files.read_bytes(path), Limits())
-    except (OSError, Refused):
+    except (OSError, BadImage):
         return None
