@@ -13,7 +13,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files
+from embedall_spark import cluster_slots, files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.schemas import NEIGHBOURS, conform
 from embedall_spark.search import csls, exact, mapped_vectors
