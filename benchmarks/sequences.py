@@ -23,6 +23,7 @@ from embedall_spark.corpus import encoded_pages
 from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds import sequences
 from embedall_spark.launch import Options, launch
+from embedall_spark.sources import metadata as metadata_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,7 +178,7 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     held, blocks, known = stages["holdout"], stages["blocks"], stages["vocabulary"]
     figures = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
     if config.evaluate.metadata is not None:
-        figures |= label_metrics.purity(vectors, label_metrics.read(spark, config.evaluate.metadata))
+        figures |= label_metrics.purity(vectors, metadata_source.read(spark, config.evaluate.metadata))
     return figures
 
 

@@ -17,15 +17,15 @@ from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section
 from embedall_spark.errors import BadData
 from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.featurize import BackboneInfo, FeaturizeConfig
 from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, TwoOrNone
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
-from embedall_spark.search import metadata
 from embedall_spark.sources import images, input_version, tabular
+from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     pictures = run.read_stage("pictures")
     labels = pictures.select("id", "label", "title")
     if options.metadata is not None:
-        labels = label_metrics.read(run.spark, options.metadata, vectors)
+        labels = metadata_source.read(run.spark, options.metadata, vectors)
     labels = labels.where("id IS NOT NULL").persist()
     has_labels = not labels.where("label IS NOT NULL").isEmpty()
     figures = label_metrics.purity(vectors, labels, seed=options.seed) if has_labels else {}
@@ -255,7 +255,7 @@ def _draw_clusters(assignments: DataFrame, titled: DataFrame, config: Config) ->
     for row in kmeans.nearest(assignments, count).orderBy("cluster", "rank").collect():
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in assignments.groupBy("cluster").count().collect()}
-    fields = metadata.metadata_by_id(titled, [name for ids in members.values() for name in ids], ["title"])
+    fields = metadata_source.metadata_by_id(titled, [name for ids in members.values() for name in ids], ["title"])
     titles = {name: values["title"] for name, values in fields.items() if values}
     pictures = images.read(assignments.sparkSession, config.input)
     return cluster_montage.draw(members, sizes, pictures, config.input.limits, titles)
