@@ -83,7 +83,7 @@ def version(spark: SparkSession, table: str) -> str:
     if not tables.exists(spark, table):
         # It tells what a table's name looks like.
         tables.read(spark, table)
-    return input_version.version(spark, input_version.Delta(table))
+    return input_version.DeltaTable(table).version(spark)
 
 
 def folder(table: str, index: str | None) -> str:

@@ -169,7 +169,7 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[D
     """Return IMAGES of the pictures and the limits within which they are decoded; None where there are none."""
     from embedall_spark.images.decode import Limits
     from embedall_spark.sources import images
-    from embedall_spark.sources.images import ImagesConfig
+    from embedall_spark.sources.image_config import ImagesConfig
 
     found, limits = [], Limits()
     for place in asked.images or names:

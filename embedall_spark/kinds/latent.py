@@ -25,7 +25,7 @@ from embedall_spark.latent.split import SplitConfig
 from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import input_version, reader_errors, tabular
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 from embedall_spark.visualize import latent_plots, scatter_map
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def version(spark: SparkSession, config: Config) -> str:
     for path, schema in [*named, (given.words, VECTORS)]:
         if path is not None:
             _read(spark, path, schema)
-            found.append(input_version.version(spark, input_version.Delta(path)))
+            found.append(input_version.DeltaTable(path).version(spark))
     return "+".join(found)
 
 

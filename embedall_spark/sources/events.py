@@ -12,10 +12,14 @@ from pyspark.sql import types as T
 from embedall_spark.config import Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import csv_files, python_calls, reader_errors, tabular
+from embedall_spark.sources import csv_files, input_version, python_calls, tabular, text_streams
+from embedall_spark.sources.reader_errors import problem
+from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from embedall_spark.sources.input_version import Storage
 
 MAX_WEIGHT = 100
 # A story in memory is at most so many bytes times its longest length.
@@ -30,7 +34,10 @@ _DATED = r"^\s*[+-]?\d{4,6}-"
 class EventsConfig(Section):
     """Where events come from."""
 
-    path: str = Field(description="a folder, glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table")
+    path: str = Field(
+        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
+        "catalog.schema.table"
+    )
     format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
         "delta",
         description="delta: a path or a table; parquet; csv; json: JSON Lines; calls: the calls "
@@ -48,15 +55,16 @@ class EventsConfig(Section):
         description=f"the column that says how many times an event counts, at most {MAX_WEIGHT}: a fraction counts "
         "once more by chance, 0 leaves the event out; unset: once",
     )
-    separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
-    header: bool = Field(True, description="with format: csv, a first line of names; else columns are _c0, _c1, ...")
+    encoding: Encoding = Field("utf-8", description=text_streams.ENCODING)
+    separator: str = Field(",", min_length=1, max_length=1, description=csv_files.SEPARATOR)
+    header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        given = self.model_fields_set & {"key", "item", "order", "weight"}
-        if self.format == "calls" and given:
-            raise ValueError(f"format calls has no columns; remove {', '.join(sorted(given))}")
+        columns = self.model_fields_set & {"key", "item", "order", "weight"}
+        if self.format == "calls" and columns:
+            raise ValueError(f"format calls has no columns; remove {', '.join(sorted(columns))}")
         csv_files.check_multiline(self.multiline, self.format)
         return self
 
@@ -64,6 +72,11 @@ class EventsConfig(Section):
     def ordered(self) -> bool:
         """Whether the order of a story means something."""
         return self.order is not None or self.format == "calls"
+
+    @property
+    def storage(self) -> Storage:
+        """How the input is stored."""
+        return input_version.storage_of(self.path, self.format)
 
 
 def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
@@ -81,12 +94,12 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         return python_calls.read(spark, config.path)
     columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
     columns = {option: name for option, name in columns.items() if name is not None}
-    found = tabular.read(
-        spark, config.path, config.format, columns,
-        separator=config.separator, header=config.header, multiline=config.multiline,
+    rows = tabular.read(
+        spark, config.path, config.format, columns, typed=["input.order", "input.weight"],
+        separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
     )  # fmt: skip
-    kinds = {field.name: field.dataType for field in found.schema}
-    key, item = (tabular.as_text(name, kinds[name]) for name in ("key", "item"))
+    kinds = {field.name: field.dataType for field in rows.schema}
+    key, item = F.col("key"), F.col("item")
     order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
     weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
     checks = _missing("key", key) + _missing("item", item)
@@ -102,11 +115,11 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]
     record = F.to_json(F.struct(*[tabular.name(option) for option in columns]))
-    problem = F.coalesce("problem", *[F.when(wrong, reader_errors.problem(why, record)) for wrong, why in checks])
+    reason = F.coalesce("problem", *[F.when(wrong, problem(text, record)) for wrong, text in checks])
     return conform(
-        found.select(
+        rows.select(
             key.alias("key"), item.alias("item"), order.alias("order"), weight.alias("weight"), "origin",
-            problem.alias("problem"),
+            reason.alias("problem"),
         ),
         EVENTS,
     )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -15,16 +13,8 @@ if TYPE_CHECKING:
 
 SCHEME = r"^[A-Za-z][A-Za-z0-9+.-]*:"
 """What a URI begins with, for Python and Java alike."""
-AUTHORITY = SCHEME + "(//[^/]*)?"
-"""A URI's scheme and host."""
 LOCAL = r"^file:(//)?(?=/)"
 """What to take away from the URI of a local file to have its path."""
-
-
-def absolute(path: str) -> str:
-    """Return a path from the root of the tree; a URI as it is."""
-    # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
-    return path if re.match(SCHEME, path) else os.path.abspath(path)
 
 
 def size_problem(size: Column, limit: int, record: Column) -> Column:

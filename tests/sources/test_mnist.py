@@ -13,7 +13,7 @@ from embedall_spark import config
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import images, input_version, mnist
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 
 RANDOM = np.random.default_rng(0)
 PIXELS = {"train": RANDOM.integers(0, 256, (7, 3, 5), np.uint8), "t10k": RANDOM.integers(0, 256, (4, 3, 5), np.uint8)}

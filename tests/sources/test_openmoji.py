@@ -12,7 +12,7 @@ from embedall_spark.errors import SetupError
 from embedall_spark.images.decode import Limits, decode
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import images, input_version, openmoji
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 
 
 @pytest.fixture(scope="module")
