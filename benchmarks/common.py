@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from embedall_spark import run_store, user_cache
+from embedall_spark import run_manifest, run_store, user_cache
 from embedall_spark.evaluate import benchmark_files as sets
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 def open_run(spark: SparkSession, root: Path, name: str, config: Config) -> run_store.StoredRun:
     """Return a run as launch() makes it, without a table and without tracking."""
-    folder, manifest = run_store.begin(str(root), "words", config, "benchmark", name)
+    folder, manifest = run_manifest.begin(str(root), "words", config, "benchmark", name)
     quiet = run_store.Tracker(lambda *_: None, lambda *_: None, None)
     return run_store.StoredRun(spark, folder, manifest, config.output, quiet)
 

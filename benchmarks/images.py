@@ -27,9 +27,10 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import session
-from embedall_spark.images import backbones, decode, featurize
+from embedall_spark.images import backbones, featurize
 from embedall_spark.images.backbones import BackboneConfig, inference
 from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.sources.image_limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,7 @@ MANY, QUICK_MANY = 100_000, 2000
 # As people write it.
 BATCH = 32
 NEAREST = 10
-LIMITS = decode.Limits()
+LIMITS = Limits()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

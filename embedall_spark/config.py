@@ -6,18 +6,17 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
-from pydantic_core import PydanticUndefined
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
 
 class Section(BaseModel):
@@ -25,29 +24,44 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``epochs: yes``, which YAML reads as a truth value and pydantic would take for 1."""
+        assert info.field_name is not None
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(part, bool) for part in values) and not _allows_bool(cls, info.field_name):
+            raise ValueError("yes, no, on, off, true and false are truth values in YAML, and this key takes none")
+        return value
+
 
 S = TypeVar("S", bound=Section)
 
-# A run may go on with other values of such options: they do not change what it has made so far.
+# A resumed run may have other values of such options: they do not change what it has computed so far.
 MOVABLE: JsonDict = {"movable": True}
+
+InputPath = Annotated[str, AfterValidator(files.input_path)]
+"""A path or glob that a run reads, made absolute, so that it is found again from another folder; a URI, or a table."""
+OutputPath = Annotated[str, AfterValidator(files.expand_user)]
+"""A path or URI that a run writes, ``~`` expanded; or a table."""
 
 
 class Output(Section):
     """Where the vectors of a run go, and where it keeps its work."""
 
-    table: str = Field(description="table of vectors: a path or URI, or catalog.schema.table")
+    table: OutputPath = Field(description="table of vectors: a path or URI, or catalog.schema.table")
     mode: Literal["overwrite", "error", "append"] = Field(
         "overwrite",
         description="when the table exists: replace it in one commit, stop, or add to it",
         json_schema_extra=MOVABLE,
     )
-    rejects: str | None = Field(
+    rejects: OutputPath | None = Field(
         None, description="table of refused rows; unset: the table's name with _rejects", json_schema_extra=MOVABLE
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
     )
-    run_root: str | None = Field(
+    run_root: OutputPath | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",
     )
@@ -64,7 +78,7 @@ class Output(Section):
 
 
 class MergedOutput(Output):
-    """Where vectors go of things that are embedded one by one, so that only what has changed need be."""
+    """Where vectors go if each thing is embedded by itself, so that a rerun embeds only what is new or has changed."""
 
     mode: Literal["merge", "overwrite", "error", "append"] = Field(  # type: ignore[assignment]
         "merge",
@@ -79,17 +93,8 @@ class MergedOutput(Output):
 
     @property
     def merges(self) -> bool:
-        """Whether rows that have not changed stay as they are."""
+        """Whether unchanged rows of the table are kept as they are."""
         return self.mode == "merge"
-
-
-class Option(typing.NamedTuple):
-    """One leaf of a configuration, for help texts."""
-
-    path: str
-    kind: str
-    default: str
-    description: str
 
 
 def load(cls: type[S], path: str | Path | None, overrides: Sequence[str] = ()) -> S:
@@ -116,23 +121,16 @@ def parse(cls: type[S], data: dict[str, Any]) -> S:
         raise ConfigError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 
 
-def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
-    """Yield every leaf option of a configuration with its type, default and description."""
-    for name, field in cls.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from options(field.annotation, f"{prefix}{name}.")
-            continue
-        about, section = field.description or "", _section(field.annotation)
-        if section is not None:
-            # It may be left out as a whole, so that its keys have defaults only where it is given.
-            about += "; ".join(f" {part.path} ({part.default}): {part.description}" for part in options(section))
-        required = field.default is PydanticUndefined and field.default_factory is None
-        value = field.get_default(call_default_factory=True)
-        # On one line, as it stands behind its key in a template.
-        default = "required" if required else yaml.safe_dump(value, default_flow_style=True, width=1000)
-        kind = getattr(field.annotation, "__name__", "") if isinstance(field.annotation, type) else ""
-        kind = kind or str(field.annotation).replace("typing.", "").replace("NoneType", "None")
-        yield Option(f"{prefix}{name}", kind, default.removesuffix("...\n").strip(), about)
+def paths(config: Section, kind: Any, prefix: str = "") -> dict[str, str]:
+    """Return the values of all fields of a kind of path (InputPath or OutputPath) that are set, by the key's path."""
+    values: dict[str, str] = {}
+    for name, annotation in typing.get_type_hints(type(config), include_extras=True).items():
+        value, key = getattr(config, name, None), f"{prefix}{name}"
+        if isinstance(value, Section):
+            values |= paths(value, kind, f"{key}.")
+        elif annotation is kind or kind in typing.get_args(annotation):
+            values |= {key: value} if isinstance(value, str) else {f"{key}.{i}": v for i, v in enumerate(value or ())}
+    return values
 
 
 def dump(config: Section) -> str:
@@ -140,51 +138,41 @@ def dump(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def template(found: Iterable[Option]) -> str:
-    """Return options as a YAML file to start from: every key with its default, and its meaning as a comment."""
-    lines: list[str] = []
-    before: list[str] = []
-    for option in found:
-        *sections, name = option.path.split(".")
-        for depth, section in enumerate(sections):
-            if before[: depth + 1] != sections[: depth + 1]:
-                lines.append(f"{'  ' * depth}{section}:")
-        before = sections
-        indent = "  " * len(sections)
-        required = option.default == "required"
-        value = "???  # required" if required else option.default
-        lines += [f"{indent}# {option.description}", f"{indent}{name}: {value}"]
-    return "\n".join(lines)
-
-
 def identity(config: Section, prefix: str = "") -> dict[str, Any]:
-    """Return every option by its path, without those that a run may change when it goes on (``movable``)."""
-    found: dict[str, Any] = {}
+    """Return every option by its path, except those that may change when a run is resumed (``movable``)."""
+    values: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
         value, extra = getattr(config, name), field.json_schema_extra
         if isinstance(value, Section):
-            found |= identity(value, f"{prefix}{name}.")
+            values |= identity(value, f"{prefix}{name}.")
         elif not (isinstance(extra, dict) and extra.get("movable")):
-            found[prefix + name] = value
-    return found
+            values[prefix + name] = value
+    return values
 
 
-def check_gates(gates: Iterable[str], known: Iterable[str], nothing: str = "none") -> None:
-    """Refuse a gate on a figure that a run will not have; ``nothing`` is told where it will have none.
+def check_gates(gates: Iterable[str], figures: Iterable[str], nothing: str = "none") -> None:
+    """Check that a run measures every figure that has a gate.
+
+    Args:
+        gates: names of figures.
+        figures: names of the figures that the run measures.
+        nothing: what the error lists if the run measures none.
 
     Raises:
-        ConfigError: names the gate and the figures.
+        ConfigError: a gate is on another figure; the error names it and lists the figures.
     """
-    known = sorted(known)
-    if wrong := set(gates) - set(known):
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(known) or nothing})")
+    figures = sorted(figures)
+    if wrong := set(gates) - set(figures):
+        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(figures) or nothing})")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give --config an existing YAML file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if data is None:
@@ -194,26 +182,60 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a section is an error: YAML's own readers let the second one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise ConfigError(
+                        f"the key {key.value} stands twice, in lines {lines[key.value]} and {line}; join them into one"
+                    )
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def _set(data: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override}: need a.b=value")
     *parents, leaf = path.split(".")
-    for at, parent in enumerate(parents):
+    for depth, parent in enumerate(parents, 1):
         # A section that the file leaves empty is null in YAML.
         if data.get(parent) is None:
             data[parent] = {}
         data = data[parent]
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(parents[: at + 1])} is a value, not a section")
+            raise ConfigError(f"--set {override}: {'.'.join(parents[:depth])} is a value, not a section")
     try:
         data[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if text.startswith(("[", "{")):
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"--set {override}: not YAML ({reason}); quote text for YAML: '{path}=\"{text}\"'"
+            ) from None
         data[leaf] = text
+    if data[leaf] is None and text.startswith("#"):
+        raise ConfigError(f"--set {override}: # begins a comment in YAML; quote the text for YAML: '{path}=\"{text}\"'")
 
 
-def _section(annotation: Any) -> type[Section] | None:
-    """Return the section that an annotation holds, also where it may be None."""
+def _allows_bool(cls: type[Section], name: str) -> bool:
+    """Tell whether a field's type has a place for a truth value, or for anything."""
+    todo = [cls.model_fields[name].annotation]
+    while todo:
+        kind = todo.pop()
+        if kind in (bool, Any, str) or typing.get_origin(kind) is Literal:
+            return True  # pydantic itself refuses a truth value for text, and names the value
+        todo += typing.get_args(kind)
+    return False
+
+
+def section_type(annotation: Any) -> type[Section] | None:
+    """Return the Section class that an annotation names, alone or in a union with None; None if it names none."""
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
@@ -222,20 +244,22 @@ def _explain(cls: type[Section], problem: Any) -> str:
     keys = [str(part) for part in problem["loc"]]
     path = ".".join(keys) or "configuration"
     if problem["type"] == "extra_forbidden":
-        known = _known(cls, keys[:-1])
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: unknown key (known: {', '.join(known)}){hint}"
+        known_keys = _keys(cls, keys[:-1])
+        matches = difflib.get_close_matches(keys[-1], known_keys, n=1)
+        hint = f"; did you mean {matches[0]}?" if matches else ""
+        return f"{path}: unknown key (known: {', '.join(known_keys)}){hint}"
     if problem["type"] == "missing":
         return f"{path}: required, but not given; set it in a YAML file (--config FILE), or a key with --set a.b=VALUE"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+    # YAML reads [a-z] as a list and #tag as a comment.
+    hint = "; put text that YAML would read otherwise into quotes" if problem["type"] == "string_type" else ""
+    return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}{hint}"
 
 
-def _known(cls: type[Section], keys: list[str]) -> list[str]:
+def _keys(cls: type[Section], keys: list[str]) -> list[str]:
     for key in keys:
         field = cls.model_fields.get(key)
-        section = _section(field.annotation) if field else None
+        section = section_type(field.annotation) if field else None
         if section is None:
             break
         cls = section

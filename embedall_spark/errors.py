@@ -55,5 +55,9 @@ class UnknownId(EmbedallError, LookupError):
     """An id is not in the table."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler or the system has asked the process to end. Handled as Ctrl-C is."""
+
+
 class SetupError(EmbedallError, RuntimeError):
     """Java, Spark, Delta or the session's settings are not what the system needs."""

@@ -34,6 +34,28 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, path
 
 
+def expand_user(name: str) -> str:
+    """Return a path with ``~`` replaced by the home folder, as a shell does; raises ValueError if it is empty."""
+    if not name.strip():
+        raise ValueError("is empty; give a path, a URI or a table")
+    return os.path.expanduser(name)
+
+
+def input_path(name: str) -> str:
+    """Return a path or glob as an absolute one, ``~`` expanded; a URI or the name of a table stays as it is."""
+    path = expand_user(name)
+    if not is_local(path) or path.startswith(("file:", "dbfs:")) or not (is_path(path) or os.path.exists(path)):
+        return path
+    return os.path.abspath(path)
+
+
+def spark_path(path: str) -> str:
+    """Return a path as Spark's readers want it: where the path exists as it is written, none of it is a glob."""
+    if set(path) & set("[]{}*?\\") and exists(path):
+        return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+    return path
+
+
 def is_local(uri: str) -> bool:
     """Tell whether a path or URI lies in this machine's file tree (mounts included)."""
     return "://" not in uri or uri.startswith("file:")

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from embedall_spark import config as configs
-from embedall_spark import files, kinds, run_store, schemas, session, table_merge, tables, tracking
-from embedall_spark.errors import BadData, ConfigError, QualityGateFailed, Superseded
+from embedall_spark import (
+    files,
+    kinds,
+    path_checks,
+    progress,
+    run_manifest,
+    run_result,
+    run_store,
+    schemas,
+    session,
+    tables,
+    tracking,
+)
+from embedall_spark.errors import ConfigError
 from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from pyspark.sql import SparkSession
 
     from embedall_spark.config import Output, Section
+    from embedall_spark.run_result import Summary
     from embedall_spark.run_store import StoredRun
     from embedall_spark.tracking import Tracked
 
 log = logging.getLogger(__name__)
-
-# Tasks enough to land on every host of a usual cluster.
-_PROBES = 32
-
-Summary = dict[str, Any]
 
 
 class Options(NamedTuple):
@@ -45,6 +47,7 @@ class Options(NamedTuple):
     dry_run: bool = False
 
 
+@progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
@@ -59,12 +62,15 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     module.check(config)
     output: Output = config.output
     root = run_root(output)
-    spark = start(f"embedall {kind}", output, options)
+    path_checks.check_run_id(options.run_id)
+    path_checks.check(config, root, tracking.store_file(output.folder or root))
+    with progress.activity("starting Spark"):
+        spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
-    known = options.run_id or run_store.unfinished(root, kind, config, version) or ""
-    mode: tables.Mode = "append" if _merges(output) else output.mode
+    known = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
+    mode: tables.Mode = "append" if run_result.merges(output) else output.mode
     tables.check_writable(spark, output.table, schemas.VECTORS, mode, known, 0, vector_size)
     if options.dry_run:
         found = module.estimate(spark, config)
@@ -77,11 +83,16 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
-        figures = module.evaluate(run, vectors, config)
-        summary = _publish(run, vectors, kind, tracked, figures, config, vector_size)
+        with progress.activity("evaluating"):
+            figures = module.evaluate(run, vectors, config)
+        with progress.activity("writing the table"):
+            summary = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
     except BaseException as error:
-        fail(run, tracked, kind, error)
-        raise
+        full = run_result.disk_full(error, [run.folder, str(files.scratch())])
+        run_result.fail(run, tracked, kind, full or error)
+        if full is None:
+            raise
+        raise full from error
     tracked.output(output.table, summary["version"])
     summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
     run.finish("done", summary=summary)
@@ -102,7 +113,7 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
         spark = session.get(app_name, master=options.master, properties=options.properties)
         if store is not None:
             store.result()
-    _check_root(spark, output)
+    path_checks.check_root(spark, output.run_root or output.folder or "")
     return spark
 
 
@@ -111,12 +122,12 @@ def take_over(
 ) -> tuple[StoredRun, Tracked] | Summary:
     """Return the run to do and its run in MLflow; the summary of a run that is done already."""
     root = run_root(output)
-    folder, manifest = run_store.begin(root, kind, config, version, run_id)
+    folder, manifest = run_manifest.begin(root, kind, config, version, run_id)
     if manifest["status"] == "done":
         log.info("run %s is done already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
-    _check_shared(spark, folder)
+    path_checks.check_shared(spark, folder)
     tracked = tracking.start(
         kind,
         manifest["run_id"],
@@ -125,7 +136,7 @@ def take_over(
         experiment=output.experiment,
         mlflow_run_id=manifest.get("mlflow_run_id"),
     )
-    run_store.note(folder, mlflow_run_id=tracked.id)
+    run_manifest.note(folder, mlflow_run_id=tracked.id)
     tracker = run_store.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.log_trials, tracked.log_model)
     return run_store.StoredRun(spark, folder, manifest, output, tracker), tracked
 
@@ -146,142 +157,8 @@ def run_root(output: Output) -> str:
 
 
 def _absolute(folder: str) -> str:
-    return folder.rstrip("/") if _has_scheme(folder) else os.path.abspath(folder)
-
-
-def _has_scheme(folder: str) -> bool:
-    return "://" in folder or folder.startswith(("file:", "dbfs:"))
-
-
-def _check_root(spark: SparkSession, output: Output) -> None:
-    """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
-    root = output.run_root or output.folder or ""
-    if str(spark.conf.get("spark.master", "local")).startswith("local") or _has_scheme(root) or root.startswith("/"):
-        return
-    raise ConfigError(
-        f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
-    )
-
-
-def _check_shared(spark: SparkSession, folder: str) -> None:
-    """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
-    if str(spark.conf.get("spark.master", "local")).startswith("local"):
-        return
-    try:
-        seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()
-    except AnalysisException:
-        seen = False
-    tasks = spark.range(0, _PROBES, 1, _PROBES).mapInArrow(_sees(folder), "seen boolean")
-    if not seen or not all(row.seen for row in tasks.collect()):
-        raise ConfigError(
-            f"output.run_root: {folder} is not one folder for Spark and for all hosts: give a mount that all share, or "
-            "a URI (s3://, abfss://, hdfs://, dbfs:/)"
-        )
-
-
-def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            there = files.exists(f"{folder}/manifest.json")
-            yield pa.RecordBatch.from_arrays([pa.array([there] * len(batch))], ["seen"])
-
-    return look
-
-
-def _merges(output: Output) -> bool:
-    return isinstance(output, configs.MergedOutput) and output.merges
+    return folder.rstrip("/") if path_checks.has_scheme(folder) else os.path.abspath(folder)
 
 
 def _input_name(config: Any) -> str:
     return str(getattr(config.input, "path", "input"))
-
-
-def _publish(
-    run: StoredRun,
-    vectors: DataFrame,
-    kind: str,
-    tracked: Tracked,
-    figures: dict[str, float],
-    config: Any,
-    vector_size: int | None,
-) -> Summary:
-    """Replace the table in one commit, or merge into it, unless a figure is below its gate."""
-    output: Output = config.output
-    for name, value in figures.items():
-        run.metric(name, value)
-    nan = float("nan")
-    low = [
-        f"{name} is {figures.get(name, nan):.4f}, need {least}"
-        for name, least in config.evaluate.gates.items()
-        if not figures.get(name, nan) >= least
-    ]
-    if low:
-        raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
-    if vector_size is None:
-        row = vectors.select(F.size("vector").alias("numbers")).first()
-        vector_size = int(row["numbers"]) if row is not None else 0
-    run.check_ownership()
-    registered = tracked.register()
-    metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
-    rejects = write_rejects(run, metadata)
-    common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
-    common["comment"] = f"Vectors of {kind}"
-    if _merges(output):
-        version = table_merge.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
-    else:
-        version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
-    log.info("table %s: version %d", output.table, version)
-    rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
-    return {
-        "status": "done",
-        "kind": kind,
-        "run_id": run.id,
-        "table": output.table,
-        "version": version,
-        "rows": rows,
-        "rejected": run.rejected,
-        "rejects": rejects,
-        "metrics": figures,
-        "mlflow_run_id": tracked.id,
-        **registered,
-        "folder": run.folder,
-    }
-
-
-def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
-    """Append the refused rows to their table; return its name, None where no row was refused."""
-    if not run.rejects:
-        return None
-    rows = functools.reduce(DataFrame.unionByName, run.rejects)
-    if rows.isEmpty():
-        return None
-    name = run.output.rejects or f"{run.output.table}_rejects"
-    rows = rows.withColumn("run_id", F.lit(run.id))
-    tables.write(
-        run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
-    )
-    return name
-
-
-def _commonest(rejects: DataFrame, run_id: str) -> str:
-    """Return why most of a run's rows were refused, with one of them."""
-    one = F.max(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
-    counted = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), one)
-    found = counted.orderBy(F.desc("rows"), "reason").first()
-    assert found is not None
-    return f"{found['rows']:,} of them: {found['reason']}, such as {found['one'][0]!r} of {found['one'][1]}"
-
-
-def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
-    """Note the failure where runs are looked up; the error itself goes on."""
-    run.meter.close()
-    if isinstance(error, Superseded):
-        # The other driver goes on with the same manifest and the same MLflow run.
-        return
-    tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-    try:
-        if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
-            log.error("the refused rows are in %s; %s", name, _commonest(tables.read(run.spark, name), run.id))
-        run.finish("failed", error=str(error)[:2000])
-    except Exception as second:
-        log.warning("the run's end could not be noted: %s", second)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.status import Status
+
+from embedall_spark import session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
 console = Console(stderr=True)
+
+# Seconds between two looks at an activity: in a terminal, and between two lines of a log.
+_MOVING, _LOGGED = 0.5, 10.0
 
 
 def configure_logging() -> None:
@@ -30,6 +42,93 @@ def configure_logging() -> None:
     package.propagate = False
 
 
+def quiet_in_terminal() -> None:
+    """Log warnings only where a terminal shows activities and bars; a file keeps all lines."""
+    if console.is_terminal:
+        logging.getLogger("embedall_spark").setLevel(logging.WARNING)
+
+
+@contextmanager
+def activity(text: str) -> Iterator[None]:
+    """Show that work goes on while the block runs: its name, its seconds, and how many of Spark's tasks are done.
+
+    In a terminal that is a line that moves and vanishes, in a log a line every ten seconds. Activities may be nested:
+    the inner one is shown. A Meter's bar hides it.
+    """
+    _spinner.begin(text)
+    try:
+        yield
+    finally:
+        _spinner.end()
+
+
+class _Spinner:
+    """The line of the innermost activity, drawn by a thread that lives as long as there is an activity."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._activities: list[tuple[str, float]] = []
+        self._status: Status | None = None
+        self._hidden = False
+        self._quiet_until = 0.0
+        self._stop = threading.Event()
+
+    def begin(self, text: str) -> None:
+        with self._lock:
+            self._activities.append((text, time.monotonic()))
+            if len(self._activities) == 1:
+                self._stop = threading.Event()
+                threading.Thread(target=self._watch, args=(self._stop,), daemon=True).start()
+
+    def end(self) -> None:
+        with self._lock:
+            self._activities.pop()
+            if not self._activities:
+                self._stop.set()
+                self._clear()
+
+    def give_way(self) -> None:
+        """Leave the screen to a bar until resume(), the log to its lines for a while."""
+        with self._lock:
+            self._hidden, self._quiet_until = console.is_terminal, time.monotonic() + _LOGGED
+            self._clear()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._hidden = False
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(_MOVING if console.is_terminal else _LOGGED):
+            tasks = _spark_tasks()
+            with self._lock:
+                now = time.monotonic()
+                if self._activities and not self._hidden and now >= self._quiet_until and not stop.is_set():
+                    text, since = self._activities[-1]
+                    self._show(f"{text}: {now - since:.0f} s{tasks}")
+
+    def _show(self, line: str) -> None:
+        if not console.is_terminal:
+            log.info("%s", line)
+        elif self._status is None:
+            self._status = Status(line, console=console)
+            self._status.start()
+        else:
+            self._status.update(line)
+
+    def _clear(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+_spinner = _Spinner()
+
+
+def _spark_tasks() -> str:
+    done, total = session.running_tasks()
+    return f", {done} of {total} tasks" if total > 1 else ""
+
+
 class Meter:
     """The progress of one run; one stage at a time."""
 
@@ -45,6 +144,7 @@ class Meter:
             self.close()
             # A resumed stage starts beyond zero: its rate counts from there.
             self._stage, self._since, self._from = stage, time.monotonic(), done
+        _spinner.give_way()
         share = done / total if total else 1.0
         if console.is_terminal:
             # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
@@ -59,6 +159,7 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._stage = None, ""
+        _spinner.resume()
 
     def _draw(self, stage: str, share: float, note: str, left: str) -> None:
         if self._bar is None:

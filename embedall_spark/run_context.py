@@ -59,6 +59,9 @@ class Run(Protocol):
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         """Return a finished stage's table: made and written once, read back at every later call and rerun."""
 
+    def read_stage(self, name: str) -> DataFrame:
+        """Return a finished stage's table."""
+
     def stage_path(self, name: str) -> str:
         """Return the folder (path or URI) of a finished stage's parquet files."""
 

@@ -1,26 +1,21 @@
-"""Runs on storage: a folder per run, resumed where it was left, fenced against a second driver.
+"""A run on storage: stages written once, rejects and figures, fenced against a second driver.
 
-A run's folder holds config.yaml, manifest.json, stages/ and checkpoints/. The manifest carries a token that each
-driver replaces when it takes the run over; a driver that finds another's token stops before its next commit.
+The manifest carries a token that each driver replaces when it takes the run over; a driver that reads another's token
+stops before its next commit.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import json
 import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-from pyspark.sql import functions as F
-
 from embedall_spark import config as configs
-from embedall_spark import files, tables
-from embedall_spark.errors import BadData, ConfigError, Superseded
-from embedall_spark.progress import Meter
+from embedall_spark import files, run_manifest, tables
+from embedall_spark.errors import BadData, Superseded
+from embedall_spark.progress import Meter, activity
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
@@ -29,15 +24,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-    from embedall_spark.config import Output, Section
+    from embedall_spark.config import Output
     from embedall_spark.run_context import ServableModel, Trial
+    from embedall_spark.run_manifest import Manifest
 
 log = logging.getLogger(__name__)
-
-_FORMAT = 1
-_MANIFEST = "manifest.json"
-
-Manifest = dict[str, Any]
 
 
 class Tracker(NamedTuple):
@@ -68,7 +59,7 @@ class StoredRun:
         marker = f"{self.folder}/stages/{name}.json"
         if files.exists(marker):
             log.info("%s: done before", name)
-            return self.spark.read.parquet(self.stage_path(name))
+            return self.read_stage(name)
         self.check_ownership()
         log.info("%s: begun", name)
         since = time.monotonic()
@@ -76,31 +67,36 @@ class StoredRun:
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
         # Nearly all that a stage holds is binary and distinct: a dictionary would be built, and thrown away.
-        make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+        with activity(name):
+            make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
         files.write_bytes(marker, json.dumps({"folder": part}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
-        return self.spark.read.parquet(path)
+        return self.spark.read.parquet(files.spark_path(path))
+
+    def read_stage(self, name: str) -> DataFrame:
+        """Return a finished stage's table."""
+        return self.spark.read.parquet(files.spark_path(self.stage_path(name)))
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""
-        return stage_path(self.folder, name)
+        return run_manifest.stage_path(self.folder, name)
 
     def previous_output(self) -> DataFrame | None:
         """Return the output table as it was when the run began, also when the run goes on later."""
-        found = read(self.folder)
+        found = run_manifest.read(self.folder)
         if "before" not in found:
             self.check_ownership()
             found = {**found, "before": tables.version(self.spark, self.output.table)}
-            _write(self.folder, found)
+            run_manifest.write(self.folder, found)
         version = found["before"]
         return None if version is None else conform(tables.read(self.spark, self.output.table, version), VECTORS)
 
     def producer_of(self, table: str) -> tuple[str, dict[str, Any]] | None:
         """Return the kind and the configuration of the run that made a table."""
-        made = producer_of(self.spark, table)
+        made = run_manifest.producer_of(self.spark, table)
         try:
-            return made["kind"], configuration(made["run_folder"])
+            return made["kind"], run_manifest.configuration(made["run_folder"])
         except (KeyError, OSError):
             return None
 
@@ -151,7 +147,7 @@ class StoredRun:
 
     def check_ownership(self) -> None:
         """Raise Superseded where another driver has taken over."""
-        found = read(self.folder)
+        found = run_manifest.read(self.folder)
         if found["token"] != self._token:
             raise Superseded(
                 f"run {self.id}: another driver took over (attempt {found['attempt']}, this one is "
@@ -162,7 +158,7 @@ class StoredRun:
         """Write how the run ended into its manifest."""
         self.meter.close()
         self.check_ownership()
-        _write(self.folder, {**read(self.folder), "status": status, **facts})
+        run_manifest.write(self.folder, {**run_manifest.read(self.folder), "status": status, **facts})
 
 
 def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> StoredRun:
@@ -171,130 +167,11 @@ def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> S
     Called again with the same folder, it goes on where it was left; give each configuration a folder of its own.
     """
     folder = folder.rstrip("/")
-    known: Manifest = {"attempt": 0, "created": _now()}
-    if files.exists(f"{folder}/{_MANIFEST}"):
-        known = read(folder)
+    known: Manifest = {"attempt": 0, "created": run_manifest.now()}
+    if files.exists(f"{folder}/{run_manifest.FILE}"):
+        known = run_manifest.read(folder)
     manifest = known | {"run_id": folder.rpartition("/")[2], "attempt": known["attempt"] + 1}
     manifest |= {"token": secrets.token_hex(8), "status": "running"}
-    _write(folder, manifest)
+    run_manifest.write(folder, manifest)
     tracker = Tracker(lambda name, value, step: log.info("%s %s: %g", name, step, value), lambda *_: None, None)
     return StoredRun(spark, folder, manifest, configs.Output(table=folder, max_reject_share=max_reject_share), tracker)
-
-
-def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
-    """Return folder and manifest of the run to do: named, or left unfinished by an equal one, or new.
-
-    Raises:
-        ConfigError: the named run has another configuration or input.
-    """
-    identity, digest = _identity(kind, config, version)
-    name = run_id or unfinished(root, kind, config, version) or _new_id(kind)
-    folder = f"{root}/{name}"
-    if files.exists(f"{folder}/{_MANIFEST}"):
-        manifest = read(folder)
-        if manifest["digest"] != digest:
-            raise ConfigError(_difference(name, manifest, identity))
-        if manifest["status"] == "done":
-            return folder, manifest
-        log.info("run %s: going on after attempt %d", name, manifest["attempt"])
-    else:
-        files.write_bytes(f"{folder}/config.yaml", configs.dump(config).encode())
-        manifest = {"format": _FORMAT, "run_id": name, "attempt": 0, "digest": digest, "created": _now(), **identity}
-    manifest |= {"attempt": manifest["attempt"] + 1, "token": secrets.token_hex(8), "status": "running"}
-    _write(folder, manifest)
-    return folder, manifest
-
-
-def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
-    """Return the newest run of this configuration and input that was begun and not ended."""
-    _, digest = _identity(kind, config, version)
-    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
-    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
-
-
-def read(folder: str) -> Manifest:
-    """Return a run's manifest."""
-    return dict(json.loads(files.read_bytes(f"{folder}/{_MANIFEST}")))
-
-
-def producer_of(spark: SparkSession, table: str) -> dict[str, Any]:
-    """Return what the last commit of a run of ours says of a table: kind, run_folder, mlflow_run_id; or nothing."""
-    commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
-    return dict(json.loads(commit["metadata"])) if commit else {}
-
-
-def configuration(folder: str) -> dict[str, Any]:
-    """Return the configuration of a run; raises OSError where its folder is gone."""
-    return dict(yaml.safe_load(files.read_bytes(f"{folder}/config.yaml")))
-
-
-def stage_path(folder: str, name: str) -> str:
-    """Return the folder of a run's finished stage, with its parquet files."""
-    marker = json.loads(files.read_bytes(f"{folder}/stages/{name}.json"))
-    return f"{folder}/stages/{marker['folder']}"
-
-
-def note(folder: str, **facts: Any) -> None:
-    """Add facts to a run's manifest."""
-    _write(folder, {**read(folder), **facts})
-
-
-def clean(root: str, keep: int) -> list[str]:
-    """Remove stages and checkpoints of all but the newest ``keep`` runs; return the runs' ids.
-
-    Manifests stay, so that a table's lineage can still be read.
-    """
-    runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
-    cleaned = []
-    for run in runs[keep:]:
-        folder = f"{root}/{run['run_id']}"
-        parts = [part for part in ("stages", "checkpoints") if files.exists(f"{folder}/{part}")]
-        for part in parts:
-            files.delete(f"{folder}/{part}")
-        if parts:
-            cleaned.append(str(run["run_id"]))
-            if run["status"] != "done":
-                # Without its stages it would start over, under an old name; a driver that is still at it stops.
-                note(folder, status="cleaned", token=secrets.token_hex(8))
-    return cleaned
-
-
-def _all(root: str) -> list[Manifest]:
-    found = []
-    for name in files.children(root):
-        if files.exists(f"{root}/{name}/{_MANIFEST}"):
-            try:
-                found.append(read(f"{root}/{name}"))
-            except ValueError:
-                log.warning("%s/%s: its manifest is damaged; the run is left out", root, name)
-    return found
-
-
-def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:
-    """Return what makes two runs the same, and a digest of it."""
-    identity = {"kind": kind, "input": version, "config": configs.identity(config)}
-    return identity, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:
-    before, now = manifest["config"], identity["config"]
-    keys = [
-        f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    if manifest["input"] != identity["input"]:
-        keys.append("the input has changed")
-    return f"run {name} exists with another configuration ({'; '.join(keys)}): choose another --run-id, or undo that"
-
-
-def _new_id(kind: str) -> str:
-    return f"{kind}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _write(folder: str, manifest: Manifest) -> None:
-    files.write_bytes(f"{folder}/{_MANIFEST}", json.dumps({**manifest, "updated": _now()}, indent=1).encode())

@@ -90,6 +90,19 @@ def get(
     return _start(_with_environment(settings))
 
 
+def running_tasks() -> tuple[int, int]:
+    """Return how many tasks of the stages that run now are done, and how many there are; 0, 0 where Spark is remote."""
+    try:
+        from pyspark import SparkContext
+
+        tracker = SparkContext._active_spark_context.statusTracker()  # type: ignore[union-attr]
+        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+    except Exception:
+        # There is no session yet, or it is ending.
+        return 0, 0
+    return sum(stage.numCompletedTasks for stage in stages if stage), sum(stage.numTasks for stage in stages if stage)
+
+
 def check(spark: SparkSession) -> None:
     """Check a running session's settings; log those that are merely advised.
 

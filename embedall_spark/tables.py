@@ -111,16 +111,15 @@ def write(
 ) -> int:
     """Write ``df`` as one atomic commit and return the table's version that holds it.
 
-    Where this run has made this commit before, nothing happens. A new or replaced table gets CHECK constraints: its
-    required columns are not null, its vectors have ``vector_size`` finite values. Columns are commented as in
-    ``schema``.
+    A commit that this run has made before is not repeated. A new or replaced table gets the comments of ``schema`` and
+    CHECK constraints: its required columns are not null, its vectors have ``vector_size`` finite values.
 
-    ``mode`` error refuses an existing table, overwrite replaces one of the same contract, append adds to one, or makes
-    it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of all array<float>
-    columns, required where there are any. ``metadata`` goes into the commit as JSON, with run_id and txn_version.
+    ``mode``: error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to
+    one or creates it. ``txn_version`` is the commit's number within the run, rising. ``vector_size`` is the length of
+    all array<float> columns, required if there are any. ``metadata`` goes into the commit as JSON.
 
     Raises:
-        TableError: the table exists and must not, is none of this contract, or another writer was faster.
+        TableError: the table must not exist, has another contract or an id to append, or another writer was faster.
         SchemaMismatch: ``df`` lacks a column of the contract.
         BadData: a row violates a constraint; nothing was written.
     """
@@ -183,10 +182,23 @@ def _commit(
     if mode == "append":
         if not exists(df.sparkSession, name):
             _create_empty(rows, name, properties)
+        elif "vector" in schema.names:
+            _check_ids_are_new(rows, name)
         rows.writeTo(files.identifier(name)).using("delta").options(**options).append()
         return
     # Delta's create() would leave out the commit's metadata.
     _with(rows.writeTo(files.identifier(name)).using("delta").options(**options), properties).createOrReplace()
+
+
+def _check_ids_are_new(rows: DataFrame, name: str) -> None:
+    """Raise TableError if the table has ids of the rows already: an id stands in a table of vectors once."""
+    repeated = rows.select("id").join(read(rows.sparkSession, name).select("id"), "id", "left_semi")
+    first = repeated.agg(F.count("*").alias("rows"), F.min("id").alias("id")).first()
+    if first is not None and first["rows"]:
+        raise TableError(
+            f"{name}: {first['rows']:,} of the ids to append are in the table already, such as {first['id']!r}; "
+            "nothing was written: replace the table (mode overwrite), or merge into it where the command has mode merge"
+        )
 
 
 def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> None:

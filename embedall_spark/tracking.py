@@ -211,6 +211,13 @@ def store_uri(folder: str) -> str | None:
     return f"sqlite:///{path}/mlflow.db"
 
 
+def store_file(folder: str) -> str | None:
+    """Return the SQLite file that store_uri() would name, without creating its folder; None where it names none."""
+    if {"MLFLOW_TRACKING_URI", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ) or not files.is_local(folder):
+        return None
+    return f"{files.resolve(folder)[1]}/mlflow.db"
+
+
 def default_experiment(kind: str, store: str) -> str:
     """Return the experiment's name where none is configured."""
     # There experiments are files of the workspace, with absolute paths.

@@ -1,4 +1,4 @@
-"""One Spark session per test process, small and local, with Delta; a plain Run for kinds and stages."""
+"""One Spark session per test process, small and local, with Delta; what tests share."""
 
 from __future__ import annotations
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
-from toy_words import embedall
+from cli_runner import embedall
 
-from embedall_spark import cli, doctor, session
+from embedall_spark import cli, config, doctor, session
 from embedall_spark.cli import run_kind, similar
 from embedall_spark.cli.shared import console
 from embedall_spark.errors import BadData
@@ -99,7 +102,7 @@ def test_a_failed_run_tells_its_error_and_then_the_summary(monkeypatch, capfd, t
         raise error
 
     monkeypatch.setattr(run_kind, "launch", launch)
-    assert cli.call(["words", "--summary", f"{tmp_path}/summary.json"]) == code
+    assert cli.call(["words", "in", "out", "--summary", f"{tmp_path}/summary.json"]) == code
     out, log = capfd.readouterr()
     assert out.count("\n") == 1
     summary = json.loads(out)
@@ -107,6 +110,35 @@ def test_a_failed_run_tells_its_error_and_then_the_summary(monkeypatch, capfd, t
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert told in log
     assert ("Traceback" in log) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "table", "epochs"),
+    [
+        (["1.5", "out", "--set", "train.epochs=7"], "out", 7),
+        (["1.5", "--config", "FILE"], "file", 3),
+        (["1.5", "out", "--config", "FILE"], "out", 3),
+        (["--set", "input.path='1.5'", "--set", "output.table=set", "--config", "FILE"], "set", 3),
+    ],
+)
+def test_a_kind_takes_its_input_and_output_as_arguments(monkeypatch, tmp_path, arguments, table, epochs):
+    from embedall_spark.kinds import words
+
+    file = tmp_path / "words.yaml"
+    file.write_text("input: {path: corpus}\noutput: {table: file}\ntrain: {epochs: 3}\n")
+    launched = []
+    monkeypatch.setattr(run_kind, "launch", lambda kind, path, overrides, _: launched.append((path, overrides)) or {})
+    assert embedall("words", *(str(file) if text == "FILE" else text for text in arguments)).code == 0
+    loaded = config.load(words.Config, *launched[0])
+    assert (loaded.input.path, loaded.output.table, loaded.train.epochs) == ("1.5", table, epochs)
+
+
+@pytest.mark.parametrize(("arguments", "missing"), [([], "INPUT and OUTPUT missing"), (["in"], "OUTPUT missing")])
+@pytest.mark.usefixtures("no_spark")
+def test_a_kind_without_input_or_output_says_how_to_give_them(arguments, missing):
+    result = embedall("nodes", *arguments)
+    assert result.code == 2
+    assert f"{missing}; give both arguments (embedall nodes INPUT OUTPUT), or a YAML file" in result.log
 
 
 def test_ctrl_c_while_spark_works_shows_no_stack(caplog):
@@ -124,7 +156,7 @@ def test_the_summary_comes_after_the_error(monkeypatch):
     monkeypatch.setattr(run_kind, "launch", lambda *_: (_ for _ in ()).throw(BadData("bad")))
     monkeypatch.setattr(run_kind.log, "error", lambda *_, **__: said.append("error"))
     monkeypatch.setattr(run_kind, "show_summary", lambda *_: said.append("summary"))
-    assert embedall("words").code == 3
+    assert embedall("words", "in", "out").code == 3
     assert said == ["error", "summary"]
 
 
@@ -154,3 +186,16 @@ def test_clean_wants_the_runs_folder(tmp_path):
 
 def test_plurals():
     assert [console.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(run_kind, "launch", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))
+    summary = tmp_path / "summary.json"
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["words", "--summary", str(summary), "--set", "input.path=x", "--set", "output.table=y"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 143
+    assert json.loads(summary.read_text())["status"] == "stopped"

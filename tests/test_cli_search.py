@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cli_runner import embedall
 from PIL import Image
-from toy_words import embedall
 from vector_tables import table
 
 from embedall_spark import config, session, tables

@@ -1,9 +1,11 @@
 """Configuration errors name the key's path, what was found and what is allowed; all before Spark starts."""
 
+import os
+
 import pytest
 import yaml
 
-from embedall_spark import config, kinds
+from embedall_spark import config, config_help, kinds
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds.words import Config
 
@@ -20,7 +22,8 @@ def test_yaml_and_overrides(tmp_path):
     found = config.load(Config, path, ["train.vector_size=50", "output.mode=error", "evaluate.similarity=[a, b]"])
     assert (found.train.epochs, found.train.vector_size) == (3, 50)
     assert found.output.mode == "error"
-    assert found.evaluate.similarity == ["a", "b"]
+    # What a run reads is kept as an absolute path, so that it is found again from another folder.
+    assert found.evaluate.similarity == [os.path.abspath("a"), os.path.abspath("b")]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,15 @@ def test_yaml_and_overrides(tmp_path):
         ("input.path.x=1", r"--set input\.path\.x=1: input\.path is a value, not a section"),
         ("train.until={metric: analogy}", r"train\.until\.metric is analogy, which needs evaluate\.analogies"),
         ("train.alpha=.nan", r"train\.alpha: found nan: input should be a finite number"),
+        ("train.epochs=yes", r"train\.epochs: found True: yes, no, on, off, true and false are truth values"),
+        (
+            "tokens.pattern=[a-z]",
+            r"tokens\.pattern: found \['a-z'\]: .* put text that YAML would read otherwise into quotes",
+        ),
+        ("tokens.pattern=[a-z]+", r"--set tokens\.pattern=\[a-z\]\+: not YAML .*quote text for YAML"),
+        ("tokens.pattern=#tag", r"--set tokens\.pattern=#tag: # begins a comment in YAML; quote the text"),
+        ("output.table=", r"output\.table: found None: input should be a valid string"),
+        ("output.table=' '", r"output\.table: found ' ': is empty; give a path, a URI or a table"),
     ],
 )
 def test_a_wrong_key_or_value_says_where_and_what_is_allowed(tmp_path, override, message):
@@ -53,7 +65,12 @@ def test_a_required_key_that_is_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [", "is not YAML"), ("- a", "need a mapping of keys to values, found list")],
+    [
+        ("train: {epochs: 3}\nx: 1\ntrain: {}", r"the key train stands twice, in lines 1 and 3; join them into one"),
+        ("train:\n  epochs: 3\n  epochs: 4", r"the key epochs stands twice, in lines 2 and 3"),
+        ("a: [", "is not YAML"),
+        ("- a", "need a mapping of keys to values, found list"),
+    ],
 )
 def test_a_file_that_is_no_configuration(tmp_path, content, message):
     (tmp_path / "c.yaml").write_text(content)
@@ -70,8 +87,8 @@ def test_what_is_dumped_is_read_back(tmp_path):
 
 
 def test_the_template_is_a_configuration_with_every_option(tmp_path):
-    options = list(config.options(Config))
-    (tmp_path / "c.yaml").write_text(config.template(options))
+    options = list(config_help.options(Config))
+    (tmp_path / "c.yaml").write_text(config_help.template(options))
     found = config.load(Config, tmp_path / "c.yaml", ["input.path=x", "output.table=y"])
     assert found == config.parse(Config, REQUIRED)
     assert all(option.description for option in options)
@@ -80,7 +97,7 @@ def test_the_template_is_a_configuration_with_every_option(tmp_path):
 
 @pytest.mark.parametrize("name", kinds.names())
 def test_every_kind_has_a_template_that_can_be_read(name):
-    found = yaml.safe_load(config.template(config.options(kinds.load(name).Config)).replace("???", "x"))
+    found = yaml.safe_load(config_help.template(config_help.options(kinds.load(name).Config)).replace("???", "x"))
     assert found["output"]["table"] == "x"
     if name == "latent":
         assert (found["fit"]["k"], found["fit"]["power"]) == ([64], [0.0, 1.0, 2.0])

@@ -7,38 +7,41 @@ import shlex
 import numpy as np
 import pytest
 import typer
-from rich.console import Console
 from vector_tables import table
 
 from embedall_spark import config, kinds, session
-from embedall_spark.cli import app, demo, demo_summary
+from embedall_spark.cli import app, demo
+from embedall_spark.cli.demo import part, summary
+from embedall_spark.cli.shared.console import console
 
 
 @pytest.mark.parametrize("kind", kinds.names())
 def test_every_kind_has_its_part(kind):
     module = kinds.load(kind)
-    found = config.load(module.Config, session.conf_file(f"demo-{kind}.yaml"))
-    module.check(found)
+    settings = config.load(module.Config, session.conf_file(f"demo-{kind}.yaml"))
+    module.check(settings)
+    assert kind in demo.PARTS
     # The part shows the run's picture.
-    (size,) = (value for name, value in found.evaluate if name.startswith("map_"))
+    (size,) = (value for name, value in settings.evaluate if name.startswith("map_"))
     assert size == 300
 
 
-def test_only_what_is_installed_is_asked_for(spark, capsys):
+def test_neighbors_are_shown_of_what_is_installed(spark, capsys):
     rng = np.random.default_rng(3)
     vectors = table(spark, ["open", "len", *(f"f{i}" for i in range(8))], rng.normal(size=(10, 4)), range(10, 0, -1))
-    demo._neighbours(Console(markup=False), vectors, ["len", "none", "open"], 4)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["len", "open"]
-    assert set(lines[2].replace(",", "").split()[1:]) == {"open", "f0", "f1"}
-    demo._neighbours(Console(markup=False), vectors, ["none"], 4)
+    shown = part.Demo(console(), "out", None, None)
+    lines = part.neighbors(shown, vectors, ["len", "none", "open"], 4)
+    assert [name for name, _ in lines] == ["len", "open"]
+    assert set(lines[0][1]) == {"open", "f0", "f1"}
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["len", "open"]
+    assert part.neighbors(shown, vectors, ["none"], 4) == []
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("kinds", [["words", "images"], list(demo.PARTS)])
-def test_the_tour_tells_of_what_was_run(kinds, capsys):
-    found = {kind: {"rows": 1234, "table": f"out/{kind}", "mlflow_uri": "sqlite:////a/mlflow.db"} for kind in kinds}
-    demo_summary.show(Console(markup=False, highlight=False, soft_wrap=True), "out", found)
+@pytest.mark.parametrize("kinds", [["images", "words"], list(demo.PARTS)])
+def test_the_summary_fits_a_screen_and_its_commands_exist(kinds, capsys):
+    runs = {kind: {"rows": 1234, "table": f"out/{kind}", "mlflow_uri": "sqlite:////a/mlflow.db"} for kind in kinds}
+    summary.show(console(), "out", runs)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24
     assert [line.split()[-1] for line in lines if " 1,234 " in f" {line.strip()} "] == [f"out/{kind}" for kind in kinds]

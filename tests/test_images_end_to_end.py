@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cli_runner import embedall
 from mlflow import MlflowClient
 from PIL import Image, ImageDraw
-from toy_words import bits, embedall
+from vector_tables import bits
 
 from embedall_spark import config as configs
 from embedall_spark import tables

@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_runner import embedall
 from conftest import QUICK_JAVA
 from processes import alive, busiest_worker, wait_for
-from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+from toy_corpus import TOPIC_OF, configure, documents, write
+from vector_tables import bits
 
-from embedall_spark import config, run_store, tables
+from embedall_spark import config, run_manifest, tables
 from embedall_spark.kinds import words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
@@ -184,7 +186,7 @@ def test_a_driver_that_is_overtaken_leaves_the_table_to_the_other(spark, corpus,
     with Running(scene) as running:
         running.when(lambda: scene.saved("0000-0001"))
         settings = config.load(words.Config, scene.file)
-        _, taken = run_store.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
+        _, taken = run_manifest.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
     result = running.result
     assert result.code == 1
     assert result.summary["error"] == "Superseded"

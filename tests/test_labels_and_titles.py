@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_words import embedall
+from cli_runner import embedall
 from vector_tables import table
 
 from embedall_spark import session, tables

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cli_runner import embedall
+from fake_run import FakeRun
 from mlflow import MlflowClient
 from PIL import Image
-from plain_run import PlainRun
-from toy_words import embedall
+from pyspark.sql import functions as F
 from vector_tables import table
 
 from embedall_spark import config as configs
@@ -195,7 +196,7 @@ def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed
     grid = product(FIT["regularisation"], FIT["power"], (FIT["k"], 3))
     assert options == {(*regularisation, power, k) for regularisation, power, k in grid}
     assert len(client.search_runs([run.info.experiment_id], wanted)) == 8
-    scores = {name: one.data.metrics["recall_10"] for name, one in tries.items()}
+    scores = {name: one.data.metrics["mrr"] for name, one in tries.items()}
     assert scores[f"try-{run.data.metrics['chosen/try']:.0f}"] == max(scores.values())
     (model_,) = client.search_logged_models([run.info.experiment_id])
     (known,) = client.search_model_versions(f"name = '{NAME}'")
@@ -228,7 +229,7 @@ for name, values in json.load(open("asked.json")).items():
     np.save(name + ".npy", space.predict(pd.DataFrame({{name: values}})))
 """
     (tmp_path / "run.py").write_text(code)
-    command = [sys.executable, "-I", Path(__file__).with_name("declared_only.py"), "run.py", *declared]
+    command = [sys.executable, "-I", Path(__file__).with_name("run_isolated.py"), "run.py", *declared]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     found = {f"images:{at:03d}.png": one for at, one in enumerate(np.load(tmp_path / "vector.npy"))}
@@ -265,7 +266,7 @@ def test_what_is_learnt_does_not_see_test_items(spark, tmp_path):
         conform(items, ITEMS).write.format("delta").save(f"{folder}/images_metadata")
         file = configured(folder, tmp_path, split={"same": 0.997, "validation": 0.15, "test": 0.25})
         config = configs.load(latent.Config, file)
-        run = PlainRun(spark, folder / "run", 0.5)
+        run = FakeRun(spark, folder / "run", 0.5)
         latent.embed(run, latent.read(spark, config), config)
         models.append(run.artifacts["model.npz"])
         before, parts = parts, {row.id: row.part for row in run.stage("split", given.limit).collect()}
@@ -283,7 +284,7 @@ def test_reruns_and_partitioning_change_nothing(spark, place, tmp_path):
     given = latent.read(spark, config)
     found = []
     for number, rows in enumerate((given, given.repartition(5, "norm"))):
-        run = PlainRun(spark, tmp_path / str(number), 0.5)
+        run = FakeRun(spark, tmp_path / str(number), 0.5)
         found.append({row.id: row.vector for row in latent.embed(run, rows, config).collect()})
         chosen = [value for name, value, _ in run.metrics if name == "chosen/try"]
         found.append(chosen)
@@ -329,7 +330,7 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
     vectors["crimson"] = vectors["red"] + 0.1 * random.standard_normal(SIZE)
     save(spark, table(spark, names, np.stack([vectors[name] for name in names])), tmp_path / "words")
     config = configs.load(latent.Config, configured(place, tmp_path, input={"words": f"{tmp_path}/words"}))
-    run = PlainRun(spark, tmp_path / "run", 0.5)
+    run = FakeRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
     fitted = latent_model.from_bytes(run.artifacts["model.npz"])
     known = {name: vector.astype(np.float32) for name, vector in vectors.items()}
@@ -343,7 +344,7 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
 def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path):
     config = configs.load(latent.Config, configured(place, tmp_path, input={"dense_words": 7}))
     latent.check(config)
-    run = PlainRun(spark, tmp_path / "run", 0.5)
+    run = FakeRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: row for row in latent.embed(run, latent.read(spark, config), config).collect()}
     fitted = latent_model.from_bytes(run.artifacts["model.npz"])
     table = {row.id: np.array(row.vector, np.float32) for row in run.tables[f"{tmp_path}/out_words"].collect()}
@@ -379,6 +380,20 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         assert done.code in (2, 3), done.log
         assert text in done.summary["message"], done.summary["message"]
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, place, tmp_path):
+    rows = [("pictures/001.png", "A red coat", None, None)]
+    spark.createDataFrame(rows, ITEMS).write.format("delta").save(f"{tmp_path}/items")
+    config = configs.load(latent.Config, configured(place, tmp_path, input={"items": f"{tmp_path}/items"}))
+    left = spark.createDataFrame([("001.png",), ("002.png",)], "id string")
+    with pytest.raises(
+        BadData, match=r"items has 'pictures/001\.png'; .*images has '001\.png', '002\.png'\. Ids must be"
+    ):
+        latent._check_ids(spark, left, config)
+    parts = left.withColumn("part", F.lit("train"))
+    with pytest.raises(BadData, match=r"fit\.k=9 needs more than 9 training items, and there are 2"):
+        latent._check_size(parts, config)
 
 
 def test_a_dry_run_tells_the_sizes(place, tmp_path):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import yaml
+from cli_runner import embedall
 from conftest import setting, shared
-from plain_run import PlainRun
-from toy_words import bits, embedall
+from fake_run import FakeRun
+from vector_tables import bits
 
 from embedall_spark import config as configs
 from embedall_spark import tables
@@ -55,7 +56,7 @@ def neighbours_share(rows):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rings_are_told_apart(spark, tmp_path, workers):
     """One worker learns without a fifth of the edges, and tells them from pairs that are none."""
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     evaluate = {"holdout": 0.2 if workers == 1 else 0.0, "map_nodes": 0}
     settings = config(train=SMALL | {"workers": workers}, evaluate=evaluate)
     made = nodes.embed(run, as_edges(spark, rings()), settings)
@@ -79,7 +80,7 @@ def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
             [("a", "b"), ("b", "a"), ("loop", "loop"), *(("b", sink) for sink in sinks)], "src string, dst string"
         )
 
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     settings = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
     found = {row.id: row["count"] for row in nodes.embed(run, Graph(), settings).collect()}
     assert {"a", "b", "loop"} < found.keys() < {"a", "b", "loop", *sinks}
@@ -92,14 +93,14 @@ def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
 
 def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):
     rows = [("a", "b"), ("b", "c"), ("c", "a"), ("loop", "loop"), (None, "a")]
-    run, no_loops = PlainRun(spark, tmp_path, max_reject_share=0.5), config(graph={"self_loops": False})
+    run, no_loops = FakeRun(spark, tmp_path, max_reject_share=0.5), config(graph={"self_loops": False})
     # What has no edge but to itself has none.
     assert {row.id for row in nodes.embed(run, as_edges(spark, rows), no_loops).collect()} == {"a", "b", "c"}
     assert [row.reason for row in run.rejects[0].collect()] == ["src is null or empty"]
     with pytest.raises(BadData, match="1 of 5"):
-        nodes.embed(PlainRun(spark, tmp_path / "2"), as_edges(spark, rows), config())
+        nodes.embed(FakeRun(spark, tmp_path / "2"), as_edges(spark, rows), config())
     with pytest.raises(BadData, match=r"no edge but self-loops.*graph\.self_loops"):
-        nodes.embed(PlainRun(spark, tmp_path / "3"), as_edges(spark, [("a", "a")]), no_loops)
+        nodes.embed(FakeRun(spark, tmp_path / "3"), as_edges(spark, [("a", "a")]), no_loops)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_the_command_writes_the_walks_and_repeats_nothing(spark, done):
 def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
     given = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
-        again = nodes.embed(PlainRun(spark, tmp_path), given, config(walks={"num_walks": 2, "walk_length": 10}))
+        again = nodes.embed(FakeRun(spark, tmp_path), given, config(walks={"num_walks": 2, "walk_length": 10}))
         assert bits(again) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
 
 
@@ -165,7 +166,7 @@ def clusters(spark, folder, count, **sections):
 
     given = edges.read(spark, edges.EdgesConfig(path=str(shared("graphs", folder.name) / "edges.tsv")))
     settings = config(walks={"num_walks": 80, "walk_length": 40}, **sections)
-    run = PlainRun(spark, folder)
+    run = FakeRun(spark, folder)
     table = nodes.embed(run, given, settings)
     nodes.evaluate(run, table, settings)
     rows = {row.id: row.vector for row in table.collect()}

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -37,3 +39,47 @@ def test_a_bar_in_a_terminal_tells_the_time_left_however_slow_the_steps(clock, m
     meter.close()
     assert "25%" in screen.getvalue()
     assert "loss 2.1, 5 words/s, about 270 s left" in screen.getvalue()
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What activities say in a log, many times a second."""
+    lines = []
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO()))
+    monkeypatch.setattr(progress, "_LOGGED", 0.02)
+    monkeypatch.setattr(progress, "_spark_tasks", lambda: ", 3 of 8 tasks")
+    monkeypatch.setattr(progress.log, "info", lambda _, *values: lines.append(values[0]))
+    return lines
+
+
+def wait_for(lines, count):
+    deadline = time.monotonic() + 10
+    while len(lines) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(lines) >= count
+
+
+def test_the_inner_activity_is_shown(lines):
+    before = threading.active_count()
+    with progress.activity("outer"):
+        with progress.activity("inner"):
+            wait_for(lines, 1)
+        wait_for(lines, len(lines) + 2)
+    assert lines[0] == "inner: 0 s, 3 of 8 tasks"
+    assert lines[-1].startswith("outer: ")
+    time.sleep(0.1)
+    assert threading.active_count() == before
+
+
+def test_a_bar_hides_the_activity(lines, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setattr(progress, "_MOVING", 0.02)
+    meter = progress.Meter()
+    with progress.activity("outer"):
+        meter.show("train", 0, 4)
+        time.sleep(0.2)
+        assert "outer" not in screen.getvalue()
+        meter.close()
+        time.sleep(0.2)
+        assert "outer: 0 s, 3 of 8 tasks" in screen.getvalue()

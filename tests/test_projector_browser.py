@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_runner import embedall
 from PIL import Image, ImageDraw
 from processes import wait_for
-from toy_words import embedall
 from vector_tables import table
 
 POINTS, SIZE = 40, 16

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cli_runner import embedall
 from conftest import setting
-from plain_run import PlainRun
-from toy_words import bits, embedall
+from fake_run import FakeRun
+from vector_tables import bits
 
 from embedall_spark import config, tables
 from embedall_spark.errors import BadData, ConfigError
@@ -127,7 +128,7 @@ def test_the_same_table_whatever_the_files_and_partitions(spark, home, done, tmp
         write(tmp_path / "events" / f"{number}.csv", rows[number::3])
     settings = config.load(sequences.Config, configure(tmp_path))
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
-        run = PlainRun(spark, tmp_path / "run")
+        run = FakeRun(spark, tmp_path / "run")
         vectors = sequences.embed(run, sequences.read(spark, settings), settings)
         assert bits(vectors) == bits(tables.read(spark, f"{home}/output/items"))
     figures = sequences.evaluate(run, vectors, settings)
@@ -150,7 +151,7 @@ def test_baskets(spark, tmp_path):
     assert (settings.training.window, settings.training.shrink_windows) == (512, False)
     shared = config.load(sequences.Config, file, [f"train={train | {'workers': 2}}", "stories.max_length=100"])
     assert (shared.training.window, shared.training.shrink_windows) == (100, False)
-    run = PlainRun(spark, tmp_path / "run")
+    run = FakeRun(spark, tmp_path / "run")
     vectors = sequences.embed(run, sequences.read(spark, settings), settings)
     figures = sequences.evaluate(run, vectors, settings)
     assert figures["next_item/hit_rate_10"] > 0.8 > 0.4 > figures["popularity/hit_rate_10"]
@@ -162,7 +163,7 @@ def test_keys_with_one_event_each_are_told(spark, tmp_path):
     options = {"input": {"path": "x"}, "output": {"table": "x"}}
     with pytest.raises(BadData, match=r"no story has 2 events .*set input\.key to what several events have in common"):
         sequences.embed(
-            PlainRun(spark, tmp_path), spark.createDataFrame(alone, EVENTS), config.parse(sequences.Config, options)
+            FakeRun(spark, tmp_path), spark.createDataFrame(alone, EVENTS), config.parse(sequences.Config, options)
         )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from cli_runner import embedall
 from conftest import QUICK_JAVA
 from processes import wait_for
-from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+from toy_corpus import TOPIC_OF, configure, documents, write
+from vector_tables import bits
 
 from embedall_spark import tables
 

@@ -11,16 +11,17 @@ from embedall_spark.errors import BadData, SchemaMismatch, TableError
 from embedall_spark.schemas import REJECTS, VECTORS, conform
 
 
-def vectors(spark, size, count=3, value=1.5, run_id="a"):
+def vectors(spark, size, count=3, value=1.5, run_id="a", first=0):
     vector = F.array_repeat(F.lit(value).cast("float"), size)
     columns = [F.concat(F.lit("слово-한국 "), "id").alias("id"), vector.alias("vector"), F.lit(1.0).alias("norm")]
     return conform(
-        spark.range(count).select(*columns, F.lit("words").alias("kind"), F.lit(run_id).alias("run_id")), VECTORS
+        spark.range(first, first + count).select(*columns, F.lit("words").alias("kind"), F.lit(run_id).alias("run_id")),
+        VECTORS,
     )
 
 
-def put(spark, name, size=4, run_id="a", mode="overwrite", txn_version=0, count=3, value=1.5, **more):
-    df = vectors(spark, size, count, value, run_id)
+def put(spark, name, size=4, run_id="a", mode="overwrite", txn_version=0, count=3, value=1.5, first=0, **more):
+    df = vectors(spark, size, count, value, run_id, first)
     more = {"vector_size": size} | more
     return tables.write(spark, df, name, VECTORS, mode=mode, run_id=run_id, txn_version=txn_version, **more)
 
@@ -60,8 +61,10 @@ def test_the_life_of_a_table(spark, name):
     assert {len(row.vector) for row in tables.read(spark, name, version=0).collect()} == {4}
     with pytest.raises(TableError, match=r"its vectors have 6 values, those to write 5; .*vector_size"):
         put(spark, name, mode="append", size=5, run_id="c")
-    assert put(spark, name, mode="append", size=6, run_id="c") == 2
-    assert put(spark, name, mode="append", size=6, run_id="c") == 2
+    with pytest.raises(TableError, match=r"3 of the ids to append are in the table already, such as 'слово-한국 0'"):
+        put(spark, name, mode="append", size=6, run_id="c")
+    assert put(spark, name, mode="append", size=6, run_id="c", first=3) == 2
+    assert put(spark, name, mode="append", size=6, run_id="c", first=3) == 2
     assert tables.read(spark, name).count() == 6
     assert tables.version(spark, name) == 2
 
@@ -78,7 +81,7 @@ def kept(spark, tmp_path_factory):
     """A table of two commits by run a, which no test changes."""
     name = str(tmp_path_factory.mktemp("kept") / "t")
     put(spark, name, mode="append", txn_version=0)
-    put(spark, name, mode="append", txn_version=1)
+    put(spark, name, mode="append", txn_version=1, first=3)
     return name
 
 
@@ -92,7 +95,7 @@ def test_commits_of_one_run_are_numbered(spark, kept):
 @pytest.mark.parametrize(("value", "mode"), [("nan", "overwrite"), ("inf", "append"), ("-inf", "append")])
 def test_a_value_that_is_not_finite_never_gets_in(spark, kept, value, mode):
     with pytest.raises(BadData, match="some row's vector is not 4 finite values; nothing was written"):
-        put(spark, kept, mode=mode, run_id="b", value=float(value))
+        put(spark, kept, mode=mode, run_id="b", value=float(value), first=6)
     assert tables.version(spark, kept) == 2
 
 
@@ -102,10 +105,10 @@ def test_other_violations(spark, kept, tmp_path):
         put(spark, name, size=4, vector_size=5)
     assert not tables.exists(spark, name)
     bad = {"mode": "append", "run_id": "b", "vector_size": 4}
-    context = vectors(spark, 4).withColumn("context", F.array(F.lit(1.0).cast("float")))
+    context = vectors(spark, 4, first=6).withColumn("context", F.array(F.lit(1.0).cast("float")))
     with pytest.raises(BadData, match="context is not 4 finite values"):
         tables.write(spark, context, kept, VECTORS, **bad)
-    gap = vectors(spark, 4).withColumn("id", F.when(F.col("id") != "слово-한국 1", F.col("id")))
+    gap = vectors(spark, 4, first=6).withColumn("id", F.when(F.col("id") != "слово-한국 7", F.col("id")))
     with pytest.raises(BadData, match="a required column is null"):
         tables.write(spark, gap, kept, VECTORS, **bad)
     with pytest.raises(SchemaMismatch, match="vector: need array<float>, have no such column"):

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cli_runner import embedall
+from fake_run import FakeRun
 from gensim.models import KeyedVectors
-from plain_run import PlainRun
-from toy_words import TOPIC_OF, bits, configure, documents, embedall, write
+from toy_corpus import TOPIC_OF, configure, documents, write
+from vector_tables import bits
 
-from embedall_spark import config, run_store, tables
+from embedall_spark import config, run_manifest, tables
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import words
 from embedall_spark.schemas import REJECTS, VECTORS
@@ -133,7 +135,7 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
     assert bits(tables.read(spark, table)) == first
     assert tables.read(spark, table).where("context is not null").isEmpty()
     settings = config.load(words.Config, file)
-    run = PlainRun(spark, tmp_path / "plain")
+    run = FakeRun(spark, tmp_path / "plain")
     assert bits(words.embed(run, words.read(spark, settings), settings)) == first
 
 
@@ -235,7 +237,7 @@ def test_a_run_that_was_killed_after_its_commit_only_has_to_say_so(spark, home, 
     file = configure(tmp_path, f"{home}/corpus/*.txt", output={"mode": "error"}, train={"epochs": 1})
     first = embedall("words", "--config", file)
     assert first.code == 0, first.log
-    run_store.note(first.summary["folder"], status="running")
+    run_manifest.note(first.summary["folder"], status="running")
     again = embedall("words", "--config", file)
     assert again.code == 0, again.log
     assert (again.summary["run_id"], again.summary["version"]) == (first.summary["run_id"], 0)
@@ -244,12 +246,14 @@ def test_a_run_that_was_killed_after_its_commit_only_has_to_say_so(spark, home, 
     assert "the table exists" in embedall("words", "--config", file).log
 
 
-def test_append_adds_a_run_to_the_table(spark, home, tmp_path):
+def test_append_adds_a_run_to_the_table_but_no_id_twice(spark, home, tmp_path):
     file = configure(tmp_path, f"{home}/corpus/*.txt", output={"mode": "append"}, train={"epochs": 1})
-    for run_id in ("a", "b", "b"):
-        assert embedall("words", "--config", file, "--run-id", run_id).code == 0
+    assert embedall("words", "--config", file, "--run-id", "a").code == 0
+    again = embedall("words", "--config", file, "--run-id", "b")
+    assert again.code == 1
+    assert f"{len(TOPIC_OF)} of the ids to append are in the table already" in again.log
     counts = tables.read(spark, f"{tmp_path}/output/words").groupBy("run_id").count().collect()
-    assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF), "b": len(TOPIC_OF)}
+    assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF)}
     shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
     assert shorter.code == 1
     assert "its vectors have 20 values, those to write 8" in shorter.log
@@ -342,7 +346,7 @@ def test_export_and_import(spark, done, table, tmp_path, binary):
 
 def test_clean_removes_what_old_runs_left(home, done):
     root = home / "output" / ".runs"
-    kept = sorted(run_store._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
+    kept = sorted(run_manifest._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
     result = embedall("clean", root, "--keep", 1)
     assert result.code == 0, result.log
     for folder in root.iterdir():

@@ -24,3 +24,8 @@ def table(spark, ids, vectors, counts=None, partitions=2):
         }
     )
     return conform(spark.createDataFrame(data).repartition(partitions), VECTORS)
+
+
+def bits(vectors) -> dict[str, bytes]:
+    """Return the bytes of each id's vector, for comparison to the last bit."""
+    return {row.id: np.array(row.vector, np.float32).tobytes() for row in vectors.select("id", "vector").collect()}

@@ -1,8 +1,12 @@
-"""The ``embedall`` command. Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate, 130 Ctrl-C."""
+"""The ``embedall`` command.
+
+Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate, 130 Ctrl-C, 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,13 +14,12 @@ import typer
 
 from embedall_spark import __version__, progress
 from embedall_spark.cli import cluster, evaluate, projector, run_kind, search, similar, suggest, train_backbone
+from embedall_spark.errors import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    help="Embed all the things on Spark.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(help="Embed all the things on Spark.", no_args_is_help=True, pretty_exceptions_enable=False)
 run_kind.register(app)
 similar.register(app)
 evaluate.register(app)
@@ -37,8 +40,13 @@ def _is_no_interrupt(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -15,7 +15,7 @@ import yaml
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import config, files, run_store, schemas, tables
+from embedall_spark import config, files, run_manifest, schemas, tables
 from embedall_spark.cli import similar
 from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import ConfigError, EmbedallError, SetupError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
     from embedall_spark.visualize.projector import Tensor
 
 log = logging.getLogger(__name__)
@@ -167,9 +167,9 @@ def _known(spark: SparkSession, names: list[str], asked: _Options) -> DataFrame 
 
 def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[DataFrame, Limits] | None:
     """Return IMAGES of the pictures and the limits within which they are decoded; None where there are none."""
-    from embedall_spark.images.decode import Limits
     from embedall_spark.sources import images
     from embedall_spark.sources.image_config import ImagesConfig
+    from embedall_spark.sources.image_limits import Limits
 
     found, limits = [], Limits()
     for place in asked.images or names:
@@ -190,7 +190,7 @@ def _pictures(spark: SparkSession, names: list[str], asked: _Options) -> tuple[D
 
 def _of_space(spark: SparkSession, table: str) -> tuple[DataFrame, Limits] | None:
     """Return the pictures of a latent space's left side; None where the table is none, or that side no pictures."""
-    if run_store.producer_of(spark, table).get("kind") != "latent":
+    if run_manifest.producer_of(spark, table).get("kind") != "latent":
         return None
     try:
         return provenance.pictures(spark, table, None, "{id}")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config as configs
-from embedall_spark import doctor, files, kinds, run_store
+from embedall_spark import config_help, doctor, files, kinds, run_manifest
 from embedall_spark.cli.shared import console
-from embedall_spark.errors import ConfigError, EmbedallError
+from embedall_spark.errors import ConfigError, EmbedallError, Terminated
 from embedall_spark.launch import Options, launch
 
 if TYPE_CHECKING:
@@ -22,6 +21,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
+_TERMINATED = 143  # likewise for SIGTERM
+_INPUT = typer.Argument(
+    None, metavar="INPUT", show_default=False, help="Path of the input; wins over input.path in the file."
+)
+_OUTPUT = typer.Argument(
+    None, metavar="OUTPUT", show_default=False, help="Table of the vectors; wins over output.table in the file."
+)
 _CONFIG = typer.Option(None, "--config", help="YAML file; 'embedall config KIND' lists its keys.")
 _SET = typer.Option(
     [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
@@ -76,14 +82,17 @@ def explain(error: BaseException) -> int:
         log.error("%s", error)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        log.error("stopped by the user; the same command goes on from the last finished stage or checkpoint")
-        return _INTERRUPTED
+        by = "SIGTERM" if isinstance(error, Terminated) else "the user"
+        log.error("stopped by %s; the same command resumes from the last finished stage or checkpoint", by)
+        return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return 1
 
 
 def _kind(name: str) -> Callable[..., None]:
     def command(
+        source: str | None = _INPUT,
+        table: str | None = _OUTPUT,
         config: str | None = _CONFIG,
         overrides: list[str] = _SET,
         run_id: str | None = _RUN_ID,
@@ -93,9 +102,32 @@ def _kind(name: str) -> Callable[..., None]:
         master: str | None = _MASTER,
     ) -> None:
         options = Options(run_id, properties, master, dry_run)
-        summarised(name, summary, lambda: launch(name, config, overrides, options))
+        summarised(
+            name, summary, lambda: launch(name, config, _overrides(name, source, table, config, overrides), options)
+        )
 
     return command
+
+
+def _overrides(kind: str, source: str | None, table: str | None, config: str | None, given: list[str]) -> list[str]:
+    """Return the two arguments as overrides, and behind them those of ``--set``.
+
+    Raises:
+        ConfigError: there is no file, and an argument is neither given nor set.
+    """
+    arguments = {"INPUT": ("input.path", source), "OUTPUT": ("output.table", table)}
+    missing = [
+        name
+        for name, (key, value) in arguments.items()
+        if config is None and value is None and not any(text.startswith(f"{key}=") for text in given)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} missing; give both arguments (embedall {kind} INPUT OUTPUT), or a YAML file "
+            f"(--config FILE; 'embedall config {kind} --yaml' prints one to start from)"
+        )
+    # As JSON, which YAML reads as a string even where the text looks like a number.
+    return [f"{key}={json.dumps(value)}" for key, value in arguments.values() if value is not None] + given
 
 
 def _demo(
@@ -107,10 +139,10 @@ def _demo(
     # Only here: the demo needs what the other commands do not.
     from embedall_spark.cli import demo
 
-    asked = list(demo.PARTS) if only is None else only.split(",")
-    if wrong := set(asked) - demo.PARTS.keys():
-        raise ConfigError(f"--kinds {only}: no kind {min(wrong)} in the demo (known: {', '.join(demo.PARTS)})")
-    demo.run(folder, master, asked)
+    selected = set(demo.PARTS) if only is None else set(only.split(","))
+    if unknown := selected - demo.PARTS.keys():
+        raise ConfigError(f"--kinds {only}: the demo has no kind {min(unknown)} (known: {', '.join(demo.PARTS)})")
+    demo.run(folder, master, selected)
 
 
 def _doctor() -> None:
@@ -138,7 +170,7 @@ def _clean(
         )
     if files.exists(f"{folder}/.runs"):
         raise ConfigError(f"{folder}: holds no runs itself; give {folder}/.runs")
-    cleaned = run_store.clean(folder, keep)
+    cleaned = run_manifest.clean(folder, keep)
     swept = files.sweep("spool")
     for name in cleaned:
         typer.echo(f"removed stages and checkpoints of {name}")
@@ -152,8 +184,8 @@ def _config(
     """Show every option of a kind with its default."""
     if kind not in kinds.names():
         raise typer.BadParameter(f"{kind}: unknown kind (known: {', '.join(kinds.names())})")
-    options = list(configs.options(kinds.load(kind).Config))
+    options = list(config_help.options(kinds.load(kind).Config))
     if yaml:
-        typer.echo(configs.template(options))
+        typer.echo(config_help.template(options))
         return
     console.options(options)

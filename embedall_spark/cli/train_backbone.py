@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import files
+from embedall_spark import config_help, files
 from embedall_spark.cli import run_kind as running
-from embedall_spark.launch import Options, fail, start, take_over, write_rejects
+from embedall_spark.launch import Options, start, take_over
+from embedall_spark.run_result import fail, write_rejects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedall_spark.launch import Summary
+    from embedall_spark.run_result import Summary
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def _train_backbone(
     if yaml:
         from embedall_spark.images.train_backbone import Config
 
-        typer.echo(configs.template(configs.options(Config)))
+        typer.echo(config_help.template(config_help.options(Config)))
         return
     running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master, dry_run)))
 

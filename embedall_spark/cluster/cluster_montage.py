@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
 
 
 def draw(

@@ -20,7 +20,7 @@ from embedall_spark.errors import BadData
 from embedall_spark.randomness import mix_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -62,6 +62,17 @@ class Block(NamedTuple):
     """Where each sequence begins in ``tokens`` and the last one ends, int64 [n + 1]."""
     tokens: NDArray[np.int32]
     """Ids in VOCABULARY, int32 [m]."""
+
+
+class BlockSource(NamedTuple):
+    """Blocks that are computed again for each slice of the training and stored nowhere."""
+
+    tokens: int
+    """Tokens in all blocks together."""
+    blocks: int
+    """How many blocks there are; they are numbered from 0."""
+    select: Callable[[Callable[[NDArray[np.int64]], NDArray[np.bool_]]], DataFrame]
+    """Returns the BLOCKS whose numbers pass a filter; the same rows at every call."""
 
 
 def number(total_tokens: int) -> int:

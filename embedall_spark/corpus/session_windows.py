@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from embedall_spark.corpus.sessionize import StoriesConfig
+    from embedall_spark.corpus.stories_config import StoriesConfig
 
 # Events that are repeated at once, where some are: 100 times as many items must fit into one array.
 _REPEATED = 1024

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from embedall_spark import files
-from embedall_spark.config import MOVABLE, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
 from embedall_spark.sources import tabular
@@ -47,7 +47,7 @@ _HEAD = 1 << 16
 class Metadata(Section):
     """Where the labels and titles of ids come from."""
 
-    path: str | None = Field(
+    path: InputPath | None = Field(
         None,
         description="a file (.csv, .tsv, .json, .jsonl, .parquet) or a Delta table; several rows where an id has "
         "several labels. A .csv or .tsv whose first line has none of the columns' names has no header: its columns are "

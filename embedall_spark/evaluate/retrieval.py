@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
+from embedall_spark import randomness
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
 from embedall_spark.search.exact_kernel import unit
@@ -28,6 +29,7 @@ MAX_PAIRS = 1_000_000
 _MAX_BYTES = 256 << 20  # of both sides' vectors on the driver
 _CELLS = 1 << 21  # scores held at once, in float64
 _CUTS = (1, 5, 10)
+_SAME = 1e-5  # unit vectors whose values differ by less are equal
 _TIE = 1e-7  # cosines of float32 vectors that are this near are the same
 WAYS = ("left_to_right", "right_to_left")
 
@@ -62,8 +64,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return how well each side of held-out pairs finds the other, beside chance.
 
-    Candidates are the items of these pairs' other side. Where an item has several partners, the one that is found
-    first counts; equal scores count as half found.
+    Candidates are the items of these pairs' other side, equal vectors being one item. Where an item has several
+    partners, the one that is found first counts; equal scores count as half found.
 
     Args:
         left: VECTORS of the latent space.
@@ -105,6 +107,9 @@ def evaluate(
 def measure(left: Vectors, right: Vectors, links: NDArray[np.int64], *, csls: int = 0) -> dict[str, float]:
     """Return the figures of evaluate() for matrices.
 
+    Equal vectors of a side are one item, whose partners are those of all of them: where many pictures have the same
+    title, each of them is a right answer to it, and the title is one candidate.
+
     Args:
         left: float32 [n, k].
         right: float32 [m, k].
@@ -112,6 +117,8 @@ def measure(left: Vectors, right: Vectors, links: NDArray[np.int64], *, csls: in
         csls: as in evaluate().
     """
     figures: dict[str, float] = {}
+    (left, left_items), (right, right_items) = _distinct(left), _distinct(right)
+    links = np.unique(np.stack([left_items[links[:, 0]], right_items[links[:, 1]]], axis=1), axis=0)
     for way, queries, candidates, pairs in (
         (WAYS[0], left, right, links),
         (WAYS[1], right, left, links[:, ::-1]),
@@ -156,6 +163,20 @@ def ranks(queries: Vectors, candidates: Vectors, links: NDArray[np.int64], *, cs
             np.add.at(partners, row, np.abs(scores[row, column] - own[row]) <= 2 * _TIE)
             found[:, start : start + len(scores)] = above, level, partners
     return Ranks(*found)
+
+
+def _distinct(rows: Vectors) -> tuple[Vectors, NDArray[np.int64]]:
+    """Return the rows that differ by more than rounding, and for each row [n] the number of its equal among them."""
+    units = unit(rows)
+    # Equal rows follow each other in the order of their projections on one random direction.
+    order = np.argsort(units @ randomness.generator(1, rows.shape[1]).standard_normal(rows.shape[1]), kind="stable")
+    differs = np.abs(np.diff(units[order], axis=0)).max(axis=1, initial=0) > _SAME
+    items = np.empty(len(rows), np.int64)
+    items[order] = np.concatenate([[0], np.cumsum(differs)])
+    _, first, items = np.unique(items, return_index=True, return_inverse=True)
+    # In the order of their first rows, so that sides without equal rows stay as they are.
+    place = np.argsort(np.argsort(first))
+    return rows[np.sort(first)], place[items]
 
 
 def _hubness(among: Float, asked: Float, near: int) -> Float:

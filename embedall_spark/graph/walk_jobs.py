@@ -16,13 +16,12 @@ from pydantic import Field
 from pyspark.sql import functions as F
 
 from embedall_spark import randomness
-from embedall_spark.config import MOVABLE, Section
+from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks as blocking
-from embedall_spark.corpus.blocks import BLOCKS, Block
+from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
 from embedall_spark.corpus.vocabulary_index import Lookup
 from embedall_spark.graph import csr, walks
 from embedall_spark.schemas import ENCODED, SEQUENCES
-from embedall_spark.train.trainer import BlockSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -55,7 +54,7 @@ class WalksConfig(Section):
         description="in-out parameter: above 1 a walk stays near where it was; a step costs up to the greater of q and "
         "1/q trials",
     )
-    table: str | None = Field(
+    table: OutputPath | None = Field(
         None,
         description="also write the walks to this table, to be inspected; unset: they are drawn and kept nowhere",
         json_schema_extra=MOVABLE,

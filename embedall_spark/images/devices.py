@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pyspark import TaskContext
 from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
+from embedall_spark import cluster_slots
 from embedall_spark.errors import ConfigError, ResourceError
-from embedall_spark.train import preflight
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
@@ -49,7 +49,7 @@ def threads(spark: SparkSession, gpus_per_task: float | None = None) -> int:
 
     It has more than spark.task.cpus only where fewer tasks run than there are cores because GPUs are few.
     """
-    if preflight.local_slots(spark) is not None:
+    if cluster_slots.local(spark) is not None:
         return 1
     cores, cpus = (int(str(spark.conf.get(f"spark.{key}", "1"))) for key in ("executor.cores", "task.cpus"))
     tasks = max(1, cores // cpus)
@@ -67,7 +67,7 @@ def profile(spark: SparkSession, gpus_per_task: float | None) -> ResourceProfile
     Raises:
         ConfigError: the executors were started without GPUs.
     """
-    if gpus_per_task is None or preflight.local_slots(spark) is not None:
+    if gpus_per_task is None or cluster_slots.local(spark) is not None:
         return None
     if spark.conf.get(_GPUS, None) is None:
         raise ConfigError(

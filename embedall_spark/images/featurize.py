@@ -15,7 +15,7 @@ from pydantic import Field
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, devices, image_reader
-from embedall_spark.images.decode import Refused
+from embedall_spark.images.decode import BadImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.images.backbones.inference import Model
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
 
 _INPUT = ("id", "content", "path", "origin", "known")
 _FACTS = "size int, fingerprint string, problem string"
@@ -149,7 +149,7 @@ def one(content: bytes, backbone: BackboneConfig, config: FeaturizeConfig, limit
     model = inference.model(backbone, config.device or "cpu", config.dtype, config.compile)
     try:
         found = model.vectors([model.pixels(content, limits)], config.normalize)
-    except Refused as why:
+    except BadImage as why:
         raise BadData(f"the picture cannot be used: {why}") from None
     if not found.finite[0]:
         raise BadData(f"the picture cannot be used: {_NOT_FINITE}")
@@ -253,7 +253,7 @@ def _pixels(row: dict[str, Any], work: _Work, model: Model) -> _Row:
         return found._replace(digest=digest)
     try:
         return found._replace(digest=digest, pixels=model.pixels(content, work.limits))
-    except Refused as why:
+    except BadImage as why:
         return found._replace(problem=f"{why}: {row['id']}")
 
 

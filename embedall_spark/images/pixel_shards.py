@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     from numpy.typing import NDArray
 
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -101,7 +101,7 @@ def _draw(part: pa.RecordBatch, row: int, side: int, grey: bool, limits: Limits)
                 # One byte more than allowed tells that it is too long.
                 content = stream.read(limits.max_bytes + 1)
         return pixels(decode.decode(content, limits), side, grey).tobytes(), None
-    except (OSError, decode.Refused) as error:
+    except (OSError, decode.BadImage) as error:
         return None, f"{str(error).replace(': ', ', ')}: {path or part['origin'][row].as_py()}"
 
 

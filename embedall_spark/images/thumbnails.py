@@ -10,14 +10,14 @@ from PIL import Image
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
-from embedall_spark.images.decode import Refused, decode
+from embedall_spark.images.decode import BadImage, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -57,7 +57,7 @@ def _maker(limits: Limits, edge: int) -> Callable[[Batches], Iterator[pa.RecordB
                 try:
                     held = row["content"]
                     picture = decode(files.read_bytes(row["path"]) if held is None else held, limits)
-                except (OSError, Refused):
+                except (OSError, BadImage):
                     continue
                 picture.thumbnail((edge, edge))
                 content = io.BytesIO()

@@ -12,7 +12,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 
 from embedall_spark import files, torch_processes
-from embedall_spark.config import MOVABLE, Output, Section
+from embedall_spark.config import MOVABLE, Output, OutputPath, Section
 from embedall_spark.errors import BadData
 from embedall_spark.images import pixel_shards, train_loop, trainable_networks
 from embedall_spark.images.train_config import TrainConfig
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.images.decode import Limits
     from embedall_spark.images.train_loop import Epoch
     from embedall_spark.run_context import Run
+    from embedall_spark.sources.image_limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ _LOST = "a process of the training died, see above for what it said; run again t
 class TrainedOutput(Section):
     """Where a trained network goes."""
 
-    file: str = Field(description="file of the network: a path or URI that all hosts see; replaced where it exists")
-    rejects: str | None = Field(
+    file: OutputPath = Field(description="file of the network: a path or URI that all hosts see; replaced if it exists")
+    rejects: OutputPath | None = Field(
         None, description="table of refused pictures; unset: the file's name with _rejects", json_schema_extra=MOVABLE
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the pictures is refused", json_schema_extra=MOVABLE
     )
-    run_root: str | None = Field(
+    run_root: OutputPath | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by hosts; unset: .runs beside the file",
     )

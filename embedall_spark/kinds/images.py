@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
-from embedall_spark.config import MOVABLE, MergedOutput, Section, check_gates
+from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section, check_gates
 from embedall_spark.errors import BadData
 from embedall_spark.evaluate import label_metrics
 from embedall_spark.evaluate.label_metrics import Metadata
@@ -49,7 +49,7 @@ _NEAREST = 16
 class ImagesOutput(MergedOutput):
     """Where the vectors of pictures go."""
 
-    metadata: str | None = Field(
+    metadata: OutputPath | None = Field(
         None, description="table of the pictures' titles, tags and labels; unset: the table's name with _metadata"
     )
 
@@ -200,7 +200,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how pictures agree with their labels; record a map, and the pictures nearest to each cluster's centre."""
     asked = config.evaluate
-    pictures = run.spark.read.parquet(run.stage_path("pictures"))
+    pictures = run.read_stage("pictures")
     known = pictures.select("id", "label", "title")
     if asked.metadata is not None:
         known = label_metrics.read(run.spark, asked.metadata, vectors)
@@ -239,7 +239,9 @@ def _in_parts(run: Run, made: Callable[[int, int], DataFrame], pictures: int, mo
         run.progress("features", part, parts)
         done.append(run.stage(f"features-{part:05d}", partial(made, part, parts)))
     run.progress("features", parts, parts)
-    return run.spark.read.schema(done[0].schema).parquet(*[run.stage_path(f"features-{p:05d}") for p in range(parts)])
+    return run.spark.read.schema(done[0].schema).parquet(
+        *[files.spark_path(run.stage_path(f"features-{p:05d}")) for p in range(parts)]
+    )
 
 
 def _keep_metadata(run: Run, pictures: DataFrame, config: Config) -> None:

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.config import MOVABLE, Output, Section, check_gates
+from embedall_spark.config import MOVABLE, Output, OutputPath, Section, check_gates
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
@@ -43,7 +43,7 @@ _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
 class LatentOutput(Output):
     """Where the latent vectors go."""
 
-    metadata: str | None = Field(
+    metadata: OutputPath | None = Field(
         None, description="table of titles, tags and labels by the new ids; unset: the table's name with _metadata"
     )
     registered_model: str | None = Field(
@@ -169,7 +169,9 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
         ConfigError: the sides' kinds are the same, or k is more than they have in common.
     """
     kinds, left = _kinds(run.spark, given, config), given.where(_finite())
+    _check_ids(run.spark, left, config)
     parts = run.stage("split", lambda: split.split(left, config.split))
+    _check_size(parts, config)
     right = _text(run, parts, left, config) if config.input.right is None else _other(run.spark, config)
     seen = given.count() + right.pairs.count()
     pairs = _pairs(run, given, left, right, parts, seen)
@@ -196,7 +198,7 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return how well each side of test pairs finds the other, beside chance; record pictures of both."""
     asked, kinds = config.evaluate, _kinds(run.spark, read(run.spark, config), config)
-    held = run.spark.read.parquet(run.stage_path("pairs")).where("part = 'test'")
+    held = run.read_stage("pairs").where("part = 'test'")
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, held.select(*names, "weight"), csls=asked.csls, seed=asked.seed)
@@ -207,6 +209,36 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     for name, content in latent_plots.draw(space, sizes):
         run.artifact(name, content)
     return figures
+
+
+def _check_ids(spark: SparkSession, left: DataFrame, config: Config) -> None:
+    """Raise BadData if no id of the left side has an item or a pair, before anything is computed from them."""
+    source = config.input
+    if source.right is None:
+        key, path, ids = "input.items", source.items_table, _read(spark, source.items_table, ITEMS).select("id")
+    else:
+        assert source.pairs is not None
+        key, path = "input.pairs", source.pairs
+        ids = _read(spark, path, PAIRS).select(F.col("left").alias("id"))
+    if not left.join(ids, "id", "left_semi").isEmpty():
+        return
+    examples = [
+        ", ".join(repr(row["id"]) for row in side.select("id").orderBy("id").take(3)) or "no id" for side in (left, ids)
+    ]
+    raise BadData(
+        f"{key}: no id of {path} is an id of {source.path}. {path} has {examples[1]}; {source.path} has {examples[0]}. "
+        "Ids must be equal, a folder in front included"
+    )
+
+
+def _check_size(parts: DataFrame, config: Config) -> None:
+    """Raise BadData if the training items cannot span the smallest space that is asked for."""
+    items, smallest = parts.where("part = 'train'").count(), min(config.fit.k)
+    if items <= smallest:
+        raise BadData(
+            f"fit.k={smallest} needs more than {smallest:,} training items, and there are {items:,}; give more items, "
+            "a smaller fit.k, or a smaller split.test and split.validation"
+        )
 
 
 def _text(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:

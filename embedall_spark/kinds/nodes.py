@@ -224,7 +224,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     figures: dict[str, float] = {}
     known = None
     if config.evaluate.holdout:
-        found = run.spark.read.parquet(run.stage_path("edges"))
+        found = run.read_stage("edges")
         kept, held = _split(found, config)
         figures |= link_prediction.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
     if config.evaluate.metadata is not None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section, check_gates
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
-from embedall_spark.corpus.sessionize import StoriesConfig
+from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import label_metrics, next_item
@@ -211,7 +211,5 @@ def _predict(run: Run, config: Config) -> dict[str, float]:
     saved, folder = checkpoint.latest(run), run.stage_path("vocabulary")
     assert saved is not None
     vectors = checkpoint.vectors(run, {**saved, "context": True}, folder)
-    held, sequences, items = (
-        run.spark.read.parquet(run.stage_path(name)) for name in ("holdout", "blocks", "vocabulary")
-    )
+    held, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
     return next_item.evaluate(held, vectors, sequences, items, folder, config.training)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
 
-from embedall_spark.config import MOVABLE, Output, Section, check_gates
+from embedall_spark.config import MOVABLE, InputPath, Output, Section, check_gates
 from embedall_spark.corpus import blocks, encoded_pages, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokenizer import TokensConfig
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 class Evaluation(Section):
     """What to measure before the table is replaced."""
 
-    analogies: str | None = Field(
+    analogies: InputPath | None = Field(
         None, description="file of analogies in questions-words format", json_schema_extra=MOVABLE
     )
-    similarity: list[str] = Field(
+    similarity: list[InputPath] = Field(
         [], description="files of word pairs with a human score (WordSim, SimLex)", json_schema_extra=MOVABLE
     )
     restrict_vocab: int = Field(

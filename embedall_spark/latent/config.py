@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from embedall_spark import files
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.latent.fit.covariance import MAX_SIZE
 from embedall_spark.latent.text.item_tokens import ItemTextConfig
 from embedall_spark.latent.text.text_features import MAX_TOKENS
@@ -16,11 +16,11 @@ _NAME = r"^[\w.-]+$"
 class LatentInput(Section):
     """The two sides and which belong together."""
 
-    path: str = Field(description="table of vectors: the left side, such as pictures")
+    path: InputPath = Field(description="table of vectors: the left side, such as pictures")
     kind: str | None = Field(
         None, pattern=_NAME, description="what ids of the left side begin with; unset: as the table's kind is"
     )
-    items: str | None = Field(
+    items: InputPath | None = Field(
         None,
         description="table of titles and tags (id, title, tags) of the left side's ids: the right side is text; unset: "
         "path's name with _metadata",
@@ -36,14 +36,14 @@ class LatentInput(Section):
         "rarer ones are vectors learnt from the left side's, in a table with _words after output.table's name; unset: "
         f"all if they are at most {MAX_SIZE:,}, else as many as fit beside such vectors",
     )  # fmt: skip
-    words: str | None = Field(
+    words: InputPath | None = Field(
         None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
     )
-    right: str | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
+    right: InputPath | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
     right_kind: str | None = Field(
         None, pattern=_NAME, description="what ids of that table begin with; unset: as the table's kind is"
     )
-    pairs: str | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
+    pairs: InputPath | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
 
     @property
     def items_table(self) -> str:

@@ -51,7 +51,7 @@ def space(
     of_item = (F.col("had") == known["title"]) & F.col("label").isin(*kinds)
     known = known.join(called, of_item, "left").select("id", "label", F.coalesce("called", "title").alias("title"))
     own = held.select(F.expr(f"substring(left, {len(kinds[0]) + 2})").alias("id"))
-    tokens = run.spark.read.parquet(run.stage_path("words")).join(own, "id")
+    tokens = run.read_stage("words").join(own, "id")
     words = tokens.select(F.explode("tokens").alias("word")).groupBy("word").count()
     asked = words.select(F.concat(F.lit(f"{latent_model.WORDS}:"), "word").alias("id"), "count")
     return Space(vectors, held, asked, known, kinds, find, latent_model.load(run.folder).guess)

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files
+from embedall_spark import cluster_slots, files
 from embedall_spark.config import Section
 from embedall_spark.errors import BadData, TableError
 from embedall_spark.search import exact, exact_batch, faiss_part, mapped_vectors
@@ -214,7 +214,7 @@ def _part(modulus: int) -> Column:
 
 
 def _parts(spark: SparkSession, rows: int, d: int) -> int:
-    return max(-(-rows * d * 4 // _PART_BYTES), min(exact_batch.slots(spark), rows // _PART_ROWS), 1)
+    return max(-(-rows * d * 4 // _PART_BYTES), min(cluster_slots.total(spark), rows // _PART_ROWS), 1)
 
 
 def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) -> Manifest:

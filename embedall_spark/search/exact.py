@@ -13,9 +13,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from threadpoolctl import threadpool_limits
 
-from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.errors import ConfigError
 from embedall_spark.search import spelling
-from embedall_spark.search.exact_kernel import block_top_k, unit
+from embedall_spark.search.exact_kernel import block_top_k
+from embedall_spark.vectors import to_matrix as to_matrix  # for modules that still import it from here
+from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -164,19 +166,6 @@ def most_frequent(vectors: DataFrame, ids: int) -> DataFrame:
         return vectors
     tie = (F.col("count") == last["count"]) & (F.col("id") <= last["id"])
     return vectors.where((F.col("count") > last["count"]) | tie)
-
-
-def to_matrix(column: pa.ListArray) -> NDArray[np.float32]:
-    """Return an Arrow column of vectors as a matrix, float32 [n, d], without a copy.
-
-    Raises:
-        BadData: the vectors differ in length.
-    """
-    lengths = pc.min_max(pc.list_value_length(column)).as_py()
-    if lengths["min"] != lengths["max"]:
-        raise BadData(f"vectors of {lengths['min']} and of {lengths['max']} numbers; one length per table is needed")
-    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(len(column), lengths["max"] or 0)
 
 
 def _searcher(block: Block, k: int, exclude: list[Collection[str]]) -> Callable[[Batches], Batches]:

@@ -13,6 +13,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import cluster_slots, files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.schemas import NEIGHBOURS, conform
 from embedall_spark.search import csls, mapped_vectors
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
     from embedall_spark.search.mapped_vectors import Packed, Source
 
@@ -125,7 +126,7 @@ def mean_similarity(
     means = scores.select(F.col("query").alias("id"), (total / F.size("scores")).cast("float").alias("similarity"))
     # What uses it may read it more than once.
     means.write.mode("overwrite").parquet(f"{folder}/similarity")
-    return vectors.sparkSession.read.parquet(f"{folder}/similarity")
+    return vectors.sparkSession.read.parquet(files.spark_path(f"{folder}/similarity"))
 
 
 def check(queries: DataFrame, d: int, k: int) -> None:
@@ -145,15 +146,6 @@ def best(found: DataFrame, k: int) -> DataFrame:
     """Return the first ``k`` rows of each query number of FOUND by (score descending, id), as NEIGHBOURS."""
     rank = F.row_number().over(Window.partitionBy("number").orderBy(F.desc("score"), "id"))
     return conform(found.withColumn("rank", rank).where(F.col("rank") <= k), NEIGHBOURS)
-
-
-def slots(spark: SparkSession) -> int:
-    """Return how many tasks run at once."""
-    # Imported here: tasks import this module, and need nothing of training.
-    from embedall_spark.train.preflight import local_slots
-
-    # On a cluster Spark splits a range by its default parallelism, which is the number of its cores.
-    return local_slots(spark) or spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
 
 
 def own_rows(queries: Packed, rows: Packed) -> NDArray[np.int64]:
@@ -212,7 +204,7 @@ def _searcher(source: Source, d: int, k: int, exclude_same_id: bool, hubs: bool)
 
 def _spread(rows: DataFrame) -> DataFrame:
     """Return rows in partitions with which all cores end at about the same time."""
-    cores = slots(rows.sparkSession)
+    cores = cluster_slots.total(rows.sparkSession)
     counted = rows.groupBy(F.spark_partition_id().alias("part")).count().collect()
     sizes = sorted((int(row["count"]) for row in counted), reverse=True)
     total, last = sum(sizes), _last(sizes, cores)

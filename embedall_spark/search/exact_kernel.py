@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedall_spark.vectors import unit as unit  # for modules that still import it from here
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,15 +19,6 @@ if TYPE_CHECKING:
 CELLS = 1 << 22  # scores held at once: 16 MiB
 _GROUP = 32  # columns whose best score stands for all of them
 _RESCORED = 1 << 14  # candidates scored in double precision at once
-
-
-def unit(matrix: Float) -> Float:
-    """Return the rows at length 1, float32 [n, d]; a row of zeros, or one that is not finite, becomes zeros."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    usable = np.isfinite(lengths) & (lengths > 0)
-    rows = np.zeros_like(matrix)
-    np.divide(matrix, lengths[:, None], out=rows, where=usable[:, None], casting="same_kind")
-    return rows
 
 
 def rounding(d: int, lengths: float) -> float:

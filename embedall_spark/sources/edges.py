@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import (
@@ -54,7 +54,7 @@ class HasEdges(Protocol):
 class EdgesConfig(Section):
     """Where edges come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
         "catalog.schema.table"
     )
@@ -164,7 +164,8 @@ def check(rows: DataFrame) -> DataFrame:
 
 def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     """Return the lines of an edge list as EDGES; empty lines, comments and names of columns are none of its rows."""
-    graph_formats.check_inputs(config.path, file_lines.heads(config.path, config.encoding))
+    heads = list(file_lines.heads(config.path, config.encoding))
+    graph_formats.check_inputs(config.path, heads, whole=len(heads) < file_lines.MAX_HEADS)
     lines = file_lines.read(
         spark, config.path, config.encoding, option="a limit of edge lists", check=graph_formats.check
     )

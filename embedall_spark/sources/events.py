@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
 from embedall_spark.sources import csv_files, input_version, python_calls, tabular, text_streams
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
     from embedall_spark.sources.input_version import Storage
 
+log = logging.getLogger(__name__)
+
 MAX_WEIGHT = 100
 # A story in memory is at most so many bytes times its longest length.
 MAX_BYTES = 4096
 _ORDER = EVENTS["order"].dataType
 _DAY = 86_400
 _TIME = "such as 2024-02-29 12:00:00"
+# From 1973 on, and between these two what neither would be before the year 2286.
+_UNITS = {"seconds": (10**8, 10**10 - 1), "milliseconds": (10**11, 10**13), "neither": (10**10, 10**11 - 1)}
 # Text that is only a time of day would be read as today's.
 _DATED = r"^\s*[+-]?\d{4,6}-"
 
@@ -34,7 +39,7 @@ _DATED = r"^\s*[+-]?\d{4,6}-"
 class EventsConfig(Section):
     """Where events come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
         "catalog.schema.table"
     )
@@ -123,6 +128,24 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         ),
         EVENTS,
     )  # fmt: skip
+
+
+def warn_of_mixed_units(rows: DataFrame) -> None:
+    """Log a warning if some orders look like seconds since 1970 and others like milliseconds."""
+    order = F.col("order")
+    figures = [
+        function(F.when(order.between(*limits), order)).alias(f"{unit}_{name}")
+        for unit, limits in _UNITS.items()
+        for name, function in (("min", F.min), ("max", F.max), ("rows", F.count))
+    ]
+    row = rows.agg(*figures).first()
+    if row is not None and row["seconds_rows"] and row["milliseconds_rows"] and not row["neither_rows"]:
+        ranges = [f"{row[f'{u}_min']:f} to {row[f'{u}_max']:f} ({row[f'{u}_rows']:,} rows)" for u in list(_UNITS)[:2]]
+        log.warning(
+            "input.order: %s look like seconds since 1970, %s like milliseconds; events with one of the two are out of "
+            "order: write all in the same unit",
+            *ranges,
+        )
 
 
 def _missing(name: str, value: Column) -> list[tuple[Column, str]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
     Read = Callable[[Part], Iterator[Lines]]
 
-_MAX_HEADS = 8
+MAX_HEADS = 8
 # A row for a block of lines, so that their origin crosses to the JVM once.
 _BLOCKS = pa.schema(
     [
@@ -86,7 +86,7 @@ def heads(path: str, encoding: str, size: int = text_streams.HEAD) -> Iterator[t
     Raises:
         BadData: there is none, or one cannot be read or is no text.
     """
-    listed = [file for file in input_files.list_files(path) if file.size][:_MAX_HEADS]
+    listed = [file for file in input_files.list_files(path) if file.size][:MAX_HEADS]
     return ((file.path, text_streams.read_head(file.path, encoding, size)) for file in listed)
 
 

@@ -59,14 +59,15 @@ def check(path: str, head: bytes) -> None:
         raise BadData(f"{path}: {_ADJACENCY[0]}, not an edge list; {_ADJACENCY[1].format(path)}")
 
 
-def check_inputs(path: str, heads: Iterable[tuple[str, bytes]]) -> None:
+def check_inputs(path: str, heads: Iterable[tuple[str, bytes]], whole: bool = True) -> None:
     """Raise BadData if the first files of an input are in another format, or hold comments only.
 
     Args:
         path: the input.
         heads: path and first bytes of its first files.
+        whole: whether it has no other files.
     """
-    comments = True
+    comments = whole
     for file, head in heads:
         check(file, head)
         lines = head.decode("utf-8", "replace").splitlines()

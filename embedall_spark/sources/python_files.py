@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gc
 import hashlib
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 # Formats of an input that are made of Python files, and how many bytes of them there are in a byte of source.
 SHARES = {"docstrings": 1 / 6, "calls": 0.2, "imports": 0.03}
 MAX_FILE_BYTES = 4 << 20
+_TEST = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|conftest\.py$)")
 _MAX_FILES = 1_000_000
 _FILES_PER_TASK = 256
 _ROWS_PER_BATCH = 1 << 14
+# Fields of statements that hold further statements, exception handlers or cases of a match.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OSError)
 
 
-def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> DataFrame:
+def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema, *, tests: bool = True) -> DataFrame:
     """Return what ``find`` finds in each .py file below a folder, and a problem for each file that is not Python.
 
     The folder must be visible to all hosts; only the files' names pass the driver.
@@ -43,6 +47,7 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> Da
         find: called in the tasks as ``find(tree, root, name)`` with the syntax tree of the file ``name`` below the
             folder ``root``; returns rows of ``columns``. A function of a module, so that it pickles.
         columns: what a row holds.
+        tests: whether to read files of tests too.
 
     Returns:
         ``columns``, all nullable, then ``origin`` (the file's name below the folder) and ``problem`` (string). A
@@ -51,12 +56,28 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> Da
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    names = _names(folder)
+    paths = names(folder, tests=tests)
     found = pa.schema([*columns, pa.field("origin", pa.string()), pa.field("problem", pa.string())])
-    files = spark.createDataFrame([(name,) for name in names], T.StructType([T.StructField("name", T.StringType())]))
-    tasks = 1 + len(names) // _FILES_PER_TASK
+    files = spark.createDataFrame([(name,) for name in paths], T.StructType([T.StructField("name", T.StringType())]))
+    tasks = 1 + len(paths) // _FILES_PER_TASK
     reader = _reader(str(Path(folder).absolute()), find, found)
     return files.repartition(tasks, "name").mapInArrow(reader, from_arrow_schema(found))
+
+
+def names(folder: str, *, tests: bool = True) -> list[str]:
+    """Return the names below a folder of its .py files, sorted; of those of tests only where ``tests`` is true.
+
+    Raises:
+        BadData: the folder is not there, has no .py file, or has more than a million.
+    """
+    root = Path(folder)
+    paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.py") if path.is_file())
+    paths = paths if tests else [path for path in paths if not _TEST.search(path)]
+    if not paths or len(paths) > _MAX_FILES:
+        raise BadData(
+            f"{folder}: need a folder with 1 to {_MAX_FILES} .py files, found {len(paths)}; give another folder"
+        )
+    return paths
 
 
 def version(folder: str) -> str:
@@ -66,7 +87,7 @@ def version(folder: str) -> str:
         BadData: as read().
     """
     digest = hashlib.sha256()
-    for name in _names(folder):
+    for name in names(folder):
         stat = Path(folder, name).stat()
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
@@ -78,7 +99,7 @@ def size(folder: str, format: str) -> int:
     Raises:
         BadData: as read().
     """
-    return int(SHARES[format] * sum(Path(folder, name).stat().st_size for name in _names(folder)))
+    return int(SHARES[format] * sum(Path(folder, name).stat().st_size for name in names(folder)))
 
 
 def parse(path: Path) -> ast.Module:
@@ -124,21 +145,8 @@ def statements(tree: ast.AST) -> Iterator[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        pending += [
-            child
-            for child in ast.iter_child_nodes(node)
-            if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case)
-        ]
-
-
-def _names(folder: str) -> list[str]:
-    root = Path(folder)
-    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.py") if path.is_file())
-    if not names or len(names) > _MAX_FILES:
-        raise BadData(
-            f"{folder}: need a folder with 1 to {_MAX_FILES} .py files, found {len(names)}; give another folder"
-        )
-    return names
+        for name in _BLOCKS:
+            pending += getattr(node, name, ())
 
 
 def _reader(root: str, find: Find, schema: pa.Schema) -> Callable[[Batches], Batches]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-_COLUMNS = pa.schema([("src", pa.string()), ("dst", pa.string()), ("weight", pa.float64())])
+COLUMNS = pa.schema([("src", pa.string()), ("dst", pa.string()), ("weight", pa.float64())])
 
 
 def read(spark: SparkSession, folder: str) -> DataFrame:
@@ -30,7 +30,7 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    return conform(python_files.read(spark, folder, _find, _COLUMNS), EDGES)
+    return conform(python_files.read(spark, folder, rows, COLUMNS), EDGES)
 
 
 def of_tree(tree: ast.Module, root: str, name: str) -> Counter[str]:
@@ -57,12 +57,13 @@ def of_tree(tree: ast.Module, root: str, name: str) -> Counter[str]:
     return found
 
 
-def _find(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, float]]:
+def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, float]]:
+    """Yield the rows of a file: COLUMNS, as python_files.read() wants them."""
     src = python_files.module_of(name)
     return ((src, dst, float(times)) for dst, times in of_tree(tree, root, name).items())
 
 
 @functools.lru_cache(1 << 16)
 def _is_module(root: str, module: str) -> bool:
-    path = Path(root, *module.split("."))
-    return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+    path = os.path.join(root, *module.split("."))
+    return os.path.isfile(f"{path}.py") or os.path.isfile(f"{path}/__init__.py")

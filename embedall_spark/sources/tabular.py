@@ -8,6 +8,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import files
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import REJECTS, conform
 from embedall_spark.sources import csv_files, ids, input_version, json_lines, reader_errors
@@ -110,7 +111,7 @@ def stored(spark: SparkSession, path: str, kind: str) -> DataFrame:
     reader = reader_errors.strict(spark)
     if kind == "parquet" and _is_delta(reader, path):
         raise BadData(f"{path}: found a Delta table, need Parquet files; set input.format=delta")
-    return reader.format(kind).load(path)
+    return reader.format(kind).load(files.spark_path(path) if kind == "parquet" else path)
 
 
 def _is_delta(reader: DataFrameReader, path: str) -> bool:

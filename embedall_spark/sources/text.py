@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section
+from embedall_spark.config import InputPath, Section
 from embedall_spark.schemas import DOCUMENTS, conform
 from embedall_spark.sources import (
     csv_files,
@@ -31,7 +31,7 @@ _LIMIT = "input.max_document_bytes"
 class TextConfig(Section):
     """Where documents come from."""
 
-    path: str = Field(
+    path: InputPath = Field(
         description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
         "catalog.schema.table"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import socket
 from collections import Counter
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from embedall_spark import files
+from embedall_spark import cluster_slots, files
 from embedall_spark.errors import ResourceError
 from embedall_spark.train import plan as plans
 from embedall_spark.train import ring
@@ -32,7 +30,7 @@ def threads(spark: SparkSession, config: SkipGram) -> int:
     """Return the threads of a worker: as configured, else its share of the cores that the session gives it."""
     if config.threads is not None:
         return config.threads
-    slots = local_slots(spark)
+    slots = cluster_slots.local(spark)
     if slots is not None:
         return max(1, slots // config.workers)
     return int(str(spark.conf.get("spark.executor.cores" if config.workers == 1 else "spark.task.cpus", "1")))
@@ -82,33 +80,13 @@ def estimate(spark: SparkSession, corpus: Corpus, config: SkipGram) -> dict[str,
     }
 
 
-def local_slots(spark: SparkSession) -> int | None:
-    """Return N of a ``local[N]`` master, None for a cluster."""
-    master = str(spark.conf.get("spark.master", ""))
-    if not master.startswith("local"):
-        return None
-    found = re.match(r"local(?:-cluster)?\[(\*|\d+)", master)
-    if found is None:
-        return 1
-    return _cores() if found[1] == "*" else int(found[1])
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, as Java counts them."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists() and not (limit := quota.read_text().split())[0].startswith("max"):
-        cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
-    return cores
-
-
 def _slots(spark: SparkSession, workers: int) -> None:
     if str(spark.conf.get("spark.dynamicAllocation.enabled", "false")) == "true":
         raise ResourceError(
             f"train.workers={workers} needs a fixed set of executors, and spark.dynamicAllocation.enabled is true: "
             "set it to false and spark.executor.instances to enough"
         )
-    slots = local_slots(spark)
+    slots = cluster_slots.local(spark)
     if slots is not None and slots < workers:
         raise ResourceError(
             f"train.workers={workers} needs as many task slots at once, the master "

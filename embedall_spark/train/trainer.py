@@ -7,11 +7,12 @@ import json
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from embedall_spark import files
+from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.train import (
     checkpoint,
@@ -27,8 +28,6 @@ from embedall_spark.train import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
     from embedall_spark.run_context import Run
@@ -37,17 +36,6 @@ if TYPE_CHECKING:
     from embedall_spark.train.shard_io import Saved
 
 log = logging.getLogger(__name__)
-
-
-class BlockSource(NamedTuple):
-    """Sequence blocks that are made anew for each slice of the training, and kept nowhere."""
-
-    tokens: int
-    """In all blocks."""
-    blocks: int
-    """They are numbered from 0."""
-    make: Callable[[Callable[[NDArray[np.int64]], NDArray[np.bool_]]], DataFrame]
-    """Returns the BLOCKS whose numbers a function chooses; the same ones at every call."""
 
 
 def train(
@@ -162,7 +150,9 @@ def _slice(
     files.delete(folder)
     slice_ = slice_worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
     since = time.perf_counter()
-    found = sequences.make(made.wanted(epoch, index, config.seed)) if isinstance(sequences, BlockSource) else sequences
+    found = (
+        sequences.select(made.wanted(epoch, index, config.seed)) if isinstance(sequences, BlockSource) else sequences
+    )
     job = (single_worker if made.workers == 1 else rotation).run(found, slice_)
     with worker_errors.translate_worker_errors(epoch, config.timeout):
         rows = job.collect()

@@ -13,9 +13,9 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import thumbnails
-from embedall_spark.images.decode import Limits
 from embedall_spark.search import exact, spelling
 from embedall_spark.sources import reader_errors
+from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import projector_format, sprites
 
 if TYPE_CHECKING:

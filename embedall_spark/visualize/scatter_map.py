@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 MAX_IDS = 5_000
-_COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
-_OTHER = "#8e8e98"  # no label, or none of those in the legend
+COLORS = ["#4269d0", "#c9851b", "#d6403a", "#2a8f96", "#3c8f5c", "#c2549d", "#7a4fc4", "#8c6139", "#5d7f2b", "#64748b"]
+OTHER = "#8e8e98"  # no label, or none of those in the legend
 _LONGEST = 24  # letters of a name
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _INCHES, _DPI = (13.0, 10.0), 140
@@ -69,11 +69,11 @@ def draw(
         BadData: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    ids, units = _chosen(vectors, count)
+    ids, units = most_frequent(vectors, count)
     places = project(units, method, seed)
     labels, titles = _about(known, ids)
     named = _most_frequent(labels)
-    colors = _colors(ids, labels, named) if named else [_COLORS[group] for group in _groups(units, clusters, seed)]
+    colors = _colors(ids, labels, named) if named else [COLORS[group] for group in _groups(units, clusters, seed)]
     heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
     return _picture([titles.get(name, name) for name in ids], places, colors, heading, named)
 
@@ -103,10 +103,10 @@ def draw_pictures(
         BadData: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    ids, units = _chosen(vectors, count)
+    ids, units = most_frequent(vectors, count)
     labels, _ = _about(known, ids)
     named = _most_frequent(labels)
-    colors = _colors(ids, labels, named) if named else [_OTHER] * len(ids)
+    colors = _colors(ids, labels, named) if named else [OTHER] * len(ids)
     pictures = find(ids)
     heading = title or f"{len(ids):,} pictures, {'t-SNE' if method == 'tsne' else 'PCA'}"
     legend = {_short(label): color for label, color in sorted(named.items())}
@@ -128,7 +128,7 @@ def project(units: NDArray[np.float32], method: str, seed: int) -> NDArray[np.fl
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))).astype(np.float32)
 
 
-def _chosen(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
+def most_frequent(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np.float32]]:
     """Return the most frequent ids and their vectors at length 1, float32 [n, d]."""
     if not 2 <= count <= MAX_IDS:
         raise ConfigError(f"a map of {count:,} ids: need 2 to {MAX_IDS:,}; a picture has room for some hundred labels")
@@ -159,17 +159,17 @@ def _most_frequent(labels: Mapping[str, set[str]]) -> dict[str, str]:
     """Return the labels that have a colour, most frequent first."""
     counts = Counter(label for some in labels.values() for label in some)
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
-    return dict(zip(ranked, _COLORS, strict=False))
+    return dict(zip(ranked, COLORS, strict=False))
 
 
 def _colors(ids: Sequence[str], labels: Mapping[str, set[str]], named: Mapping[str, str]) -> list[str]:
     """Return the colour of each id's most frequent label."""
-    return [next((color for label, color in named.items() if label in labels.get(name, ())), _OTHER) for name in ids]
+    return [next((color for label, color in named.items() if label in labels.get(name, ())), OTHER) for name in ids]
 
 
 def _groups(units: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:
     """Return a colour number for each row, the same number for the same kind of words."""
-    clusters = min(clusters, len(_COLORS), len(np.unique(units, axis=0)))
+    clusters = min(clusters, len(COLORS), len(np.unique(units, axis=0)))
     if clusters < 2:
         return np.zeros(len(units), dtype=np.int64)
     with threadpool_limits(1):

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_run import FakeRun
 from gensim.models.phrases import Phrases
-from plain_run import PlainRun
 
 from embedall_spark.corpus import encoded_pages, phrases
 from embedall_spark.corpus.phrases import PhrasesConfig
@@ -53,7 +53,7 @@ def by_id(df) -> list[list[str]]:
 @pytest.mark.parametrize(("passes", "min_count", "threshold", "delimiter"), [(2, 1, 0.5, "_"), (1, 3, 2.0, " + ")])
 def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter):
     sentences = corpus(400)
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     config = PhrasesConfig(passes=passes, min_count=min_count, threshold=threshold, delimiter=delimiter)
     table = spark.createDataFrame(list(enumerate(sentences)), SEQUENCES).repartition(3)
     found = phrases.phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
@@ -82,12 +82,12 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
 def test_no_pass_changes_nothing(spark, tmp_path):
     table = spark.createDataFrame([(1, ["a", "b"])], SEQUENCES)
     found = encoded_pages.from_sequences(table)
-    assert phrases.phrases(PlainRun(spark, tmp_path), found, PhrasesConfig()) is found
+    assert phrases.phrases(FakeRun(spark, tmp_path), found, PhrasesConfig()) is found
 
 
 def test_pass_that_accepts_nothing(spark, tmp_path):
     sentences = [["a", "b", "c"], [], ["c"], ["b", "a"]]
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     found = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
     assert by_id(phrases.phrases(run, found, PhrasesConfig(passes=1))) == sentences
 

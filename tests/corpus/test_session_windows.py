@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from embedall_spark.corpus.session_windows import Events, Stretches
-from embedall_spark.corpus.sessionize import StoriesConfig
+from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.randomness import mix
 
 SEED = 7

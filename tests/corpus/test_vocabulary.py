@@ -6,7 +6,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 from conftest import setting
-from plain_run import PlainRun
+from fake_run import FakeRun
 
 from embedall_spark.corpus import encoded_pages, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -45,7 +45,7 @@ def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
     # Without adaptive execution the order is spread over several files, as it is for a large vocabulary.
     adaptive = str(partitions == 1).lower()
     with setting(spark, "spark.sql.adaptive.enabled", adaptive), setting(spark, "spark.sql.shuffle.partitions", "5"):
-        run = PlainRun(spark, tmp_path)
+        run = FakeRun(spark, tmp_path)
         table = spark.createDataFrame(list(enumerate(data)), SEQUENCES).repartition(partitions)
         found = vocabulary.count(run, encoded_pages.from_sequences(table), VocabularyConfig(min_count=2))
     expected = [(number, word, count) for number, (word, count) in enumerate(ranked(data, 2))]
@@ -65,7 +65,7 @@ def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
 def test_at_most_max_vocabulary(spark, tmp_path):
     data = sentences()
     source = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(data)), SEQUENCES))
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     vocabulary.count(run, source, VocabularyConfig(min_count=1, max_vocabulary=10))
     assert [row[1:] for row in stored(run.stage_path("vocabulary"))] == ranked(data, 1)[:10]
 
@@ -73,6 +73,6 @@ def test_at_most_max_vocabulary(spark, tmp_path):
 def test_nothing_left(spark, tmp_path):
     source = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "a", "a", "b"])], SEQUENCES))
     with pytest.raises(BadData, match=r"occurs 5 times \(min_count\); the most frequent one occurs 3 times"):
-        vocabulary.count(PlainRun(spark, tmp_path / "few"), source, VocabularyConfig(min_count=5))
+        vocabulary.count(FakeRun(spark, tmp_path / "few"), source, VocabularyConfig(min_count=5))
     with pytest.raises(BadData, match="there are no tokens at all"):
-        vocabulary.count(PlainRun(spark, tmp_path / "none"), source.limit(0), VocabularyConfig())
+        vocabulary.count(FakeRun(spark, tmp_path / "none"), source.limit(0), VocabularyConfig())

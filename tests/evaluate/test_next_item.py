@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from plain_run import PlainRun
+from fake_run import FakeRun
 
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -43,7 +43,7 @@ class Prepared:
 
     def __init__(self, spark, folder, config, most=1000):
         self.config = config
-        self.run = PlainRun(spark, folder)
+        self.run = FakeRun(spark, folder)
         table = spark.createDataFrame(list(stories().items()), SEQUENCES).repartition(3)
         whole = self.run.stage("pages", lambda: encoded_pages.from_sequences(table))
         self.held, kept = last_item_holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
@@ -138,7 +138,7 @@ def test_so_many_stories_at_most_lose_their_last_item(spark, tmp_path):
 
 
 def test_nothing_is_held_out(spark, tmp_path):
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     table = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "b", "a"]), (2, ["a"])], SEQUENCES))
     held, kept = last_item_holdout.split(run, table, 1.0, 10, 5, SEED)
     assert held.isEmpty()  # one's last item stands in its context, the other has no context

@@ -62,6 +62,19 @@ def test_csls_takes_hubs_down():
     assert hubs > plain
 
 
+def test_equal_titles_are_one_answer_and_each_of_their_pictures_is_right():
+    random = np.random.default_rng(4)
+    titles = units(random, 6, 8)
+    of = random.integers(0, 6, 60)
+    pictures = titles[of] + 0.3 * units(random, 60, 8)
+    # Equal rows as different blocks of a product give them.
+    noise = 1e-7 * random.standard_normal((60, 8)).astype(np.float32)
+    repeated = retrieval.measure(pictures, titles[of] + noise, np.repeat(np.arange(60)[:, None], 2, axis=1))
+    once = retrieval.measure(pictures, titles, np.stack([np.arange(60), of], axis=1))
+    assert repeated == pytest.approx(once)
+    assert (once["left_to_right/candidates"], once["right_to_left/candidates"]) == (6, 60)
+
+
 def test_chance_is_that_of_shuffled_candidates(data):
     left, right, links = data
     figures = retrieval.measure(left, right, links)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import setting
-from plain_run import PlainRun
+from fake_run import FakeRun
 
 from embedall_spark.graph import adjacency, csr, external_sort, graph_stats
 from embedall_spark.graph.adjacency import GraphConfig
@@ -30,7 +30,7 @@ def expected(rows, directed, self_loops):
 
 
 def build(spark, folder, rows, config):
-    run = PlainRun(spark, folder)
+    run = FakeRun(spark, folder)
     edges = spark.createDataFrame(rows, "src string, dst string, weight double").repartition(3)
     return run, *adjacency.stages(run, edges, config)
 

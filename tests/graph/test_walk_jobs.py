@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from plain_run import PlainRun
+from fake_run import FakeRun
 
 from embedall_spark.corpus import blocks as blocking
 from embedall_spark.graph import adjacency, walk_jobs
@@ -19,7 +19,7 @@ from embedall_spark.schemas import ENCODED
 @pytest.fixture(scope="module")
 def made(spark, tmp_path_factory):
     """Return a directed weighted graph with dead ends, as (Walks, folder of names, names)."""
-    run = PlainRun(spark, tmp_path_factory.mktemp("walks"))
+    run = FakeRun(spark, tmp_path_factory.mktemp("walks"))
     random = np.random.default_rng(5)
     ends = random.integers(0, 50, (300, 2))
     ends = ends[ends[:, 0] % 7 != 3]  # these have no way out

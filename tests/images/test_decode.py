@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedall_spark.images.decode import Limits, Refused, decode
+from embedall_spark.images.decode import BadImage, decode
+from embedall_spark.sources.image_limits import Limits
 
 # Pytest has its own rules of what is warned of; see test_warnings_are_silent.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -33,7 +34,7 @@ def pixels(content, **limits):
 
 
 def reason(content, **limits):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BadImage) as caught:
         decode(content, Limits(**limits))
     return str(caught.value)
 
@@ -174,7 +175,7 @@ def test_wider_grey_is_scaled_by_its_own_range():
     ]
     flat = np.full((2, 2), 70_000, np.int32)
     assert (pixels(saved(Image.fromarray(flat), "TIFF")) == 0).all()
-    assert reason(saved(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")) == "grey values are not finite"
+    assert reason(saved(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")) == "gray values are not finite"
 
 
 def test_16_bits_of_colour_and_alpha():
@@ -186,8 +187,11 @@ def test_16_bits_of_colour_and_alpha():
 
 
 def test_not_an_image():
-    for content in (b"hello", b"<html><body>404</body></html>", b"\0" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+    for content in (b"hello", b"<p>404</p>", b"\0" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n"):
         assert reason(content) == "not an image"
+    page = b'<!doctype html><html><body>404 <svg xmlns="http://www.w3.org/2000/svg"></svg></body></html>'
+    for content in (page, b"\xef\xbb\xbf" + page, b"<!-- saved -->\n<HTML lang='en'>", b"<body>404</body>"):
+        assert reason(content) == "not an image, it looks like an HTML page"
     assert reason(b"BM") == reason(b"\x89PNG\r\n\x1a\n") == HEADER
     # Formats that Pillow knows and we do not open.
     assert reason(saved(noise(), "ICO")) == "not an image"
@@ -203,7 +207,7 @@ def test_truncated(kind):
     for length in range(1, min(len(content) - 1, 400)):
         try:
             decode(content[:length], Limits())
-        except Refused as refused:
+        except BadImage as refused:
             seen.add(str(refused))
     assert seen and all(text.startswith(("truncated", "not an image", "header is", "broken (")) for text in seen)
 
@@ -218,7 +222,7 @@ def test_damaged_bytes_raise_nothing_else(kind):
             broken[at] = random.integers(256)
         try:
             assert decode(bytes(broken), Limits(max_pixels=1 << 20)).mode == "RGB"
-        except Refused:
+        except BadImage:
             refused += 1
     assert refused or kind in ("BMP", "TIFF", "JPEG")
 
@@ -264,10 +268,22 @@ def test_counting_frames_is_bounded():
     assert pixels(saved(noise(), "TIFF", big_tiff=True)).shape == (48, 64, 3)
 
 
+def test_the_scans_of_a_progressive_jpeg_are_bounded():
+    content = saved(noise(), "JPEG", progressive=True)
+    scan = content.index(b"\xff\xda")
+    scans = content.count(b"\xff\xda")
+    # The last scan again and again: valid, and each goes over all pixels.
+    last = content[content.rindex(b"\xff\xda") : -2]
+    slow = content[:-2] + last * (100 - scans) + content[-2:]
+    assert scan and pixels(content, max_pixels=64 * 48).shape == pixels(slow).shape == (48, 64, 3)
+    told = "a progressive JPEG of 64 x 48 pixels in 100 scans, too slow to decode"
+    assert reason(slow, max_pixels=64 * 48) == told
+
+
 def test_errors_of_codecs_and_of_memory(monkeypatch):
     content = saved(noise(), "PNG")
     for error, told in (
-        (MemoryError(), "needs more memory than there is"),
+        (MemoryError(), "decoding needs more memory than there is"),
         (RuntimeError("codec: gone"), "broken (codec, gone)"),
         (RecursionError(), "broken (RecursionError)"),
     ):
@@ -282,9 +298,10 @@ def test_warnings_are_silent():
     tiff = saved(noise(), "TIFF", tiffinfo={270: "x" * 100})
     code = (
         "import sys; from embedall_spark.images.decode import *\n"
+        "from embedall_spark.sources.image_limits import Limits\n"
         "assert 'pyspark' not in sys.modules\n"
         "try: decode(sys.stdin.buffer.read(), Limits())\n"
-        "except Refused as e: print(e)"
+        "except BadImage as e: print(e)"
     )
     for content in (saved(Image.new("1", (9500, 9500)), "PNG"), tiff[:-60]):
         done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=True)

@@ -16,8 +16,8 @@ from PIL import Image
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, featurize, image_reader
 from embedall_spark.images.backbones import Backbone, BackboneConfig, inference
-from embedall_spark.images.decode import Limits
 from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.sources.image_limits import Limits
 
 NAMES = ["id", "content", "path", "origin", "known"]
 SCHEMA = pa.schema([(name, pa.binary() if name == "content" else pa.string()) for name in NAMES])

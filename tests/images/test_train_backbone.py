@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 import torch
 import torchvision
+from cli_runner import embedall
+from fake_run import FakeRun
 from PIL import Image, ImageDraw, ImageFont
-from plain_run import PlainRun
 from pyarrow import parquet
-from toy_words import embedall
 
 from embedall_spark import schemas, torch_processes
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, pixel_shards, train_backbone, train_loop, trainable_networks
 from embedall_spark.images.backbones import BackboneConfig, trained
-from embedall_spark.images.decode import Limits
 from embedall_spark.images.train_config import TrainConfig
+from embedall_spark.sources.image_limits import Limits
 
 TINY = {"side": 16, "grey": True, "vector_size": 8, "batch_size": 16, "epochs": 6, "threads": 1, "held_out": 0.2}
 CONFIG = TrainConfig(**TINY)
@@ -221,7 +221,7 @@ def pictures(spark, digits):
 
 
 def test_two_processes_train_through_spark(pictures, tmp_path):
-    run = PlainRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
+    run = FakeRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
     found = train_backbone.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
     assert found.classes == 3 and found.figures["train/accuracy"] > 0.8
     assert run.artifacts[train_loop.RESULT] == found.content
@@ -237,18 +237,18 @@ def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, m
     # In this process: starting others takes longest.
     monkeypatch.setattr(torch_processes, "run", lambda spark, function, *arguments, **_: function(*arguments))
     for part, table in enumerate((pictures.coalesce(1), pictures.repartition(5))):
-        run = PlainRun(table.sparkSession, tmp_path / f"{part}", max_reject_share=0.1)
+        run = FakeRun(table.sparkSession, tmp_path / f"{part}", max_reject_share=0.1)
         made.append(train_backbone.train(run, table, TrainConfig(**TINY | {"epochs": 1}), Limits()).content)
     assert made[0] == made[1]
 
 
 def test_what_the_processes_say_is_told(pictures, tmp_path):
-    run = PlainRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
+    run = FakeRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
     absent = TrainConfig(**TINY | {"architecture": "squeezenet1_1", "start": "absent.pt", "side": 32})
     with pytest.raises(ConfigError, match=r"absent\.pt"):
         train_backbone.train(run, pictures, absent, Limits())
     with pytest.raises(BadData, match="1 different labels"):
-        train_backbone.train(PlainRun(run.spark, tmp_path / "one"), pictures.where("label = '0'"), CONFIG, Limits())
+        train_backbone.train(FakeRun(run.spark, tmp_path / "one"), pictures.where("label = '0'"), CONFIG, Limits())
 
 
 def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, monkeypatch, own_store):

@@ -11,6 +11,8 @@ from embedall_spark.latent.fit import contrastive, contrastive_job
 from embedall_spark.latent.fit.contrastive import ContrastiveConfig
 from embedall_spark.schemas import PAIRS
 
+NAMES = ("mrr", "recall_1", "recall_10")
+
 
 @pytest.fixture(scope="module")
 def tables(spark):
@@ -53,8 +55,8 @@ def test_a_part_of_many_items_tells_what_matrices_are_worth(tables, monkeypatch)
         wished = retrieval.measure(
             pairs.left[order][:scored], rights[kept], np.stack([np.arange(scored), places], axis=1)
         )
-        mean = (wished["left_to_right/recall_10"] + wished["right_to_left/recall_10"]) / 2
-        assert contrastive_job.scorer(pairs)(identity, identity) == pytest.approx(mean)
+        mean = [(wished[f"left_to_right/{name}"] + wished[f"right_to_left/{name}"]) / 2 for name in NAMES]
+        assert list(contrastive_job.scorer(pairs)(identity, identity)) == pytest.approx(mean)
 
 
 def test_a_process_of_its_own_gives_what_a_call_gives(spark, tables, tmp_path):
@@ -62,7 +64,8 @@ def test_a_process_of_its_own_gives_what_a_call_gives(spark, tables, tmp_path):
     train, validation = (contrastive.Pairs(*(part[some] for part in pairs)) for some in (slice(50), slice(50, 80)))
     config = ContrastiveConfig(epochs=4, batch=25, rate=0.05)
     found = contrastive_job.refine(spark, str(tmp_path), train, validation, config)
-    plain = contrastive.refine(train, config, contrastive_job.scorer(validation))
+    score = contrastive_job.scorer(validation)
+    plain = contrastive.refine(train, config, lambda a, b: score(a, b).mrr)
     assert (found.epoch, found.scores) == (plain.epoch, pytest.approx(plain.scores))
     np.testing.assert_allclose(found.left, plain.left, atol=1e-5)
     assert found.epoch > 0

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import vector_tables
-from plain_run import PlainRun
+from fake_run import FakeRun
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData
@@ -48,18 +48,18 @@ def by_numpy(left, right, regularisation, power, k):
     return p * signs, q * signs, *means
 
 
-def recall_10(left, right, p, q, mean_left, mean_right):
-    """Return the mean of both ways' recall among pairs of equal rows."""
+def mrr(left, right, p, q, mean_left, mean_right):
+    """Return the mean reciprocal rank of both ways among pairs of equal rows."""
     x, y = (side.astype(float) / np.linalg.norm(side.astype(float), axis=1, keepdims=True) for side in (left, right))
     x, y = (x - mean_left) @ p, (y - mean_right) @ q
     cosines = (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
-    ranks = [(matrix > matrix.diagonal()[:, None]).sum(axis=1) for matrix in (cosines, cosines.T)]
-    return np.mean([(rank < 10).mean() for rank in ranks])
+    ranks = [(matrix > matrix.diagonal()[:, None]).sum(axis=1) + 1 for matrix in (cosines, cosines.T)]
+    return np.mean([(1 / rank).mean() for rank in ranks])
 
 
 def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tmp_path):
     (left, right, part), tables = given
-    run = PlainRun(spark, tmp_path)
+    run = FakeRun(spark, tmp_path)
     # Of five numbers on the right there are no six directions.
     config = FitConfig(k=(*SIZES, 6), regularisation=REGULARISATIONS, power=POWERS)
     found = model_selection.fit(run, *tables, config, UNIT)
@@ -67,9 +67,9 @@ def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tm
     wished = {}
     for regularisation, power, k in itertools.product(REGULARISATIONS, POWERS, SIZES):
         maps = by_numpy(left[train], right[train], regularisation, power, k)
-        wished[(*regularisation, power, k)] = recall_10(left[held], right[held], *maps)
+        wished[(*regularisation, power, k)] = mrr(left[held], right[held], *maps)
     names = ("regularisation_left", "regularisation_right", "power", "k")
-    tried = {tuple(one.options[name] for name in names): one.figures["recall_10"] for one in run.tried}
+    tried = {tuple(one.options[name] for name in names): one.figures["mrr"] for one in run.tried}
     assert tried == pytest.approx(wished, abs=1e-9)
     assert [one.name for one in run.tried] == [f"try-{at}" for at in range(8)]
     assert len(set(tried.values())) > 1
@@ -86,7 +86,7 @@ def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tm
 
 def test_without_refit_and_with_one_try_training_pairs_alone_count(spark, given, tmp_path):
     (left, right, part), (first, second, pairs) = given
-    run, train = PlainRun(spark, tmp_path), part == "train"
+    run, train = FakeRun(spark, tmp_path), part == "train"
     config = FitConfig(k=3, regularisation=((0.1, 0.1),), power=(1.0,), refit=False)
     found = model_selection.fit(run, first, second, pairs, config, UNIT)
     np.testing.assert_allclose(found[2].p, by_numpy(left[train], right[train], (0.1, 0.1), 1.0, 3)[0], atol=1e-6)

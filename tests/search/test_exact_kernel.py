@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedall_spark.search.exact_kernel import block_top_k, block_top_k_mul, unit
+from embedall_spark.search.exact_kernel import block_top_k, block_top_k_mul
+from embedall_spark.vectors import unit
 
 
 def brute(scores, k):
@@ -40,11 +41,6 @@ def test_equal_scores_come_in_the_order_of_rows():
     rows, scores = block_top_k(matrix, one, 6)
     assert rows.tolist() == [[0, 1, 2, 3, 4, 5]]
     assert len(set(scores[0].tolist())) == 1
-
-
-def test_unit_leaves_rows_that_have_no_direction_at_zero():
-    rows = unit(np.array([[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [1e-30, 0], [3e38, 3e38]], dtype=np.float32))
-    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0], [0, 0], [0, 0], [1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
 def test_mul_same_as_the_formula_for_every_row():

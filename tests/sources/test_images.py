@@ -10,10 +10,11 @@ from PIL import Image
 
 from embedall_spark import config, files
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
-from embedall_spark.images.decode import Limits, decode
+from embedall_spark.images.decode import decode
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import image_tables, images, input_version, tabular
 from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.sources.image_limits import Limits
 
 
 def png(shade):

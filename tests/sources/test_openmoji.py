@@ -9,10 +9,11 @@ import pytest
 
 from embedall_spark import files
 from embedall_spark.errors import SetupError
-from embedall_spark.images.decode import Limits, decode
+from embedall_spark.images.decode import decode
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import images, input_version, openmoji
 from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.sources.image_limits import Limits
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +56,12 @@ def test_as_images(spark, rows):
 
 def test_drawings(rows):
     pytest.importorskip("resvg_py")
-    heart = np.asarray(decode(files.read_bytes(rows["2764"][1]), Limits())).astype(int)
+    heart = np.asarray(decode(files.read_bytes(rows["2764"][1]), Limits(svg=True))).astype(int)
     assert (heart[0, 0] == 255).all()
     # OpenMoji's red.
     assert abs(heart[heart.shape[0] // 2, heart.shape[1] // 2] - (0xD2, 0x2F, 0x27)).max() <= 3
     for name in sorted(rows)[::100]:
-        assert np.asarray(decode(files.read_bytes(rows[name][1]), Limits())).std() > 5
+        assert np.asarray(decode(files.read_bytes(rows[name][1]), Limits(svg=True))).std() > 5
 
 
 def test_versions_and_sizes(spark, rows):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from plain_run import PlainRun
+from fake_run import FakeRun
 from pyspark.sql import functions as F
 
 from embedall_spark.corpus import blocks
@@ -43,7 +43,7 @@ def config(**options):
 
 
 def train(spark, corpus, folder, options, evaluate=None, sequences=None):
-    run = PlainRun(spark, folder)
+    run = FakeRun(spark, folder)
     sequences = spark.read.parquet(f"{corpus}/blocks") if sequences is None else sequences
     words = spark.read.parquet(f"{corpus}/vocabulary")
     result = trainer.train(run, sequences, words, f"{corpus}/vocabulary", options, evaluate)

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from embedall_spark.config import Option
+    from embedall_spark.config_help import Option
     from embedall_spark.search.exact import Hit
 
 _WIDEST = 100  # columns of running text
@@ -28,6 +28,12 @@ def console() -> Console:
 def count(number: int, noun: str) -> str:
     """Return a number and its noun, in the plural where it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as "42 s", or "4 min 12 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, run_store, schemas, tables, tracking
+from embedall_spark import files, run_manifest, schemas, tables, tracking
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact, spelling
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.images.decode import Limits
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
+    from embedall_spark.sources.image_limits import Limits
 
 
 class LatentTable(NamedTuple):
@@ -46,7 +46,7 @@ def image_config_of(spark: SparkSession, table: str, instead: str) -> images.Con
     """
     from embedall_spark.kinds import images
 
-    made = run_store.producer_of(spark, table)
+    made = run_manifest.producer_of(spark, table)
     if made.get("kind") != "images" or "run_folder" not in made:
         raise ConfigError(f"{table} was not made by 'embedall images'; give {instead}")
     return configs.parse(images.Config, _configured(table, made, instead))
@@ -59,7 +59,7 @@ def latent_table(spark: SparkSession, table: str) -> LatentTable | None:
         ConfigError: the folder of the run that made it is gone.
         BadData: its model is gone, or cannot be read.
     """
-    made = run_store.producer_of(spark, table)
+    made = run_manifest.producer_of(spark, table)
     if made.get("kind") != "latent" or "run_folder" not in made:
         return None
     from embedall_spark.kinds import latent
@@ -133,8 +133,8 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
         ConfigError: as by(), where there is no folder.
         BadData: there are no pictures any more where the run had them from.
     """
-    from embedall_spark.images.decode import Limits
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_limits import Limits
 
     if folder is None:
         made = latent_table(spark, table)
@@ -156,7 +156,7 @@ def log_to_producer(
     spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
 ) -> None:
     """Add figures and files to the MLflow run that made a table, where a run of ours did."""
-    found = run_store.producer_of(spark, table)
+    found = run_manifest.producer_of(spark, table)
     if "mlflow_run_id" in found:
         # A table in a catalog has its store with its runs.
         folder = Output(table=table).folder or found["run_folder"].rpartition("/")[0]
@@ -166,7 +166,7 @@ def log_to_producer(
 def _configured(table: str, made: dict[str, Any], instead: str) -> dict[str, Any]:
     """Return the configuration of the run that made a table."""
     try:
-        return run_store.configuration(made["run_folder"])
+        return run_manifest.configuration(made["run_folder"])
     except OSError:
         file = f"{made['run_folder']}/config.yaml"
         raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None

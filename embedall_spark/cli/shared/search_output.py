@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.images.decode import Limits
     from embedall_spark.search.exact import Hit
+    from embedall_spark.sources.image_limits import Limits
 
 
 log = logging.getLogger(__name__)
@@ -159,9 +159,10 @@ def _columns(shown: DisplayOptions) -> list[str]:
 
 def _picture(path: str) -> Image.Image | None:
     """Return the picture that was asked for, mode RGB; None where it cannot be had: what was found is shown without."""
-    from embedall_spark.images.decode import Limits, Refused, decode
+    from embedall_spark.images.decode import BadImage, decode
+    from embedall_spark.sources.image_limits import Limits
 
     try:
         return decode(files.read_bytes(path), Limits())
-    except (OSError, Refused):
+    except (OSError, BadImage):
         return None

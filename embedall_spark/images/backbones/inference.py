@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.images.backbones import Backbone, BackboneConfig
-    from embedall_spark.images.decode import Limits
+    from embedall_spark.sources.image_limits import Limits
 
     Run = Callable[[torch.Tensor], torch.Tensor]
 
@@ -56,12 +56,12 @@ class Model(NamedTuple):
         """Return an encoded picture as the network takes it.
 
         Raises:
-            Refused: it cannot be decoded, or is so narrow that scaled by its shorter side it has too many pixels.
+            BadImage: it cannot be decoded, or is so narrow that scaled by its shorter side it has too many pixels.
         """
         picture = decode.decode(content, limits)
         short, long = sorted(picture.size)
         if short < _SIDE and _SIDE * _SIDE * long // short > limits.max_pixels:
-            raise decode.Refused(f"{picture.width} x {picture.height} pixels, too narrow to be scaled")
+            raise decode.BadImage(f"{picture.width} x {picture.height} pixels, too narrow to be scaled")
         return self.transform(picture)
 
     def vectors(self, pixels: Sequence[torch.Tensor], normalize: bool) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pyspark.sql import functions as F
@@ -82,7 +82,7 @@ def sample(left: DataFrame, right: DataFrame, pairs: DataFrame, *, seed: int = 1
 def refine(spark: SparkSession, folder: str, train: Pairs, validation: Pairs, config: ContrastiveConfig) -> Refined:
     """Return what contrastive.refine() finds, in a process of its own: on a worker, or beside the driver.
 
-    What is best is told by the mean of recall@10 both ways on the validation pairs.
+    The best matrices are those of the greatest mean reciprocal rank, both ways, on the validation pairs.
 
     Args:
         spark: the session.
@@ -120,14 +120,26 @@ def work(folder: str, config_json: str) -> None:
     )
     with torch_processes.report_errors(folder):
         config = ContrastiveConfig.model_validate_json(config_json)
-        found = contrastive.refine(train, config, scorer(validation), "cuda" if config.gpu else "cpu")
+        score = scorer(validation)
+        found = contrastive.refine(train, config, lambda a, b: score(a, b).mrr, "cuda" if config.gpu else "cpu")
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **found._asdict())
     files.write_bytes(f"{folder}/{RESULT}", content.getvalue())
 
 
-def scorer(pairs: Pairs) -> Callable[[Float, Float], float]:
-    """Return the function that tells what matrices are worth: the mean of recall@10 both ways."""
+class Score(NamedTuple):
+    """How well each side of validation pairs finds the other, means of both ways; the greater tuple is better.
+
+    The mean reciprocal rank comes first: with few distinct titles recall@10 is 1 for most options.
+    """
+
+    mrr: float
+    recall_1: float
+    recall_10: float
+
+
+def scorer(pairs: Pairs) -> Callable[[Float, Float], Score]:
+    """Return the function that scores matrices by the pairs."""
     _, left, at_left = np.unique(pairs.left_ids, return_index=True, return_inverse=True)
     _, right, at_right = np.unique(pairs.right_ids, return_index=True, return_inverse=True)
     links = np.unique(np.stack([at_left, at_right], axis=1), axis=0)
@@ -136,9 +148,9 @@ def scorer(pairs: Pairs) -> Callable[[Float, Float], float]:
     few, links[:, 1] = np.unique(links[:, 1], return_inverse=True)
     lefts, rights = pairs.left[left[:_SCORED]], pairs.right[right[few]]
 
-    def score(a: Float, b: Float) -> float:
+    def score(a: Float, b: Float) -> Score:
         x, y = ((side @ matrix).astype(np.float32) for side, matrix in ((lefts, a), (rights, b)))
         figures = retrieval.measure(x, y, links)
-        return (figures["left_to_right/recall_10"] + figures["right_to_left/recall_10"]) / 2
+        return Score(*(sum(figures[f"{way}/{name}"] for way in retrieval.WAYS) / 2 for name in Score._fields))
 
     return score

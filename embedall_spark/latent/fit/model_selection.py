@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.latent.fit.cca import Maps
     from embedall_spark.latent.fit.contrastive import Pairs
+    from embedall_spark.latent.fit.contrastive_job import Score
     from embedall_spark.latent.fit.covariance import Moments
     from embedall_spark.run_context import Run
 
@@ -156,7 +157,10 @@ def fit(
 def choose(
     run: Run, found: Moments, held: Pairs | None, config: FitConfig, prepared: tuple[Preparation, Preparation]
 ) -> Hyperparameters:
-    """Return the first of the best options, by the mean recall@10 of both ways on validation pairs.
+    """Return the best options by the mean reciprocal rank of both ways on validation pairs.
+
+    Equal vectors of a side are one answer, see retrieval.measure(). Ties go to the greater recall@1, then to the
+    smaller model.
 
     Args:
         run: where each try and its figure go.
@@ -168,7 +172,7 @@ def choose(
     if held is None:
         return Hyperparameters(config.regularisation[0], config.power[0], config.k[0])
     sides = prepare(held.left, prepared[0]), prepare(held.right, prepared[1])
-    tried: list[tuple[float, Hyperparameters]] = []
+    tried: list[tuple[Score, Hyperparameters]] = []
     for regularisation in config.regularisation:
         # One fit serves all sizes and powers.
         plain = cca.cca(found, None, regularisation, 0.0)
@@ -183,12 +187,13 @@ def choose(
             scale = plain.strengths[:k] ** power
             left, right = ((side[:, :k] * scale).astype(np.float32) for side in (x, y))
             score = contrastive_job.scorer(held._replace(left=left, right=right))(np.eye(k), np.eye(k))
-            log.info("try %d: regularisation %s, power %g, k %d: recall@10 %.4f",
-                     len(tried), list(regularisation), power, k, score)  # fmt: skip
-            run.metric("validation/recall_10", score, len(tried))
+            log.info("try %d: regularisation %s, power %g, k %d: MRR %.4f, recall@1 %.4f",
+                     len(tried), list(regularisation), power, k, score.mrr, score.recall_1)  # fmt: skip
+            for name, value in score._asdict().items():
+                run.metric(f"validation/{name}", value, len(tried))
             tried.append((score, Hyperparameters(regularisation, power, k)))
-    run.log_trials([Trial(f"try-{at}", one.named(), {"recall_10": score}) for at, (score, one) in enumerate(tried)])
-    best = max(range(len(tried)), key=lambda at: tried[at][0])
+    run.log_trials([Trial(f"try-{i}", one.named(), score._asdict()) for i, (score, one) in enumerate(tried)])
+    best = max(range(len(tried)), key=lambda i: (round(tried[i][0].mrr, 6), tried[i][0].recall_1, -tried[i][1].k))
     for name, value in {"try": best, **tried[best][1].named()}.items():
         run.metric(f"chosen/{name}", value)
     return tried[best][1]
@@ -210,7 +215,7 @@ def _refine(
     train, validation = (contrastive_job.sample(left, right, some, seed=config.seed) for some in pairs)
     found = contrastive_job.refine(run.spark, run.folder, train, validation, config)
     for epoch, score in enumerate(found.scores):
-        run.metric("refine/recall_10", score, epoch)
+        run.metric("refine/mrr", score, epoch)
     run.metric("refine/epoch", found.epoch)
     if found.epoch == 0:
         return None

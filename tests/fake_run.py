@@ -1,4 +1,4 @@
-"""A plain Run for tests: stages as parquet in a folder, everything else kept in lists."""
+"""A Run for tests: stages as parquet in a folder, everything else kept in lists."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from embedall_spark.run_context import ServableModel, Trial
 
 
-class PlainRun:
+class FakeRun:
     """Implements run_context.Run; what a run records is in ``metrics``, ``artifacts``, ``rejects``, ..."""
 
     def __init__(self, spark: SparkSession, folder: Path | str, max_reject_share: float = 0.01) -> None:
         self.spark = spark
-        self.id = "plain"
+        self.id = "fake"
         self.folder = str(folder)
         self.model_uri: str | None = None
         self.max_reject_share = max_reject_share
@@ -43,6 +43,9 @@ class PlainRun:
             make().write.mode("overwrite").parquet(path)
             self.made.append(name)
         return self.spark.read.parquet(path)
+
+    def read_stage(self, name: str) -> DataFrame:
+        return self.spark.read.parquet(self.stage_path(name))
 
     def stage_path(self, name: str) -> str:
         return f"{self.folder}/stages/{name}"

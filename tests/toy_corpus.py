@@ -1,15 +1,10 @@
-"""A small corpus in four scripts whose topics are known, and the command as a user calls it, in this process."""
+"""A small corpus in four scripts whose topics are known."""
 
 # ruff: noqa: RUF001
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -68,35 +63,3 @@ def configure(folder: Path, glob: str, **sections: dict) -> str:
     file = folder / "words.yaml"
     file.write_text(yaml.safe_dump(usual, allow_unicode=True), encoding="utf-8")
     return str(file)
-
-
-class Result(NamedTuple):
-    """What a command left: its exit code, what it printed, and what it logged."""
-
-    code: int
-    output: str
-    log: str
-
-    @property
-    def summary(self) -> dict:
-        """The last line of the output."""
-        return json.loads(self.output.splitlines()[-1])
-
-
-def embedall(*arguments: object) -> Result:
-    """Run the command in this process, over the session that is running."""
-    from embedall_spark import cli
-
-    package, output, log = logging.getLogger("embedall_spark"), io.StringIO(), io.StringIO()
-    before = list(package.handlers), package.level, package.propagate
-    try:
-        with redirect_stdout(output), redirect_stderr(log):
-            code = cli.call([str(argument) for argument in arguments])
-    finally:
-        package.handlers[:], package.level, package.propagate = before
-    return Result(code, output.getvalue(), log.getvalue())
-
-
-def bits(vectors) -> dict[str, bytes]:
-    """Return the bytes of each id's vector, for comparison to the last bit."""
-    return {row.id: np.array(row.vector, np.float32).tobytes() for row in vectors.select("id", "vector").collect()}

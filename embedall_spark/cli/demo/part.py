@@ -1,0 +1,103 @@
+"""What the demo's parts share: how they run a kind, search, and print what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from rich.text import Text
+
+from embedall_spark import files, progress, session, tables
+from embedall_spark.launch import Options, launch
+from embedall_spark.run_result import Summary
+from embedall_spark.search import exact
+from embedall_spark.visualize import scatter_map
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+    from rich.console import Console
+
+    from embedall_spark.sources.python_tables import PythonTables
+    from embedall_spark.visualize.results_sheet import Panel
+
+_MAPPED = 300  # ids on a map of the results sheet
+
+
+class Demo(NamedTuple):
+    """Where the demo prints, reads and writes."""
+
+    console: Console
+    folder: str
+    code: PythonTables | None
+    """What the Python files of the installed packages hold; None where no part needs it."""
+    master: str | None
+
+
+class Part(NamedTuple):
+    """What came out of a part: the summary of its run, and its panel of the results sheet."""
+
+    summary: Summary
+    panel: Panel | None
+
+
+def heading(demo: Demo, text: str) -> None:
+    """Print the heading of a part."""
+    demo.console.print(Text(f"\n== {text}", "bold cyan"))
+
+
+def embed(demo: Demo, kind: str, name: str, path: str, things: str) -> tuple[Summary, DataFrame]:
+    """Run a kind with its demo's configuration; return the run's summary and its vectors."""
+    table = f"{demo.folder}/{name}"
+    overrides = [f"input.path={path}", f"output.table={table}"]
+    summary = launch(kind, str(session.conf_file(f"demo-{kind}.yaml")), overrides, Options(master=demo.master))
+    demo.console.print(f"{summary['rows']:,} {things} embedded in {summary['seconds']:.0f} s")
+    return summary, tables.read(session.get("embedall demo"), table)
+
+
+def print_rows(demo: Demo, title: str, rows: Sequence[tuple[str, Iterable[str]]]) -> None:
+    """Print a title, and below it a line for each name with what belongs to it."""
+    width = max((len(name) for name, _ in rows), default=0)
+    demo.console.print(f"\n{title}:")
+    for name, others in rows:
+        demo.console.print(Text(f"  {name:>{width}}  ", "bold"), Text(", ".join(others)), sep="")
+
+
+def neighbors(demo: Demo, vectors: DataFrame, ids: Sequence[str], restrict: int) -> list[tuple[str, list[str]]]:
+    """Print and return the nearest neighbors of those of some ids that this machine has."""
+    with progress.activity("searching"):
+        rows = exact.find_vectors(vectors, ids)
+        names = [name for name in ids if name in rows]
+        if not names:
+            return []
+        queries, own = np.stack([rows[name] for name in names]), [{name} for name in names]
+        hits = exact.top_k(vectors, queries, 7, exclude=own, restrict=restrict)
+    lines = [(name, [near for near, _ in row]) for name, row in zip(names, hits, strict=True)]
+    print_rows(demo, "Nearest neighbors, by cosine similarity", lines)
+    return lines
+
+
+def layout(vectors: DataFrame) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the most frequent ids, and their places on a map of the results sheet, float32 [n, 2]."""
+    with progress.activity("drawing"):
+        names, units = scatter_map.most_frequent(vectors, _MAPPED)
+        return names, scatter_map.project(units, "tsne", 1)
+
+
+def save(demo: Demo, summary: Summary, pictures: dict[str, tuple[bytes, str]]) -> None:
+    """Write a part's pictures, its map among them, and print where they and its table are."""
+    content = files.read_bytes(f"{summary['folder']}/artifacts/map.png")
+    name = Path(summary["table"]).name
+    pictures = pictures | {f"{name}-map.png": (content, "t-SNE of the vectors")}
+    lines = [(summary["table"], f"the vectors (Delta table, version {summary['version']})")]
+    for picture, (content, about) in pictures.items():
+        path = Path(demo.folder, picture)
+        path.write_bytes(content)
+        lines.append((str(path), about))
+    demo.console.print()
+    width = max(len(path) for path, _ in lines)
+    for path, about in lines:
+        demo.console.print(f"  {path:<{width}}  {about}")

@@ -1,0 +1,145 @@
+"""Checks of the paths that a run reads and writes: before Spark starts, and whether all hosts see the same."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pyspark.errors import AnalysisException
+
+from embedall_spark import config as configs
+from embedall_spark import files
+from embedall_spark.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pyspark.sql import SparkSession
+
+    from embedall_spark.config import Section
+
+_PROBES = 32  # tasks, enough to land on every host of a usual cluster
+
+
+def check(config: Section, run_root: str, store: str | None) -> None:
+    """Check every path of a configuration.
+
+    Args:
+        config: of the run; its keys declared as InputPath and OutputPath are looked at.
+        run_root: the folder of the runs.
+        store: the local file of MLflow's default store; None if the store is elsewhere.
+
+    Raises:
+        ConfigError: an output lies inside an input, so that the run would read what it writes; an output lies below a
+            file; or an input file has a name that Hadoop cannot read.
+    """
+    inputs = configs.paths(config, configs.InputPath)
+    outputs = configs.paths(config, configs.OutputPath) | {"output.run_root": run_root}
+    if store is not None:
+        outputs["MLflow's store"] = store
+    for key, path in outputs.items():
+        _check_parents(key, path)
+    for key, path in inputs.items():
+        for output, written in outputs.items():
+            _check_apart(key, path, output, written)
+        _check_names(key, path)
+
+
+def _check_parents(key: str, path: str) -> None:
+    """Raise ConfigError if the path lies below a file."""
+    if not files.is_path(path) or not files.is_local(path):
+        return
+    parent = os.path.dirname(files.resolve(path.rstrip("/"))[1])
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise ConfigError(f"{key}: {path} lies below {parent}, which is a file; choose another folder")
+
+
+def _check_apart(key: str, read: str, output: str, written: str) -> None:
+    """Raise ConfigError if what is written is, or lies inside, what is read."""
+    pattern, parts = _parts(read), _parts(written)
+    if len(parts) < len(pattern) or not all(map(fnmatch.fnmatchcase, parts, pattern)):
+        return
+    # Spark's readers skip hidden files and folders.
+    if any(part.startswith(".") for part in parts[len(pattern) :]):
+        return
+    if len(parts) == len(pattern):
+        raise ConfigError(f"{output}: {written} is what {key} reads; a run cannot replace its input: choose another")
+    raise ConfigError(
+        f"{output}: {written} lies inside {key} ({read}), so the run would read what it writes; write to another "
+        f"folder, or let {key} name the input's files only, such as {read.rstrip('/')}/*.txt"
+    )
+
+
+def _parts(path: str) -> list[str]:
+    """Return the parts of a path, of a URI with its scheme, or of a table's name."""
+    if not files.is_path(path) and not os.path.exists(path):
+        return [path]
+    if files.is_local(path):
+        local = files.resolve(path)[1]
+        # A path that exists as it is written is no glob.
+        return (glob.escape(local) if os.path.exists(local) else local).strip("/").split("/")
+    return re.sub(r"^s3[an]:", "s3:", path).rstrip("/").split("/")
+
+
+def _check_names(key: str, path: str) -> None:
+    """Raise ConfigError if a local input file directly in the path has a colon in its name, a limit of Hadoop."""
+    if not files.is_path(path) or not files.is_local(path):
+        return
+    local = files.resolve(path)[1]
+    for name in os.listdir(local) if os.path.isdir(local) else [local, *glob.iglob(local)]:
+        if ":" in os.path.basename(name):
+            raise ConfigError(f"{key}: Spark (Hadoop) cannot read a file with a colon in its name: rename {name}")
+
+
+def check_run_id(run_id: str | None) -> None:
+    """Raise ConfigError if a run's id cannot be the name of its folder."""
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=-]{0,199}", run_id):
+        raise ConfigError(
+            f"--run-id {run_id!r}: need at most 200 letters, digits and _ . : + @ = - (no slash or blank), "
+            "beginning with a letter, a digit or _"
+        )
+
+
+def check_root(spark: SparkSession, root: str) -> None:
+    """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local") or has_scheme(root) or root.startswith("/"):
+        return
+    raise ConfigError(
+        f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
+    )
+
+
+def check_shared(spark: SparkSession, folder: str) -> None:
+    """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
+    if str(spark.conf.get("spark.master", "local")).startswith("local"):
+        return
+    try:
+        seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()
+    except AnalysisException:
+        seen = False
+    tasks = spark.range(0, _PROBES, 1, _PROBES).mapInArrow(_sees(folder), "seen boolean")
+    if not seen or not all(row.seen for row in tasks.collect()):
+        raise ConfigError(
+            f"output.run_root: {folder} is not one folder for Spark and for all hosts: give a mount that all share, or "
+            "a URI (s3://, abfss://, hdfs://, dbfs:/)"
+        )
+
+
+def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            there = files.exists(f"{folder}/manifest.json")
+            yield pa.RecordBatch.from_arrays([pa.array([there] * len(batch))], ["seen"])
+
+    return look
+
+
+def has_scheme(folder: str) -> bool:
+    """Tell whether a folder is a URI."""
+    return "://" in folder or folder.startswith(("file:", "dbfs:"))

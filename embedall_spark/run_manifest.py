@@ -1,0 +1,153 @@
+"""Manifests of runs: which run to start or resume, what a run has done, which run made a table.
+
+A run's folder holds config.yaml, manifest.json, stages/ and checkpoints/.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pyspark.sql import functions as F
+
+from embedall_spark import config as configs
+from embedall_spark import files, tables
+from embedall_spark.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from embedall_spark.config import Section
+
+log = logging.getLogger(__name__)
+
+FILE = "manifest.json"
+_FORMAT = 1
+
+Manifest = dict[str, Any]
+
+
+def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
+    """Return folder and manifest of the run to do: named, or left unfinished by an equal one, or new.
+
+    Raises:
+        ConfigError: the named run has another configuration or input.
+    """
+    identity, digest = _identity(kind, config, version)
+    name = run_id or unfinished(root, kind, config, version) or _new_id(kind)
+    folder = f"{root}/{name}"
+    if files.exists(f"{folder}/{FILE}"):
+        manifest = read(folder)
+        if manifest["digest"] != digest:
+            raise ConfigError(_difference(name, manifest, identity))
+        if manifest["status"] == "done":
+            return folder, manifest
+        log.info("run %s: going on after attempt %d", name, manifest["attempt"])
+    else:
+        files.write_bytes(f"{folder}/config.yaml", configs.dump(config).encode())
+        manifest = {"format": _FORMAT, "run_id": name, "attempt": 0, "digest": digest, "created": now(), **identity}
+    manifest |= {"attempt": manifest["attempt"] + 1, "token": secrets.token_hex(8), "status": "running"}
+    write(folder, manifest)
+    return folder, manifest
+
+
+def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
+    """Return the newest run of this configuration and input that was begun and not ended."""
+    _, digest = _identity(kind, config, version)
+    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
+    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
+
+
+def read(folder: str) -> Manifest:
+    """Return a run's manifest."""
+    return dict(json.loads(files.read_bytes(f"{folder}/{FILE}")))
+
+
+def producer_of(spark: SparkSession, table: str) -> dict[str, Any]:
+    """Return what the last commit of a run of ours says of a table: kind, run_folder, mlflow_run_id; or nothing."""
+    commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
+    return dict(json.loads(commit["metadata"])) if commit else {}
+
+
+def configuration(folder: str) -> dict[str, Any]:
+    """Return the configuration of a run; raises OSError where its folder is gone."""
+    return dict(yaml.safe_load(files.read_bytes(f"{folder}/config.yaml")))
+
+
+def stage_path(folder: str, name: str) -> str:
+    """Return the folder of a run's finished stage, with its parquet files."""
+    marker = json.loads(files.read_bytes(f"{folder}/stages/{name}.json"))
+    return f"{folder}/stages/{marker['folder']}"
+
+
+def note(folder: str, **facts: Any) -> None:
+    """Add facts to a run's manifest."""
+    write(folder, {**read(folder), **facts})
+
+
+def clean(root: str, keep: int) -> list[str]:
+    """Remove stages and checkpoints of all but the newest ``keep`` runs; return the runs' ids.
+
+    Manifests stay, so that a table's lineage can still be read.
+    """
+    runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
+    cleaned = []
+    for run in runs[keep:]:
+        folder = f"{root}/{run['run_id']}"
+        parts = [part for part in ("stages", "checkpoints") if files.exists(f"{folder}/{part}")]
+        for part in parts:
+            files.delete(f"{folder}/{part}")
+        if parts:
+            cleaned.append(str(run["run_id"]))
+            if run["status"] != "done":
+                # Without its stages it would start over, under an old name; a driver that is still at it stops.
+                note(folder, status="cleaned", token=secrets.token_hex(8))
+    return cleaned
+
+
+def _all(root: str) -> list[Manifest]:
+    found = []
+    for name in files.children(root):
+        if files.exists(f"{root}/{name}/{FILE}"):
+            try:
+                found.append(read(f"{root}/{name}"))
+            except ValueError:
+                log.warning("%s/%s: its manifest is damaged; the run is left out", root, name)
+    return found
+
+
+def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:
+    """Return what makes two runs the same, and a digest of it."""
+    identity = {"kind": kind, "input": version, "config": configs.identity(config)}
+    return identity, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:
+    before, now = manifest["config"], identity["config"]
+    keys = [
+        f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if manifest["input"] != identity["input"]:
+        keys.append("the input has changed")
+    return f"run {name} exists with another configuration ({'; '.join(keys)}): choose another --run-id, or undo that"
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def now() -> str:
+    """Return the time in UTC, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def write(folder: str, manifest: Manifest) -> None:
+    """Write a run's manifest, with the time."""
+    files.write_bytes(f"{folder}/{FILE}", json.dumps({**manifest, "updated": now()}, indent=1).encode())

@@ -1,0 +1,138 @@
+"""How a run ends: its table replaced or merged into, its refused rows written, its failure noted."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from embedall_spark import config as configs
+from embedall_spark import files, schemas, table_merge, tables
+from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedall_spark.config import Output
+    from embedall_spark.run_store import StoredRun
+    from embedall_spark.tracking import Tracked
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+
+
+def merges(output: Output) -> bool:
+    """Tell whether a run merges its rows into the table."""
+    return isinstance(output, configs.MergedOutput) and output.merges
+
+
+def publish(
+    run: StoredRun,
+    vectors: DataFrame,
+    kind: str,
+    tracked: Tracked,
+    figures: dict[str, float],
+    config: Any,
+    vector_size: int | None,
+) -> Summary:
+    """Replace the table in one commit, or merge into it, unless a figure is below its gate."""
+    output: Output = config.output
+    for name, value in figures.items():
+        run.metric(name, value)
+    nan = float("nan")
+    low = [
+        f"{name} is {figures.get(name, nan):.4f}, need {least}"
+        for name, least in config.evaluate.gates.items()
+        if not figures.get(name, nan) >= least
+    ]
+    if low:
+        raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
+    if vector_size is None:
+        row = vectors.select(F.size("vector").alias("numbers")).first()
+        vector_size = int(row["numbers"]) if row is not None else 0
+    run.check_ownership()
+    registered = tracked.register()
+    metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
+    rejects = write_rejects(run, metadata)
+    common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
+    common["comment"] = f"Vectors of {kind}"
+    if merges(output):
+        version = table_merge.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
+    else:
+        version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
+    log.info("table %s: version %d", output.table, version)
+    rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
+    return {
+        "status": "done",
+        "kind": kind,
+        "run_id": run.id,
+        "table": output.table,
+        "version": version,
+        "rows": rows,
+        "rejected": run.rejected,
+        "rejects": rejects,
+        "metrics": figures,
+        "mlflow_run_id": tracked.id,
+        **registered,
+        "folder": run.folder,
+    }
+
+
+def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
+    """Append the refused rows to their table; return its name, None where no row was refused."""
+    if not run.rejects:
+        return None
+    rows = functools.reduce(DataFrame.unionByName, run.rejects)
+    if rows.isEmpty():
+        return None
+    name = run.output.rejects or f"{run.output.table}_rejects"
+    rows = rows.withColumn("run_id", F.lit(run.id))
+    tables.write(
+        run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
+    )
+    return name
+
+
+def disk_full(error: BaseException, folders: Sequence[str]) -> ResourceError | None:
+    """Return an error that names the fullest of a run's folders, if a full disk is the cause; None otherwise."""
+    if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
+        return None
+    free = {folder: shutil.disk_usage(files.resolve(folder)[1]).free for folder in folders if files.is_local(folder)}
+    if not free:
+        return ResourceError("a disk of a host is full: free space in its SPARK_LOCAL_DIRS, then start the run again")
+    folder = min(free, key=lambda name: free[name])
+    return ResourceError(
+        f"the disk is full: {free[folder] >> 20:,} MiB are free for {folder}. Free space there or choose other folders "
+        "(output.run_root for stages and checkpoints, SPARK_LOCAL_DIRS for what tasks spill); then start the same run "
+        "again, and it resumes. --dry-run estimates the disk space that is needed"
+    )
+
+
+def _commonest(rejects: DataFrame, run_id: str) -> str:
+    """Return why most of a run's rows were refused, with one of them."""
+    one = F.max(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
+    counted = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), one)
+    found = counted.orderBy(F.desc("rows"), "reason").first()
+    assert found is not None
+    return f"{found['rows']:,} of them: {found['reason']}, such as {found['one'][0]!r} of {found['one'][1]}"
+
+
+def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
+    """Note the failure where runs are looked up; the error itself goes on."""
+    run.meter.close()
+    if isinstance(error, Superseded):
+        # The other driver goes on with the same manifest and the same MLflow run.
+        return
+    tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+    try:
+        if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
+            log.error("the refused rows are in %s; %s", name, _commonest(tables.read(run.spark, name), run.id))
+        run.finish("failed", error=str(error)[:2000])
+    except Exception as second:
+        log.warning("the run's end could not be noted: %s", second)
