@@ -67,6 +67,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
+    left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     # A table that cannot be written must show before hours of training; one that this run has written is no such.
     known = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
@@ -74,7 +75,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     tables.check_writable(spark, output.table, schemas.VECTORS, mode, known, 0, vector_size)
     if options.dry_run:
         found = module.estimate(spark, config)
-        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **found}
+        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **found}
     begun = take_over(spark, kind, config, output, version, options.run_id)
     if isinstance(begun, dict):
         return begun
@@ -94,10 +95,21 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
             raise
         raise full from error
     tracked.output(output.table, summary["version"])
-    summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
+    summary |= left_out | {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
     run.finish("done", summary=summary)
     tracked.finish("FINISHED")
     return summary
+
+
+def _left_out(config: Any) -> Summary:
+    """Return how many files of the input are not read, by reason, for the summary; log them in one line."""
+    storage = getattr(config.input, "storage", None)
+    counts = storage.left_out() if storage is not None else {}
+    if not counts:
+        return {}
+    reasons = [f"{count:,} ({reason}), such as {example}" for reason, (count, example) in counts.items()]
+    log.warning("%s: files and folders that are not read: %s", _input_name(config), "; ".join(reasons))
+    return {"left_out": {reason: count for reason, (count, _) in counts.items()}}
 
 
 def start(app_name: str, output: Output, options: Options) -> SparkSession:

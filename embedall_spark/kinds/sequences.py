@@ -163,6 +163,8 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
     found = run.stage("events", lambda: conform(given, EVENTS))
     run.reject(tabular.rejects(found))
     run.check_reject_share(*tabular.reject_counts(found))
+    if config.input.order is not None:
+        events.warn_of_mixed_units(found)
     whole = run.stage(
         "pages", lambda: encoded_pages.from_sequences(sessionize.assemble(found, config.stories, train.seed))
     )

@@ -81,13 +81,19 @@ def check_columns(path: str, names: list[str], columns: dict[str, str], separato
                 f"first line, or set {option} to another"
             )
         if column not in names:
-            marks = [mark for mark in ",;\t|" if len(names) == 1 and mark != separator and mark in names[0]]
-            guess = f"; columns seem to be separated by {marks[0]!r}: set input.separator={marks[0]!r}" if marks else ""
-            if header:
-                guess += "; if the first line is a row, set input.header=false, and columns are called _c0, _c1, ..."
+            guess = _guess(names, separator, header) if option.startswith("input.") else ""
             raise SchemaMismatch(
                 f"{path}: no column {column!r} (columns: {', '.join(names) or 'none'}); set {option}{guess}"
             )
+
+
+def _guess(names: list[str], separator: str, header: bool) -> str:
+    """Return why a column may be missing, and what to set then."""
+    marks = [mark for mark in ",;\t|" if len(names) == 1 and mark != separator and mark in names[0]]
+    guess = f"; columns seem to be separated by {marks[0]!r}, set input.separator to it" if marks else ""
+    if header:
+        guess += "; if the first line is a row, set input.header=false, and columns are called _c0, _c1, ..."
+    return guess
 
 
 def _titles(path: str, separator: str, header: bool, multiline: bool, encoding: str) -> list[str]:

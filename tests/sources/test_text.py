@@ -184,7 +184,7 @@ def test_a_damaged_archive_fails_and_is_named(spark, tmp_path, name):
         ({"path": "lines", "format": "json"}, BadData, "is JSON"),
         ({"path": "json", "format": "json", "column": "body"}, SchemaMismatch, "keys found: text, n"),
         ({"path": "csv", "format": "csv", "column": "body"}, SchemaMismatch, "(columns: n, text); set input.column"),
-        ({"path": "semicolons.csv", "format": "csv"}, SchemaMismatch, "separated by ';': set input.separator=';'"),
+        ({"path": "semicolons.csv", "format": "csv"}, SchemaMismatch, "separated by ';', set input.separator to it"),
         ({"path": "csv", "format": "csv", "id_column": "key"}, SchemaMismatch, "set input.id_column"),
         ({"path": "parquet", "format": "parquet", "column": "n"}, SchemaMismatch, "'n' is bigint, need string"),
     ],
