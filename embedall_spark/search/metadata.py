@@ -11,7 +11,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError
-from embedall_spark.sources import input_version, reader_errors
+from embedall_spark.sources import expressions, ids, input_version, reader_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -53,7 +53,8 @@ def read(spark: SparkSession, path: str, id_column: str) -> DataFrame:
     if id_column not in found.columns:
         raise ConfigError(f"{path}: no column {id_column!r} (columns: {', '.join(found.columns)}); set --id-column")
     others = [column for column in found.columns if column not in (id_column, "id")]
-    return found.select(reader_errors.column(id_column).cast("string").alias("id"), *map(reader_errors.column, others))
+    id_text = ids.as_text(expressions.column(id_column), found.schema[id_column].dataType)
+    return found.select(id_text.alias("id"), *map(expressions.column, others))
 
 
 def where(vectors: DataFrame, condition: str, known: DataFrame | None = None) -> DataFrame:
@@ -128,7 +129,7 @@ def metadata_by_id(known: DataFrame, ids: Collection[str], columns: Sequence[str
     if len(ids) > MAX_SHOWN:
         raise ConfigError(f"metadata of {len(ids):,} ids asked for, at most {MAX_SHOWN:,} are at once; join the table")
     names = known.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    values = [F.min(reader_errors.column(column).cast("string")).alias(f"c{at}") for at, column in enumerate(columns)]
+    values = [F.min(expressions.column(column).cast("string")).alias(f"c{at}") for at, column in enumerate(columns)]
     if not values:
         return {}
     table = known.join(names, "id", "left_semi").groupBy("id").agg(*values).toArrow()

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.sources import csv_records, file_lines
-from embedall_spark.sources.reader_errors import EXCERPT, problem
+from embedall_spark.sources.expressions import EXCERPT, problem
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

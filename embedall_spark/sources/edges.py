@@ -13,16 +13,16 @@ from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import (
     csv_files,
+    expressions,
     file_lines,
     graph_formats,
     ids,
     input_version,
     python_imports,
-    reader_errors,
     tabular,
     text_streams,
 )
-from embedall_spark.sources.reader_errors import problem
+from embedall_spark.sources.expressions import problem
 from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
         if missing := [name for name in names if name not in columns]:
             raise SchemaMismatch(f"the graph's {part} have no column {', '.join(missing)} (columns: {columns})")
     weights = [F.col(weight).alias("weight")] if weight else []
-    added = [F.lit("graph").alias("origin"), reader_errors.null().alias("problem")]
+    added = [F.lit("graph").alias("origin"), expressions.null().alias("problem")]
     return check(graph.edges.select("src", "dst", *weights, *added))
 
 
@@ -167,7 +167,7 @@ def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     heads = list(file_lines.heads(config.path, config.encoding))
     graph_formats.check_inputs(config.path, heads, whole=len(heads) < file_lines.MAX_HEADS)
     lines = file_lines.read(
-        spark, config.path, config.encoding, option="a limit of edge lists", check=graph_formats.check
+        spark, config.path, config.encoding, option="a limit of edge lists", check=graph_formats.check, comments=True
     )
     # A tab at the beginning stands behind an empty field.
     lines = lines.withColumn("value", F.ltrim(F.rtrim("value", F.lit(" \t"))))
@@ -181,7 +181,7 @@ def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     need = 2 if config.weight is None else 3
     value = F.col("value")
     reason = F.coalesce(
-        F.concat("problem", F.lit(": "), F.left(F.make_valid_utf8(value), F.lit(reader_errors.EXCERPT))),
+        F.concat("problem", F.lit(": "), F.left(F.make_valid_utf8(value), F.lit(expressions.EXCERPT))),
         # Splitting would replace broken bytes in silence.
         F.when(~F.is_valid_utf8(value), problem("broken UTF-8", F.make_valid_utf8(value))),
         F.when(~tabs & value.rlike(_COMMAS), problem(f"commas, {_CSV}", value)),

@@ -14,7 +14,7 @@ from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
 from embedall_spark.sources import csv_files, input_version, python_calls, tabular, text_streams
-from embedall_spark.sources.reader_errors import problem
+from embedall_spark.sources.expressions import problem
 from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ def read(
     max_bytes: int = line_reader.MAX_BYTES,
     option: str | None = None,
     check: Check | None = None,
+    comments: bool = False,
 ) -> DataFrame:
     """Return the lines of text files, lazily: value, origin, first, problem; see line_reader.read().
 
@@ -49,10 +50,12 @@ def read(
     Raises:
         BadData: there is no file with content, or the first ones are refused by ``check`` or are no text.
     """
-    for path_, head in heads(path, encoding):
+    for file, head in heads(path, encoding):
         if check is not None:
-            check(path_, head)
-    return rows(spark, path, encoding, lambda part: line_reader.read(part, encoding, max_bytes, option, check))
+            check(file, head)
+    return rows(
+        spark, path, encoding, lambda part: line_reader.read(part, encoding, max_bytes, option, check, comments)
+    )
 
 
 def rows(spark: SparkSession, path: str, encoding: str, read: Read, whole: bool = False) -> DataFrame:
@@ -75,9 +78,9 @@ def rows(spark: SparkSession, path: str, encoding: str, read: Read, whole: bool 
                 for lines in read(part):
                     yield _batch(origin, lines)
 
-    found = spark.range(0, len(bins), 1, len(bins)).mapInArrow(blocks, from_arrow_schema(_BLOCKS))
-    places = found.select("origin", "first", "problem", F.posexplode("values").alias("place", "value"))
-    return places.select("value", "origin", (F.col("first") & (F.col("place") == 0)).alias("first"), "problem")
+    table = spark.range(0, len(bins), 1, len(bins)).mapInArrow(blocks, from_arrow_schema(_BLOCKS))
+    lines = table.select("origin", "first", "problem", F.posexplode("values").alias("place", "value"))
+    return lines.select("value", "origin", (F.col("first") & (F.col("place") == 0)).alias("first"), "problem")
 
 
 def heads(path: str, encoding: str, size: int = text_streams.HEAD) -> Iterator[tuple[str, bytes]]:

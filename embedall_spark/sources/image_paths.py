@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import expressions
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -22,6 +22,6 @@ def size_problem(size: Column, limit: int, record: Column) -> Column:
     over = F.concat(
         size.cast("string"),
         F.lit(f" bytes, over limits.max_bytes={limit}: "),
-        F.left(record, F.lit(reader_errors.EXCERPT)),
+        F.left(record, F.lit(expressions.EXCERPT)),
     )
-    return F.when(size == 0, reader_errors.problem("empty", record)).when(size > limit, over)
+    return F.when(size == 0, expressions.problem("empty", record)).when(size > limit, over)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.sources import image_paths, input_files, input_version, reader_errors, tabular
+from embedall_spark.sources import expressions, image_paths, input_files, input_version, tabular
+from embedall_spark.sources.expressions import problem
 from embedall_spark.sources.image_config import COLUMNS
-from embedall_spark.sources.reader_errors import problem
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -31,7 +31,7 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
         spark, config.path, config.format, columns, types={key: types[key] for key in types if key in columns},
         separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
     )  # fmt: skip
-    location = F.col("location") if config.location else reader_errors.null()
+    location = F.col("location") if config.location else expressions.null()
     identity = F.col("id") if config.id else location
     size = F.octet_length("content") if config.content else F.lit(None).cast("int")
     record = F.coalesce(identity, location, F.concat(size.cast("string"), F.lit(" bytes")), F.lit("null"))

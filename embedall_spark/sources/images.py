@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from embedall_spark.schemas import IMAGES, conform
-from embedall_spark.sources import image_files, image_tables, mnist, openmoji, reader_errors
+from embedall_spark.sources import expressions, image_files, image_tables, mnist, openmoji
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -40,7 +40,7 @@ def _unique(rows: DataFrame) -> DataFrame:
     # The pictures' bytes take no part in it.
     shared = rows.where("id IS NOT NULL").groupBy("id").agg(F.count("*").alias("sharing")).where("sharing > 1")
     reason = F.concat(
-        F.col("sharing").cast("string"), F.lit(" pictures have this id: "), F.left("id", F.lit(reader_errors.EXCERPT))
+        F.col("sharing").cast("string"), F.lit(" pictures have this id: "), F.left("id", F.lit(expressions.EXCERPT))
     )
     joined = rows.join(shared, "id", "left").withColumn("problem", F.coalesce("problem", reason))
     good = F.col("problem").isNull()

@@ -82,12 +82,12 @@ def list_files(path: str) -> list[InputFile]:
     entries = list(walk(path))
     if not entries:
         raise BadData(f"{path}: no such file, or a folder without files; correct the input's path")
-    found = [entry for entry in entries if isinstance(entry, InputFile)]
-    if not any(file.size for file in found):
+    listed = [entry for entry in entries if isinstance(entry, InputFile)]
+    if not any(file.size for file in listed):
         reasons = Counter(entry.reason for entry in entries if isinstance(entry, LeftOut))
-        counts = ([f"{len(found)} of 0 bytes"] if found else []) + [f"{n}: {reason}" for reason, n in reasons.items()]
+        counts = ([f"{len(listed)} of 0 bytes"] if listed else []) + [f"{n}: {reason}" for reason, n in reasons.items()]
         raise BadData(f"{path}: need at least one file with content, found none ({'; '.join(counts)})")
-    return found
+    return listed
 
 
 def ending_in(suffixes: list[str]) -> re.Pattern[str]:

@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.sources import file_lines, ids
-from embedall_spark.sources.reader_errors import EXCERPT, problem
+from embedall_spark.sources.expressions import EXCERPT, problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -98,9 +98,9 @@ def _check_keys(path: str, columns: Mapping[str, str], encoding: str) -> None:
         raise BadData(f"{path}: none of the first {len(lines)} lines is JSON; need one JSON object per line")
     for option, key in columns.items():
         if not any(key in keys for keys in objects):
-            found = ", ".join(objects[0]) if objects else "none"
+            names = ", ".join(objects[0]) if objects else "none"
             raise SchemaMismatch(
-                f"{path}: none of the first {len(lines)} lines has a key {key!r} (keys found: {found}); set {option}"
+                f"{path}: none of the first {len(lines)} lines has a key {key!r} (keys found: {names}); set {option}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ _MAX_PART = 32 << 20
 _MIN_PART = 4 << 20
 _FILE_COST = 1 << 20
 _FEED = 10
+_BLANKS = re.compile(rb"\A[\r\n]+")
+_COMMENTS = re.compile(rb"\A(?:[ \t]*(?:[#%][^\r\n]*)?[\r\n]+)+")
 # What _blocks() yields.
 _WHOLE, _BEGINNING, _REST = range(3)
 
@@ -65,16 +68,23 @@ def divide(listed: list[InputFile], encoding: str, tasks: int, whole: bool = Fal
             parts = [(Part(path), size)]
         else:
             parts = [(Part(path, at, min(at + step, size)), min(step, size - at)) for at in range(0, size, step)]
-        for part, bytes_ in parts if size else []:
-            if bins[-1] and room < bytes_ + _FILE_COST:
+        for part, length in parts if size else []:
+            if bins[-1] and room < length + _FILE_COST:
                 bins.append([])
                 room = step
             bins[-1].append(part)
-            room -= bytes_ + _FILE_COST
+            room -= length + _FILE_COST
     return bins
 
 
-def read(part: Part, encoding: str, max_bytes: int, option: str | None, check: Check | None = None) -> Iterator[Lines]:
+def read(
+    part: Part,
+    encoding: str,
+    max_bytes: int,
+    option: str | None,
+    check: Check | None = None,
+    comments: bool = False,
+) -> Iterator[Lines]:
     """Yield the lines of a part, about a MiB at a time.
 
     Args:
@@ -84,16 +94,19 @@ def read(part: Part, encoding: str, max_bytes: int, option: str | None, check: C
             white space is.
         option: what allows for longer lines, for the problem to name.
         check: called with the path and the first 64 KiB of the file in UTF-8, to refuse it.
+        comments: leave out lines that begin with # or % before the file's first other line.
 
     Raises:
         BadData: the file cannot be read, or is in another encoding; names it.
     """
-    with text_streams.open_text(part.path, part.start, encoding, check) as (stream, found):
-        if found != "utf-8":
+    with text_streams.open_text(part.path, part.start, encoding, check) as (stream, actual):
+        if actual != "utf-8":
             part = part._replace(stop=None)
         first = part.start == 0
         for block, kind in _blocks(part, stream, max_bytes):
-            content = block.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n") if first else block
+            content = block.removeprefix(codecs.BOM_UTF8) if first else block
+            if first:
+                content = (_COMMENTS if comments else _BLANKS).sub(b"", content)
             if content:
                 yield from _checked(content, kind, first, max_bytes, option)
                 first = False

@@ -1,4 +1,4 @@
-"""What readers of documents, events and edges share: how files are opened, and how a row that is none says why."""
+"""Errors of Spark's readers as BadData: which file cannot be read, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyarrow import parquet
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.errors import BadData
@@ -19,10 +18,7 @@ from embedall_spark.sources import input_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
-
-EXCERPT = 200
-"""Letters of a record that its problem quotes."""
+    from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 
 def opened(path: str, kind: str, read: Callable[[], DataFrame]) -> DataFrame:
@@ -95,18 +91,3 @@ def strict(spark: SparkSession) -> DataFrameReader:
     A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
     """
     return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
-
-
-def problem(reason: str, record: Column) -> Column:
-    """Return a problem: the reason, and the beginning of the record."""
-    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(EXCERPT)))
-
-
-def column(name: str) -> Column:
-    """Return the column of exactly this name, whatever it is made of."""
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-def null() -> Column:
-    """Return no text."""
-    return F.lit(None).cast("string")

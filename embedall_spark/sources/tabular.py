@@ -11,8 +11,8 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import REJECTS, conform
-from embedall_spark.sources import csv_files, ids, input_version, json_lines, reader_errors
-from embedall_spark.sources.reader_errors import problem
+from embedall_spark.sources import csv_files, expressions, ids, input_version, json_lines, reader_errors
+from embedall_spark.sources.expressions import problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -84,7 +84,7 @@ def rejects(rows: DataFrame) -> DataFrame:
     """Return the rows with a problem, of any table with ``origin`` and ``problem``, as REJECTS."""
     cut = F.instr("problem", ": ")
     reason = F.when(cut > 0, F.left("problem", cut - 1)).otherwise(F.col("problem"))
-    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(reader_errors.EXCERPT)))
+    record = F.when(cut > 0, F.substring(F.col("problem"), cut + 2, F.lit(expressions.EXCERPT)))
     bad = rows.where("problem is not null")
     return conform(bad.select("origin", reason.alias("reason"), record.alias("record")), REJECTS)
 
@@ -132,7 +132,7 @@ def _table_values(
     _check_columns(path, kinds, columns, types)
     values, problems = {}, []
     for option, column in columns.items():
-        value, kind = reader_errors.column(column), kinds[column]
+        value, kind = expressions.column(column), kinds[column]
         if isinstance(kind, T.StringType):
             # Writers of Parquet may store any bytes as text.
             problems.append(F.when(~F.is_valid_utf8(value), problem("broken UTF-8", F.make_valid_utf8(value))))
@@ -141,7 +141,7 @@ def _table_values(
         else:
             problems.append(F.when(ids.is_inexact(value, kind), problem(ids.INEXACT, value.cast("string"))))
             values[name(option)] = ids.as_text(value, kind)
-    return _rows(table, values, F.lit(path).alias("origin"), F.coalesce(reader_errors.null(), *problems))
+    return _rows(table, values, F.lit(path).alias("origin"), F.coalesce(expressions.null(), *problems))
 
 
 def _csv_values(rows: DataFrame, names: list[str], columns: Mapping[str, str]) -> DataFrame:

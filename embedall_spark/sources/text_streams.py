@@ -92,15 +92,15 @@ def open_text(path: str, start: int, encoding: str, check: Check | None = None) 
                 yield raw, encoding
                 return
             head = _read_fully(raw, HEAD)
-            found = _encoding_of(path, head, encoding)
+            actual = _encoding_of(path, head, encoding)
             stream: Stream = _Joined(head, raw)
-            if found != "utf-8":
-                stream = _Recoded(stream, found)
+            if actual != "utf-8":
+                stream = _Recoded(stream, actual)
                 head = _read_fully(stream, HEAD)
                 stream = _Joined(head, stream)
             if check is not None:
                 check(path, head.removeprefix(codecs.BOM_UTF8))
-            yield stream, found
+            yield stream, actual
     except (OSError, EOFError, zlib.error) as error:
         raise BadData(f"{path}: the file cannot be read ({error}); mend, replace or remove it") from None
 

@@ -14,7 +14,7 @@ from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import thumbnails
 from embedall_spark.search import exact, spelling
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import expressions
 from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import projector_format, sprites
 
@@ -204,7 +204,7 @@ def _known(known: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     names = known.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     values = [
         F.left(
-            F.array_join(F.array_sort(F.collect_set(reader_errors.column(name))), "|"),
+            F.array_join(F.array_sort(F.collect_set(expressions.column(name))), "|"),
             F.lit(projector_format.LONGEST + 1),
         )
         for name in shown
@@ -217,7 +217,7 @@ def _known(known: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _text(field: T.StructField) -> Column | None:
     """Return a column as text; None where it is of no type that can be shown."""
-    value = reader_errors.column(field.name)
+    value = expressions.column(field.name)
     if isinstance(field.dataType, T.ArrayType) and isinstance(field.dataType.elementType, T.StringType):
         return F.array_join(value, ", ")
     if isinstance(field.dataType, (T.ArrayType, T.MapType, T.StructType, T.BinaryType, T.VariantType)):

@@ -11,7 +11,7 @@ from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import label_metrics
 from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.search import metadata, title_lookup
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import expressions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ def named(shown: DisplayOptions, known: DataFrame | None) -> DataFrame | None:
     """Return id and title of ids, where the metadata have titles."""
     if known is None or (shown.title or "title") not in known.columns:
         return None
-    return known.select("id", reader_errors.column(shown.title or "title").cast("string").alias("title"))
+    return known.select("id", expressions.column(shown.title or "title").cast("string").alias("title"))
 
 
 def pictures(spark: SparkSession, table: str, shown: DisplayOptions) -> tuple[DataFrame, Limits] | None:
