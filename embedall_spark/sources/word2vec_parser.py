@@ -65,9 +65,9 @@ def head(path: str, layout: str) -> Head:
         while b"\n" not in start and _is_text(start) and (chunk := bytes(stream.read(_CHUNK))):
             start += chunk
     lines = start.split(b"\n")
-    votes = Counter(_trailing_numbers(line) for line in (lines[:-1] or lines)[:_VOTES] if line.strip())
-    # Of words that end in a number a line has more than others.
-    dimension = min(votes, key=lambda width: (-votes[width], width), default=0)
+    votes = Counter(map(_trailing_numbers, (lines[:-1] or lines)[:_VOTES]))
+    # A broken line has none; a line has more where the word ends in a number.
+    dimension = min(votes.keys() - {0}, key=lambda width: (-votes[width], width), default=0)
     if not dimension:
         raise BadData(f"{path}, line 1: need 'ROWS DIMENSION', or a word and its vector, found {lines[0][:60]!r}")
     return Head(False, -1, dimension)
