@@ -26,9 +26,9 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.config import Output, Section
     from embedall_spark.run_result import Summary
@@ -39,22 +39,24 @@ log = logging.getLogger(__name__)
 
 
 class Options(NamedTuple):
-    """What the command line says beside the configuration."""
+    """Options of the command line beside the configuration."""
 
     run_id: str | None = None
     properties: str | None = None
     master: str | None = None
     dry_run: bool = False
+    preview: Callable[[DataFrame], object] | None = None
+    """Called with the vectors before they are evaluated and written; not where the run was done before."""
 
 
 @progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
-    A run that was killed is resumed; one that is done is not repeated.
+    A killed run is resumed; a finished one is not repeated.
 
     Raises:
-        EmbedallError: see errors.py; the class tells the exit code.
+        EmbedallError: see errors.py; the class determines the exit code.
     """
     since = time.monotonic()
     module = kinds.load(kind)
@@ -69,21 +71,23 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
-    # A table that cannot be written must show before hours of training; one that this run has written is no such.
-    known = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
+    # Fail early if the table is not writable; one that this run wrote is fine.
+    resumed = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
     mode: tables.Mode = "append" if run_result.merges(output) else output.mode
-    tables.check_writable(spark, output.table, schemas.VECTORS, mode, known, 0, vector_size)
+    tables.check_writable(spark, output.table, schemas.VECTORS, mode, resumed, 0, vector_size)
     if options.dry_run:
-        found = module.estimate(spark, config)
-        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **found}
-    begun = take_over(spark, kind, config, output, version, options.run_id)
-    if isinstance(begun, dict):
-        return begun
-    run, tracked = begun
+        estimate = module.estimate(spark, config)
+        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **estimate}
+    taken = take_over(spark, kind, config, output, version, options.run_id)
+    if isinstance(taken, dict):
+        return taken
+    run, tracked = taken
     try:
         tracked.input(_input_name(config), version)
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
+        if options.preview is not None:
+            options.preview(vectors)
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
@@ -113,15 +117,15 @@ def _left_out(config: Any) -> Summary:
 
 
 def start(app_name: str, output: Output, options: Options) -> SparkSession:
-    """Return a session in which a run can be begun, once the store of MLflow has answered.
+    """Return a session in which a run can start, after the MLflow store has answered.
 
     Raises:
-        EmbedallError: Spark or the store cannot be had, or the run's folder is not one for all hosts.
+        EmbedallError: Spark or the store is not available, or not all hosts can see the run's folder.
     """
-    with ThreadPoolExecutor(1) as beside:
-        # MLflow takes as long to import as Spark to start, and a store that does not answer must show now.
-        # The default store is made where it is not there, which a dry run must not do.
-        store = None if options.dry_run else beside.submit(tracking.check, output.folder or run_root(output))
+    with ThreadPoolExecutor(1) as executor:
+        # MLflow takes as long to import as Spark to start; an unreachable store is an error now, not after training.
+        # This creates a default store that does not exist yet, which a dry run must not do.
+        store = None if options.dry_run else executor.submit(tracking.check, output.folder or run_root(output))
         spark = session.get(app_name, master=options.master, properties=options.properties)
         if store is not None:
             store.result()
@@ -132,11 +136,11 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
 def take_over(
     spark: SparkSession, kind: str, config: Section, output: Output, version: str, run_id: str | None
 ) -> tuple[StoredRun, Tracked] | Summary:
-    """Return the run to do and its run in MLflow; the summary of a run that is done already."""
+    """Return the run to do and its run in MLflow; or the summary of a run that is finished already."""
     root = run_root(output)
     folder, manifest = run_manifest.begin(root, kind, config, version, run_id)
     if manifest["status"] == "done":
-        log.info("run %s is done already; nothing to do", manifest["run_id"])
+        log.info("run %s is finished already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
     path_checks.check_shared(spark, folder)
@@ -154,10 +158,10 @@ def take_over(
 
 
 def run_root(output: Output) -> str:
-    """Return the folder of the runs: as configured, else beside the table.
+    """Return the folder of the runs: the configured one, else .runs beside the table.
 
     Raises:
-        ConfigError: the table is named in a catalog, so that there is no beside.
+        ConfigError: the table is named in a catalog, and no folder is configured.
     """
     if output.run_root is not None:
         return _absolute(output.run_root)

@@ -1,4 +1,4 @@
-"""What a kind needs of the outside while it runs. Jobs, the command and pyspark.ml supply it; tests a plain one."""
+"""What a kind needs of the outside while it runs. Jobs and the command supply it; tests have a simple one."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 
 class Trial(NamedTuple):
-    """One try of a sweep: the options that it was made with, and what they were worth."""
+    """One trial of a search for hyperparameters: its options and the figures that they reached."""
 
     name: str
-    """Within the run; a rerun has the same."""
+    """Unique within the run; a rerun uses the same name."""
     options: Mapping[str, float]
     figures: Mapping[str, float]
 
 
 class ServableModel(NamedTuple):
-    """A fitted model that can be loaded without this package."""
+    """A fitted model that MLflow can load without this package."""
 
     script: str
-    """Path of a Python file that stands alone; it makes the model of the arrays."""
+    """Path of a Python file that imports nothing of this package and builds the model from the arrays."""
     arrays: bytes
     """Content of an .npz file."""
     example: Mapping[str, Sequence[Any]]
-    """Rows that it can be asked, by column; a number, a text, a list of numbers, or a map from text to such a list."""
+    """Example input rows, by column; numbers, texts, lists of numbers, or maps from texts to such lists."""
     width: int
-    """Numbers of each row that it returns."""
+    """Output dimension."""
     requirements: Sequence[str]
-    """Distributions that the script imports."""
+    """Python distributions that the script imports."""
     name: str | None
-    """Of the registered model of which it becomes a version once the result is good; None: of none."""
+    """Registered model that gets a new version once the quality gates have passed; None: not registered."""
 
 
 class Run(Protocol):
@@ -46,7 +46,7 @@ class Run(Protocol):
 
     @property
     def id(self) -> str:
-        """Name of the run; goes into every row that it makes."""
+        """Id of the run, written into every row of its result."""
 
     @property
     def folder(self) -> str:
@@ -54,10 +54,10 @@ class Run(Protocol):
 
     @property
     def model_uri(self) -> str | None:
-        """The model that the rows come from, where it is tracked."""
+        """URI of the logged model that produced the rows; None if no model is logged."""
 
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
-        """Return a finished stage's table: made and written once, read back at every later call and rerun."""
+        """Return a stage's table: computed and written once, read back at every later call and rerun."""
 
     def read_stage(self, name: str) -> DataFrame:
         """Return a finished stage's table."""
@@ -66,22 +66,22 @@ class Run(Protocol):
         """Return the folder (path or URI) of a finished stage's parquet files."""
 
     def previous_output(self) -> DataFrame | None:
-        """Return the output table, VECTORS, as it was when the run began; None where there was none."""
+        """Return the output table, VECTORS, as it was when the run began; None if there was none."""
 
     def producer_of(self, table: str) -> tuple[str, dict[str, Any]] | None:
-        """Return the kind and the configuration of the run that made a table; None where none of ours did."""
+        """Return kind and configuration of the run that wrote a table; None if no run of this package did."""
 
     def reject(self, df: DataFrame) -> None:
-        """Keep rows of REJECTS; they reach the rejects table together with the result."""
+        """Add rows of REJECTS; they are written to the rejects table together with the result."""
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
-        """Log how many rows were refused; raise BadData where the share is above what the run allows.
+        """Log how many rows were refused; raise BadData if their share is above the run's limit.
 
-        Where rows are refused at several places, each call adds ``rejected`` to those before, of the same ``seen``.
+        If rows are refused at several places, the calls add up: ``rejected`` is what is new, ``seen`` stays the same.
         """
 
     def write_table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
-        """Replace a further table that the configuration asks for, in one commit."""
+        """Replace another table that the configuration asks for, in one commit."""
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""
@@ -90,13 +90,13 @@ class Run(Protocol):
         """Record a file, such as a picture."""
 
     def log_trials(self, tried: Sequence[Trial]) -> None:
-        """Record a sweep, each try as a run under this one; tries that are recorded already stay as they are."""
+        """Record trials as nested runs; those that are recorded already are left as they are."""
 
     def log_model(self, model: ServableModel) -> None:
-        """Record a model; ``model_uri`` names it from then on, where it is tracked."""
+        """Record a model; from then on ``model_uri`` names it."""
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Tell how far a stage is."""
+        """Report the progress of a stage."""
 
     def check_ownership(self) -> None:
-        """Raise Superseded where another driver has taken over the run; call it before each commit."""
+        """Raise Superseded if another driver has taken over the run; to be called before each commit."""

@@ -33,7 +33,7 @@ Manifest = dict[str, Any]
 
 
 def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
-    """Return folder and manifest of the run to do: named, or left unfinished by an equal one, or new.
+    """Return folder and manifest of the run to do: the named one, else an equal unfinished one, else a new one.
 
     Raises:
         ConfigError: the named run has another configuration or input.
@@ -47,7 +47,7 @@ def begin(root: str, kind: str, config: Section, version: str, run_id: str | Non
             raise ConfigError(_difference(name, manifest, identity))
         if manifest["status"] == "done":
             return folder, manifest
-        log.info("run %s: going on after attempt %d", name, manifest["attempt"])
+        log.info("run %s: resumed after attempt %d", name, manifest["attempt"])
     else:
         files.write_bytes(f"{folder}/config.yaml", configs.dump(config).encode())
         manifest = {"format": _FORMAT, "run_id": name, "attempt": 0, "digest": digest, "created": now(), **identity}
@@ -57,10 +57,10 @@ def begin(root: str, kind: str, config: Section, version: str, run_id: str | Non
 
 
 def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
-    """Return the newest run of this configuration and input that was begun and not ended."""
+    """Return the id of the newest unfinished run of this configuration and input; None if there is none."""
     _, digest = _identity(kind, config, version)
-    found = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
-    return str(max(found, key=lambda run: str(run["created"]))["run_id"]) if found else None
+    runs = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
+    return str(max(runs, key=lambda run: str(run["created"]))["run_id"]) if runs else None
 
 
 def read(folder: str) -> Manifest:
@@ -69,18 +69,18 @@ def read(folder: str) -> Manifest:
 
 
 def producer_of(spark: SparkSession, table: str) -> dict[str, Any]:
-    """Return what the last commit of a run of ours says of a table: kind, run_folder, mlflow_run_id; or nothing."""
+    """Return kind, run_folder and mlflow_run_id of the last run of ours that wrote a table; empty if none did."""
     commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
     return dict(json.loads(commit["metadata"])) if commit else {}
 
 
 def configuration(folder: str) -> dict[str, Any]:
-    """Return the configuration of a run; raises OSError where its folder is gone."""
+    """Return the configuration of a run; raises OSError if its folder is gone."""
     return dict(yaml.safe_load(files.read_bytes(f"{folder}/config.yaml")))
 
 
 def stage_path(folder: str, name: str) -> str:
-    """Return the folder of a run's finished stage, with its parquet files."""
+    """Return the folder with the Parquet files of a run's finished stage."""
     marker = json.loads(files.read_bytes(f"{folder}/stages/{name}.json"))
     return f"{folder}/stages/{marker['folder']}"
 
@@ -91,7 +91,7 @@ def note(folder: str, **facts: Any) -> None:
 
 
 def clean(root: str, keep: int) -> list[str]:
-    """Remove stages and checkpoints of all but the newest ``keep`` runs; return the runs' ids.
+    """Remove stages and checkpoints of all but the newest ``keep`` runs; return the ids of the cleaned runs.
 
     Manifests stay, so that a table's lineage can still be read.
     """
@@ -105,38 +105,38 @@ def clean(root: str, keep: int) -> list[str]:
         if parts:
             cleaned.append(str(run["run_id"]))
             if run["status"] != "done":
-                # Without its stages it would start over, under an old name; a driver that is still at it stops.
+                # Without its stages it would start over under an old name; its driver, if it still runs, stops.
                 note(folder, status="cleaned", token=secrets.token_hex(8))
     return cleaned
 
 
 def _all(root: str) -> list[Manifest]:
-    found = []
+    """Return the manifests of all runs below a folder."""
+    manifests = []
     for name in files.children(root):
         if files.exists(f"{root}/{name}/{FILE}"):
             try:
-                found.append(read(f"{root}/{name}"))
+                manifests.append(read(f"{root}/{name}"))
             except ValueError:
-                log.warning("%s/%s: its manifest is damaged; the run is left out", root, name)
-    return found
+                log.warning("%s/%s: the manifest is damaged; the run is ignored", root, name)
+    return manifests
 
 
 def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:
-    """Return what makes two runs the same, and a digest of it."""
+    """Return what two equal runs have in common, and its digest."""
     identity = {"kind": kind, "input": version, "config": configs.identity(config)}
     return identity, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:
-    before, now = manifest["config"], identity["config"]
-    keys = [
-        f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
+    """Return the error text for a run that exists with another configuration or input."""
+    old, new = manifest["config"], identity["config"]
+    changes = [
+        f"{key}: was {old.get(key)!r}, is {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)
     ]
     if manifest["input"] != identity["input"]:
-        keys.append("the input has changed")
-    return f"run {name} exists with another configuration ({'; '.join(keys)}): choose another --run-id, or undo that"
+        changes.append("the input has changed")
+    return f"run {name} exists and differs ({'; '.join(changes)}): choose another --run-id, or undo the change"
 
 
 def _new_id(kind: str) -> str:

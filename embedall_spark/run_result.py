@@ -1,4 +1,4 @@
-"""How a run ends: its table replaced or merged into, its refused rows written, its failure noted."""
+"""The end of a run: its table is replaced or merged into, its refused rows are written, its failure is recorded."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, table_merge, tables
 from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded
+from embedall_spark.vectors import dimension
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ Summary = dict[str, Any]
 
 
 def merges(output: Output) -> bool:
-    """Tell whether a run merges its rows into the table."""
+    """Return whether a run merges its rows into the table."""
     return isinstance(output, configs.MergedOutput) and output.merges
 
 
@@ -41,21 +42,24 @@ def publish(
     config: Any,
     vector_size: int | None,
 ) -> Summary:
-    """Replace the table in one commit, or merge into it, unless a figure is below its gate."""
+    """Replace the table, or merge into it, in one commit; return the run's summary.
+
+    Raises:
+        QualityGateFailed: a figure is below its gate; the table is left as it is.
+    """
     output: Output = config.output
     for name, value in figures.items():
         run.metric(name, value)
     nan = float("nan")
-    low = [
-        f"{name} is {figures.get(name, nan):.4f}, need {least}"
-        for name, least in config.evaluate.gates.items()
-        if not figures.get(name, nan) >= least
+    failures = [
+        f"{name} is {figures.get(name, nan):.4f}, need {minimum}"
+        for name, minimum in config.evaluate.gates.items()
+        if not figures.get(name, nan) >= minimum
     ]
-    if low:
-        raise QualityGateFailed(f"{'; '.join(low)} (evaluate.gates); the table {output.table} was left as it is")
+    if failures:
+        raise QualityGateFailed(f"{'; '.join(failures)} (evaluate.gates); the table {output.table} was left as it is")
     if vector_size is None:
-        row = vectors.select(F.size("vector").alias("numbers")).first()
-        vector_size = int(row["numbers"]) if row is not None else 0
+        vector_size = dimension(vectors) or 0
     run.check_ownership()
     registered = tracked.register()
     metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
@@ -85,7 +89,7 @@ def publish(
 
 
 def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
-    """Append the refused rows to their table; return its name, None where no row was refused."""
+    """Append the refused rows to their table; return its name, None if no row was refused."""
     if not run.rejects:
         return None
     rows = functools.reduce(DataFrame.unionByName, run.rejects)
@@ -114,17 +118,17 @@ def disk_full(error: BaseException, folders: Sequence[str]) -> ResourceError | N
     )
 
 
-def _commonest(rejects: DataFrame, run_id: str) -> str:
-    """Return why most of a run's rows were refused, with one of them."""
-    one = F.max(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("one")
-    counted = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), one)
-    found = counted.orderBy(F.desc("rows"), "reason").first()
-    assert found is not None
-    return f"{found['rows']:,} of them: {found['reason']}, such as {found['one'][0]!r} of {found['one'][1]}"
+def _main_reason(rejects: DataFrame, run_id: str) -> str:
+    """Return the most frequent reason for which a run's rows were refused, with an example."""
+    example = F.max(F.struct(F.coalesce("record", F.lit("")), "origin")).alias("example")
+    counts = rejects.where(F.col("run_id") == run_id).groupBy("reason").agg(F.count("*").alias("rows"), example)
+    row = counts.orderBy(F.desc("rows"), "reason").first()
+    assert row is not None
+    return f"{row['rows']:,} of them: {row['reason']}, such as {row['example'][0]!r} of {row['example'][1]}"
 
 
 def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
-    """Note the failure where runs are looked up; the error itself goes on."""
+    """Record the failure in the manifest and in MLflow; the caller raises the error itself."""
     run.meter.close()
     if isinstance(error, Superseded):
         # The other driver goes on with the same manifest and the same MLflow run.
@@ -132,7 +136,7 @@ def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> N
     tracked.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     try:
         if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
-            log.error("the refused rows are in %s; %s", name, _commonest(tables.read(run.spark, name), run.id))
+            log.error("the refused rows are in %s; %s", name, _main_reason(tables.read(run.spark, name), run.id))
         run.finish("failed", error=str(error)[:2000])
     except Exception as second:
-        log.warning("the run's end could not be noted: %s", second)
+        log.warning("the failure could not be recorded in the run's folder: %s", second)

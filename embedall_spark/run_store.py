@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(NamedTuple):
-    """Where a run's figures and files go."""
+    """Functions that record a run's figures, files, trials and model."""
 
     metric: Callable[[str, float, int | None], None]
     artifact: Callable[[str, bytes], None]
     model_uri: str | None
-    log_trials: Callable[[Sequence[Trial]], None] = lambda tried: None
+    log_trials: Callable[[Sequence[Trial]], None] = lambda trials: None
     log_model: Callable[[ServableModel], str | None] = lambda model: None
 
 
@@ -45,7 +45,7 @@ class StoredRun:
     """A run in a folder; implements ``embedall_spark.run_context.Run``."""
 
     def __init__(self, spark: SparkSession, folder: str, manifest: Manifest, output: Output, tracker: Tracker) -> None:
-        """Take over the run in ``folder``, which ``begin`` has made or found."""
+        """Take over the run in ``folder``, which run_manifest.begin() returned."""
         self.spark, self.folder, self.id = spark, folder, str(manifest["run_id"])
         self.model_uri = tracker.model_uri
         self.meter = Meter()
@@ -55,18 +55,18 @@ class StoredRun:
         self.output, self._tracker = output, tracker
 
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
-        """Return a finished stage's table, made and written once."""
+        """Return a stage's table, computed and written once."""
         marker = f"{self.folder}/stages/{name}.json"
         if files.exists(marker):
-            log.info("%s: done before", name)
+            log.info("%s: reused", name)
             return self.read_stage(name)
         self.check_ownership()
-        log.info("%s: begun", name)
+        log.info("%s: started", name)
         since = time.monotonic()
         # A superseded driver may still be writing under its own attempt.
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
-        # Nearly all that a stage holds is binary and distinct: a dictionary would be built, and thrown away.
+        # Most columns of stages are binary and distinct: Parquet would build a dictionary and throw it away.
         with activity(name):
             make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
@@ -83,20 +83,20 @@ class StoredRun:
         return run_manifest.stage_path(self.folder, name)
 
     def previous_output(self) -> DataFrame | None:
-        """Return the output table as it was when the run began, also when the run goes on later."""
-        found = run_manifest.read(self.folder)
-        if "before" not in found:
+        """Return the output table as it was when the run began, also after the run is resumed."""
+        manifest = run_manifest.read(self.folder)
+        if "before" not in manifest:
             self.check_ownership()
-            found = {**found, "before": tables.version(self.spark, self.output.table)}
-            run_manifest.write(self.folder, found)
-        version = found["before"]
+            manifest = {**manifest, "before": tables.version(self.spark, self.output.table)}
+            run_manifest.write(self.folder, manifest)
+        version = manifest["before"]
         return None if version is None else conform(tables.read(self.spark, self.output.table, version), VECTORS)
 
     def producer_of(self, table: str) -> tuple[str, dict[str, Any]] | None:
-        """Return the kind and the configuration of the run that made a table."""
-        made = run_manifest.producer_of(self.spark, table)
+        """Return kind and configuration of the run that wrote a table; None if that is not known."""
+        producer = run_manifest.producer_of(self.spark, table)
         try:
-            return made["kind"], run_manifest.configuration(made["run_folder"])
+            return producer["kind"], run_manifest.configuration(producer["run_folder"])
         except (KeyError, OSError):
             return None
 
@@ -105,22 +105,22 @@ class StoredRun:
         self.rejects.append(df)
 
     def check_reject_share(self, rejected: int, seen: int) -> None:
-        """Log how many rows were refused; raise BadData where none was good or too many were not."""
+        """Log how many rows were refused; raise BadData if all were, or more than output.max_reject_share."""
         self.rejected += rejected
         self.metric("rejected", self.rejected, None)
         if seen == 0:
-            raise BadData("the input has no row; check the configured path and column")
+            raise BadData("the input has no rows; check the configured path and column")
         share = self.rejected / seen
         if rejected:
             log.warning("%s of %s rows refused (%.2f%%)", f"{self.rejected:,}", f"{seen:,}", 100 * share)
         if share > self.output.max_reject_share or self.rejected == seen:
             raise BadData(
                 f"{self.rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
-                f"output.max_reject_share={self.output.max_reject_share}. Mend the input or raise the share"
+                f"output.max_reject_share={self.output.max_reject_share}. Correct the input or raise that share"
             )
 
     def write_table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
-        """Replace a further table in one commit, which a rerun does not repeat."""
+        """Replace another table in one commit, which a rerun does not repeat."""
         self.check_ownership()
         tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, comment=comment)
 
@@ -133,24 +133,24 @@ class StoredRun:
         files.write_bytes(f"{self.folder}/artifacts/{name}", content)
         self._tracker.artifact(name, content)
 
-    def log_trials(self, tried: Sequence[Trial]) -> None:
-        """Record a sweep where runs are tracked."""
-        self._tracker.log_trials(tried)
+    def log_trials(self, trials: Sequence[Trial]) -> None:
+        """Record trials where runs are tracked."""
+        self._tracker.log_trials(trials)
 
     def log_model(self, model: ServableModel) -> None:
         """Record a model where runs are tracked."""
         self.model_uri = self._tracker.log_model(model) or self.model_uri
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Tell how far a stage is."""
+        """Report the progress of a stage."""
         self.meter.show(stage, done, total, note)
 
     def check_ownership(self) -> None:
-        """Raise Superseded where another driver has taken over."""
-        found = run_manifest.read(self.folder)
-        if found["token"] != self._token:
+        """Raise Superseded if another driver has taken over."""
+        manifest = run_manifest.read(self.folder)
+        if manifest["token"] != self._token:
             raise Superseded(
-                f"run {self.id}: another driver took over (attempt {found['attempt']}, this one is "
+                f"run {self.id}: another driver took over (attempt {manifest['attempt']}, this one is "
                 f"{self._attempt}); this one stops and has committed nothing since"
             )
 
@@ -164,13 +164,13 @@ class StoredRun:
 def local(spark: SparkSession, folder: str, max_reject_share: float = 0.01) -> StoredRun:
     """Return a run for a call from Python: stages and checkpoints lie in ``folder``, figures go into the log.
 
-    Called again with the same folder, it goes on where it was left; give each configuration a folder of its own.
+    Called again with the same folder, it resumes; give each configuration a folder of its own.
     """
     folder = folder.rstrip("/")
-    known: Manifest = {"attempt": 0, "created": run_manifest.now()}
+    previous: Manifest = {"attempt": 0, "created": run_manifest.now()}
     if files.exists(f"{folder}/{run_manifest.FILE}"):
-        known = run_manifest.read(folder)
-    manifest = known | {"run_id": folder.rpartition("/")[2], "attempt": known["attempt"] + 1}
+        previous = run_manifest.read(folder)
+    manifest = previous | {"run_id": folder.rpartition("/")[2], "attempt": previous["attempt"] + 1}
     manifest |= {"token": secrets.token_hex(8), "status": "running"}
     run_manifest.write(folder, manifest)
     tracker = Tracker(lambda name, value, step: log.info("%s %s: %g", name, step, value), lambda *_: None, None)

@@ -157,7 +157,7 @@ def test_a_killed_run_keeps_what_it_had_finished(spark, made, monkeypatch):
     assert embedall("images", "--config", file).code == 130
     again = embedall("images", "--config", file)
     assert again.code == 0, again.log
-    assert "features-00000: done before" in again.log
+    assert "features-00000: reused" in again.log
     assert len(calls) == 3  # of two parts one was tried twice
     found, at_once = (vectors_of(spark, f"{folder}/output/{name}") for name in ("killed", "images"))
     assert found.keys() == at_once.keys()

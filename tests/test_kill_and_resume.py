@@ -139,8 +139,8 @@ def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
     assert scene.manifest()["status"] == "running"
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
-    assert "going on after attempt 1" in second.stderr
-    assert "pages: done before" in second.stderr and "train   0%" not in second.stderr
+    assert "resumed after attempt 1" in second.stderr
+    assert "pages: reused" in second.stderr and "train   0%" not in second.stderr
     assert json.loads(second.stdout.splitlines()[-1])["status"] == scene.manifest()["status"] == "done"
     assert scene.manifest()["attempt"] == 2
     assert tables.version(spark, scene.table) == 0

@@ -39,7 +39,7 @@ def test_a_named_run_is_kept_to_its_configuration(tmp_path):
     assert folder.endswith("/night-7")
     with pytest.raises(
         ConfigError,
-        match=r"night-7 exists with another configuration \(train\.epochs: was 5, is 6; the input has changed\)",
+        match=r"night-7 exists and differs \(train\.epochs: was 5, is 6; the input has changed\)",
     ):
         run_store.begin(root, "words", settings(epochs=6), "v2", "night-7")
     run_store.note(folder, status="done")

@@ -118,7 +118,7 @@ def test_the_same_run_again_changes_nothing(spark, yaml_file, done, table):
 def test_a_run_id_is_kept_to_its_configuration(spark, yaml_file, done, table):
     other = embedall("words", "--config", yaml_file, "--run-id", "night-1", "--set", "train.epochs=4")
     assert other.code == 2
-    assert "run night-1 exists with another configuration (train.epochs: was 8, is 4)" in other.log
+    assert "run night-1 exists and differs (train.epochs: was 8, is 4)" in other.log
     assert (other.summary["status"], other.summary["error"]) == ("failed", "ConfigError")
     assert commits(spark, table) == ["night-1"]
 

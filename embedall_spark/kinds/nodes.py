@@ -236,7 +236,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         figures |= label_metrics.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
     if config.evaluate.map_nodes and vectors.limit(2).count() == 2:
         run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, known=known)
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, metadata=known)
         )
     return figures
 

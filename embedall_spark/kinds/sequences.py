@@ -194,7 +194,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
             figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
     if config.evaluate.map_items and vectors.limit(2).count() == 2:
         run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, known=known)
+            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, metadata=known)
         )
     return figures
 
