@@ -191,8 +191,8 @@ def _producers_images(spark: SparkSession, table: str) -> tuple[DataFrame, Limit
 def _images(spark: SparkSession, source: str) -> tuple[DataFrame, Limits]:
     """Return the pictures of --images: a configuration, a folder, or a table of pictures or of their vectors."""
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_config import ImagesConfig
     from embedall_spark.sources.image_limits import Limits
-    from embedall_spark.sources.images import ImagesConfig
 
     is_file = source.endswith((".yaml", ".yml"))
     if is_file or (files.is_path(source) and not files.exists(f"{source}/_delta_log")):

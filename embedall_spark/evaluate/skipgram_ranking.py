@@ -9,6 +9,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+from embedall_spark.vectors import to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

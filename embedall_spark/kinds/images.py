@@ -24,7 +24,7 @@ from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, TwoOrN
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
 from embedall_spark.sources import images, input_version, tabular
 from embedall_spark.sources import metadata as metadata_source
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
 

@@ -170,6 +170,8 @@ def _sessionize(run: Run, table: DataFrame, config: Config) -> DataFrame:
     stored = run.stage("events", lambda: conform(table, EVENTS))
     run.reject(tabular.rejects(stored))
     run.check_reject_share(*tabular.reject_counts(stored))
+    if config.input.order is not None:
+        events.warn_of_mixed_units(stored)
     sequences = sessionize.sessionize(stored, config.stories, config.train.seed)
     stories = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     if stories.isEmpty():

@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from embedall_spark import files
 from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import ConfigError, SchemaMismatch
-from embedall_spark.sources import csv_files, reader_errors, tabular
+from embedall_spark.sources import csv_files, expressions, reader_errors, tabular
+from embedall_spark.sources import ids as id_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -120,10 +121,12 @@ def read(spark: SparkSession, config: Metadata, vectors: DataFrame | None = None
         if vectors is None:
             raise ConfigError("metadata.prefix: labels are parts of the ids, so that it needs a table of vectors")
         first = F.substring_index("id", config.prefix, 1)
-        return vectors.select("id", _filled(first).alias("label"), reader_errors.null().alias("title")).distinct()
+        return vectors.select("id", _filled(first).alias("label"), expressions.null().alias("title")).distinct()
     rows = _readable(_open(spark, config), config.path)
     types = {field.name: field.dataType for field in rows.schema}
-    texts = {name: tabular.as_text(name, types[name]) if name in types else reader_errors.null() for name in _NAMES}
+    texts = {
+        name: id_text.as_text(F.col(name), types[name]) if name in types else expressions.null() for name in _NAMES
+    }
     rows = rows.select(*(text.alias(name) for name, text in texts.items()))
     label = rows["label"]
     if config.split is not None:
@@ -160,7 +163,7 @@ def read_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
         raise ConfigError(f"{path}: no column {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
     if id_column != "id":
         rows = rows.drop("id").withColumnRenamed(id_column, "id")
-    return rows.withColumn("id", tabular.as_text("id", rows.schema["id"].dataType))
+    return rows.withColumn("id", id_text.as_text(F.col("id"), rows.schema["id"].dataType))
 
 
 def metadata_by_id(metadata: DataFrame, ids: Collection[str], columns: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -179,7 +182,7 @@ def metadata_by_id(metadata: DataFrame, ids: Collection[str], columns: Sequence[
     if len(ids) > MAX_IDS:
         raise ConfigError(f"metadata of {len(ids):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
     wanted = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    values = [F.min(reader_errors.column(name).cast("string")).alias(f"c{at}") for at, name in enumerate(columns)]
+    values = [F.min(expressions.column(name).cast("string")).alias(f"c{at}") for at, name in enumerate(columns)]
     if not values:
         return {}
     table = metadata.join(wanted, "id", "left_semi").groupBy("id").agg(*values).toArrow()
@@ -234,7 +237,7 @@ def _columns(config: Metadata) -> dict[str, str]:
 
 def _read_csv(spark: SparkSession, path: str, separator: str, header: _Header) -> DataFrame:
     """Return all columns as text, and ``problem``; a column of that name gives way."""
-    names, rows = csv_files.read(spark, path, separator, not header.absent, False, None)
+    names, rows = csv_files.read(spark, path, separator, not header.absent, False, None, "utf-8")
     if header.absent:
         names = header.names()
     columns = [F.col(f"row.c{place}").alias(name) for place, name in enumerate(names) if name != "problem"]

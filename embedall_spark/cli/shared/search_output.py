@@ -9,8 +9,8 @@ from embedall_spark import config, files
 from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import title_lookup
+from embedall_spark.sources import expressions
 from embedall_spark.sources import metadata as metadata_source
-from embedall_spark.sources import reader_errors
 from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def titles(display: DisplayOptions, metadata: DataFrame | None) -> DataFrame | N
     """Return id and title, if the metadata have titles."""
     if metadata is None or display.title_column not in metadata.columns:
         return None
-    return metadata.select("id", reader_errors.column(display.title_column).cast("string").alias("title"))
+    return metadata.select("id", expressions.column(display.title_column).cast("string").alias("title"))
 
 
 def pictures(snapshot: TableSnapshot, display: DisplayOptions) -> Pictures | None:

@@ -155,7 +155,7 @@ def _version(spark: SparkSession, table: str) -> str:
     if not tables.exists(spark, table):
         # Its error says what a table's name looks like.
         tables.read(spark, table)
-    return input_version.version(spark, input_version.Delta(table))
+    return input_version.DeltaTable(table).version(spark)
 
 
 def _absolute(folder: str) -> str:
