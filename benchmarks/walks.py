@@ -88,7 +88,9 @@ def beside(work: Path, quick: bool, rounds: int) -> dict[str, float]:
             common.measured([str(PEER), str(Path(__file__).with_name("pecanpy_peer.py")), "walks", *values]).said
         )
         common.say("pecanpy", **them[-1])
-    rate = median(found["steps_per_second"] for found in us) / median(found["steps_per_second"] for found in them)
+    rate = median(figures["steps_per_second"] for figures in us) / median(
+        figures["steps_per_second"] for figures in them
+    )
     return {"steps_over_pecanpy": rate, "gib_left_of_one_beside_the_graph": 1 - max(f["worker_gib"] for f in us)}
 
 
@@ -100,9 +102,9 @@ def large(work: Path, quick: bool) -> dict[str, float]:
         graphs.write(graphs.star(count) if slots == 1 else graphs.stream(slots, count), work / name / "edges")
         # A walk from every vertex, of a few steps: what matters is that the hub is crossed again and again.
         command = [__file__, "--job", str(work / name / "edges"), str(work / name / "run"), "1", "10"]
-        found = common.measured(common.this_python(*command), limit=7200).said
-        common.say(name, edges=count, **found)
-        ratios[f"gib_left_of_8_{name}"] = 8 - found["all_gib"]
+        figures = common.measured(common.this_python(*command), limit=7200).said
+        common.say(name, edges=count, **figures)
+        ratios[f"gib_left_of_8_{name}"] = 8 - figures["all_gib"]
     return ratios
 
 
@@ -118,24 +120,24 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     spark = session.get("walks", master=f"local[{common.THREADS}]")
     run = run_store.local(spark, f"{folder}/run")
     since = time.perf_counter()
-    found = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
-    _, _, facts = adjacency.stages(run, found, config.graph)
+    rows = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
+    _, _, size = adjacency.build_stages(run, rows, config.graph)
     built = time.perf_counter() - since
-    walks = Walks(run.stage_path("adjacency"), facts, False, config.walks, 1)
+    walks = Walks(run.stage_path("adjacency"), size, False, config.walks, 1)
     # The host's copy of the graph is part of neither: it is made once, and then serves every walk.
     spark.range(1).mapInArrow(_touch(walks), "vertices bigint").collect()
     copied = time.perf_counter() - since - built
     memory.worker = 0
     since = time.perf_counter()
-    written = run.stage("walks", lambda: walk_jobs.encoded(spark, walks))
+    written = run.stage("walks", lambda: walk_jobs.as_encoded(spark, walks))
     seconds = time.perf_counter() - since
     row = written.agg(F.sum(F.size("tokens") - 1), F.count("*")).first()
     assert row is not None
-    on_disk = 8 * facts.vertices + facts.edges * (12 if facts.weighted else 4)
+    on_disk = 8 * size.vertices + size.edges * (12 if size.weighted else 4)
     return {
-        "vertices": facts.vertices, "entries": facts.edges, "weighted": facts.weighted,
+        "vertices": size.vertices, "entries": size.edges, "weighted": size.weighted,
         "build_seconds": round(built, 1), "copy_seconds": round(copied, 1),
-        "graph_bytes": on_disk, "bytes_per_entry": round(on_disk / facts.edges, 2),
+        "graph_bytes": on_disk, "bytes_per_entry": round(on_disk / size.edges, 2),
         "walks": int(row[1]), "steps": int(row[0]), "seconds": round(seconds, 1),
         "steps_per_second": int(row[0]) / seconds,
         "worker_gib": round(memory.worker / _GIB, 3), "all_gib": round(memory.all / _GIB, 3),

@@ -16,7 +16,7 @@ from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Sequence
 
 
 class Section(BaseModel):
@@ -148,22 +148,6 @@ def identity(config: Section, prefix: str = "") -> dict[str, Any]:
         elif not (isinstance(extra, dict) and extra.get("movable")):
             values[prefix + name] = value
     return values
-
-
-def check_gates(gates: Iterable[str], figures: Iterable[str], nothing: str = "none") -> None:
-    """Check that a run measures every figure that has a gate.
-
-    Args:
-        gates: names of figures.
-        figures: names of the figures that the run measures.
-        nothing: what the error lists if the run measures none.
-
-    Raises:
-        ConfigError: a gate is on another figure; the error names it and lists the figures.
-    """
-    figures = sorted(figures)
-    if wrong := set(gates) - set(figures):
-        raise ConfigError(f"evaluate.gates.{min(wrong)}: no such figure (known: {', '.join(figures) or nothing})")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
+    left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     # Fail early if the table is not writable; one that this run wrote is fine.
     resumed = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
@@ -75,14 +76,15 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     tables.check_writable(spark, output.table, schemas.VECTORS, mode, resumed, 0, vector_size)
     if options.dry_run:
         estimate = module.estimate(spark, config)
-        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **estimate}
+        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **estimate}
     taken = take_over(spark, kind, config, output, version, options.run_id)
     if isinstance(taken, dict):
         return taken
     run, tracked = taken
+    run.facts.update(left_out)
 
     def embed() -> Outcome:
-        with reader_errors.translate_read_errors():
+        with progress.activity("embedding"), reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         if options.preview is not None:
             options.preview(vectors)
@@ -92,6 +94,17 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
             return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
 
     return run_result.complete(run, tracked, kind, since, embed)
+
+
+def _left_out(config: Any) -> Summary:
+    """Return how many files of the input are not read, by reason, for the summary; log them in one line."""
+    storage = getattr(config.input, "storage", None)
+    counts = storage.left_out() if storage is not None else {}
+    if not counts:
+        return {}
+    reasons = [f"{count:,} ({reason}), such as {example}" for reason, (count, example) in counts.items()]
+    log.warning("%s: files and folders that are not read: %s", _input_name(config), "; ".join(reasons))
+    return {"left_out": {reason: count for reason, (count, _) in counts.items()}}
 
 
 def start(app_name: str, output: Output, options: Options) -> SparkSession:

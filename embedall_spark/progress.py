@@ -17,7 +17,9 @@ from rich.status import Status
 from embedall_spark import session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from embedall_spark import run_context
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ console = Console(stderr=True)
 
 # Seconds between two looks at an activity: in a terminal, and between two lines of a log.
 _MOVING, _LOGGED = 0.5, 10.0
+# The same of a measured progress.
+_MEASURED, _MEASURED_LOGGED = 2.0, 30.0
 
 
 def configure_logging() -> None:
@@ -130,36 +134,68 @@ def _spark_tasks() -> str:
 
 
 class Meter:
-    """The progress of one run; one stage at a time."""
+    """The progress of one run; one stage at a time. Threads may share it."""
 
     def __init__(self) -> None:
         """Begin with no stage."""
         self._bar: Progress | None = None
         self._stage = ""
         self._since = self._from = 0.0
+        self._lock = threading.RLock()
 
     def show(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Tell that ``done`` of ``total`` are done; a stage ends when they are equal."""
-        if stage != self._stage:
-            self.close()
-            # A resumed stage starts beyond zero: its rate counts from there.
-            self._stage, self._since, self._from = stage, time.monotonic(), done
-        _spinner.give_way()
-        share = done / total if total else 1.0
-        if console.is_terminal:
-            # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
-            self._draw(stage, share, note, self._left(done, total))
-        else:
-            log.info("%s %3.0f%%%s%s", stage, 100 * share, self._left(done, total), f"  {note}" if note else "")
-        if done >= total:
-            self.close()
+        """Show that ``done`` of ``total`` are done; a stage ends when they are equal."""
+        with self._lock:
+            if stage != self._stage:
+                self.close()
+                # A resumed stage starts beyond zero: its rate counts from there.
+                self._stage, self._since, self._from = stage, time.monotonic(), done
+            _spinner.give_way()
+            share = done / total if total else 1.0
+            if console.is_terminal:
+                # rich's own estimate forgets what is older than half a minute, and a slice may take longer.
+                self._draw(stage, share, note, self._left(done, total))
+            else:
+                log.info("%s %3.0f%%%s%s", stage, 100 * share, self._left(done, total), f"  {note}" if note else "")
+            if done >= total:
+                self.close()
+
+    @contextmanager
+    def watch(self, measure: Callable[[], run_context.Progress | None]) -> Iterator[None]:
+        """Show what ``measure`` returns while the block runs: every two seconds in a terminal, every 30 in a log.
+
+        Where it returns None, a log has a line with the numbers of Spark's tasks instead.
+        """
+        stop, since = threading.Event(), time.monotonic()
+
+        def show() -> None:
+            while not stop.wait(_MEASURED if console.is_terminal else _MEASURED_LOGGED):
+                try:
+                    progress = measure()
+                except Exception as error:
+                    log.debug("progress cannot be measured: %s", error)
+                    continue
+                if progress is not None and not stop.is_set():
+                    self.show(*progress)
+                elif progress is None and not console.is_terminal:
+                    log.info("%s: %.0f s%s", self._stage, time.monotonic() - since, _spark_tasks())
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            # Not for long: a storage that does not answer must not hold up the run.
+            thread.join(1.0)
 
     def close(self) -> None:
         """End the stage's bar; it stays on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._stage = None, ""
-        _spinner.resume()
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+            self._bar, self._stage = None, ""
+            _spinner.resume()
 
     def _draw(self, stage: str, share: float, note: str, left: str) -> None:
         if self._bar is None:

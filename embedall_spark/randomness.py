@@ -42,7 +42,7 @@ def permutation(count: int, *keys: int) -> NDArray[np.int64]:
     return generator(*keys).permutation(count)
 
 
-def shuffled(places: NDArray[np.int64], count: int, *keys: int) -> NDArray[np.int64]:
+def permuted_items(places: NDArray[np.int64], count: int, *keys: int) -> NDArray[np.int64]:
     """Return which of ``range(count)`` stands at each place of a permutation that depends on the keys alone, int64.
 
     A Feistel network of four rounds over the next power of four, walked until it falls in the range (Black and Rogaway

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
@@ -35,6 +36,15 @@ class ServableModel(NamedTuple):
     """Python distributions that the script imports."""
     name: str | None
     """Registered model that gets a new version once the quality gates have passed; None: not registered."""
+
+
+class Progress(NamedTuple):
+    """How far a stage is: ``done`` of ``total``."""
+
+    stage: str
+    done: float
+    total: float
+    note: str = ""
 
 
 class Run(Protocol):
@@ -101,6 +111,9 @@ class Run(Protocol):
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Report the progress of a stage."""
+
+    def watch(self, measure: Callable[[], Progress | None]) -> AbstractContextManager[None]:
+        """Show what ``measure`` returns, every few seconds while the block runs; it is called in another thread."""
 
     def check_ownership(self) -> None:
         """Raise Superseded if another driver has taken over the run; to be called before each commit."""

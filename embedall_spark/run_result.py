@@ -111,7 +111,8 @@ def publish(
     run.check_ownership()
     registered = tracked.register()
     metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
-    rejects = write_rejects(run, metadata)
+    # Every refused row has been counted: none, and there is nothing to look for.
+    rejects = write_rejects(run, metadata) if run.rejected else None
     common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
     common["comment"] = f"Vectors of {kind}"
     if merges(output):

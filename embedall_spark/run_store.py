@@ -20,12 +20,13 @@ from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from embedall_spark.config import Output
-    from embedall_spark.run_context import ServableModel, Trial
+    from embedall_spark.run_context import Progress, ServableModel, Trial
     from embedall_spark.run_manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -68,16 +69,21 @@ class StoredRun:
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
         # Most columns of stages are binary and distinct: Parquet would build a dictionary and throw it away.
+        rows = make()
         with activity(name):
-            make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+            rows.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
-        files.write_bytes(marker, json.dumps({"folder": part}).encode())
+        files.write_bytes(marker, json.dumps({"folder": part, "schema": rows.schema.jsonValue()}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
-        return self.spark.read.parquet(files.spark_path(path))
+        return self.read_stage(name)
 
     def read_stage(self, name: str) -> DataFrame:
         """Return a finished stage's table."""
-        return self.spark.read.parquet(files.spark_path(self.stage_path(name)))
+        reader, schema = self.spark.read, run_manifest.stage_schema(self.folder, name)
+        if schema is not None:
+            # Else Spark starts a job to read it from a file's footer.
+            reader = reader.schema(schema)
+        return reader.parquet(files.spark_path(self.stage_path(name)))
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""
@@ -145,6 +151,10 @@ class StoredRun:
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Report the progress of a stage."""
         self.meter.show(stage, done, total, note)
+
+    def watch(self, measure: Callable[[], Progress | None]) -> AbstractContextManager[None]:
+        """Show what ``measure`` returns while the block runs."""
+        return self.meter.watch(measure)
 
     def check_ownership(self) -> None:
         """Raise Superseded if another driver has taken over."""

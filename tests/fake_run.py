@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-    from embedall_spark.run_context import ServableModel, Trial
+    from embedall_spark.run_context import Progress, ServableModel, Trial
 
 
 class FakeRun:
@@ -34,6 +35,7 @@ class FakeRun:
         self.models: list[ServableModel] = []
         self.tables: dict[str, DataFrame] = {}
         self.steps: list[tuple[str, float, float, str]] = []
+        self.watched: list[Callable[[], Progress | None]] = []
         self.guards = 0
         self.table_before: DataFrame | None = None
         self.rejected = 0
@@ -82,6 +84,11 @@ class FakeRun:
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         self.steps.append((stage, done, total, note))
+
+    @contextmanager
+    def watch(self, measure: Callable[[], Progress | None]) -> Iterator[None]:
+        yield
+        self.watched.append(measure)
 
     def check_ownership(self) -> None:
         self.guards += 1

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from embedall_spark import progress
+from embedall_spark.run_context import Progress
 
 
 @pytest.fixture
@@ -83,3 +84,36 @@ def test_a_bar_hides_the_activity(lines, monkeypatch):
         meter.close()
         time.sleep(0.2)
         assert "outer: 0 s, 3 of 8 tasks" in screen.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_measured_progress_is_shown_while_the_block_runs(terminal, lines, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=screen, force_terminal=terminal, width=100))
+    monkeypatch.setattr(progress, "_MEASURED", 0.02)
+    monkeypatch.setattr(progress, "_MEASURED_LOGGED", 0.02)
+    monkeypatch.setattr(progress.log, "info", lambda text, *values: lines.append(text % values))
+    meter, called = progress.Meter(), threading.Event()
+    measured = iter([None, OSError("no answer")])
+
+    def measure():
+        value = next(measured, Progress("train", 1.5, 4, "loss 2.1"))
+        if isinstance(value, Exception):
+            raise value
+        if value is not None:
+            called.set()
+        return value
+
+    meter.show("train", 1, 4)
+    with meter.watch(measure):
+        assert called.wait(10)
+        time.sleep(0.1)
+    count = len(lines)
+    time.sleep(0.1)
+    assert len(lines) == count
+    meter.close()
+    if terminal:
+        assert "38%" in screen.getvalue() and "loss 2.1" in screen.getvalue()
+    else:
+        assert lines[:2] == ["train  25%", "train: 0 s, 3 of 8 tasks"]
+        assert lines[2].startswith("train  38%, about ") and lines[2].endswith(" s left  loss 2.1")

@@ -180,7 +180,7 @@ def test_wrong_configurations_end_before_spark(monkeypatch, home):
         "evaluate.gates={next_item/hit_rate_5: 1}": "evaluate.gates.next_item/hit_rate_5: no such figure .*mrr_20",
         "train.until.metric=analogy": "train.until.metric: analogy is for words",
         "stories.max_length=1": "stories.max_length: found 1",
-        "evaluate.map_items=1": "a map needs two items",
+        "evaluate.map_items=1": "evaluate.map_items: found 1: need two or more, or 0 for none",
     }.items():
         extra = ["--set", "stories.session_gap=5"] if override.startswith("input") else []
         result = embedall("sequences", "--config", file, "--set", override, *extra)

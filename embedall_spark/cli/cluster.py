@@ -10,12 +10,10 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
-from embedall_spark.search import metadata as metadata_lookup
+from embedall_spark.sources import metadata as metadata_source
+from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _cluster(
-    table: str = similar.TABLE,
+    table: str = options.TABLE,
     k: int = typer.Option(..., "-k", min=2, help="How many clusters."),
     output: str | None = typer.Option(
         None, "--output", help="Table to replace by id, cluster and distance.", metavar="TABLE"
@@ -46,7 +44,7 @@ def _cluster(
         "_metadata, if there is such a table.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
     label: str | None = typer.Option(
         None, "--label-column", help="With --names: the column of labels, to compute purity and NMI."
@@ -56,7 +54,7 @@ def _cluster(
         None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run read them."
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
     """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its center."""
     if k * n > _MAX_SHOWN:
@@ -69,7 +67,7 @@ def _cluster(
     # Imported here: pyspark.ml and the libraries of pictures take a second, which other commands need not wait.
     from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 
-    spark, vectors = similar.open_table(table, master)
+    spark, vectors = table_snapshot.open_table(table, master)
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
     if output is not None:
         tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
@@ -102,27 +100,27 @@ def _cluster(
         provenance.log_to_producer(spark, table, renamed, plots)
 
 
-def _metadata_config(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:
+def _metadata_config(names: str | None, id_column: str, title: str | None, label: str | None) -> Names | None:
     """Return where titles and labels are, checked before Spark starts."""
     if names is None:
         return None
     title_column = title if title or label else "title"
-    options = configs.parse(Metadata, {"path": names, "id": id_column, "label": label, "title": title_column})
-    label_metrics.check(options)
-    return options
+    config = configs.parse(Names, {"path": names, "id": id_column, "label": label, "title": title_column})
+    metadata_source.check(config)
+    return config
 
 
-def _metadata(spark: SparkSession, table: str, options: Metadata | None) -> DataFrame | None:
+def _metadata(spark: SparkSession, table: str, config: Names | None) -> DataFrame | None:
     """Return id, label and title, from --names or from the table that a run wrote beside its own."""
-    if options is not None:
-        return label_metrics.read(spark, options)
+    if config is not None:
+        return metadata_source.read(spark, config)
     name = provenance.metadata(spark, table)
     return None if name is None else tables.read(spark, name).select("id", "label", "title")
 
 
 def _titles(metadata: DataFrame | None, ids: list[str]) -> dict[str, str]:
     """Return the titles of those ids that have one."""
-    values = metadata_lookup.metadata_by_id(metadata, ids, ["title"]) if metadata is not None else {}
+    values = metadata_source.metadata_by_id(metadata, ids, ["title"]) if metadata is not None else {}
     return {name: fields["title"] for name, fields in values.items() if fields}
 
 

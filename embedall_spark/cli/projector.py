@@ -15,8 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config, files, run_manifest, schemas, tables
-from embedall_spark.cli import similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import ConfigError, EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -62,9 +61,12 @@ def _projector(
         "TABLE_metadata.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     columns: list[str] = typer.Option(
-        [], "--show", help="With --names: a column to show; may be repeated. Default: all.", metavar="COLUMN"
+        [],
+        "--show",
+        help="With --names: columns to show, such as label,tags; may be repeated. Default: all.",
+        metavar="COLUMN[,COLUMN...]",
     ),
     images: list[str] = typer.Option(
         [],
@@ -79,7 +81,7 @@ def _projector(
     output: str = typer.Option("projector-output", "--output", help="Folder to write; without TABLE, to open."),
     show: bool = typer.Option(False, "--open", help="Start TensorBoard on the folder; Ctrl-C ends it."),
     port: int = typer.Option(0, "--port", min=0, max=65_535, help="With --open: 0 takes a free one."),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
     """Write vectors, titles and pictures for TensorBoard's embedding projector, and open it."""
     if not tables_shown and not show:
@@ -87,9 +89,9 @@ def _projector(
     if show:
         _check_viewer(output)
     if tables_shown:
-        options = _Options(n, _ids(ids, id_file), names, id_column, columns, images, together)
-        spark, _ = similar.open_table(tables_shown[0], master)
-        _write(spark, tables_shown, options, output.rstrip("/"))
+        shown = _Options(n, _ids(ids, id_file), names, id_column, options.split_columns(columns), images, together)
+        spark, _ = table_snapshot.open_table(tables_shown[0], master)
+        _write(spark, tables_shown, shown, output.rstrip("/"))
         if show:
             # TensorBoard may run for hours.
             spark.stop()
@@ -152,11 +154,12 @@ def _tensors(spark: SparkSession, names: list[str], options: _Options) -> Iterat
 
 def _metadata(spark: SparkSession, names: list[str], options: _Options) -> DataFrame | None:
     """Return the metadata of ids, as text; by default those beside the tables."""
-    from embedall_spark.search import metadata
+    from embedall_spark.sources import metadata as metadata_source
     from embedall_spark.visualize import projector
 
     paths = options.names or [path for name in names if (path := provenance.metadata(spark, name)) is not None]
-    parts = [projector.as_text(metadata.read(spark, path, options.id_column)) for path in paths]
+    sources = [metadata_source.Names(path=path, id=options.id_column) for path in paths]
+    parts = [projector.as_text(metadata_source.read_all(spark, source, options.columns)) for source in sources]
     if not parts:
         return None
     union = functools.reduce(functools.partial(DataFrame.unionByName, allowMissingColumns=True), parts)
@@ -188,8 +191,8 @@ def _producers_images(spark: SparkSession, table: str) -> tuple[DataFrame, Limit
 def _images(spark: SparkSession, source: str) -> tuple[DataFrame, Limits]:
     """Return the pictures of --images: a configuration, a folder, or a table of pictures or of their vectors."""
     from embedall_spark.sources import images
+    from embedall_spark.sources.image_config import ImagesConfig
     from embedall_spark.sources.image_limits import Limits
-    from embedall_spark.sources.images import ImagesConfig
 
     is_file = source.endswith((".yaml", ".yml"))
     if is_file or (files.is_path(source) and not files.exists(f"{source}/_delta_log")):

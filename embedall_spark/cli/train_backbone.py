@@ -48,7 +48,9 @@ def _train_backbone(
 
         typer.echo(config_help.template(config_help.options(Config)))
         return
-    running.summarised(_KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master, dry_run)))
+    running.run_with_summary(
+        _KIND, summary, lambda: train(config, overrides, Options(run_id, properties, master, dry_run))
+    )
 
 
 def train(path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008

@@ -1,6 +1,6 @@
 """BLOCKS: encoded sequences in rows of thousands, the unit of windows and training.
 
-Which block a sequence belongs to, and its place there, follow from its id, never from Spark's partitions.
+A sequence's block and its place there depend on its id, never on Spark's partitions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.corpus import encoded_pages as paging
-from embedall_spark.corpus.vocabulary import encode_page
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus import encoded_pages, vocabulary
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 from embedall_spark.randomness import mix_arrays
 
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.corpus.encoded_pages import Batches, Table
+    from embedall_spark.run_context import Run
+
+    BlockFilter = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+    """Tells for numbers of blocks, int64 [n], which of them to take."""
 
 BLOCKS = T.StructType(
     [
@@ -46,10 +49,11 @@ _ARROW = pa.schema(
     ]
 )
 _BATCH_BYTES = 8 << 20
-_SMALLEST, _USUAL, _LARGEST = 1 << 14, 1 << 16, 1 << 18
+# Tokens in a block, and numbers of blocks: see block_count().
+_MIN_SIZE, _USUAL_SIZE, _MAX_SIZE = 1 << 14, 1 << 16, 1 << 18
 _FEW, _MANY = 64, 4096
-# Equal ids share a block, which must stay a row that Arrow can hold.
-_MOST_TOKENS = 1 << 27
+# Sequences of equal ids share a block, which must remain a row that Arrow can hold.
+_MAX_TOKENS = 1 << 27
 
 
 class Block(NamedTuple):
@@ -59,7 +63,7 @@ class Block(NamedTuple):
     ids: NDArray[np.int64]
     """Ids of the sequences, int64 [n]."""
     offsets: NDArray[np.int64]
-    """Where each sequence begins in ``tokens`` and the last one ends, int64 [n + 1]."""
+    """Where each sequence begins in ``tokens``, and where the last one ends, int64 [n + 1]."""
     tokens: NDArray[np.int32]
     """Ids in VOCABULARY, int32 [m]."""
 
@@ -71,46 +75,52 @@ class BlockSource(NamedTuple):
     """Tokens in all blocks together."""
     blocks: int
     """How many blocks there are; they are numbered from 0."""
-    select: Callable[[Callable[[NDArray[np.int64]], NDArray[np.bool_]]], DataFrame]
+    select: Callable[[BlockFilter], DataFrame]
     """Returns the BLOCKS whose numbers pass a filter; the same rows at every call."""
 
 
-def number(total_tokens: int) -> int:
-    """Return into how many blocks a corpus is cut; depends on its tokens alone.
+def block_count(total_tokens: int) -> int:
+    """Return the number of blocks of a corpus, which depends on its number of tokens alone.
 
-    A block has 2**16 tokens on average; small corpora have smaller blocks (to 2**14), so that there are 64 of them
-    to share out, large ones larger (to 2**18), so that a page of them does not fall into single sequences.
+    A block has 2**16 tokens on average. Small corpora have smaller blocks (down to 2**14), so that there are 64 of them
+    to distribute; large ones have larger blocks (up to 2**18), so that a page is not cut into single sequences.
     """
-    few, many = max(1, total_tokens // _SMALLEST), -(-total_tokens // _LARGEST)
-    return min(few, max(_FEW, many, min(_MANY, total_tokens // _USUAL)))
+    at_most, at_least = max(1, total_tokens // _MIN_SIZE), -(-total_tokens // _MAX_SIZE)
+    return min(at_most, max(_FEW, at_least, min(_MANY, total_tokens // _USUAL_SIZE)))
 
 
-def of_pages(pages: DataFrame, vocabulary_folder: str, blocks: int) -> DataFrame:
-    """Return PAGES as BLOCKS over the VOCABULARY in a folder, ``blocks`` of them or fewer.
+def build(run: Run, pages: DataFrame, tokens: DataFrame) -> DataFrame:
+    """Return PAGES as BLOCKS over a VOCABULARY, the run's stage "vocabulary"; itself the stage "blocks"."""
+    folder, count = run.stage_path("vocabulary"), block_count(vocabulary.total_tokens(tokens))
+    return run.stage("blocks", lambda: from_pages(pages, folder, count))
 
-    Unknown tokens are dropped, and sequences of fewer than two known ones, since they have no window.
+
+def from_pages(pages: DataFrame, vocabulary_folder: str, blocks: int) -> DataFrame:
+    """Return PAGES as at most ``blocks`` BLOCKS over the VOCABULARY in a folder.
+
+    Tokens outside of the vocabulary are dropped, and then sequences of fewer than two tokens, which have no window.
     """
     pieces = pages.select("ids", "lengths", "codes", "tokens").mapInArrow(_cut_pages(vocabulary_folder, blocks), BLOCKS)
     return _assemble(pieces)
 
 
-def of_encoded(encoded: DataFrame, blocks: int) -> DataFrame:
-    """Return ENCODED as BLOCKS, ``blocks`` of them or fewer; sequences of fewer than two tokens are dropped."""
+def from_encoded(encoded: DataFrame, blocks: int) -> DataFrame:
+    """Return ENCODED as at most ``blocks`` BLOCKS; sequences of fewer than two tokens are dropped."""
     return _assemble(encoded.select("id", "tokens").mapInArrow(_cut_encoded(blocks), BLOCKS))
 
 
-def total(blocks: DataFrame) -> tuple[int, int]:
-    """Return how many tokens and how many sequences are in BLOCKS."""
+def total_size(blocks: DataFrame) -> tuple[int, int]:
+    """Return the numbers of tokens and of sequences in BLOCKS."""
     row = blocks.agg(F.sum("count"), F.sum(F.octet_length("lengths") / F.lit(4))).first()
     return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
 
 
 def unpack(batch: pa.RecordBatch) -> Iterator[Block]:
     """Yield the blocks in a batch of BLOCKS."""
-    for at in range(batch.num_rows):
-        ids, lengths, tokens = (batch.column(name)[at].as_buffer() for name in ("ids", "lengths", "tokens"))
+    for row in range(batch.num_rows):
+        ids, lengths, tokens = (batch.column(name)[row].as_buffer() for name in ("ids", "lengths", "tokens"))
         yield Block(
-            number=batch.column("block")[at].as_py(),
+            number=batch.column("block")[row].as_py(),
             ids=np.frombuffer(ids, np.int64).copy(),
             offsets=_offsets(np.frombuffer(lengths, np.int32)),
             tokens=np.frombuffer(tokens, np.int32).copy(),
@@ -119,10 +129,10 @@ def unpack(batch: pa.RecordBatch) -> Iterator[Block]:
 
 def _cut_pages(folder: str, blocks: int) -> Table:
     def pieces(batches: Batches) -> Batches:
-        lookup = Lookup.open(folder)
+        index = VocabularyIndex.open(folder)
         for batch in batches:
-            for page in paging.read(batch):
-                tokens, lengths = encode_page(page, lookup)
+            for page in encoded_pages.read(batch):
+                tokens, lengths = vocabulary.encode_page(page, index)
                 yield from pack(_cut(page.ids, _offsets(lengths), tokens, blocks))
 
     return pieces
@@ -140,30 +150,29 @@ def _cut_encoded(blocks: int) -> Table:
 
 def _cut(ids: NDArray[np.int64], offsets: NDArray[np.int64], tokens: NDArray[np.int32], blocks: int) -> Iterator[Block]:
     """Yield sequences as pieces of the blocks that they belong to."""
-    whole = Block(-1, ids, offsets, tokens)
-    kept = np.flatnonzero(np.diff(offsets) > 1)
-    homes = (mix_arrays(ids[kept]).view(np.uint64) % np.uint64(blocks)).astype(np.int32)
-    order = np.argsort(homes, kind="stable")
-    kept, homes = kept[order], homes[order]
-    edges = [0, *(np.flatnonzero(np.diff(homes)) + 1).tolist(), len(homes)] if len(homes) else []
-    moved = _take(whole, kept)
-    for start, stop in pairwise(edges):
-        first, last = moved.offsets[start], moved.offsets[stop]
-        part = moved.offsets[start : stop + 1] - first
-        yield Block(int(homes[start]), moved.ids[start:stop], part, moved.tokens[first:last])
+    rows = np.flatnonzero(np.diff(offsets) > 1)
+    numbers = (mix_arrays(ids[rows]).view(np.uint64) % np.uint64(blocks)).astype(np.int32)
+    order = np.argsort(numbers, kind="stable")
+    rows, numbers = rows[order], numbers[order]
+    bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)] if len(numbers) else []
+    ordered = _take(Block(-1, ids, offsets, tokens), rows)
+    for start, stop in pairwise(bounds):
+        first, last = ordered.offsets[start], ordered.offsets[stop]
+        part = ordered.offsets[start : stop + 1] - first
+        yield Block(int(numbers[start]), ordered.ids[start:stop], part, ordered.tokens[first:last])
 
 
 def _assemble(pieces: DataFrame) -> DataFrame:
-    # Equal blocks land in one partition also where adaptive execution merges partitions.
+    # The pieces of a block come into one partition also where adaptive execution merges partitions.
     return pieces.repartition("block").sortWithinPartitions("block").mapInArrow(_merge_runs, BLOCKS)
 
 
 def _merge_runs(batches: Batches) -> Batches:
-    return pack(_merged(piece for batch in batches for piece in unpack(batch)))
+    return pack(_whole_blocks(piece for batch in batches for piece in unpack(batch)))
 
 
-def _merged(pieces: Iterator[Block]) -> Iterator[Block]:
-    """Merge neighbouring pieces of one block; holds one block at a time."""
+def _whole_blocks(pieces: Iterator[Block]) -> Iterator[Block]:
+    """Yield blocks, each merged from consecutive pieces; holds one block at a time."""
     run: list[Block] = []
     size = 0
     for piece in pieces:
@@ -172,18 +181,18 @@ def _merged(pieces: Iterator[Block]) -> Iterator[Block]:
             run, size = [], 0
         run.append(piece)
         size += len(piece.tokens)
-        if size > _MOST_TOKENS:
+        if size > _MAX_TOKENS:
             ids, copies = np.unique(np.concatenate([part.ids for part in run]), return_counts=True)
             raise BadData(
-                f"block {piece.number} of the sequences has over {_MOST_TOKENS:,} tokens: the sequence with id "
-                f"{ids[copies.argmax()]} occurs {copies.max():,} times or more; drop duplicates from the input"
+                f"block {piece.number} of the sequences has over {_MAX_TOKENS:,} tokens: the sequence with id "
+                f"{ids[copies.argmax()]} occurs at least {copies.max():,} times; remove duplicates from the input"
             )
     if run:
         yield _merge(run)
 
 
 def _merge(pieces: list[Block]) -> Block:
-    """Return pieces of one block as a whole, in an order that does not depend on theirs."""
+    """Return the block that pieces make up; its order does not depend on theirs."""
     joined = Block(
         pieces[0].number,
         np.concatenate([piece.ids for piece in pieces]),
@@ -194,35 +203,35 @@ def _merge(pieces: list[Block]) -> Block:
     order = np.lexsort((lengths, joined.ids))
     same = (np.diff(joined.ids[order]) == 0) & (np.diff(lengths[order]) == 0)
     if same.any():
-        # Two documents may have one id, and then still differ: their tokens decide.
-        edges = [0, *(np.flatnonzero(~same) + 1).tolist(), len(order)]
-        for start, stop in pairwise(edges):
+        # Different documents may have one id: their tokens decide.
+        bounds = [0, *(np.flatnonzero(~same) + 1).tolist(), len(order)]
+        for start, stop in pairwise(bounds):
             if stop - start > 1:
-                order[start:stop] = sorted(order[start:stop], key=lambda at: _text(joined, at))
+                order[start:stop] = sorted(order[start:stop], key=lambda row: _token_bytes(joined, row))
     merged = _take(joined, order)
     return merged._replace(ids=_distinct(merged.ids))
 
 
 def _distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return ids of which the second, third, ... copy of one are hashed with their number.
+    """Return ids in which the second, third, ... copy of an id is hashed with its number.
 
     Equal documents have equal ids, and would otherwise draw the same windows, one after the other.
     """
-    again = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1) == 0)
-    if not len(again):
+    copies = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1) == 0)
+    if not len(copies):
         return ids
     first = np.maximum.accumulate(np.where(np.diff(ids, prepend=ids[:1] - 1) != 0, np.arange(len(ids)), 0))
-    found = ids.copy()
-    found[again] = mix_arrays(ids[again], (again - first[again]).astype(np.int64))
-    return found
+    distinct = ids.copy()
+    distinct[copies] = mix_arrays(ids[copies], (copies - first[copies]).astype(np.int64))
+    return distinct
 
 
-def _text(block: Block, at: int) -> bytes:
-    return block.tokens[block.offsets[at] : block.offsets[at + 1]].tobytes()
+def _token_bytes(block: Block, row: int) -> bytes:
+    return block.tokens[block.offsets[row] : block.offsets[row + 1]].tobytes()
 
 
 def _take(block: Block, order: NDArray[np.integer]) -> Block:
-    """Return the sequences at some places, in that order."""
+    """Return the sequences in the rows ``order``, in that order."""
     starts, lengths = block.offsets[:-1][order], np.diff(block.offsets)[order]
     offsets = _offsets(lengths)
     places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -230,17 +239,17 @@ def _take(block: Block, order: NDArray[np.integer]) -> Block:
 
 
 def pack(blocks: Iterator[Block]) -> Iterator[pa.RecordBatch]:
-    """Yield blocks as batches of BLOCKS of some MiB."""
-    waiting: list[Block] = []
+    """Yield blocks as batches of BLOCKS of about 8 MiB."""
+    buffer: list[Block] = []
     size = 0
     for block in blocks:
-        waiting.append(block)
+        buffer.append(block)
         size += block.tokens.nbytes + block.ids.nbytes
         if size >= _BATCH_BYTES:
-            yield _batch(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield _batch(waiting)
+            yield _batch(buffer)
+            buffer, size = [], 0
+    if buffer:
+        yield _batch(buffer)
 
 
 def _batch(blocks: list[Block]) -> pa.RecordBatch:

@@ -1,6 +1,6 @@
 """PAGES: token sequences, dictionary-encoded a page at a time.
 
-Text is tokenised once; every later pass works on a page's codes (ints) and on its distinct tokens only.
+Text is tokenized once; later passes read only a page's codes (ints) and its distinct tokens.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Batches]
 
-# A page is a row of a stage's parquet files, whose writer holds 100 rows before it first looks at their size, and whose
-# reader reads as many at once: 100 of these pages are 128 MiB.
+# A page is a row of a stage's parquet files. Their writer buffers 100 rows before it first looks at their size, and
+# their reader reads as many at once: 100 of these pages are 128 MiB.
 PAGE_TOKENS = 1 << 18
-# A page ends after the slice of its input that fills it; Arrow's strings end at 2 GiB.
+# A page ends after the slice of input that fills it; Arrow's strings end at 2 GiB.
 PAGE_BYTES = 8 << 20
 _SLICE_BYTES = 1 << 20
-_REJECTS = 4096
+_MAX_REJECTS = 4096
 
-# The run is known only to whoever writes the rejects.
+# The run's id is added where the rejects are written.
 _REFUSED = T.StructType([field for field in REJECTS if field.name != "run_id"])
 PAGES = T.StructType(
     [
         T.StructField("ids", T.BinaryType(), False, {"comment": "ids of the page's sequences, int64"}),
         T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, int32"}),
-        T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, int32 places in `tokens`"}),
+        T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, int32 indices into `tokens`"}),
         T.StructField("tokens", T.ArrayType(T.StringType(), False), False, {"comment": "the page's distinct tokens"}),
         T.StructField("counts", T.ArrayType(T.LongType(), False), False, {"comment": "how often each occurs"}),
         T.StructField("seen", T.LongType(), False, {"comment": "documents or sequences read, refused ones included"}),
@@ -69,19 +69,19 @@ class Page(NamedTuple):
     lengths: NDArray[np.int32]
     """Tokens in each sequence, int32 [n]."""
     codes: NDArray[np.int32]
-    """The tokens of all sequences in order, int32 [sum of lengths], as places in ``tokens``."""
+    """The tokens of all sequences in order, int32 [sum of lengths], as indices into ``tokens``."""
     tokens: pa.StringArray
     """The distinct tokens of the page."""
     counts: NDArray[np.int64]
     """How often each of ``tokens`` occurs, int64."""
     seen: int
-    """How many documents or sequences were read, refused ones included."""
+    """Documents or sequences read, refused ones included."""
     rejects: list[Reject]
     """The refused ones."""
 
 
 def from_documents(documents: DataFrame, config: TokensConfig) -> DataFrame:
-    """Return the token sequences of DOCUMENTS as PAGES; what could not be read is in the pages' ``rejects``."""
+    """Return the token sequences of DOCUMENTS as PAGES; documents without any are in the pages' ``rejects``."""
     columns = documents.select("id", "text", "origin", "problem")
     return columns.mapInArrow(_pages_of_documents(config), PAGES)
 
@@ -92,14 +92,14 @@ def from_sequences(sequences: DataFrame) -> DataFrame:
 
 
 def rejects(pages: DataFrame) -> DataFrame:
-    """Return the rows that were refused, as REJECTS."""
+    """Return the refused rows as REJECTS."""
     return pages.select(F.inline("rejects"))
 
 
 def reject_counts(pages: DataFrame) -> tuple[int, int]:
-    """Return how many rows were refused for what is in them, and how many others were read.
+    """Return the number of refused rows and of all rows read.
 
-    Rows with nothing in them (blank lines between paragraphs) are neither.
+    Rows without content, such as blank lines between paragraphs, count in neither.
     """
     blank = F.size(F.filter("rejects", lambda reject: reject["reason"].isin(EMPTY, NO_TOKEN)))
     row = pages.agg(F.sum(F.size("rejects") - blank), F.sum(F.col("seen") - blank)).first()
@@ -108,17 +108,17 @@ def reject_counts(pages: DataFrame) -> tuple[int, int]:
 
 def read(batch: pa.RecordBatch) -> Iterator[Page]:
     """Yield the pages in a batch of PAGES; columns that the batch lacks are empty. Arrays are writable copies."""
-    for at in range(batch.num_rows):
-        row = {name: batch.column(name)[at] for name in batch.schema.names}
-        kept = row["rejects"].as_py() if "rejects" in row else []
+    for index in range(batch.num_rows):
+        row = {name: batch.column(name)[index] for name in batch.schema.names}
+        refused = row["rejects"].as_py() if "rejects" in row else []
         yield Page(
-            ids=_numbers(row.get("ids"), np.int64),
-            lengths=_numbers(row.get("lengths"), np.int32),
-            codes=_numbers(row.get("codes"), np.int32),
+            ids=_ints(row.get("ids"), np.int64),
+            lengths=_ints(row.get("lengths"), np.int32),
+            codes=_ints(row.get("codes"), np.int32),
             tokens=row["tokens"].values if "tokens" in row else pa.array([], pa.string()),
             counts=row["counts"].values.to_numpy().copy() if "counts" in row else np.empty(0, np.int64),
             seen=row["seen"].as_py() if "seen" in row else 0,
-            rejects=[Reject(**reject) for reject in kept],
+            rejects=[Reject(**reject) for reject in refused],
         )
 
 
@@ -154,8 +154,7 @@ def encode(parts: list[Sequences], seen: int = 0, rejects: list[Reject] | None =
 
 def _pages_of_documents(config: TokensConfig) -> Table:
     def pages(batches: Batches) -> Batches:
-        found = ((*tokenize(part, config), part.num_rows) for batch in batches for part in _slices(batch))
-        return _fill(found)
+        return _fill((*tokenize(part, config), part.num_rows) for batch in batches for part in _slices(batch))
 
     return pages
 
@@ -164,16 +163,16 @@ def _pages_of_sequences(batches: Batches) -> Batches:
     return _fill((_flat(batch), [], batch.num_rows) for batch in batches)
 
 
-def _fill(found: Iterator[tuple[Sequences, list[Reject], int]]) -> Batches:
-    """Gather sequences and rejects until they fill a page; yield it; bounded by one page and one slice of input."""
+def _fill(slices: Iterable[tuple[Sequences, list[Reject], int]]) -> Batches:
+    """Yield pages of consecutive slices of input: sequences, rejects, rows read; holds one page and one slice."""
     parts: list[Sequences] = []
     refused: list[Reject] = []
     seen = tokens = size = 0
-    for part, new, rows in found:
+    for part, new, rows in slices:
         parts.append(part)
         refused += new
         seen, tokens, size = seen + rows, tokens + len(part.tokens), size + part.tokens.nbytes
-        if tokens >= PAGE_TOKENS or size >= PAGE_BYTES or len(refused) >= _REJECTS:
+        if tokens >= PAGE_TOKENS or size >= PAGE_BYTES or len(refused) >= _MAX_REJECTS:
             yield write(encode(parts, seen, refused))
             parts, refused, seen, tokens, size = [], [], 0, 0, 0
     if seen:
@@ -181,12 +180,12 @@ def _fill(found: Iterator[tuple[Sequences, list[Reject], int]]) -> Batches:
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Cut a batch of documents into runs of rows with about _SLICE_BYTES of text; a larger document is one alone."""
+    """Yield slices of a batch of documents with about 1 MiB of text each; a larger document has a slice of its own."""
     sizes = pc.fill_null(pc.binary_length(batch.column("text")), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    # A row belongs to the run that its first byte falls in.
-    runs = (np.cumsum(sizes) - sizes) // _SLICE_BYTES
-    edges = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), batch.num_rows]
-    for start, stop in pairwise(edges):
+    # A row belongs to the slice that its first byte falls in.
+    owners = (np.cumsum(sizes) - sizes) // _SLICE_BYTES
+    bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), batch.num_rows]
+    for start, stop in pairwise(bounds):
         if stop > start:
             yield batch.slice(start, stop - start)
 
@@ -208,5 +207,5 @@ def _joined(arrays: list[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]
     return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.empty(0, dtype)
 
 
-def _numbers(scalar: pa.BinaryScalar | None, dtype: type[np.integer]) -> NDArray[Any]:
+def _ints(scalar: pa.BinaryScalar | None, dtype: type[np.integer]) -> NDArray[Any]:
     return np.empty(0, dtype) if scalar is None else np.frombuffer(scalar.as_buffer(), dtype).copy()

@@ -1,8 +1,8 @@
-"""Hash tables over the bytes of texts, compiled: tokens to their numbers, and tokens counted.
+"""Compiled hash tables over the bytes of texts: they look up ids of tokens, and count tokens.
 
 A table is an array of slots (int32, a power of two, -1 where free) over tokens that lie one after the other in
-``text``; ``offsets`` says where each begins. A search waits for memory three times: for the slot, the token's place and
-its bytes. So texts are taken in groups, and memory is asked for each step of a whole group before any of it is used.
+``text``; ``offsets`` says where each begins. A lookup waits for memory three times: for the slot, the token's offset
+and its bytes. So texts are taken in groups, and each step prefetches for a whole group before any of it is used.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ _inlined: Callable[[Callable[..., Any]], Any] = njit(nogil=True, cache=True, inl
 def hash_of(text: Bytes, start: int, stop: int) -> np.uint64:
     """FNV-1a over the bytes, finished as splitmix64 does, since FNV alone leaves the low bits of short keys weak."""
     state = uint64(0xCBF29CE484222325)
-    for at in range(start, stop):
-        state = (state ^ uint64(text[at])) * uint64(0x100000001B3)
+    for index in range(start, stop):
+        state = (state ^ uint64(text[index])) * uint64(0x100000001B3)
     state = (state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> uint64(27))) * uint64(0x94D049BB133111EB)
     return state ^ (state >> uint64(31))
 
 
 @_inlined
-def _ahead(
-    slots: Any, text: Any, offsets: Any, asked: Any, asked_offsets: Any, begin: Any, end: Any, first: Any
+def _prefetch_group(
+    slots: Any, text: Any, offsets: Any, queries: Any, query_offsets: Any, begin: Any, end: Any, first: Any
 ) -> None:
-    """Write into ``first`` at which slots the searches for asked texts ``begin`` to ``end`` start; bring them near."""
+    """Write into ``first`` the slots at which the lookups of queries ``begin`` to ``end`` start; prefetch for them."""
     mask = uint64(slots.size - 1)
-    for at in range(begin, end):
-        slot = int64(hash_of(asked, asked_offsets[at], asked_offsets[at + 1]) & mask)
-        first[at - begin] = slot
+    for index in range(begin, end):
+        slot = int64(hash_of(queries, query_offsets[index], query_offsets[index + 1]) & mask)
+        first[index - begin] = slot
         prefetch(slots, slot)
-    for at in range(end - begin):
-        prefetch(offsets, int64(max(slots[first[at]], 0)))
-    for at in range(end - begin):
-        prefetch(text, offsets[max(slots[first[at]], 0)])
+    for index in range(end - begin):
+        prefetch(offsets, int64(max(slots[first[index]], 0)))
+    for index in range(end - begin):
+        prefetch(text, offsets[max(slots[first[index]], 0)])
 
 
 @_inlined
@@ -71,11 +71,11 @@ def _same(text: Any, begin: Any, end: Any, other: Any, start: Any, stop: Any) ->
 
 
 @_inlined
-def _place(slots: Any, text: Any, offsets: Any, asked: Any, start: Any, stop: Any, slot: Any) -> Any:
-    """Return the slot of an asked text, or the free one where it belongs; the search begins at ``slot``."""
+def _slot_of(slots: Any, text: Any, offsets: Any, queries: Any, start: Any, stop: Any, slot: Any) -> Any:
+    """Return the slot of a query, or the free one where it belongs; probing starts at ``slot``."""
     mask = int64(slots.size - 1)
     token = slots[slot]
-    while token >= 0 and not _same(text, offsets[token], offsets[token + 1], asked, start, stop):
+    while token >= 0 and not _same(text, offsets[token], offsets[token + 1], queries, start, stop):
         slot = (slot + 1) & mask
         token = slots[slot]
     return slot
@@ -83,7 +83,7 @@ def _place(slots: Any, text: Any, offsets: Any, asked: Any, start: Any, stop: An
 
 @njit(void(int32[::1], _BYTES, _LONGS), nogil=True, cache=True)
 def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
-    """Fill a table with the numbers of distinct tokens.
+    """Fill a table with the ids of distinct tokens.
 
     Args:
         slots: int32 [a power of two above the number of tokens], all -1.
@@ -99,16 +99,16 @@ def build(slots: Ints, text: Bytes, offsets: Longs) -> None:
 
 
 @njit(void(_INTS, _BYTES, _LONGS, _BYTES, _LONGS, int32[::1]), nogil=True, cache=True)
-def find(slots: Ints, text: Bytes, offsets: Longs, asked: Bytes, asked_offsets: Longs, found: Ints) -> None:
-    """Write into ``found`` (int32) the number of each asked token, -1 for one that is not in the table."""
-    count = asked_offsets.size - 1
+def lookup(slots: Ints, text: Bytes, offsets: Longs, queries: Bytes, query_offsets: Longs, ids: Ints) -> None:
+    """Write the id of each queried token into ``ids`` (int32); -1 for one that is not in the table."""
+    count = query_offsets.size - 1
     first = np.empty(_GROUP, np.int64)
     for begin in range(0, count, _GROUP):
         end = min(begin + _GROUP, count)
-        _ahead(slots, text, offsets, asked, asked_offsets, begin, end, first)
-        for at in range(begin, end):
-            slot = _place(slots, text, offsets, asked, asked_offsets[at], asked_offsets[at + 1], first[at - begin])
-            found[at] = slots[slot]
+        _prefetch_group(slots, text, offsets, queries, query_offsets, begin, end, first)
+        for index in range(begin, end):
+            start, stop = query_offsets[index], query_offsets[index + 1]
+            ids[index] = slots[_slot_of(slots, text, offsets, queries, start, stop, first[index - begin])]
 
 
 @njit(
@@ -116,50 +116,50 @@ def find(slots: Ints, text: Bytes, offsets: Longs, asked: Bytes, asked_offsets: 
     nogil=True,
     cache=True,
 )
-def add(
-    slots: Ints, text: Bytes, offsets: Longs, counts: Longs, size: int, given: Bytes, given_offsets: Longs, since: int
+def count_texts(
+    slots: Ints, text: Bytes, offsets: Longs, counts: Longs, size: int, batch: Bytes, batch_offsets: Longs, first: int
 ) -> tuple[int, int]:
-    """Count texts from number ``since`` on, until all are counted or there is no room for one more token.
+    """Count the texts of a batch from index ``first`` on, until all are counted or another token would not fit.
 
     Args:
-        slots: the table.
-        text: room for the tokens' bytes.
-        offsets: int64, ``size`` + 1 of them used.
-        counts: int64, how often each token came.
-        size: how many tokens there are; at most half as many as slots are taken.
-        given: uint8, the texts one after the other.
-        given_offsets: int64 [texts + 1].
-        since: where to go on.
+        slots: the table; at most half of the slots are taken.
+        text: room for the tokens' bytes, uint8.
+        offsets: int64, the first ``size`` + 1 of them in use.
+        counts: int64, occurrences of each token.
+        size: number of distinct tokens so far.
+        batch: uint8, the texts one after the other.
+        batch_offsets: int64 [texts + 1].
+        first: index of the text to go on with.
 
     Returns:
-        How many tokens there are now, and how many texts have been counted.
+        The number of distinct tokens, and the index of the text to go on with.
     """
-    count, most = given_offsets.size - 1, slots.size // 2
-    first = np.empty(_GROUP, np.int64)
-    for begin in range(since, count, _GROUP):
+    count, capacity = batch_offsets.size - 1, slots.size // 2
+    probes = np.empty(_GROUP, np.int64)
+    for begin in range(first, count, _GROUP):
         end = min(begin + _GROUP, count)
-        _ahead(slots, text, offsets, given, given_offsets, begin, end, first)
-        for at in range(begin, end):
-            start, stop = given_offsets[at], given_offsets[at + 1]
-            slot = _place(slots, text, offsets, given, start, stop, first[at - begin])
+        _prefetch_group(slots, text, offsets, batch, batch_offsets, begin, end, probes)
+        for index in range(begin, end):
+            start, stop = batch_offsets[index], batch_offsets[index + 1]
+            slot = _slot_of(slots, text, offsets, batch, start, stop, probes[index - begin])
             token = slots[slot]
             if token >= 0:
                 counts[token] += 1
                 continue
-            place = offsets[size]
-            if size >= most or place + stop - start > text.size:
-                return size, at
+            offset = offsets[size]
+            if size >= capacity or offset + stop - start > text.size:
+                return size, index
             for step in range(stop - start):
-                text[place + step] = given[start + step]
-            slots[slot], counts[size], offsets[size + 1] = size, 1, place + stop - start
+                text[offset + step] = batch[start + step]
+            slots[slot], counts[size], offsets[size + 1] = size, 1, offset + stop - start
             size += 1
     return size, count
 
 
 @njit(void(_BYTES, _LONGS, _LONGS, _LONGS, uint8[::1]), nogil=True, cache=True)
 def gather(text: Bytes, offsets: Longs, ids: Longs, out_offsets: Longs, out: Bytes) -> None:
-    """Write the bytes of the tokens of ``ids`` one after the other into ``out``, each at its place."""
-    for at in range(ids.size):
-        begin = offsets[ids[at]]
-        for step in range(out_offsets[at + 1] - out_offsets[at]):
-            out[out_offsets[at] + step] = text[begin + step]
+    """Write the bytes of the tokens of ``ids`` one after the other into ``out``, each at its offset."""
+    for index in range(ids.size):
+        begin = offsets[ids[index]]
+        for step in range(out_offsets[index + 1] - out_offsets[index]):
+            out[out_offsets[index] + step] = text[begin + step]

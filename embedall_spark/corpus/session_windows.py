@@ -1,4 +1,4 @@
-"""A key's events, as they stream by, to sequences: sessions, repeats and greatest lengths. Knows no Spark."""
+"""A key's events, as they stream by, to sequences: pauses, repeats and maximum lengths. Knows no Spark."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from embedall_spark.corpus.stories_config import StoriesConfig
 
-# Events that are repeated at once, where some are: 100 times as many items must fit into one array.
-_REPEATED = 1024
+# Rows whose copies are made at once: 100 times as many items must fit into one array.
+_REPEATED_ROWS = 1024
 _ARROW = pa.schema([pa.field("id", pa.int64()), pa.field("tokens", pa.list_(pa.string()))])
 
 
@@ -27,16 +27,16 @@ class Events(NamedTuple):
     """Events in their order."""
 
     groups: NDArray[np.int64]
-    """Hash of each event's key; neighbours of equal hash are of one key."""
+    """Hash of each event's key; adjacent events of equal hash have one key."""
     items: pa.StringArray
     order: NDArray[np.uint64] | None
-    """Millionths, uint64 [n, 2]: the low and the high half of 128 bits; None where no pause counts."""
+    """Millionths, uint64 [n, 2]: the low and the high half of 128 bits; None where pauses do not count."""
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> Iterator[Events]:
-        """Yield the events of a batch, each as often as it counts."""
+        """Yield the events of a batch, each as often as its copies say."""
         counts = batch.column("copies").to_numpy()
-        step = batch.num_rows if (counts == 1).all() else _REPEATED
+        step = batch.num_rows if (counts == 1).all() else _REPEATED_ROWS
         for start in range(0, batch.num_rows, max(1, step)):
             part = batch.slice(start, step)
             order = None
@@ -45,48 +45,50 @@ class Events(NamedTuple):
                 halves = np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, 2)
                 order = halves[column.offset : column.offset + len(column)]
             events = cls(part.column("group").to_numpy(), part.column("item"), order)
-            times = counts[start : start + step]
-            yield events if (times == 1).all() else events.take(np.repeat(np.arange(len(times)), times))
+            copies = counts[start : start + step]
+            yield events if (copies == 1).all() else events.take(np.repeat(np.arange(len(copies)), copies))
 
     def take(self, rows: NDArray[np.int64]) -> Events:
-        """Return the events at some places."""
+        """Return the events in some rows."""
         order = None if self.order is None else self.order[rows]
         return Events(self.groups[rows], self.items.take(pa.array(rows)), order)
 
 
-class _Stretch(NamedTuple):
-    """Up to ``max_length`` events of a session, as they are held between batches."""
+class _Window(NamedTuple):
+    """A window of a session, as it is kept between batches."""
 
     group: int
     session: int
     number: int
-    lead: int
-    """How many of the items are of the stretch before, and fill this one up."""
+    overlap: int
+    """The first so many items belong to the window before, and fill this one up to ``max_length``."""
     items: pa.StringArray
 
 
-class _Cut(NamedTuple):
-    """Events cut into stretches; one row per stretch, int64 [n]."""
+class _Windows(NamedTuple):
+    """Windows over an array of items; one row per window, int64 [n]."""
 
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     groups: NDArray[np.int64]
     sessions: NDArray[np.int64]
     numbers: NDArray[np.int64]
-    leads: NDArray[np.int64]
+    overlaps: NDArray[np.int64]
     parts: NDArray[np.int64]
-    """Equal for the stretches of one session, rising."""
+    """Equal for the windows of one session, ascending."""
 
 
-class Stretches:
+class SessionWindows:
     """Cuts events that come in batches, sorted by key and order, into sequences.
 
-    It holds no more than a batch and two stretches of ``max_length`` events, however long a session is.
+    It keeps no more than a batch and two windows, however long a session is.
 
-    Where one of a session's n stretches is to stand for it, the last one is filled up with events before it, so that
-    all have ``max_length``, and each is drawn with chance 1/n; so is each event, or with 2/n where the last two
-    overlap. No way to draw one such stretch gives every event more than 1/n: it holds at most one of n events that lie
-    ``max_length`` apart.
+    too_long=sample: one uniformly chosen window represents the session; the last is aligned to its end, so that all
+    have ``max_length`` events. Each of n windows is chosen with chance 1/n, and so is each event, or with 2/n where the
+    last two windows overlap. No such choice gives every event more than 1/n: a window holds at most one of n events
+    that lie ``max_length`` apart.
+
+    too_long=split: every window is a sequence; fewer than ``min_length`` events at the end join the window before.
     """
 
     def __init__(self, config: StoriesConfig, seed: int) -> None:
@@ -94,118 +96,123 @@ class Stretches:
         self._seed = seed
         gap = config.session_gap
         self._gap = None if gap is None else np.uint64(round(Decimal(str(gap)) * 10**6))
-        self._last: NDArray[np.uint64] | None = None  # the last event's order
-        self._held: _Stretch | None = None  # the last stretch, which may go on
-        self._best: _Stretch | None = None  # of those of its session before it the one to be kept
+        self._last_order: NDArray[np.uint64] | None = None
+        self._open: _Window | None = None  # the last window, whose session may continue
+        self._chosen: _Window | None = None  # the choice among the windows of its session before it
 
     def add(self, events: Events) -> Iterator[pa.RecordBatch]:
-        """Yield the sequences of the sessions that end before the last of ``events``."""
-        begins, late = self._edges(events)
+        """Yield the sequences that are complete before the last of ``events``."""
+        first, after_pause = self._session_starts(events)
         if self._config.drop_repeats:
-            kept = np.flatnonzero(begins | late | ~self._repeats(events.items))
-            events, begins, late = events.take(kept), begins[kept], late[kept]
-        before = [stretch.items for stretch in (self._best, self._held) if stretch is not None]
+            rows = np.flatnonzero(first | after_pause | ~self._repeats(events.items))
+            events, first, after_pause = events.take(rows), first[rows], after_pause[rows]
+        before = [window.items for window in (self._chosen, self._open) if window is not None]
         items = pa.concat_arrays([*before, events.items])
-        cut = self._cut(events.groups, begins, late)
-        last = len(cut.starts) - 1
-        chosen = np.arange(last)
-        self._best, held = None, _stretch(cut, items, last)
+        windows = self._cut(events.groups, first, after_pause)
+        last = len(windows.starts) - 1
+        complete = np.arange(last)
+        self._chosen, still_open = None, _window(windows, items, last)
         if self._config.too_long == "sample":
-            chosen = self._sample(cut)
-            if len(chosen) and cut.parts[chosen[-1]] == cut.parts[last]:
-                self._best, chosen = _stretch(cut, items, int(chosen[-1])), chosen[:-1]
-        self._held = held
-        yield from self._told(cut, chosen, items)
+            complete = self._choose(_Windows(*(column[:-1] for column in windows)))
+            if len(complete) and windows.parts[complete[-1]] == windows.parts[last]:
+                self._chosen, complete = _window(windows, items, int(complete[-1])), complete[:-1]
+        self._open = still_open
+        yield from self._sequences(windows, complete, items)
 
-    def end(self) -> Iterator[pa.RecordBatch]:
-        """Yield what is still held."""
-        found = [stretch for stretch in (self._best, self._held) if stretch is not None]
-        if not found:
+    def finish(self) -> Iterator[pa.RecordBatch]:
+        """Yield the sequence of the last session."""
+        rest = [window for window in (self._chosen, self._open) if window is not None]
+        if not rest:
             return
-        items = [stretch.items for stretch in found]
+        items = [window.items for window in rest]
         lengths = np.array([len(part) for part in items])
-        groups, sessions, numbers, leads = np.array([stretch[:4] for stretch in found], np.int64).T
-        one = np.zeros(len(found), np.int64)
-        cut = _Cut(np.cumsum(lengths) - lengths, lengths, groups, sessions, numbers, leads, one)
-        yield from self._told(cut, self._least(cut), pa.concat_arrays(items))
+        groups, sessions, numbers, overlaps = np.array([window[:4] for window in rest], np.int64).T
+        same = np.zeros(len(rest), np.int64)
+        windows = _Windows(np.cumsum(lengths) - lengths, lengths, groups, sessions, numbers, overlaps, same)
+        yield from self._sequences(windows, self._choose(windows), pa.concat_arrays(items))
 
-    def _edges(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Tell which events are the first of their key, and which of the others the first after a pause; bool [n]."""
-        groups, held = events.groups, self._held
-        begins = np.empty(len(groups), bool)
-        begins[0] = held is None or held.group != groups[0]
-        np.not_equal(groups[1:], groups[:-1], out=begins[1:])
-        late = np.zeros(len(groups), bool)
+    def _session_starts(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which events are the first of their key, and which of the others come after a pause; bool [n]."""
+        groups = events.groups
+        first = np.empty(len(groups), bool)
+        first[0] = self._open is None or self._open.group != groups[0]
+        np.not_equal(groups[1:], groups[:-1], out=first[1:])
+        after_pause = np.zeros(len(groups), bool)
         if self._gap is not None and events.order is not None:
-            first = events.order[:1] if self._last is None else self._last
-            low, high = np.concatenate([first, events.order]).T
+            previous = events.order[:1] if self._last_order is None else self._last_order
+            low, high = np.concatenate([previous, events.order]).T
             # The halves of the difference of two 128-bit numbers, of which the later one is not below the other.
             above = high[1:] - high[:-1] != (low[1:] < low[:-1])
-            late = ~begins & (above | (low[1:] - low[:-1] > self._gap))
-            self._last = events.order[-1:].copy()
-        return begins, late
+            after_pause = ~first & (above | (low[1:] - low[:-1] > self._gap))
+            self._last_order = events.order[-1:].copy()
+        return first, after_pause
 
     def _repeats(self, items: pa.StringArray) -> NDArray[np.bool_]:
-        """Tell which items are those before them; bool [n]."""
-        before = items[:1] if self._held is None else self._held.items[-1:]
-        same = pc.equal(items, pa.concat_arrays([before, items[:-1]]))
-        found: NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
-        return found
+        """Return which items equal the one before them; bool [n]."""
+        before = items[:1] if self._open is None else self._open.items[-1:]
+        repeats: NDArray[np.bool_] = pc.equal(items, pa.concat_arrays([before, items[:-1]])).to_numpy(
+            zero_copy_only=False
+        )
+        return repeats
 
-    def _cut(self, groups: NDArray[np.int64], begins: NDArray[np.bool_], late: NDArray[np.bool_]) -> _Cut:
-        """Return the best stretch so far, the held one as it goes on, and those that follow; the last may go on."""
-        best, held, longest = self._best, self._held, self._config.max_length
-        shift = 0 if best is None else len(best.items)
-        before = 0 if held is None else len(held.items)
-        # A part is what there is of one session; the first one goes on from the held events where there are any.
-        fresh = np.flatnonzero(begins | late)
-        starts, owners, paused = before + fresh, groups[fresh], late[fresh]
+    def _cut(self, groups: NDArray[np.int64], first: NDArray[np.bool_], after_pause: NDArray[np.bool_]) -> _Windows:
+        """Return the chosen window, the open one as it continues, and those that follow; the last is the open one."""
+        chosen, open_, size = self._chosen, self._open, self._config.max_length
+        shift = 0 if chosen is None else len(chosen.items)
+        before = 0 if open_ is None else len(open_.items)
+        # A part is what there is of one session; the first one continues the open window where there is one.
+        new = np.flatnonzero(first | after_pause)
+        starts, owners, paused = before + new, groups[new], after_pause[new]
         session = number = 0
-        if held is not None:
-            starts, owners, paused = np.r_[held.lead, starts], np.r_[np.int64(held.group), owners], np.r_[False, paused]
-            session, number = held.session, held.number
+        if open_ is not None:
+            starts, owners = np.r_[open_.overlap, starts], np.r_[np.int64(open_.group), owners]
+            paused = np.r_[False, paused]
+            session, number = open_.session, open_.number
         pauses = np.cumsum(paused)
-        opening = np.maximum.accumulate(np.where(paused, 0, np.arange(len(starts))))
-        sessions = pauses - pauses[opening] + np.where(opening == 0, session, 0)
+        key_start = np.maximum.accumulate(np.where(paused, 0, np.arange(len(starts))))
+        sessions = pauses - pauses[key_start] + np.where(key_start == 0, session, 0)
         lengths = np.diff(starts, append=before + len(groups))
-        pieces = -(-lengths // longest)
+        # Split, a further window begins only where min_length events are left for it.
+        slack = self._config.min_length - 1 if self._config.too_long == "split" else 0
+        pieces = np.maximum(1, -(-(lengths - slack) // size))
         parts = np.repeat(np.arange(len(starts)), pieces)
         numbers = np.arange(len(parts)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        sizes = np.minimum(longest, lengths[parts] - numbers * longest)
-        starts = starts[parts] + numbers * longest + shift
+        is_last = np.diff(parts, append=len(starts)) > 0
+        sizes = np.where(is_last, lengths[parts] - numbers * size, size)
+        starts = starts[parts] + numbers * size + shift
         numbers += np.where(parts == 0, number, 0)
-        # A session's last stretch alone may be shorter than the others.
-        leads = np.where((numbers > 0) & (self._config.too_long == "sample"), longest - sizes, 0)
-        cut = _Cut(starts - leads, sizes + leads, owners[parts], sessions[parts], numbers, leads, parts)
-        if best is None:
-            return cut
-        first = (0, shift, best.group, best.session, best.number, best.lead, 0)
-        return _Cut(*(np.r_[np.int64(value), column] for value, column in zip(first, cut, strict=True)))
+        # Only a session's last window may be shorter than the others.
+        overlaps = np.where((numbers > 0) & (self._config.too_long == "sample"), size - sizes, 0)
+        windows = _Windows(
+            starts - overlaps, sizes + overlaps, owners[parts], sessions[parts], numbers, overlaps, parts
+        )
+        if chosen is None:
+            return windows
+        row = (0, shift, chosen.group, chosen.session, chosen.number, chosen.overlap, 0)
+        return _Windows(*(np.r_[np.int64(value), column] for value, column in zip(row, windows, strict=True)))
 
-    def _sample(self, cut: _Cut) -> NDArray[np.int64]:
-        """Return the stretch that stands for each session, the last one of ``cut`` left out."""
-        return self._least(_Cut(*(column[:-1] for column in cut)))
+    def _choose(self, windows: _Windows) -> NDArray[np.int64]:
+        """Return the row of each session's window with the least hash."""
+        seeds = np.full(len(windows.starts), self._seed, np.int64)
+        hashes = mix_arrays(seeds, windows.groups, windows.sessions, windows.numbers).view(np.uint64)
+        order = np.lexsort((hashes, windows.parts))
+        return order[np.flatnonzero(np.diff(windows.parts[order], prepend=-1))]
 
-    def _least(self, cut: _Cut) -> NDArray[np.int64]:
-        """Return each session's stretch of the least hash, places in ``cut``."""
-        seeds = np.full(len(cut.starts), self._seed, np.int64)
-        drawn = mix_arrays(seeds, cut.groups, cut.sessions, cut.numbers).view(np.uint64)
-        order = np.lexsort((drawn, cut.parts))
-        return order[np.flatnonzero(np.diff(cut.parts[order], prepend=-1))]
-
-    def _told(self, cut: _Cut, chosen: NDArray[np.int64], items: pa.StringArray) -> Iterator[pa.RecordBatch]:
-        """Yield stretches as a batch of SEQUENCES, those that are too short left out."""
-        chosen = chosen[cut.lengths[chosen] >= self._config.min_length]
-        if not len(chosen):
+    def _sequences(self, windows: _Windows, rows: NDArray[np.int64], items: pa.StringArray) -> Iterator[pa.RecordBatch]:
+        """Yield windows as a batch of SEQUENCES, without those that are too short."""
+        rows = rows[windows.lengths[rows] >= self._config.min_length]
+        if not len(rows):
             return
-        lengths = cut.lengths[chosen]
+        lengths = windows.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        places = np.repeat(cut.starts[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(places)))
-        ids = mix_arrays(cut.groups[chosen], cut.sessions[chosen], cut.numbers[chosen])
+        indices = np.repeat(windows.starts[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(indices)))
+        ids = mix_arrays(windows.groups[rows], windows.sessions[rows], windows.numbers[rows])
         yield pa.RecordBatch.from_arrays([pa.array(ids), tokens], schema=_ARROW)
 
 
-def _stretch(cut: _Cut, items: pa.StringArray, at: int) -> _Stretch:
-    group, session, number, lead = (int(column[at]) for column in (cut.groups, cut.sessions, cut.numbers, cut.leads))
-    return _Stretch(group, session, number, lead, items[cut.starts[at] : cut.starts[at] + cut.lengths[at]])
+def _window(windows: _Windows, items: pa.StringArray, row: int) -> _Window:
+    columns = (windows.groups, windows.sessions, windows.numbers, windows.overlaps)
+    group, session, number, overlap = (int(column[row]) for column in columns)
+    start = windows.starts[row]
+    return _Window(group, session, number, overlap, items[start : start + windows.lengths[row]])

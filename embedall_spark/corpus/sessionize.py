@@ -1,4 +1,4 @@
-"""Events to sequences: each key's events in their order, cut at pauses and at a greatest length."""
+"""Events to sequences: each key's events in their order, cut at pauses and at a maximum length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.corpus.session_windows import Events, Stretches
+from embedall_spark.corpus.session_windows import Events, SessionWindows
 from embedall_spark.schemas import EVENTS, SEQUENCES, conform
 
 if TYPE_CHECKING:
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
 
 
-def assemble(events: DataFrame, config: StoriesConfig, seed: int) -> DataFrame:
-    """Return the usable ones of EVENTS as SEQUENCES, the same ones whatever the partitioning.
+def sessionize(events: DataFrame, config: StoriesConfig, seed: int) -> DataFrame:
+    """Return EVENTS without a problem as SEQUENCES, the same ones whatever the partitioning.
 
-    Spark sorts each key's events by their order, equal ones by their items; without an order, by a hash of key and
-    item. One task then streams over whole keys and holds no more than two stretches of ``max_length`` events and a
-    batch, however long a story is. An event of weight 2.3 counts two or three times.
+    Spark sorts each key's events by their order, and equal ones by their items; without an order, by a hash of key and
+    item. A task then streams over whole keys and keeps no more than a batch and two windows of ``max_length`` events,
+    however long a story is. An event of weight 2.3 counts two or three times.
 
-    Ids are hashes of key, session and stretch.
+    Ids are hashes of key, session and window.
     """
     good = conform(events, EVENTS).where("problem is null")
     whole = F.floor("weight")
     chance = F.pmod(F.xxhash64(F.lit(seed), "key", "order", "item"), F.lit(2**53)) / F.lit(float(2**53))
     copies = F.coalesce(whole + (chance < F.col("weight") - whole).cast("int"), F.lit(1)).cast("int")
-    # Of long decimals only those that are equal as doubles have to be compared, which is slow.
+    # Comparing long decimals is slow: only those that are equal as doubles need it.
     place = F.coalesce(F.col("order").cast("double"), F.xxhash64(F.lit(seed), "key", "item").cast("double"))
-    # From here on a hash stands for the key. Of a billion keys two share one with a chance of 3%.
+    # From here on a hash replaces the key. Among a billion keys two share one with a chance of 3%.
     group = F.xxhash64("key")
     short = good.select(group.alias("group"), place.alias("place"), "order", "item", copies.alias("copies")).where(
         "copies > 0"
@@ -51,10 +51,10 @@ def assemble(events: DataFrame, config: StoriesConfig, seed: int) -> DataFrame:
 
 def _assembler(config: StoriesConfig, seed: int) -> Callable[[Batches], Batches]:
     def sequences(batches: Batches) -> Batches:
-        found = Stretches(config, seed)
+        windows = SessionWindows(config, seed)
         for batch in batches:
             for events in Events.of(batch):
-                yield from found.add(events)
-        yield from found.end()
+                yield from windows.add(events)
+        yield from windows.finish()
 
     return sequences

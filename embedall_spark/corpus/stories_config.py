@@ -16,20 +16,20 @@ class StoriesConfig(Section):
         None,
         gt=0,
         le=1e12,
-        description="a longer pause ends a session: seconds where input.order is a time, else in its own numbers; "
-        "unset: a key has one session",
+        description="a longer pause ends a session: in seconds where input.order is a time, else in units of "
+        "input.order; unset: a key has one session",
     )
-    drop_repeats: bool = Field(False, description="of equal items one after the other only the first counts")
+    drop_repeats: bool = Field(False, description="of equal items in a row only the first counts")
     min_length: int = Field(2, ge=1, description="shorter stories are left out; in events")
     max_length: int = Field(
-        1000, ge=2, le=100_000, description="longer sessions are cut into stretches of so many events; see too_long"
+        1000, ge=2, le=100_000, description="longer sessions are cut into windows of so many events; see too_long"
     )
     too_long: Literal["sample", "split"] = Field(
         "sample",
-        description="sample: one stretch of the full length, drawn by hash, stands for a longer session, so that no "
-        "key dominates. The last stretch is filled up with events before it; each of n stretches is drawn with chance "
-        "1/n, and so is each event, or 2/n where the last two stretches overlap. split: each stretch is a sequence of "
-        "its own",
+        description="sample: one window, chosen uniformly by a hash, represents a longer session, so that no key "
+        "dominates. The last window is aligned to the session's end; each of n windows is chosen with chance 1/n, and "
+        "so is each event, or with 2/n where the last two windows overlap. split: each window is a sequence of its "
+        "own; fewer than min_length events at the end join the window before",
     )
 
     @model_validator(mode="after")

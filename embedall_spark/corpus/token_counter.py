@@ -1,4 +1,4 @@
-"""Distinct texts with their counts, nearly all of the counting done before anything is shuffled."""
+"""Counts of distinct texts; nearly all of the counting is done before anything is shuffled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark.corpus import hash_table
-from embedall_spark.corpus.vocabulary_index import bytes_of
+from embedall_spark.corpus.vocabulary_index import string_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
 
     Batches = Iterable[pa.RecordBatch]
 
-# What a task holds at most, 180 MB: so many distinct texts, and so many bytes of them.
-_TOKENS, _BYTES = 1 << 22, 1 << 26
-_FEWEST_SLOTS = 1 << 12
+# Limits of a task's table, together 180 MB: distinct texts, and bytes of them.
+_MAX_TOKENS, _MAX_BYTES = 1 << 22, 1 << 26
+_MIN_SLOTS = 1 << 12
 _ROWS = 1 << 16
 
 
-def counted(texts: DataFrame) -> DataFrame:
-    """Return token string and count bigint: how often each text stands in any column; no column may hold nulls."""
-    each = texts.mapInArrow(_tallied, "token string, count bigint")
-    return each.groupBy("token").agg(F.sum("count").alias("count"))
+def count_texts(texts: DataFrame) -> DataFrame:
+    """Return token string and count bigint: the occurrences of each text in all columns, which must not hold nulls."""
+    partial_counts = texts.mapInArrow(_count, "token string, count bigint")
+    return partial_counts.groupBy("token").agg(F.sum("count").alias("count"))
 
 
-def _tallied(batches: Batches) -> Iterator[pa.RecordBatch]:
-    tally = Tally(_TOKENS, _BYTES)
+def _count(batches: Batches) -> Iterator[pa.RecordBatch]:
+    counter = TokenCounter(_MAX_TOKENS, _MAX_BYTES)
     for batch in batches:
         for column in batch.columns:
-            yield from tally.add(column)
-    yield from tally.flush()
+            yield from counter.add(column)
+    yield from counter.flush()
 
 
-class Tally:
-    """Texts and how often each came; when there is no room for another one, it gives all away and begins anew."""
+class TokenCounter:
+    """Counts of texts in bounded memory: when the table is full, its counts are yielded and it starts empty again."""
 
     def __init__(self, tokens: int, size: int) -> None:
-        """Make room for so many distinct texts, a power of two, of so many bytes together; memory comes as needed."""
+        """Reserve room for ``tokens`` distinct texts, a power of two, of ``size`` bytes together."""
         self._text = np.empty(size, np.uint8)
         self._offsets, self._counts = np.zeros(tokens + 1, np.int64), np.empty(tokens, np.int64)
-        self._size, self._slots = 0, self._fewest()
+        self._size, self._slots = 0, self._empty_slots()
 
     def add(self, texts: pa.StringArray) -> Iterator[pa.RecordBatch]:
-        """Count texts; yield rows (token, count) where the table was full in between."""
-        given, ends = bytes_of(texts)
+        """Count texts; yield rows (token, count) whenever the table is full."""
+        data, offsets = string_buffers(texts)
         done = 0
         while True:
             table = (self._slots, self._text, self._offsets, self._counts)
-            self._size, done = hash_table.add(*table, self._size, given, ends, done)
+            self._size, done = hash_table.count_texts(*table, self._size, data, offsets, done)
             if done == len(texts):
                 return
             if self._size == len(self._slots) // 2 and self._size < len(self._counts):
@@ -62,12 +62,12 @@ class Tally:
                 hash_table.build(self._slots, self._text, self._offsets[: self._size + 1])
                 continue
             if not self._size:
-                # One text is longer than all the room.
-                self._text = np.empty(len(given), np.uint8)
+                # One text is longer than the whole buffer.
+                self._text = np.empty(len(data), np.uint8)
             yield from self.flush()
 
     def flush(self) -> Iterator[pa.RecordBatch]:
-        """Yield all as rows (token, count), and forget them."""
+        """Yield all counts as rows (token, count), and start empty again."""
         ends = self._offsets[: self._size + 1]
         for start in range(0, self._size, _ROWS):
             stop = min(start + _ROWS, self._size)
@@ -76,7 +76,7 @@ class Tally:
             tokens = pa.StringArray.from_buffers(stop - start, pa.py_buffer(offsets), text)
             counts = pa.array(self._counts[start:stop].copy())
             yield pa.RecordBatch.from_arrays([tokens, counts], ["token", "count"])
-        self._size, self._slots = 0, self._fewest()
+        self._size, self._slots = 0, self._empty_slots()
 
-    def _fewest(self) -> NDArray[np.int32]:
-        return np.full(min(_FEWEST_SLOTS, 2 * len(self._counts)), -1, np.int32)
+    def _empty_slots(self) -> NDArray[np.int32]:
+        return np.full(min(_MIN_SLOTS, 2 * len(self._counts)), -1, np.int32)

@@ -1,4 +1,4 @@
-"""VOCABULARY: which tokens there are, by falling frequency; counted and ranked in Spark."""
+"""VOCABULARY: the distinct tokens by descending count; counted and numbered in Spark."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import Field
 from pyspark.sql import functions as F
 
 from embedall_spark.config import Section
-from embedall_spark.corpus import encoded_pages as paging
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus import encoded_pages
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import ENCODED, VOCABULARY, conform
 
@@ -24,87 +24,100 @@ if TYPE_CHECKING:
     from embedall_spark.corpus.encoded_pages import Batches, Page, Table
     from embedall_spark.run_context import Run
 
-logger = logging.getLogger(__name__)
-_LARGEST = 2**31 - 1
+log = logging.getLogger(__name__)
+_MAX_SIZE = 2**31 - 1
 
 
 class VocabularyConfig(Section):
-    """Which tokens get an embedding."""
+    """Which tokens get a vector."""
 
     min_count: int = Field(5, ge=1, description="rarer tokens are left out")
     max_vocabulary: int | None = Field(
-        None, ge=1, le=_LARGEST, description="at most so many tokens, the most frequent ones; unlimited by default"
+        None, ge=1, le=_MAX_SIZE, description="at most so many tokens, the most frequent ones; unset: no limit"
     )
 
 
-def count(run: Run, pages: DataFrame, config: VocabularyConfig) -> DataFrame:
+def build(run: Run, pages: DataFrame, config: VocabularyConfig, what: str = "tokens") -> DataFrame:
     """Return the tokens of PAGES as VOCABULARY, the stage "vocabulary".
 
-    Ids follow the falling counts, ties the tokens' UTF-8 bytes, whatever the partitioning. The stage's parquet files
-    are sorted by id, and so are their names.
+    Ids are given by descending count, and to equal counts by the tokens' UTF-8 bytes, whatever the partitioning. The
+    stage's parquet files are sorted by id, and so are their names.
+
+    Args:
+        run: where the stage goes.
+        pages: PAGES.
+        config: which tokens to include.
+        what: what log and errors call the tokens.
 
     Raises:
         BadData: no token occurs ``min_count`` times, or more than 2**31 - 1 do.
     """
-    return number(run, "vocabulary", _counted(pages), config)
+    return assign_ids(run, "vocabulary", _counted(pages), config, what)
 
 
-def number(run: Run, stage: str, counted: DataFrame, config: VocabularyConfig) -> DataFrame:
-    """Return distinct tokens with their counts (token, count) as VOCABULARY, in a stage of this name.
+def assign_ids(run: Run, stage: str, counted: DataFrame, config: VocabularyConfig, what: str = "tokens") -> DataFrame:
+    """Return distinct tokens and their counts (token, count) as VOCABULARY, in a stage of this name.
 
     Raises:
-        BadData: as count().
+        BadData: as build().
     """
-    # The order is stored before it is numbered: were it computed twice, the numbers need not fit.
+    # The order is stored before ids are given: computed twice, it could differ among equal rows.
     ordered = run.stage(f"{stage}-ordered", lambda: _ordered(counted, config.min_count))
-    return run.stage(stage, lambda: _numbered(ordered, counted, config))
+    return run.stage(stage, lambda: _numbered(ordered, counted, config, what))
 
 
-def total(vocabulary: DataFrame) -> int:
-    """Return how many tokens a corpus has, those outside its VOCABULARY left out."""
+def total_tokens(vocabulary: DataFrame) -> int:
+    """Return the number of a corpus's tokens that are in its VOCABULARY."""
     row = vocabulary.agg(F.sum("count")).first()
     return int(row[0] or 0) if row else 0
 
 
 def encode(pages: DataFrame, folder: str) -> DataFrame:
-    """Return PAGES as ENCODED over the VOCABULARY in a folder; unknown tokens are dropped, empty sequences kept."""
+    """Return PAGES as ENCODED over the VOCABULARY in a folder; other tokens are dropped, empty sequences stay."""
     return pages.select("ids", "lengths", "codes", "tokens").mapInArrow(_encoded(folder), ENCODED)
 
 
-def encode_page(page: Page, lookup: Lookup) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the vocabulary ids of a page's known tokens in order, and how many each sequence has; both int32."""
-    tokens = lookup.ids(page.tokens)[page.codes]
-    known = tokens >= 0
-    # How many known tokens come before each place.
+def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the ids of a page's tokens that are in the vocabulary, in order, and their number in each sequence.
+
+    Both are int32.
+    """
+    tokens = index.ids(page.tokens)[page.codes]
+    included = tokens >= 0
+    # The number of included tokens before each position.
     before = np.zeros(len(tokens) + 1, np.int64)
-    np.cumsum(known, out=before[1:])
+    np.cumsum(included, out=before[1:])
     ends = before[np.cumsum(page.lengths, dtype=np.int64)]
-    return tokens[known], np.diff(ends, prepend=0).astype(np.int32)
+    return tokens[included], np.diff(ends, prepend=0).astype(np.int32)
 
 
-def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig) -> DataFrame:
+def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, what: str) -> DataFrame:
     """Return VOCABULARY from its parts; only the parts' sizes pass through the driver."""
     sizes = sorted((row["part"], row["count"]) for row in ordered.groupBy("part").count().collect())
     size = sum(number for _, number in sizes)
     if not size:
-        raise BadData(_nothing(counted, config.min_count))
-    kept = min(size, config.max_vocabulary or size)
-    if kept > _LARGEST:
-        raise BadData(f"{size} tokens occur {config.min_count} times or more, over {_LARGEST}; raise min_count")
-    logger.info("vocabulary: %d tokens occur %d times or more, %d are kept", size, config.min_count, kept)
+        raise BadData(_none_left(counted, config.min_count, what))
+    included = min(size, config.max_vocabulary or size)
+    if included > _MAX_SIZE:
+        raise BadData(
+            f"{size:,} {what} occur {config.min_count} times or more, at most {_MAX_SIZE:,} are possible; raise "
+            "vocabulary.min_count"
+        )
+    limit = f"; the {included:,} most frequent are used" if included < size else ""
+    log.info("vocabulary: %s %s occur at least %d times%s", f"{size:,}", what, config.min_count, limit)
     starts = dict(
         zip((part for part, _ in sizes), accumulate((number for _, number in sizes), initial=0), strict=False)
     )
     first = F.create_map(*[F.lit(value) for pair in starts.items() for value in pair])
     numbered = ordered.withColumn("id", (first[F.col("part")] + F.col("position")).cast("int"))
-    # The parts come in the order of the ids, so that none need be looked for.
-    placed = numbered.where(F.col("id") < kept).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
+    # The files are in the order of the ids, so that a reader need not sort.
+    placed = numbered.where(F.col("id") < included).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
     return conform(placed.sortWithinPartitions("id"), VOCABULARY)
 
 
 def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
-    """Return token, count, part, position: the parts one after the other, each by position, give the final order."""
-    # The low 33 bits of this id are the row's place in its partition, the others the partition's number.
+    """Return token, count, part, position; part and position together are the final order."""
+    # The low 33 bits of this id are the row's position in its partition, the others the partition's number.
     place = F.monotonically_increasing_id()
     return (
         counted.where(F.col("count") >= min_count)
@@ -124,19 +137,23 @@ def _counted(pages: DataFrame) -> DataFrame:
     return each.groupBy("token").agg(F.sum("count").alias("count"))
 
 
-def _nothing(counted: DataFrame, min_count: int) -> str:
+def _none_left(counted: DataFrame, min_count: int, what: str) -> str:
     row = counted.agg(F.max("count")).first()
     largest = row[0] if row and row[0] is not None else 0
-    found = f"the most frequent one occurs {largest} times" if largest else "there are no tokens at all"
-    return f"no token occurs {min_count} times (min_count); {found}; give more text or a lower min_count"
+    if not largest:
+        return f"there are no {what}; give more input"
+    return (
+        f"none of the {what} occurs {min_count} times (vocabulary.min_count={min_count}): the most frequent one has "
+        f"{largest}; lower vocabulary.min_count or give more input"
+    )
 
 
 def _encoded(folder: str) -> Table:
     def encoded(batches: Batches) -> Batches:
-        lookup = Lookup.open(folder)
+        index = VocabularyIndex.open(folder)
         for batch in batches:
-            for page in paging.read(batch):
-                tokens, lengths = encode_page(page, lookup)
+            for page in encoded_pages.read(batch):
+                tokens, lengths = encode_page(page, index)
                 offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
                 columns = [pa.array(page.ids), pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens))]
                 yield pa.RecordBatch.from_arrays(columns, names=["id", "tokens"])

@@ -1,4 +1,4 @@
-"""Token to id and back, from files that every Python worker of a host maps into memory; no broadcast, no dictionary."""
+"""Tokens to ids and back, from files that all Python workers of a host map into memory: no broadcast, no dictionary."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from embedall_spark.corpus.hash_table import Bytes, Ints, Longs
 
 _ROWS = 65_536
-_OPEN: dict[str, tuple[str, Lookup]] = {}  # one opened lookup a folder, for the tasks that share a Python worker
+# One open index per folder, for the tasks that share a Python worker.
+_OPEN: dict[str, tuple[str, VocabularyIndex]] = {}
 
 
-class Lookup:
-    """The tokens of a VOCABULARY with their ids and counts; ``open`` makes one."""
+class VocabularyIndex:
+    """The tokens of a VOCABULARY with their ids and counts; see ``open``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,53 +36,53 @@ class Lookup:
         self.counts: Longs = host_cache.mapped(folder / "counts", np.int64)
 
     @classmethod
-    def open(cls, folder: str) -> Lookup:
-        """Return the lookup over a folder of VOCABULARY parquet files (path or URI), ordered by id.
+    def open(cls, folder: str) -> VocabularyIndex:
+        """Return the index of a folder of VOCABULARY parquet files (path or URI), which are ordered by id.
 
-        The first process of a host to ask copies it to the host's own disk; all of them share that copy in memory.
+        The first process of a host writes it to the host's own disk; all of them share that copy in memory.
 
         Raises:
             BadData: the folder has no parquet files, or their ids are not 0, 1, 2 ... in the order of the files.
         """
         copy, key = host_cache.make("lookup", folder, _write)
-        known = _OPEN.get(folder)
-        if known is None or known[0] != key:
-            _OPEN[folder] = known = (key, cls(copy))
-        return known[1]
+        opened = _OPEN.get(folder)
+        if opened is None or opened[0] != key:
+            _OPEN[folder] = opened = (key, cls(copy))
+        return opened[1]
 
     @property
     def size(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return len(self.counts)
 
     def ids(self, tokens: pa.StringArray) -> Ints:
         """Return the tokens' ids, int32 [n]; -1 for a token that is not in the vocabulary."""
-        text, offsets = bytes_of(tokens)
-        found = np.empty(len(tokens), np.int32)
-        hash_table.find(self._slots, self._text, self._offsets, text, offsets, found)
-        return found
+        text, offsets = string_buffers(tokens)
+        ids = np.empty(len(tokens), np.int32)
+        hash_table.lookup(self._slots, self._text, self._offsets, text, offsets, ids)
+        return ids
 
     def tokens(self, ids: NDArray[np.integer]) -> pa.StringArray:
-        """Return the tokens of ids, which must lie in ``range(size)``.
+        """Return the tokens of ids, which must be in ``range(size)``.
 
         Raises:
             IndexError: an id is out of range.
-            ValueError: together the tokens have more than 2 GiB; ask for fewer at a time.
+            ValueError: the tokens have more than 2 GiB together; pass fewer ids at a time.
         """
-        wanted = np.ascontiguousarray(ids, np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.size):
-            raise IndexError(f"ids must lie in 0..{self.size - 1}, found {wanted.min()}..{wanted.max()}")
-        offsets = np.zeros(len(wanted) + 1, np.int64)
-        np.cumsum(self._offsets[wanted + 1] - self._offsets[wanted], out=offsets[1:])
+        rows = np.ascontiguousarray(ids, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.size):
+            raise IndexError(f"ids must be in 0..{self.size - 1}, found {rows.min()}..{rows.max()}")
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(self._offsets[rows + 1] - self._offsets[rows], out=offsets[1:])
         if offsets[-1] >= 2**31:
-            raise ValueError(f"{len(wanted)} tokens have {offsets[-1]} bytes, over 2 GiB; ask for fewer at a time")
+            raise ValueError(f"{len(rows)} tokens have {offsets[-1]} bytes, over 2 GiB; pass fewer ids at a time")
         text = np.empty(offsets[-1], np.uint8)
-        hash_table.gather(self._text, self._offsets, wanted, offsets, text)
-        return pa.StringArray.from_buffers(len(wanted), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
+        hash_table.gather(self._text, self._offsets, rows, offsets, text)
+        return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
 
 
 def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
-    """Write the tokens' bytes, offsets and counts, streaming, then the table over them."""
+    """Write the tokens' bytes, offsets and counts as a stream, then the hash table over them."""
     size = end = 0
     with (folder / "text").open("wb") as text, (folder / "offsets").open("wb") as offsets:
         offsets.write(np.zeros(1, np.int64).data)
@@ -92,12 +93,12 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
                         ids = batch.column("id").to_numpy()
                         if not np.array_equal(ids, np.arange(size, size + len(ids))):
                             raise BadData(f"{part}: need ids {size}, {size + 1} ... in this order, found {ids[:3]} ...")
-                        data, ends = bytes_of(batch.column("token"))
+                        data, ends = string_buffers(batch.column("token"))
                         text.write(data.data)
                         offsets.write((ends[1:] + end).data)
                         counts.write(batch.column("count").to_numpy())
                         size, end = size + len(ids), end + int(ends[-1])
-    # At most half full: a search for an absent token then takes 2.5 steps on average (Knuth, vol. 3, 6.4).
+    # At most half full: a lookup of an absent token then takes 2.5 steps on average (Knuth, vol. 3, 6.4).
     slots = np.memmap(folder / "slots", np.int32, "w+", shape=(1 << max(1, (2 * size - 1).bit_length()),))
     slots[:] = -1
     text_bytes, ends = host_cache.mapped(folder / "text", np.uint8), host_cache.mapped(folder / "offsets", np.int64)
@@ -105,7 +106,7 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     slots.flush()
 
 
-def bytes_of(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
+def string_buffers(tokens: pa.StringArray) -> tuple[Bytes, Longs]:
     """Return the bytes of strings one after the other, and int64 offsets into them that begin with 0."""
     width = np.dtype(np.int64 if pa.types.is_large_string(tokens.type) else np.int32)
     _, offsets, data = tokens.buffers()

@@ -1,8 +1,8 @@
 """Windows of skip-gram: from sequences to streams of (center, n, contexts), one stream per pair of shards.
 
 Subsampling of frequent tokens and windows of random size as in word2vec (Mikolov et al. 2013, "Distributed
-Representations", section 2.3; "Efficient Estimation", section 3.2). What is drawn for a sequence depends on the seed
-and the sequence's id alone, so that it is the same in whatever task, batch or buffer the sequence ends up.
+Representations", section 2.3; "Efficient Estimation", section 3.2). The windows of a sequence depend on the seed and
+the sequence's id alone, so that they are the same in any task, batch or buffer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEEP = types.Array(uint32, 1, "C", readonly=True)
 
 
 def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint32]:
-    """Return for each token, uint32 [V], the greatest 32-bit random number at which an occurrence of it is kept.
+    """Return each token's threshold, uint32 [V]: an occurrence is kept if its 32-bit random number is not above it.
 
     A token that makes up a share f of the corpus is kept with probability (sqrt(f / sample) + 1) * sample / f, as in
     word2vec's code and gensim; ``sample`` 0 keeps all.
@@ -36,12 +36,12 @@ def keep_thresholds(counts: NDArray[np.int64], sample: float) -> NDArray[np.uint
 
 
 def capacity(length: int, window: int) -> int:
-    """Return how many ints a stream must have room for so that any sequence of ``length`` tokens fits."""
+    """Return the ints that a stream needs so that any sequence of ``length`` tokens fits."""
     return length * (2 + 2 * window)
 
 
-def longest(capacity: int, window: int) -> int:
-    """Return the greatest length of a sequence that fits into ``capacity`` ints for certain."""
+def max_length(capacity: int, window: int) -> int:
+    """Return the length up to which every sequence fits into ``capacity`` ints."""
     return capacity // (2 + 2 * window)
 
 
@@ -61,7 +61,7 @@ def _mix(state: np.uint64) -> np.uint64:
     nogil=True,
     cache=True,
 )
-def draw(  # noqa: C901 (one loop, for speed)
+def draw_windows(  # noqa: C901 (one loop, for speed)
     tokens: NDArray[np.int32],
     offsets: NDArray[np.int64],
     ids: NDArray[np.int64],
@@ -82,69 +82,69 @@ def draw(  # noqa: C901 (one loop, for speed)
         tokens: vocabulary ids of all sequences, one after the other, int32.
         offsets: where each sequence begins in ``tokens``, int64 [n + 1].
         ids: ids of the sequences, int64 [n].
-        start: the first sequence to do.
+        start: index of the first sequence.
         keep: see ``keep_thresholds``, uint32 [V].
-        shard: which worker holds a token's rows, int32 [V].
-        local: which of that worker's rows are the token's, int32 [V].
-        workers: how many shards there are, W.
+        shard: the worker that has a token's rows, int32 [V].
+        local: the index of a token's rows at that worker, int32 [V].
+        workers: number of shards, W.
         window: greatest distance between a center and a context, after subsampling.
-        shrink: draw each center's distance uniformly from 1 to ``window``; otherwise it is ``window`` throughout.
+        shrink: draw each center's distance uniformly from 1 to ``window``; otherwise it is always ``window``.
         seed: seed of this epoch.
-        streams: int32 [W * W, capacity]; row i * W + j takes groups (local id of a center of shard j, n, local ids of
-            its n contexts in shard i).
-        fill: how many ints of each stream are in use, int64 [W * W]; moved on.
+        streams: int32 [W * W, capacity]; row i * W + j receives groups (local id of a center of shard j, n, local ids
+            of its n contexts in shard i).
+        fill: ints in use of each stream, int64 [W * W]; updated.
 
     Returns:
-        The next sequence to do, n when all are done.
+        Index of the sequence to go on with; n when there is none.
 
     Raises:
         ValueError: the streams are empty, and still the sequence ``start`` might not fit (see ``capacity``).
     """
-    room = streams.shape[1]
+    capacity = streams.shape[1]
     highest = fill.max()
-    kept, radius = np.empty(1024, np.int32), np.empty(1024, np.int32)
+    sampled, radius = np.empty(1024, np.int32), np.empty(1024, np.int32)
     group = np.empty(workers, np.int64)  # where the center's group with contexts of a shard begins in its stream
-    made = np.full(workers, -1, np.int64)  # the center that the group above belongs to
+    group_center = np.full(workers, -1, np.int64)  # the center that the group above belongs to
     center = int64(0)
     for sequence in range(start, ids.size):
         begin, stop = offsets[sequence], offsets[sequence + 1]
-        if stop - begin > kept.size:
-            kept, radius = np.empty(stop - begin, np.int32), np.empty(stop - begin, np.int32)
+        if stop - begin > sampled.size:
+            sampled, radius = np.empty(stop - begin, np.int32), np.empty(stop - begin, np.int32)
         state = _mix(_mix(seed + _GOLDEN) + uint64(ids[sequence]))
         count = 0
-        for at in range(begin, stop):
+        for index in range(begin, stop):
             state += _GOLDEN
             random = _mix(state)
-            # The two halves of one number: is the token kept, and if so, how far does its window reach.
-            if random & uint64(0xFFFFFFFF) <= uint64(keep[tokens[at]]):
-                kept[count] = tokens[at]
+            # One half of the number decides whether the token is kept, the other how far its window reaches.
+            if random & uint64(0xFFFFFFFF) <= uint64(keep[tokens[index]]):
+                sampled[count] = tokens[index]
                 radius[count] = 1 + ((random >> uint64(32)) * uint64(window) >> uint64(32)) if shrink else window
                 count += 1
         need = 0
-        for at in range(count):
-            need += 2 + min(count - 1, at + radius[at]) - max(0, at - radius[at])
-        if highest + need > room:
+        for index in range(count):
+            need += 2 + min(count - 1, index + radius[index]) - max(0, index - radius[index])
+        if highest + need > capacity:
             highest = fill.max()
-            if highest + need > room:
+            if highest + need > capacity:
                 if highest == 0:
                     raise ValueError("a sequence does not fit into empty streams; see windows.capacity")
                 return sequence
         highest += need
-        for at in range(count):
-            column, name = shard[kept[at]], local[kept[at]]
+        for index in range(count):
+            column, center_row = shard[sampled[index]], local[sampled[index]]
             center += 1
-            for other in range(max(0, at - radius[at]), min(count, at + radius[at] + 1)):
-                if other == at:
+            for other in range(max(0, index - radius[index]), min(count, index + radius[index] + 1)):
+                if other == index:
                     continue
-                row = shard[kept[other]]
+                row = shard[sampled[other]]
                 stream = row * workers + column
-                if made[row] != center:
-                    made[row] = center
+                if group_center[row] != center:
+                    group_center[row] = center
                     group[row] = fill[stream]
-                    streams[stream, fill[stream]] = name
+                    streams[stream, fill[stream]] = center_row
                     streams[stream, fill[stream] + 1] = 0
                     fill[stream] += 2
-                streams[stream, fill[stream]] = local[kept[other]]
+                streams[stream, fill[stream]] = local[sampled[other]]
                 streams[stream, group[row] + 1] += 1
                 fill[stream] += 1
     return ids.size

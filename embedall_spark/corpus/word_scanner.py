@@ -1,4 +1,4 @@
-"""Finds words and sentences in UTF-8 bytes: numba kernels over a table of code point classes. Knows no Spark."""
+"""Numba kernels that find words and sentences in UTF-8 bytes, by a table of code point classes. Knows no Spark."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ END_MARKS = "\u3002\uff01\uff1f\n\r\v\f\u0085\u2028\u2029"
 
 
 @functools.cache
-def classes(whitespace: bool) -> NDArray[np.uint8]:
+def code_point_classes(whitespace: bool) -> NDArray[np.uint8]:
     """Return the class and flags of every code point, uint8 [0x110000], read-only.
 
     Args:
-        whitespace: every character but white space belongs to words; otherwise letters, numbers and marks do.
+        whitespace: words consist of all characters but white space; otherwise of letters, numbers and marks.
     """
     points = [chr(code) for code in range(sys.maxunicode + 1)]
     category = np.frombuffer("".join(map(unicodedata.category, points)).encode(), np.uint8).reshape(-1, 2)
@@ -52,59 +52,59 @@ def classes(whitespace: bool) -> NDArray[np.uint8]:
 
 
 @njit(nogil=True, cache=True)
-def _decode(data: NDArray[np.uint8], at: int) -> tuple[np.int64, int]:
-    """Return the code point that starts at a byte of valid UTF-8, and how many bytes it takes."""
-    first = np.int64(data[at])
+def _decode(data: NDArray[np.uint8], index: int) -> tuple[np.int64, int]:
+    """Return the code point that starts at a byte of valid UTF-8, and its number of bytes."""
+    first = np.int64(data[index])
     if first < 0x80:
         return first, 1
     if first < 0xE0:
-        return (first & 0x1F) << 6 | np.int64(data[at + 1] & 0x3F), 2
+        return (first & 0x1F) << 6 | np.int64(data[index + 1] & 0x3F), 2
     if first < 0xF0:
-        return (first & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | np.int64(data[at + 2] & 0x3F), 3
-    high = (first & 0x07) << 18 | np.int64(data[at + 1] & 0x3F) << 12
-    return high | np.int64(data[at + 2] & 0x3F) << 6 | np.int64(data[at + 3] & 0x3F), 4
+        return (first & 0x0F) << 12 | np.int64(data[index + 1] & 0x3F) << 6 | np.int64(data[index + 2] & 0x3F), 3
+    high = (first & 0x07) << 18 | np.int64(data[index + 1] & 0x3F) << 12
+    return high | np.int64(data[index + 2] & 0x3F) << 6 | np.int64(data[index + 3] & 0x3F), 4
 
 
 @njit(nogil=True, cache=True)
-def _begins_word(data: NDArray[np.uint8], at: int, end: int, table: NDArray[np.uint8]) -> bool:
-    return at < end and table[_decode(data, at)[0]] & _CLASS == WORD
+def _begins_word(data: NDArray[np.uint8], index: int, end: int, table: NDArray[np.uint8]) -> bool:
+    return index < end and table[_decode(data, index)[0]] & _CLASS == WORD
 
 
 @njit(nogil=True, cache=True)
-def sentences(
+def cut_sentences(
     data: NDArray[np.uint8], documents: NDArray[np.int32], table: NDArray[np.uint8], cuts: NDArray[np.int32]
 ) -> int:
-    """Cut documents into sentences and return how many there are.
+    """Cut documents into sentences and return the number of sentences.
 
     A sentence ends after . ! ? or … where white space follows (closing quotes and brackets may stand between), after
     the full-width marks of END_MARKS and after a line break.
 
     Args:
         data: valid UTF-8, uint8 [bytes].
-        documents: where each document begins and the last one ends, int32 [documents + 1].
-        table: from classes().
+        documents: where each document begins, and where the last one ends, int32 [documents + 1].
+        table: from code_point_classes().
         cuts: receives documents[0] and every sentence's end, int32 [at least bytes + 1].
     """
     cuts[0] = documents[0]
     count = 0
     for document in range(len(documents) - 1):
-        at, end = documents[document], documents[document + 1]
-        armed = False
-        while at < end:
-            code, width = _decode(data, at)
+        index, end = documents[document], documents[document + 1]
+        may_end = False
+        while index < end:
+            code, width = _decode(data, index)
             kind = table[code]
-            at += width
+            index += width
             # Most characters: nothing to remember, nothing to end.
-            if not armed and kind & (MAY_END | ENDS) == 0:
+            if not may_end and kind & (MAY_END | ENDS) == 0:
                 continue
-            if kind & ENDS or (armed and kind & BLANK):
+            if kind & ENDS or (may_end and kind & BLANK):
                 count += 1
-                cuts[count] = at
-                armed = False
+                cuts[count] = index
+                may_end = False
             elif kind & MAY_END:
-                armed = True
+                may_end = True
             elif kind & CLOSES == 0:
-                armed = False
+                may_end = False
         if cuts[count] < end:
             count += 1
             cuts[count] = end
@@ -112,7 +112,7 @@ def sentences(
 
 
 @njit(nogil=True, cache=True)
-def words(
+def copy_words(
     data: NDArray[np.uint8],
     segments: NDArray[np.int32],
     table: NDArray[np.uint8],
@@ -121,45 +121,46 @@ def words(
     offsets: NDArray[np.int32],
     counts: NDArray[np.int64],
 ) -> int:
-    """Copy the words of each segment, back to back, and return how many there are.
+    """Copy the words of each segment, one after the other, and return the number of words.
 
     A word is WORD (WORD | MARK)*, and more of the same after a single JOINER. A mark without a letter before it (such
     as the variation selector after an emoji) makes no word.
 
     Args:
         data: valid UTF-8, uint8 [bytes].
-        segments: where each segment begins and the last one ends, int32 [segments + 1].
-        table: from classes().
+        segments: where each segment begins, and where the last one ends, int32 [segments + 1].
+        table: from code_point_classes().
         min_length: shorter words (in characters) are left out.
         out: receives the words' bytes, uint8 [bytes].
-        offsets: receives where each word begins in ``out`` and the last one ends, int32 [bytes / 2 + segments + 1].
+        offsets: receives where each word begins in ``out``, and where the last one ends, int32 [bytes / 2 + segments +
+            1].
         counts: receives the number of words of each segment, int64 [segments].
     """
-    put = count = 0
+    written = count = 0
     offsets[0] = 0
     for segment in range(len(segments) - 1):
-        at, end = segments[segment], segments[segment + 1]
+        index, end = segments[segment], segments[segment + 1]
         before = count
-        while at < end:
-            code, width = _decode(data, at)
+        while index < end:
+            code, width = _decode(data, index)
             if table[code] & _CLASS != WORD:
-                at += width
+                index += width
                 continue
-            start, characters = put, 0
-            while at < end:
-                code, width = _decode(data, at)
+            start, characters = written, 0
+            while index < end:
+                code, width = _decode(data, index)
                 kind = table[code] & _CLASS
-                if kind == OUTSIDE or (kind == JOINER and not _begins_word(data, at + width, end, table)):
+                if kind == OUTSIDE or (kind == JOINER and not _begins_word(data, index + width, end, table)):
                     break
                 for _ in range(width):
-                    out[put] = data[at]
-                    put += 1
-                    at += 1
+                    out[written] = data[index]
+                    written += 1
+                    index += 1
                 characters += 1
             if characters >= min_length:
                 count += 1
-                offsets[count] = put
+                offsets[count] = written
             else:
-                put = start
+                written = start
         counts[segment] = count - before
     return count

@@ -1,4 +1,4 @@
-"""EDGES to sorted adjacency lists over numbered vertices, in rows of bounded size; a hub spans many rows."""
+"""EDGES to sorted adjacency lists over the ids of vertices, in rows of bounded size; a hub spans many rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedall_spark import files
 from embedall_spark.config import Section
 from embedall_spark.corpus import token_counter, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 from embedall_spark.graph import external_sort
 
@@ -34,7 +34,7 @@ ADJACENCY = T.StructType(
     [
         T.StructField("part", T.IntegerType(), False, {"comment": "range of vertices that the row belongs to"}),
         T.StructField("vertices", T.BinaryType(), False, {"comment": "vertices in the row, ascending, int32"}),
-        T.StructField("degrees", T.BinaryType(), False, {"comment": "neighbours of each in this row, int32"}),
+        T.StructField("degrees", T.BinaryType(), False, {"comment": "neighbors of each in this row, int32"}),
         T.StructField("neighbours", T.BinaryType(), False, {"comment": "of each vertex, ascending, int32"}),
         T.StructField("weights", T.BinaryType(), False, {"comment": "float64; empty where all are `lightest`"}),
         T.StructField("lightest", T.DoubleType(), False, {"comment": "least weight in the row"}),
@@ -42,16 +42,16 @@ ADJACENCY = T.StructType(
     ]
 )
 _NAMES = [field.name for field in ADJACENCY]
-# The parquet writer holds 100 rows before it first looks at their size: 80 MB.
+# The parquet writer buffers 100 rows before it first looks at their size: 80 MB.
 _EDGES_PER_ROW = 1 << 16
 _EDGES_PER_PART = 1 << 21
-_MOST_PARTS = 8192
+_MAX_PARTS = 8192
 
 
 class GraphConfig(Section):
-    """What the edges mean."""
+    """How edges are read as a graph."""
 
-    directed: bool = Field(False, description="an edge leads from src to dst only; else both ways")
+    directed: bool = Field(False, description="true: an edge leads from src to dst only; false: both ways")
     self_loops: bool = Field(True, description="keep edges from a vertex to itself; false: leave them out")
 
 
@@ -62,55 +62,57 @@ class GraphSize(NamedTuple):
     edges: int
     """Entries of the adjacency lists: an undirected edge has two, a self-loop one."""
     weighted: bool
-    """Whether weights differ."""
+    """Whether weights differ from each other."""
 
 
-def stages(run: Run, edges: DataFrame, config: GraphConfig) -> tuple[DataFrame, DataFrame, GraphSize]:
-    """Return the stage "vertices" (VOCABULARY, counts are ends of edges), the stage "adjacency", and its sizes.
+def build_stages(run: Run, edges: DataFrame, config: GraphConfig) -> tuple[DataFrame, DataFrame, GraphSize]:
+    """Return the stage "vertices" (VOCABULARY; counts are ends of edges), the stage "adjacency", and the graph's size.
 
     Raises:
         BadData: no edge is left.
     """
-    vertices = vocabulary.number(run, "vertices", ends(edges, config), VocabularyConfig(min_count=1))
+    vertices = vocabulary.assign_ids(
+        run, "vertices", edge_ends(edges, config), VocabularyConfig(min_count=1), what="vertices"
+    )
     names = run.stage_path("vertices")
-    lists = run.stage("adjacency", lambda: build(edges, names, vocabulary.total(vertices), config))
+    lists = run.stage("adjacency", lambda: build(edges, names, vocabulary.total_tokens(vertices), config))
     return vertices, lists, measure(lists, vertices.count())
 
 
-def ends(edges: DataFrame, config: GraphConfig) -> DataFrame:
-    """Return token string and count bigint: the vertices of EDGES, and how many ends of edges each has.
+def edge_ends(edges: DataFrame, config: GraphConfig) -> DataFrame:
+    """Return token string and count bigint: the vertices of EDGES, and the number of ends of edges at each.
 
     Raises:
         BadData: no edge is left.
     """
-    kept = edges if config.self_loops else edges.where("src <> dst")
-    if kept.isEmpty():
-        left_out = "" if config.self_loops else " but self-loops, which graph.self_loops=false leaves out"
-        raise BadData(f"there is no edge{left_out}; give a graph with edges")
-    return token_counter.counted(kept.select("src", "dst"))
+    used = edges if config.self_loops else edges.where("src <> dst")
+    if used.isEmpty():
+        loops = "" if config.self_loops else " but self-loops, which graph.self_loops=false leaves out"
+        raise BadData(f"there is no edge{loops}; give a graph with edges")
+    return token_counter.count_texts(used.select("src", "dst"))
 
 
 def build(edges: DataFrame, vertices: str, entries: int, config: GraphConfig) -> DataFrame:
-    """Return EDGES as ADJACENCY, whose files in the order of their names hold the vertices in ascending order.
+    """Return EDGES as ADJACENCY, whose files, in the order of their names, have the vertices in ascending order.
 
-    Equal edges become one of their summed weight, added up from the least. A task holds runs of a fixed size and what
-    is open of those of others (``edgesort``), whatever the degrees.
+    Equal edges become one, whose weight is their sum from the least weight on. The memory of a task does not depend on
+    the degrees: see ``external_sort``.
 
     Args:
         edges: EDGES without problems; a null weight is 1.
-        vertices: folder of the VOCABULARY that numbers the vertices and counts the ends of edges at each.
-        entries: about how many entries there will be.
-        config: what the edges mean.
+        vertices: folder of the VOCABULARY with the vertices' ids, and the number of ends of edges at each.
+        entries: estimated number of entries of the adjacency lists.
+        config: how edges are read.
     """
-    parts = int(np.clip(-(-entries // _EDGES_PER_PART), 1, _MOST_PARTS))
+    parts = int(np.clip(-(-entries // _EDGES_PER_PART), 1, _MAX_PARTS))
     rows = edges.select("src", "dst", F.coalesce("weight", F.lit(1.0)).alias("weight"))
-    numbered = rows.mapInArrow(_number(vertices, parts, external_sort.longest(entries), config), external_sort.PIECES)
-    placed = numbered.repartitionById(parts, "part").sortWithinPartitions("edge", "weight")
-    return placed.mapInArrow(_rows, ADJACENCY)
+    numbered = rows.mapInArrow(_number(vertices, parts, external_sort.max_piece(entries), config), external_sort.PIECES)
+    pieces = numbered.repartitionById(parts, "part").sortWithinPartitions("edge", "weight")
+    return pieces.mapInArrow(_rows, ADJACENCY)
 
 
 def measure(adjacency: DataFrame, vertices: int) -> GraphSize:
-    """Return the sizes of ADJACENCY over so many vertices."""
+    """Return the size of the graph that ADJACENCY over so many vertices is."""
     entries = F.sum(F.octet_length("neighbours") / F.lit(4)).cast("bigint")
     row = adjacency.agg(entries, F.min("lightest"), F.max("heaviest")).first()
     if row is None or row[0] is None:
@@ -118,37 +120,37 @@ def measure(adjacency: DataFrame, vertices: int) -> GraphSize:
     return GraphSize(vertices, int(row[0]), row[1] != row[2])
 
 
-def _number(folder: str, parts: int, longest: int, config: GraphConfig) -> Table:
+def _number(folder: str, parts: int, max_piece: int, config: GraphConfig) -> Table:
     def number(batches: Batches) -> Iterator[pa.RecordBatch]:
-        lookup = Lookup.open(folder)
-        bounds = _bounds(lookup, parts)
-        for run in external_sort.runs(_encoded(batch, lookup, config) for batch in batches):
-            yield external_sort.cut(run, bounds, longest)
+        index = VocabularyIndex.open(folder)
+        bounds = _part_bounds(index, parts)
+        for run in external_sort.sorted_runs(_entries(batch, index, config) for batch in batches):
+            yield external_sort.cut_run(run, bounds, max_piece)
 
     return number
 
 
-def _encoded(batch: pa.RecordBatch, lookup: Lookup, config: GraphConfig) -> Entries:
-    """Return the entries that edges become."""
-    src, dst = (lookup.ids(batch.column(name)).astype(np.int64) for name in ("src", "dst"))
+def _entries(batch: pa.RecordBatch, index: VocabularyIndex, config: GraphConfig) -> Entries:
+    """Return the entries of the adjacency lists that a batch of edges makes."""
+    src, dst = (index.ids(batch.column(name)).astype(np.int64) for name in ("src", "dst"))
     weight = batch.column("weight").to_numpy()
     if not config.self_loops:
-        kept = src != dst
-        src, dst, weight = src[kept], dst[kept], weight[kept]
+        proper = src != dst
+        src, dst, weight = src[proper], dst[proper], weight[proper]
     if not config.directed:
-        # A self-loop is one entry also where edges go both ways.
+        # A self-loop is a single entry also where edges go both ways.
         back = src != dst
         src, dst = np.concatenate([src, dst[back]]), np.concatenate([dst, src[back]])
         weight = np.concatenate([weight, weight[back]])
     return src << 32 | dst, weight
 
 
-def _bounds(lookup: Lookup, parts: int) -> NDArray[np.int64]:
-    """Return the first vertices of all ranges but the first, int64: ranges have about equally many edges."""
-    target = lookup.folder / f"bounds-{parts}.npy"
-    with files.lock(lookup.folder):
+def _part_bounds(index: VocabularyIndex, parts: int) -> NDArray[np.int64]:
+    """Return the first vertex of each part but the first, int64; parts have about equal numbers of edges."""
+    target = index.folder / f"bounds-{parts}.npy"
+    with files.lock(index.folder):
         if not target.exists():
-            ends = np.cumsum(lookup.counts)
+            ends = np.cumsum(index.counts)
             targets = np.arange(1, parts) * (int(ends[-1]) / parts)
             with files.create(str(target)) as out:
                 np.save(out, np.searchsorted(ends, targets, side="left").astype(np.int64) + 1)
@@ -156,18 +158,18 @@ def _bounds(lookup: Lookup, parts: int) -> NDArray[np.int64]:
 
 
 def _rows(pieces: Batches) -> Iterator[pa.RecordBatch]:
-    """Sum equal edges and cut all into rows."""
+    """Yield ADJACENCY rows of sorted pieces, the weights of equal edges summed."""
     edges, weights = np.empty(0, np.int64), np.empty(0)
     part = 0
-    for part, more, theirs in external_sort.merged(pieces):
-        edges, weights = np.concatenate([edges, more]), np.concatenate([weights, theirs])
-        left = external_sort.add_up(edges, weights)
-        # The last edge may go on in what comes next.
-        whole = (left - 1) // _EDGES_PER_ROW * _EDGES_PER_ROW if left else 0
+    for part, more_edges, more_weights in external_sort.merge(pieces):
+        edges, weights = np.concatenate([edges, more_edges]), np.concatenate([weights, more_weights])
+        distinct = external_sort.sum_equal_edges(edges, weights)
+        # The last edge may continue in the next entries.
+        whole = (distinct - 1) // _EDGES_PER_ROW * _EDGES_PER_ROW if distinct else 0
         for start in range(0, whole, _EDGES_PER_ROW):
             stop = start + _EDGES_PER_ROW
             yield _row(part, edges[start:stop], weights[start:stop])
-        edges, weights = edges[whole:left], weights[whole:left]
+        edges, weights = edges[whole:distinct], weights[whole:distinct]
     if len(edges):
         yield _row(part, edges, weights)
 

@@ -1,4 +1,4 @@
-"""The graph as walkers need it: compressed sparse rows in files of each host, mapped by all its workers."""
+"""The graph as walkers need it: compressed sparse rows in files on each host, mapped by all of its workers."""
 
 from __future__ import annotations
 
@@ -22,45 +22,46 @@ if TYPE_CHECKING:
 
 _ROWS = 16
 _INTS = types.Array(int32, 1, "C", readonly=True)
-_OPEN: dict[str, tuple[str, Graph]] = {}  # one opened graph a folder, for the tasks that share a Python worker
+# One open graph per folder, for the tasks that share a Python worker.
+_OPEN: dict[str, tuple[str, Graph]] = {}
 
 
-def open_graph(folder: str, facts: GraphSize, directed: bool) -> Graph:
-    """Return the graph in a folder of ADJACENCY (path or URI), copied to this host's disk once.
+def open_graph(folder: str, size: GraphSize, directed: bool) -> Graph:
+    """Return the graph in a folder of ADJACENCY (path or URI), which is copied to this host's disk once.
 
-    It takes 8 bytes a vertex, 4 an entry of the lists, and 8 more where weights differ. Only what walks touch is in
-    memory, and only as the system's cache of files: the graph may be larger than the memory.
+    The copy takes 8 bytes per vertex and 4 per entry of the lists, and 8 more where weights differ. Only pages that
+    walks touch are in memory, in the system's file cache: the graph may be larger than the memory.
     """
-    copy, key = host_cache.make("graph", folder, _writer(facts))
-    known = _OPEN.get(folder)
-    if known is None or known[0] != key:
+    copy, key = host_cache.make("graph", folder, _writer(size))
+    opened = _OPEN.get(folder)
+    if opened is None or opened[0] != key:
         graph = Graph(
             host_cache.mapped(copy / "indptr", np.int64),
             host_cache.mapped(copy / "indices", np.int32),
             host_cache.mapped(copy / "cumulative", np.float64),
             directed,
         )
-        _OPEN[folder] = known = (key, graph)
-    return known[1]
+        _OPEN[folder] = opened = (key, graph)
+    return opened[1]
 
 
-def _writer(facts: GraphSize) -> Callable[[pafs.FileSystem, list[str], Path], None]:
+def _writer(size: GraphSize) -> Callable[[pafs.FileSystem, list[str], Path], None]:
     def write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
-        indptr = np.memmap(folder / "indptr", np.int64, "w+", shape=(facts.vertices + 1,))
-        before, carried = -1, 0.0
+        indptr = np.memmap(folder / "indptr", np.int64, "w+", shape=(size.vertices + 1,))
+        last, carried = -1, 0.0
         with (folder / "indices").open("wb") as indices, (folder / "cumulative").open("wb") as cumulative:
             for row in _read(filesystem, parts):
-                vertices, degrees, neighbours, weights = row
-                if vertices[0] < before or (np.diff(vertices) <= 0).any():
-                    raise RuntimeError(f"{folder}: vertex {vertices[0]} comes after {before}; the stage is damaged")
+                vertices, degrees, neighbors, weights = row
+                if vertices[0] < last or (np.diff(vertices) <= 0).any():
+                    raise RuntimeError(f"{folder}: vertex {vertices[0]} comes after {last}; the stage is damaged")
                 indptr[vertices + 1] += degrees
-                indices.write(neighbours.data)
-                if facts.weighted:
+                indices.write(neighbors.data)
+                if size.weighted:
                     sums = weights.copy()
-                    accumulate(sums, degrees, carried if vertices[0] == before else 0.0)
+                    running_sums(sums, degrees, carried if vertices[0] == last else 0.0)
                     cumulative.write(sums.data)
                     carried = float(sums[-1])
-                before = int(vertices[-1])
+                last = int(vertices[-1])
         np.cumsum(indptr, out=indptr)
         indptr.flush()
 
@@ -68,28 +69,28 @@ def _writer(facts: GraphSize) -> Callable[[pafs.FileSystem, list[str], Path], No
 
 
 def _read(filesystem: pafs.FileSystem, parts: list[str]) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Yield vertices int32, degrees int32, neighbours int32 and weights float64 of each row."""
+    """Yield vertices int32, degrees int32, neighbors int32 and weights float64 of each row."""
     for part in parts:
         with filesystem.open_input_file(part) as source:
             for batch in pq.ParquetFile(source).iter_batches(_ROWS):
-                for at in range(batch.num_rows):
-                    row = {name: batch.column(name)[at] for name in batch.schema.names}
-                    vertices, degrees, neighbours = (
+                for index in range(batch.num_rows):
+                    row = {name: batch.column(name)[index] for name in batch.schema.names}
+                    vertices, degrees, neighbors = (
                         np.frombuffer(row[name].as_buffer(), np.int32) for name in ("vertices", "degrees", "neighbours")
                     )
                     weights = np.frombuffer(row["weights"].as_buffer(), np.float64)
                     if not len(weights):
-                        weights = np.full(len(neighbours), row["lightest"].as_py())
-                    yield vertices, degrees, neighbours, weights
+                        weights = np.full(len(neighbors), row["lightest"].as_py())
+                    yield vertices, degrees, neighbors, weights
 
 
 @njit(void(float64[::1], _INTS, float64), nogil=True, cache=True)
-def accumulate(weights: NDArray[np.float64], degrees: NDArray[np.int32], before: float) -> None:
-    """Turn weights into running sums within each vertex's list, in place; the first list goes on from ``before``."""
-    at, total = 0, before
+def running_sums(weights: NDArray[np.float64], degrees: NDArray[np.int32], before: float) -> None:
+    """Turn weights into running sums within each vertex's list, in place; the first list continues from ``before``."""
+    index, total = 0, before
     for degree in degrees:
         for _ in range(degree):
-            total += weights[at]
-            weights[at] = total
-            at += 1
+            total += weights[index]
+            weights[index] = total
+            index += 1
         total = 0.0

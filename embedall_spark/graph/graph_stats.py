@@ -1,4 +1,4 @@
-"""What a graph looks like, told before it is walked."""
+"""Sizes, degrees, hubs and components of a graph, logged before it is walked."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _HUBS = 5
 _QUANTILES = (0.5, 0.9, 0.99)
-# A task that looks for components holds 5 bytes a vertex.
-MOST_VERTICES = 1 << 28
+# The task that finds the components needs 5 bytes per vertex.
+MAX_VERTICES = 1 << 28
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _LONGS = types.Array(int64, 1, "C", readonly=True)
 
 
 def describe(
-    adjacency: DataFrame, vertices: DataFrame, folder: str, facts: GraphSize, directed: bool
+    adjacency: DataFrame, vertices: DataFrame, folder: str, size: GraphSize, directed: bool
 ) -> dict[str, float]:
     """Log sizes, degrees, hubs and components of a graph; return them as figures.
 
     Args:
-        adjacency: ADJACENCY, whose files lie in ``folder``.
-        vertices: VOCABULARY of the vertices' names.
+        adjacency: ADJACENCY, whose files are in ``folder``.
+        vertices: VOCABULARY with the vertices' names.
         folder: path or URI.
-        facts: sizes.
-        directed: whether edges lead one way only; degrees are then those outwards, components the weak ones.
+        size: vertices and edges.
+        directed: whether edges lead one way only; degrees are then out-degrees, and components weak ones.
     """
-    each = adjacency.select("vertices", "degrees").mapInArrow(_degrees, "id int, degree bigint")
-    degrees = each.groupBy("id").agg(F.sum("degree").alias("degree"))
+    row_degrees = adjacency.select("vertices", "degrees").mapInArrow(_degrees, "id int, degree bigint")
+    degrees = row_degrees.groupBy("id").agg(F.sum("degree").alias("degree"))
     row = degrees.agg(
-        F.count("*").alias("walked"),
+        F.count("*").alias("vertices"),
         F.max("degree").alias("greatest"),
         F.percentile_approx("degree", list(_QUANTILES), 10_000).alias("quantiles"),
     ).first()
@@ -55,61 +55,61 @@ def describe(
     hubs = degrees.orderBy(F.desc("degree"), "id").limit(_HUBS).collect()
     named = vertices.where(F.col("id").isin([hub["id"] for hub in hubs])).select("id", "token").collect()
     names = {vertex["id"]: vertex["token"] for vertex in named}
-    walked, kind = int(row["walked"]), "out-degrees" if directed else "degrees"
+    with_edges = int(row["vertices"])
     log.info(
-        "graph: %s vertices, %s of them without a way out; %s %s, %s",
-        f"{facts.vertices:,}",
-        f"{facts.vertices - walked:,}",
-        f"{facts.edges:,}",
+        "graph: %s vertices, %s of them without an edge to leave by; %s %s, %s",
+        f"{size.vertices:,}",
+        f"{size.vertices - with_edges:,}",
+        f"{size.edges:,}",
         "directed edges" if directed else "ends of undirected edges",
-        "weighted" if facts.weighted else "all of one weight",
+        "weighted" if size.weighted else "all of equal weight",
     )
     log.info(
-        "graph: %s: mean %.1f, median %d, 90%% %d, 99%% %d, greatest %s (%s)",
-        kind,
-        facts.edges / walked,
+        "graph: %s: mean %.1f, median %d, 90th percentile %d, 99th %d, greatest %s (%s)",
+        "out-degrees" if directed else "degrees",
+        size.edges / with_edges,
         *row["quantiles"],
         f"{row['greatest']:,}",
         ", ".join(f"{names[hub['id']]} {hub['degree']:,}" for hub in hubs),
     )
     figures = {
-        "graph/vertices": facts.vertices,
-        "graph/edges": facts.edges,
+        "graph/vertices": size.vertices,
+        "graph/edges": size.edges,
         "graph/greatest_degree": row["greatest"],
     }
-    return {name: float(value) for name, value in figures.items()} | _components(adjacency, folder, facts, directed)
+    return {name: float(value) for name, value in figures.items()} | _components(adjacency, folder, size, directed)
 
 
-def _components(adjacency: DataFrame, folder: str, facts: GraphSize, directed: bool) -> dict[str, float]:
-    """Return number and greatest share of the (weakly) connected components, found in one task."""
-    if facts.vertices > MOST_VERTICES:
-        log.info("graph: over %s vertices, so its components are not counted", f"{MOST_VERTICES:,}")
+def _components(adjacency: DataFrame, folder: str, size: GraphSize, directed: bool) -> dict[str, float]:
+    """Return the number of (weakly) connected components, and the largest one's share of the vertices; in one task."""
+    if size.vertices > MAX_VERTICES:
+        log.info("graph: more than %s vertices, so components are not counted", f"{MAX_VERTICES:,}")
         return {}
-    one = adjacency.sparkSession.range(0, 1, 1, 1)
-    row = one.mapInArrow(_component_sizes(folder, facts, directed), "components bigint, greatest bigint").first()
+    one_row = adjacency.sparkSession.range(0, 1, 1, 1)
+    row = one_row.mapInArrow(_component_sizes(folder, size, directed), "components bigint, greatest bigint").first()
     assert row is not None
-    share = row["greatest"] / facts.vertices
+    share = row["greatest"] / size.vertices
     what = f"{'weakly ' if directed else ''}connected component{'' if row['components'] == 1 else 's'}"
-    log.info("graph: %s %s, the greatest with %.1f%% of the vertices", f"{row['components']:,}", what, 100 * share)
+    log.info("graph: %s %s, the largest has %.1f%% of the vertices", f"{row['components']:,}", what, 100 * share)
     return {"graph/components": float(row["components"]), "graph/greatest_component_share": share}
 
 
 def _degrees(batches: Batches) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for at in range(batch.num_rows):
+        for row in range(batch.num_rows):
             vertices, degrees = (
-                np.frombuffer(batch.column(name)[at].as_buffer(), np.int32) for name in ("vertices", "degrees")
+                np.frombuffer(batch.column(name)[row].as_buffer(), np.int32) for name in ("vertices", "degrees")
             )
             columns = [pa.array(vertices), pa.array(degrees.astype(np.int64))]
             yield pa.RecordBatch.from_arrays(columns, ["id", "degree"])
 
 
-def _component_sizes(folder: str, facts: GraphSize, directed: bool) -> Table:
+def _component_sizes(folder: str, size: GraphSize, directed: bool) -> Table:
     def sizes(batches: Batches) -> Iterator[pa.RecordBatch]:
         for _ in batches:
-            graph = csr.open_graph(folder, facts, directed)
-            found = components(graph.indptr, graph.indices)
-            values: list[Any] = [int((found < 0).sum()), -int(found.min())]
+            graph = csr.open_graph(folder, size, directed)
+            sizes_or_parents = components(graph.indptr, graph.indices)
+            values: list[Any] = [int((sizes_or_parents < 0).sum()), -int(sizes_or_parents.min())]
             yield pa.RecordBatch.from_arrays([pa.array([value]) for value in values], ["components", "greatest"])
 
     return sizes
@@ -117,26 +117,26 @@ def _component_sizes(folder: str, facts: GraphSize, directed: bool) -> Table:
 
 @njit(int32[::1](_LONGS, _INTS), nogil=True, cache=True)
 def components(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the (weakly) connected components, int32 [n]: minus its size at one vertex of each, elsewhere another one.
+    """Return the (weakly) connected components, int32 [n]: at one vertex of each minus its size, elsewhere the parent.
 
     Union-find with path halving (Tarjan and van Leeuwen 1984), by size.
     """
     parent = np.full(indptr.size - 1, -1, np.int32)
     for vertex in range(parent.size):
-        for at in range(indptr[vertex], indptr[vertex + 1]):
-            one, other = np.int64(vertex), np.int64(indices[at])
-            while parent[one] >= 0:
-                if parent[parent[one]] >= 0:
-                    parent[one] = parent[parent[one]]
-                one = np.int64(parent[one])
+        for edge in range(indptr[vertex], indptr[vertex + 1]):
+            root, other = np.int64(vertex), np.int64(indices[edge])
+            while parent[root] >= 0:
+                if parent[parent[root]] >= 0:
+                    parent[root] = parent[parent[root]]
+                root = np.int64(parent[root])
             while parent[other] >= 0:
                 if parent[parent[other]] >= 0:
                     parent[other] = parent[parent[other]]
                 other = np.int64(parent[other])
-            if one == other:
+            if root == other:
                 continue
-            if parent[one] > parent[other]:
-                one, other = other, one
-            parent[one] += parent[other]
-            parent[other] = one
+            if parent[root] > parent[other]:
+                root, other = other, root
+            parent[root] += parent[other]
+            parent[other] = root
     return parent

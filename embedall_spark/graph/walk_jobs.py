@@ -1,7 +1,7 @@
-"""Random walks as Spark jobs: drawn where they are needed, the same at every call, and kept nowhere unless asked for.
+"""Random walks as Spark jobs: drawn where they are used, the same at every call, stored only on request.
 
-The walks are numbered. Which vertex a walk starts from is a permutation that follows from the seed, and the walk itself
-depends on (seed, vertex, number) alone, so that a task needs to know no more than which walks are its own.
+The walks are numbered. Their starts are a permutation that the seed determines, and a walk depends on (seed, vertex,
+number) alone, so that a task needs only the range of its walks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pyspark.sql import functions as F
 
 from embedall_spark import randomness
 from embedall_spark.config import MOVABLE, OutputPath, Section
-from embedall_spark.corpus import blocks as blocking
+from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.graph import csr, walks
 from embedall_spark.schemas import ENCODED, SEQUENCES
 
@@ -29,78 +29,80 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.corpus.blocks import BlockFilter
     from embedall_spark.graph.adjacency import GraphSize
     from embedall_spark.graph.walks import Graph
 
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Iterator[pa.RecordBatch]]
 
-# Tokens that a task holds: those that it counts at once, and those of a batch on its way to the JVM.
-_COUNTED, _BATCH = 1 << 24, 1 << 20
+# Tokens in the memory of a task: those that it counts at once, and those of a batch on its way to the JVM.
+_COUNTED_TOKENS, _BATCH_TOKENS = 1 << 24, 1 << 20
 _BLOCKS_PER_TASK = 16
-_FEWEST_TASKS, _MOST_TASKS = 8, 4096
+_MIN_TASKS, _MAX_TASKS = 8, 4096
 
 
 class WalksConfig(Section):
     """Random walks of node2vec (Grover and Leskovec 2016, section 3.2), under the names and defaults of its code."""
 
     num_walks: int = Field(10, ge=1, le=10_000, description="walks from each vertex")
-    walk_length: int = Field(80, ge=2, le=10_000, description="vertices in a walk; a dead end ends it before")
+    walk_length: int = Field(80, ge=2, le=10_000, description="vertices in a walk; a dead end ends it early")
     p: float = Field(1.0, ge=1e-6, le=1e6, description="return parameter: above 1 a walk seldom turns back")
     q: float = Field(
         1.0,
         ge=1e-3,
         le=1e3,
-        description="in-out parameter: above 1 a walk stays near where it was; a step costs up to the greater of q and "
-        "1/q trials",
+        description="in-out parameter: above 1 a walk stays near where it was; a step takes up to max(q, 1/q) trials",
     )
     table: OutputPath | None = Field(
         None,
-        description="also write the walks to this table, to be inspected; unset: they are drawn and kept nowhere",
+        description="also write the walks to this table, for inspection; unset: they are not stored",
         json_schema_extra=MOVABLE,
     )
-    names: bool = Field(False, description="with table: vertices by their names", json_schema_extra=MOVABLE)
+    names: bool = Field(
+        False, description="with walks.table: write the vertices' names, not their ids", json_schema_extra=MOVABLE
+    )
 
 
 @dataclass(frozen=True)
 class Walks:
-    """All walks over one graph; small, and pickled with each task."""
+    """All walks over one graph; small, because it is pickled with each task."""
 
     graph: str
     """Folder of the graph's ADJACENCY."""
-    facts: GraphSize
+    size: GraphSize
     directed: bool
     config: WalksConfig
     seed: int
 
     @property
     def count(self) -> int:
-        """How many walks there are, those that end where they begin included."""
-        return self.facts.vertices * self.config.num_walks
+        """Number of walks, those that end where they begin included."""
+        return self.size.vertices * self.config.num_walks
 
     def open(self) -> Graph:
-        """Return the graph as this host has it; once a task is enough, since it looks at the stage's files."""
-        return csr.open_graph(self.graph, self.facts, self.directed)
+        """Return this host's copy of the graph; call it once per task, since it lists the stage's files."""
+        return csr.open_graph(self.graph, self.size, self.directed)
 
     def sample(self, graph: Graph, first: int, stop: int) -> WalkBatch:
         """Return the walks numbered ``first`` to ``stop`` that have two vertices or more."""
-        vertices = self.facts.vertices
-        places = np.arange(first, stop)
-        numbers = places // vertices
-        starts = np.empty(len(places), np.int64)
+        vertices = self.size.vertices
+        indices = np.arange(first, stop)
+        numbers = indices // vertices
+        starts = np.empty(len(indices), np.int64)
         for number in np.unique(numbers):
-            mine = numbers == number
-            starts[mine] = randomness.shuffled(places[mine] % vertices, vertices, self.seed, int(number))
+            rows = numbers == number
+            starts[rows] = randomness.permuted_items(indices[rows] % vertices, vertices, self.seed, int(number))
         length, p, q = self.config.walk_length, self.config.p, self.config.q
-        # A vertex without a way out has no walk.
-        begun = graph.indptr[starts + 1] > graph.indptr[starts]
-        starts, numbers = starts[begun], numbers[begun]
+        # A vertex without neighbors has no walk.
+        leaves = graph.indptr[starts + 1] > graph.indptr[starts]
+        starts, numbers = starts[leaves], numbers[leaves]
         tokens, lengths = walks.walk(graph, starts.astype(np.int32), numbers, length, p, q, self.seed)
         return WalkBatch(numbers * vertices + starts, lengths, tokens)
 
 
 class WalkBatch(NamedTuple):
-    """Some walks."""
+    """Walks, one after the other."""
 
     ids: NDArray[np.int64]
     """number * vertices + start of each walk, int64 [n]."""
@@ -110,39 +112,39 @@ class WalkBatch(NamedTuple):
     """The vertices of all walks in order, int32 [sum of lengths]."""
 
 
-def feed(spark: SparkSession, walks: Walks, tokens: int, threads: int) -> BlockSource:
-    """Return the walks as the trainer takes them; ``tokens`` is how many vertices they have together."""
-    total = blocking.number(tokens)
+def block_source(spark: SparkSession, walks: Walks, tokens: int, threads: int) -> BlockSource:
+    """Return the walks as blocks for the trainer; ``tokens`` is the number of vertices in all of them."""
+    total = blocks.block_count(tokens)
 
-    def make(wanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> DataFrame:
-        rows = spark.range(0, total, 1, min(_MOST_TASKS, -(-total // _BLOCKS_PER_TASK)))
-        return rows.mapInArrow(_blocks(walks, total, wanted, threads), BLOCKS)
+    def select(block_filter: BlockFilter) -> DataFrame:
+        rows = spark.range(0, total, 1, min(_MAX_TASKS, -(-total // _BLOCKS_PER_TASK)))
+        return rows.mapInArrow(_blocks(walks, total, block_filter, threads), BLOCKS)
 
-    return BlockSource(tokens, total, make)
-
-
-def visits(spark: SparkSession, walks: Walks) -> DataFrame:
-    """Return id int and count bigint: how often the walks meet each vertex, vertices that they never meet left out."""
-    most = max(1, _COUNTED // walks.config.walk_length)
-    tasks = max(-(-walks.count // most), min(_FEWEST_TASKS, walks.count))
-    found = spark.range(0, tasks, 1, tasks).mapInArrow(_visits(walks, tasks), "id int, count bigint")
-    return found.groupBy("id").agg(F.sum("count").alias("count"))
+    return BlockSource(tokens, total, select)
 
 
-def encoded(spark: SparkSession, walks: Walks) -> DataFrame:
-    """Return the walks as ENCODED, over the vertices' numbers."""
-    return _stored(spark, walks, None)
+def visit_counts(spark: SparkSession, walks: Walks) -> DataFrame:
+    """Return id int and count bigint: the walks' visits of each vertex; vertices without visits are left out."""
+    per_task = max(1, _COUNTED_TOKENS // walks.config.walk_length)
+    tasks = max(-(-walks.count // per_task), min(_MIN_TASKS, walks.count))
+    partial_counts = spark.range(0, tasks, 1, tasks).mapInArrow(_visits(walks, tasks), "id int, count bigint")
+    return partial_counts.groupBy("id").agg(F.sum("count").alias("count"))
 
 
-def named(spark: SparkSession, walks: Walks, vertices: str) -> DataFrame:
-    """Return the walks as SEQUENCES of the names in a folder of VOCABULARY."""
-    return _stored(spark, walks, vertices)
+def as_encoded(spark: SparkSession, walks: Walks) -> DataFrame:
+    """Return the walks as ENCODED, over the vertices' ids."""
+    return _table(spark, walks, None)
 
 
-def _stored(spark: SparkSession, walks: Walks, vertices: str | None) -> DataFrame:
-    each = max(1, _BATCH // walks.config.walk_length)
-    total = -(-walks.count // each)
-    rows = spark.range(0, total, 1, min(_MOST_TASKS, total))
+def as_sequences(spark: SparkSession, walks: Walks, vertices: str) -> DataFrame:
+    """Return the walks as SEQUENCES of the vertices' names, which a folder of VOCABULARY has."""
+    return _table(spark, walks, vertices)
+
+
+def _table(spark: SparkSession, walks: Walks, vertices: str | None) -> DataFrame:
+    per_batch = max(1, _BATCH_TOKENS // walks.config.walk_length)
+    total = -(-walks.count // per_batch)
+    rows = spark.range(0, total, 1, min(_MAX_TASKS, total))
     return rows.mapInArrow(_rows(walks, total, vertices), SEQUENCES if vertices else ENCODED)
 
 
@@ -151,8 +153,8 @@ def _share(walks: Walks, graph: Graph, number: int, total: int) -> WalkBatch:
     return walks.sample(graph, number * walks.count // total, (number + 1) * walks.count // total)
 
 
-def _blocks(walks: Walks, total: int, wanted: Callable[[NDArray[np.int64]], NDArray[np.bool_]], threads: int) -> Table:
-    def blocks(batches: Batches) -> Iterator[pa.RecordBatch]:
+def _blocks(walks: Walks, total: int, block_filter: BlockFilter, threads: int) -> Table:
+    def selected(batches: Batches) -> Iterator[pa.RecordBatch]:
         graph = walks.open()
 
         def draw(number: int) -> Block:
@@ -162,9 +164,9 @@ def _blocks(walks: Walks, total: int, wanted: Callable[[NDArray[np.int64]], NDAr
         with ThreadPoolExecutor(threads) as pool:
             for batch in batches:
                 numbers = batch.column("id").to_numpy()
-                yield from blocking.pack(pool.map(draw, numbers[wanted(numbers)].tolist()))
+                yield from blocks.pack(pool.map(draw, numbers[block_filter(numbers)].tolist()))
 
-    return blocks
+    return selected
 
 
 def _visits(walks: Walks, total: int) -> Table:
@@ -180,12 +182,12 @@ def _visits(walks: Walks, total: int) -> Table:
 
 def _rows(walks: Walks, total: int, vertices: str | None) -> Table:
     def rows(batches: Batches) -> Iterator[pa.RecordBatch]:
-        graph, lookup = walks.open(), None if vertices is None else Lookup.open(vertices)
+        graph, names = walks.open(), None if vertices is None else VocabularyIndex.open(vertices)
         for batch in batches:
             for number in batch.column("id").to_pylist():
                 ids, lengths, tokens = _share(walks, graph, number, total)
                 offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-                values = pa.array(tokens) if lookup is None else lookup.tokens(tokens)
+                values = pa.array(tokens) if names is None else names.tokens(tokens)
                 lists = pa.ListArray.from_arrays(pa.array(offsets), values)
                 yield pa.RecordBatch.from_arrays([pa.array(ids), lists], ["id", "tokens"])
 

@@ -1,4 +1,4 @@
-"""What walkers hold while they walk, and the rule by which they step; ``steps`` moves them."""
+"""The state of walkers while they walk, and the rule by which they step; ``walk_kernel`` moves them."""
 
 from __future__ import annotations
 
@@ -13,87 +13,90 @@ BITS = 53
 """Of the random numbers that accept or reject a proposal."""
 
 NONE = -1
-_SLOTS = 64  # so many walkers take turns
+_SLOTS = 64  # walkers that take turns
 
 _WALKER = np.dtype([
     ("key", "u8"),  # state of its random numbers
-    ("row", "i8"), ("at", "i8"),  # where its next vertex is written; NONE: it has none
-    ("vertex", "i8"), ("first", "i8"), ("degree", "i8"),  # where it is; that vertex's list of neighbours
+    ("row", "i8"), ("position", "i8"),  # where its next vertex is written; NONE: it has no walk
+    ("vertex", "i8"), ("first", "i8"), ("degree", "i8"),  # where it is, and that vertex's list of neighbors
     ("previous", "i8"), ("previous_first", "i8"), ("previous_degree", "i8"),  # NONE: the next step is of first order
-    # Where all weights are equal, cells are proposed: the neighbours, and what the step back has beyond them.
+    # Where all weights are equal, cells are proposed: the neighbors, and the step back's excess over them.
     ("cells", "i8"),
-    # The step back: whether it has been looked for; until then an upper bound of its weight; if it is there, its place
-    # in ``indices``, else the list's end; the running sum before it, and its weight, or 0.
-    ("known", "i8"), ("bound", "f8"), ("split", "i8"), ("before", "f8"), ("own", "f8"),
-    # Proposed: a place in ``indices`` (NONE: the step back), the vertex there, and what accepts or rejects it.
-    ("place", "i8"), ("candidate", "i8"), ("height", "i8"),
-    # A search: what is left of a sorted list; where to look next, and places for each unit of the list's numbers.
+    # The step back: whether it has been looked up; until then an upper bound of its weight; if it exists, its place in
+    # ``indices``, else the list's end; the running sum before it, and its weight, or 0.
+    ("return_known", "i8"), ("return_bound", "f8"), ("return_place", "i8"), ("return_sum", "f8"),
+    ("return_weight", "f8"),
+    # The proposal: a place in ``indices`` (NONE: the step back), its vertex, and the bits that accept or reject it.
+    ("proposed", "i8"), ("candidate", "i8"), ("accept_bits", "i8"),
+    # A search: the rest of a sorted list; where to look next, and list places per unit of the list's values.
     ("base", "i8"), ("count", "i8"), ("probe", "i8"), ("slope", "f8"),
 ])  # fmt: skip
 
 
-class Turn(NamedTuple):
+class WalkerPool(NamedTuple):
     """Walkers that take turns; arrays are [slots]."""
 
     walkers: NDArray[Any]
     proposing: NDArray[np.uint32]
-    """Slots, as the next three."""
+    """Slots, as in the next three."""
     moving: NDArray[np.uint32]
     searching: NDArray[np.uint32]
     deep: NDArray[np.uint32]
+    """Slots whose search is not finished."""
     vertices: NDArray[np.int64]
-    """What walkers search for: a vertex, or a sum of weights."""
+    """The vertices that walkers search for."""
     sums: NDArray[np.float64]
+    """The sums of weights that walkers search for."""
 
 
-class Rule(NamedTuple):
-    """What p and q mean for proposals."""
+class StepRule(NamedTuple):
+    """What p and q mean for proposals; the bias of a step multiplies its edge's weight."""
 
     weighted: bool
-    second: bool
+    second_order: bool
     """Steps depend on the vertex before."""
-    sure: bool
+    return_known: bool
     """There is always a step back, and its weight is known."""
-    common: bool
-    """Common neighbours are likelier than others."""
-    low: int
+    prefers_common: bool
+    """Neighbors that the vertex before has too are more likely than others."""
+    accept_below: int
     """Random numbers below it accept any proposal but the step back."""
-    back: int
+    accept_return_below: int
     """Random numbers below it accept the step back."""
-    cells: int
-    """Equal weights: what the step back has beyond the others, in cells, rounded up."""
-    extra: float
+    return_cells: int
+    """Equal weights: the cells of ``return_excess``, rounded up."""
+    return_cells_exact: float
     """The same, not rounded."""
-    bias: float
-    """Of the step back."""
-    slab: float
-    """What of that is beyond ``most``; 0: nothing is."""
-    most: float
+    return_bias: float
+    """Bias of the step back."""
+    return_excess: float
+    """The part of that above ``max_bias``; 0: there is none."""
+    max_bias: float
     """The largest bias of the other steps."""
 
 
-def turn() -> Turn:
-    """Return walkers that are nowhere, all to move."""
+def new_pool() -> WalkerPool:
+    """Return walkers without a walk, all about to move."""
     walkers = np.zeros(_SLOTS, _WALKER)
-    walkers["at"] = NONE
+    walkers["position"] = NONE
     a, b, c, d = np.tile(np.arange(_SLOTS, dtype=np.uint32), (4, 1))
-    return Turn(walkers, a, b, c, d, np.empty(_SLOTS, np.int64), np.empty(_SLOTS, np.float64))
+    return WalkerPool(walkers, a, b, c, d, np.empty(_SLOTS, np.int64), np.empty(_SLOTS, np.float64))
 
 
-def rule(p: float, q: float, weighted: bool, directed: bool) -> Rule:
+def step_rule(p: float, q: float, weighted: bool, directed: bool) -> StepRule:
     """Return the rule of node2vec's p and q."""
-    bias, most, least = 1 / p, max(1.0, 1 / q), min(1.0, 1 / q)
-    slab = max(0.0, bias - most)
-    return Rule(
+    return_bias, max_bias, min_bias = 1 / p, max(1.0, 1 / q), min(1.0, 1 / q)
+    excess = max(0.0, return_bias - max_bias)
+    return StepRule(
         weighted=weighted,
-        second=p != 1 or q != 1,
-        sure=not weighted and not directed,
-        common=q > 1,
-        low=int(least / most * 2**BITS),
-        back=int(min(1.0, bias / most) * 2**BITS),
-        cells=0 if weighted else int(np.ceil(slab / most)),
-        extra=slab / most,
-        bias=bias,
-        slab=slab,
-        most=most,
+        second_order=p != 1 or q != 1,
+        return_known=not weighted and not directed,
+        prefers_common=q > 1,
+        accept_below=int(min_bias / max_bias * 2**BITS),
+        accept_return_below=int(min(1.0, return_bias / max_bias) * 2**BITS),
+        return_cells=0 if weighted else int(np.ceil(excess / max_bias)),
+        return_cells_exact=excess / max_bias,
+        return_bias=return_bias,
+        return_excess=excess,
+        max_bias=max_bias,
     )

@@ -1,6 +1,6 @@
 """The kinds of things that can be embedded: one file per kind, and this folder is their registry.
 
-``Kind`` says what a file offers; ``embed`` is the method.
+``Kind`` says what such a file has; ``embed`` is the method. Files whose names begin with ``_`` are no kinds.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 
 
 class Kind(Protocol):
-    """What a file in this folder offers."""
+    """The functions of a kind's module."""
 
     Config: type[Section]
 
     def check(self, config: Any) -> None:
-        """Raise what is wrong with the configuration beyond its own values, before Spark starts."""
+        """Raise ConfigError where options contradict each other or files are missing, before Spark starts."""
 
     def read(self, spark: SparkSession, config: Any) -> DataFrame:
         """Return the input as a table."""
 
     def version(self, spark: SparkSession, config: Any) -> str:
-        """Return what changes when the input does."""
+        """Return a text that changes when the input does."""
 
     def vector_size(self, spark: SparkSession, config: Any) -> int | None:
         """Return the length of the vectors; None where embed() chooses it."""
 
     def estimate(self, spark: SparkSession, config: Any) -> dict[str, float]:
-        """Return about what a run costs: tokens, seconds, memory and disk of a worker."""
+        """Return estimated costs of a run: tokens, seconds, memory and disk of a worker."""
 
     def embed(self, run: Run, inputs: DataFrame, config: Any) -> DataFrame:
-        """Return VECTORS of what is in the input."""
+        """Return VECTORS of the input."""
 
     def evaluate(self, run: Run, vectors: DataFrame, config: Any) -> dict[str, float]:
-        """Return figures of quality, and record pictures."""
+        """Return figures of quality; record pictures."""
 
 
 def names() -> list[str]:
-    """Return the kinds: one per file in this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Return the names of the kinds, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def load(name: str) -> Kind:
-    """Return the module of the kind called ``name``."""
+    """Return the module of a kind."""
     return cast("Kind", import_module(f"{__name__}.{name}"))

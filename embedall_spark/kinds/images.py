@@ -8,23 +8,24 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
-from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section, check_gates
+from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section
 from embedall_spark.errors import BadData
 from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.images import featurize, thumbnails
 from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.featurize import BackboneInfo, FeaturizeConfig
+from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, TwoOrNone
 from embedall_spark.schemas import IMAGES, ITEMS, conform, vectors_of
-from embedall_spark.search import metadata
 from embedall_spark.sources import images, input_version, tabular
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources import metadata as metadata_source
+from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ImagesOutput(MergedOutput):
         return self.metadata or files.metadata_of(self.table)
 
 
-class Evaluation(Section):
+class ImagesEvaluation(LabelledEvaluation):
     """What to measure before the table is changed."""
 
     metadata: Metadata | None = Field(
@@ -67,24 +68,12 @@ class Evaluation(Section):
         description="labels and titles of pictures; unset: those of the input. Keys:",
         json_schema_extra=MOVABLE,
     )
-    clusters: int = Field(
+    clusters: TwoOrNone = Field(
         0, ge=0, le=1000, description="k-means clusters: their agreement with labels and a montage; 0: none",
         json_schema_extra=MOVABLE,
     )  # fmt: skip
-    map_images: int = Field(
-        400, ge=0, le=scatter_map.MAX_IDS, description="pictures on the map; 0: no map", json_schema_extra=MOVABLE
-    )
-    gates: dict[str, float] = Field(
-        {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
-    )
+    map_images: MapSize = Field(400, description="pictures on the map; 0: no map", json_schema_extra=MOVABLE)
     seed: int = Field(1, description="of clusters, samples and the map", json_schema_extra=MOVABLE)
-
-    @field_validator("map_images", "clusters")
-    @classmethod
-    def _two(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("need two or more; 0 for none")
-        return value
 
 
 class Config(Section):
@@ -94,7 +83,7 @@ class Config(Section):
     output: ImagesOutput
     backbone: BackboneConfig = BackboneConfig()
     featurize: FeaturizeConfig = FeaturizeConfig()
-    evaluate: Evaluation = Evaluation()
+    evaluate: ImagesEvaluation = ImagesEvaluation()
     _backbone_info: BackboneInfo | None = PrivateAttr(None)
 
     def backbone_info(self, spark: SparkSession) -> BackboneInfo:
@@ -108,9 +97,8 @@ def check(config: Config) -> None:
     known = set()
     if config.input.label is not None or config.evaluate.metadata is not None:
         known = {"purity/neighbours"} | ({"clusters/purity", "clusters/nmi"} if config.evaluate.clusters else set())
-    if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
-    check_gates(config.evaluate.gates, known, "none, give input.label or evaluate.metadata")
+    config.evaluate.check_metadata()
+    config.evaluate.check_gates(known, "none, give input.label or evaluate.metadata")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -209,7 +197,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     pictures = run.read_stage("pictures")
     labels = pictures.select("id", "label", "title")
     if options.metadata is not None:
-        labels = label_metrics.read(run.spark, options.metadata, vectors)
+        labels = metadata_source.read(run.spark, options.metadata, vectors)
     labels = labels.where("id IS NOT NULL").persist()
     has_labels = not labels.where("label IS NOT NULL").isEmpty()
     figures = label_metrics.purity(vectors, labels, seed=options.seed) if has_labels else {}
@@ -267,7 +255,7 @@ def _draw_clusters(assignments: DataFrame, titled: DataFrame, config: Config) ->
     for row in kmeans.nearest(assignments, count).orderBy("cluster", "rank").collect():
         members.setdefault(row["cluster"], []).append(row["id"])
     sizes = {row["cluster"]: row["count"] for row in assignments.groupBy("cluster").count().collect()}
-    fields = metadata.metadata_by_id(titled, [name for ids in members.values() for name in ids], ["title"])
+    fields = metadata_source.metadata_by_id(titled, [name for ids in members.values() for name in ids], ["title"])
     titles = {name: values["title"] for name, values in fields.items() if values}
     pictures = images.read(assignments.sparkSession, config.input)
     return cluster_montage.draw(members, sizes, pictures, config.input.limits, titles)

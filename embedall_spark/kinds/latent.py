@@ -12,9 +12,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.config import MOVABLE, Output, OutputPath, Section, check_gates
+from embedall_spark.config import MOVABLE, Output, OutputPath, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
+from embedall_spark.kinds._evaluation import Evaluation, MapSize
 from embedall_spark.latent import input_tables as inputs
 from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
 from embedall_spark.latent.config import LatentInput
@@ -26,8 +27,8 @@ from embedall_spark.latent.split import SplitConfig
 from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import input_version, tabular
-from embedall_spark.sources.images import ImagesConfig
-from embedall_spark.visualize import latent_plots, scatter_map
+from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.visualize import latent_plots
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -56,20 +57,14 @@ class LatentOutput(Output):
     )  # fmt: skip
 
 
-class Evaluation(Section):
+class LatentEvaluation(Evaluation):
     """What to measure before the table is changed."""
 
     csls: int = Field(
         0, ge=0, le=1000, json_schema_extra=MOVABLE,
         description="rank by CSLS over this many neighbors, which corrects for hubs; 0: by cosine",
     )  # fmt: skip
-    map_ids: int = Field(
-        300,
-        ge=0,
-        le=scatter_map.MAX_IDS,
-        description="ids of both kinds on the map; 0: no map",
-        json_schema_extra=MOVABLE,
-    )
+    map_ids: MapSize = Field(300, description="ids of both kinds on the map; 0: no map", json_schema_extra=MOVABLE)
     heat_pairs: int = Field(
         24, ge=0, le=latent_plots.MAX_PAIRS, json_schema_extra=MOVABLE,
         description="test pairs in the heat map of cosines; 0: no heat map",
@@ -82,11 +77,6 @@ class Evaluation(Section):
         None, json_schema_extra=MOVABLE,
         description="where the left side's pictures are; unset: the input of the run that wrote its table. Keys:",
     )  # fmt: skip
-    gates: dict[str, float] = Field(
-        {},
-        description="minimum of a figure, by its name; below it the table is not changed",
-        json_schema_extra=MOVABLE,
-    )
     seed: int = Field(1, description="of samples and the map", json_schema_extra=MOVABLE)
 
 
@@ -97,7 +87,7 @@ class Config(Section):
     output: LatentOutput
     split: SplitConfig = SplitConfig()
     fit: FitConfig = FitConfig()
-    evaluate: Evaluation = Evaluation()
+    evaluate: LatentEvaluation = LatentEvaluation()
 
 
 def check(config: Config) -> None:
@@ -115,7 +105,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
         )
-    check_gates(config.evaluate.gates, [f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
+    config.evaluate.check_gates([f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -132,7 +122,7 @@ def version(spark: SparkSession, config: Config) -> str:
     for path, schema in [*paths, (source.words, VECTORS)]:
         if path is not None:
             inputs.read(spark, path, schema)
-            versions.append(input_version.version(spark, input_version.Delta(path)))
+            versions.append(input_version.DeltaTable(path).version(spark))
     return "+".join(versions)
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import MOVABLE, Output, Section, check_gates
+from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, vocabulary
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import label_metrics, link_prediction
-from embedall_spark.evaluate.label_metrics import Metadata
 from embedall_spark.graph import adjacency, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.walk_jobs import Walks, WalksConfig
+from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
 from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vectors_of
 from embedall_spark.sources import edges, input_version, tabular
+from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
-from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,52 +31,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Up to so many vertices, negatives that a window shares cost F1 (docs/log.md), and pairs' own ones little time.
-_SMALL = 1 << 15
+# Below this size, sharing negatives lowers F1 (docs/log.md), and drawing them for each pair takes little time.
+_SMALL_GRAPH = 1 << 15
 
 
-class Evaluation(Section):
+class NodesEvaluation(LabelledEvaluation):
     """What to measure before the table is replaced."""
 
-    metadata: Metadata | None = Field(
-        None,
-        description="labels of vertices, for node classification, purity of neighbours and colours on the map, and "
-        "titles to show; unset: none. Keys:",
-        json_schema_extra=MOVABLE,
-    )
     shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.1, 0.5, 0.9],
         description="node classification: shares of labelled vertices to learn from",
         json_schema_extra=MOVABLE,
     )
     splits: int = Field(
-        3, ge=1, le=100, description="over how many random splits to take the mean", json_schema_extra=MOVABLE
+        3, ge=1, le=100, description="node classification: random splits to average over", json_schema_extra=MOVABLE
     )
     holdout: float = Field(
-        0.0, ge=0, lt=1, description="share of edges kept from training, to measure link prediction by (links/auc)"
+        0.0, ge=0, lt=1, description="share of edges held out from training, to measure link prediction by (links/auc)"
     )
-    map_nodes: int = Field(
-        400,
-        ge=0,
-        le=scatter_map.MAX_IDS,
-        description="vertices on the map picture; 0: no picture",
-        json_schema_extra=MOVABLE,
-    )
-    gates: dict[str, float] = Field(
-        {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
-    )
-
-    @field_validator("map_nodes")
-    @classmethod
-    def _two_nodes(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("a map needs two vertices; 0 for no map")
-        return value
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether vertices have labels, not only titles."""
-        return self.metadata is not None and self.metadata.label is not None
+    map_nodes: MapSize = Field(400, description="vertices on the map picture; 0: no picture", json_schema_extra=MOVABLE)
 
 
 class Config(Section):
@@ -87,24 +60,23 @@ class Config(Section):
     graph: GraphConfig = GraphConfig()
     walks: WalksConfig = WalksConfig()
     train: SkipGram = SkipGram()
-    evaluate: Evaluation = Evaluation()
+    evaluate: NodesEvaluation = NodesEvaluation()
 
 
 def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
-    known = {"links/auc"} if config.evaluate.holdout else set()
-    if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
+    figures = {"links/auc"} if config.evaluate.holdout else set()
+    config.evaluate.check_metadata()
     if config.evaluate.has_labels:
-        known |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
-    check_gates(config.evaluate.gates, known)
+        figures |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
+    config.evaluate.check_gates(figures)
     if config.train.until is not None and config.train.until.metric != "loss":
         raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; nodes have loss")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
-    """Return the EDGES that the configuration names, once the metadata have turned out to have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    """Return the EDGES that the configuration names, after a check that the metadata have their columns."""
+    metadata_source.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
@@ -119,17 +91,17 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
-    """Return about what a run costs; raises ResourceError where the cluster lacks what it needs. Reads the input."""
+    """Return estimated costs of a run; reads the input. Raises ResourceError where the cluster lacks what it needs."""
     ends = F.explode(F.array("src", "dst"))
     row = read(spark, config).select(ends.alias("end")).agg(F.approx_count_distinct("end"), F.count("*")).first()
     assert row is not None
     vertices, entries = max(1, int(row[0])), int(row[1])
     tokens = vertices * config.walks.num_walks * config.walks.walk_length
-    corpus = plan.Corpus(vertices, tokens, float(tokens), blocks.number(tokens))
+    corpus = plan.Corpus(vertices, tokens, float(tokens), blocks.block_count(tokens))
     preflight.check(spark, corpus, config.train)
     graph_bytes = 8 * vertices + (4 if config.input.weight is None else 12) * entries
-    found = {"vertices": vertices, "edge_ends": entries, "tokens": tokens, "host_graph_bytes": graph_bytes}
-    return found | preflight.estimate(spark, corpus, config.train)
+    sizes = {"vertices": vertices, "edge_ends": entries, "tokens": tokens, "host_graph_bytes": graph_bytes}
+    return sizes | preflight.estimate(spark, corpus, config.train)
 
 
 def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
@@ -137,7 +109,7 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
 
     Method: node2vec (Grover and Leskovec 2016): skip-gram over second-order random walks; with p = q = 1 DeepWalk
     (Perozzi et al. 2014). Walks are drawn by the tasks that train on them, the same ones in every epoch and at every
-    rerun, and are kept nowhere unless ``walks.table`` asks for it.
+    rerun, and are stored only in ``walks.table``, where it is given.
 
     Args:
         run: where stages, figures and rejects go.
@@ -149,31 +121,53 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
-    found = run.stage("edges", lambda: edges.of(graph, config.input.weight))
-    run.reject(tabular.rejects(found))
-    run.check_reject_share(*tabular.reject_counts(found))
-    good, _ = _split(found, config)
-    vertices, lists, facts = adjacency.stages(run, good, config.graph)
-    _report(run, graph, lists, vertices, facts, config)
-    walks = Walks(run.stage_path("adjacency"), facts, config.graph.directed, config.walks, config.train.seed)
-    met = run.stage("vocabulary", lambda: _met(vertices, walk_jobs.visits(run.spark, walks)))
-    if config.graph.directed:
-        # Elsewhere every vertex has walks of its own.
-        run.metric("graph/unmet", _unmet(met))
-    _keep_walks(run, walks)
-    train = training(config.train, facts.vertices)
-    threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
-    feed = walk_jobs.feed(run.spark, walks, vocabulary.total(met), threads)
-    vectors = trainer.train(run, feed, met, run.stage_path("vocabulary"), train)
-    # A vertex that no walk has met has learned nothing.
-    return vectors_of(vectors.where("count > 0"), "nodes", run.id, run.model_uri)
+    train_edges, _ = _split(_read_edges(run, graph, config), config)
+    vertices, lists, size = adjacency.build_stages(run, train_edges, config.graph)
+    _report(run, graph, lists, vertices, size, config)
+    walks = Walks(run.stage_path("adjacency"), size, config.graph.directed, config.walks, config.train.seed)
+    visited = _count_visits(run, vertices, walks)
+    _write_walks(run, walks)
+    trained = _skip_gram(run, walks, visited, training(config.train, size.vertices))
+    # A vertex that no walk visits has learned nothing.
+    return vectors_of(trained.where("count > 0"), "nodes", run.id, run.model_uri)
+
+
+def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
+    """Return how well links and labels are predicted from the vectors; record a map of the vertices."""
+    section, seed = config.evaluate, config.train.seed
+    figures: dict[str, float] = {}
+    metadata = None
+    if section.holdout:
+        stored = run.read_stage("edges")
+        train_edges, test_edges = _split(stored, config)
+        figures |= link_prediction.auc(vectors, test_edges, train_edges.unionByName(test_edges), seed=seed)
+    if section.metadata is not None:
+        metadata = metadata_source.read(run.spark, section.metadata, vectors)
+        if section.has_labels:
+            figures |= label_metrics.purity(vectors, metadata, seed=seed)
+            figures |= label_metrics.classification(vectors, metadata, section.shares, section.splits, seed=seed)
+    draw_map(run, vectors, section.map_nodes, seed, metadata)
+    return figures
 
 
 def training(train: SkipGram, vertices: int) -> SkipGram:
-    """Return the options of training on a graph of so many vertices: where it is small, pairs share no negatives."""
-    if train.batch_size is not None or vertices > _SMALL:
+    """Return the options of training on a graph of so many vertices; in a small one pairs do not share negatives."""
+    if train.batch_size is not None or vertices > _SMALL_GRAPH:
         return train
     return train.model_copy(update={"batch_size": 1})
+
+
+def _read_edges(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
+    """Return the graph's edges, the stage "edges"; those that cannot be used are rejected."""
+    stored = run.stage("edges", lambda: edges.of(graph, config.input.weight))
+    run.reject(tabular.rejects(stored))
+    run.check_reject_share(*tabular.reject_counts(stored))
+    return stored
+
+
+def _split(stored: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:
+    """Return the edges to train on, and those held out."""
+    return link_prediction.split(stored.where("problem IS NULL"), config.evaluate.holdout, config.train.seed)
 
 
 def _report(
@@ -181,66 +175,52 @@ def _report(
     graph: DataFrame | HasEdges,
     lists: DataFrame,
     vertices: DataFrame,
-    facts: adjacency.GraphSize,
+    size: adjacency.GraphSize,
     config: Config,
 ) -> None:
-    """Log what the graph looks like, and record it."""
-    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), facts, config.graph.directed)
+    """Log and record what the graph looks like."""
+    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), size, config.graph.directed)
     if not isinstance(graph, DataFrame):
         named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
         isolated = named.join(vertices, "token", "left_anti").count()
         figures["graph/isolated"] = float(isolated)
-        log.info("graph: listed vertices that have no edge to walk along, and get no vector: %d", isolated)
+        log.info("graph: %s listed vertices have no edge, and get no vector", f"{isolated:,}")
     for name, value in figures.items():
         run.metric(name, value)
 
 
-def _met(vertices: DataFrame, visits: DataFrame) -> DataFrame:
-    """Return the vertices, under their numbers, with how often walks meet them: the VOCABULARY of the walks."""
-    counted = vertices.select("id", "token").join(visits, "id", "left")
-    return conform(counted.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
+def _count_visits(run: Run, vertices: DataFrame, walks: Walks) -> DataFrame:
+    """Return the walks' VOCABULARY, the stage "vocabulary": the vertices by their ids, and how often walks visit each.
+
+    In a directed graph a vertex without a way out may have no visits.
+    """
+
+    def count() -> DataFrame:
+        visits = vertices.select("id", "token").join(walk_jobs.visit_counts(run.spark, walks), "id", "left")
+        return conform(visits.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
+
+    visited = run.stage("vocabulary", count)
+    if walks.directed:
+        missed = visited.where("count = 0").count()
+        log.info("graph: walks visit all vertices but %s, which get no vector", f"{missed:,}")
+        run.metric("graph/unmet", float(missed))
+    return visited
 
 
-def _unmet(met: DataFrame) -> float:
-    """Return how many vertices no walk has met: they have no way out, and none of the walks ended there."""
-    found = met.where("count = 0").count()
-    log.info("graph: vertices that no walk meets, and that get no vector: %d", found)
-    return float(found)
-
-
-def _keep_walks(run: Run, walks: Walks) -> None:
-    """Write the walks to their table, where one is asked for."""
+def _write_walks(run: Run, walks: Walks) -> None:
+    """Write the walks to ``walks.table``, where it is given."""
     table = walks.config.table
     if table is None:
         return
     if walks.config.names:
-        run.write_table(table, walk_jobs.named(run.spark, walks, run.stage_path("vertices")), SEQUENCES, "Random walks")
+        named = walk_jobs.as_sequences(run.spark, walks, run.stage_path("vertices"))
+        run.write_table(table, named, SEQUENCES, "Random walks")
     else:
-        run.write_table(table, walk_jobs.encoded(run.spark, walks), ENCODED, "Random walks over the vertices' numbers")
+        run.write_table(table, walk_jobs.as_encoded(run.spark, walks), ENCODED, "Random walks over the vertices' ids")
 
 
-def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
-    """Return how well links and labels are told from the vectors; record a map of the vertices."""
-    figures: dict[str, float] = {}
-    known = None
-    if config.evaluate.holdout:
-        found = run.read_stage("edges")
-        kept, held = _split(found, config)
-        figures |= link_prediction.auc(vectors, held, kept.unionByName(held), seed=config.train.seed)
-    if config.evaluate.metadata is not None:
-        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
-    if config.evaluate.has_labels:
-        assert known is not None
-        figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
-        splits, seed = config.evaluate.splits, config.train.seed
-        figures |= label_metrics.classification(vectors, known, config.evaluate.shares, splits, seed=seed)
-    if config.evaluate.map_nodes and vectors.limit(2).count() == 2:
-        run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_nodes, seed=config.train.seed, metadata=known)
-        )
-    return figures
-
-
-def _split(found: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:
-    """Return the edges to train on, and those held out."""
-    return link_prediction.split(found.where("problem IS NULL"), config.evaluate.holdout, config.train.seed)
+def _skip_gram(run: Run, walks: Walks, visited: DataFrame, train: SkipGram) -> DataFrame:
+    """Return vectors trained on the walks, which each slice draws again."""
+    threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
+    source = walk_jobs.block_source(run.spark, walks, vocabulary.total_tokens(visited), threads)
+    return trainer.train(run, source, visited, run.stage_path("vocabulary"), train)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from embedall_spark.config import MOVABLE, Output, Section, check_gates
+from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import label_metrics, next_item
-from embedall_spark.evaluate.label_metrics import Metadata
+from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
 from embedall_spark.schemas import EVENTS, conform, vectors_of
 from embedall_spark.sources import events, input_version, tabular
+from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.events import EventsConfig
 from embedall_spark.train import checkpoint, plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
-from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -28,49 +28,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Several workers share wide windows out in pieces that no longer fit into their buffers.
-_WIDEST, _WIDEST_SHARED = 512, 128
-# Bytes that an event takes where it is stored.
-_LINE, _PACKED = 32, 8
+# Several workers exchange windows through buffers, which wider ones would not fit into.
+_MAX_WINDOW, _MAX_WINDOW_SHARED = 512, 128
+# Bytes of a stored event: in text, and where it is compressed.
+_EVENT_BYTES, _COMPRESSED_EVENT_BYTES = 32, 8
 
 
-class Evaluation(Section):
+class SequencesEvaluation(LabelledEvaluation):
     """What to measure before the table is replaced."""
 
     holdout: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="share of stories whose last item is kept from training, to be predicted from those before it; "
-        "of a session over stories.max_length a story is a stretch, whose last item is asked; 0: no prediction is "
-        "measured",
+        description="share of stories whose last item is held out from training, to be predicted from the items before "
+        "it; of a session over stories.max_length a story is one window; 0: no prediction is measured",
     )
     max_stories: int = Field(
-        10_000, ge=1, le=next_item.MAX_STORIES, description="keep the last item of so many stories at most"
+        10_000, ge=1, le=next_item.MAX_STORIES, description="hold out the last items of so many stories at most"
     )
-    metadata: Metadata | None = Field(
-        None,
-        description="labels of items, for purity of neighbours and colours on the map, and titles to show; unset: "
-        "none. Keys:",
-        json_schema_extra=MOVABLE,
-    )
-    map_items: int = Field(
-        400,
-        ge=0,
-        le=scatter_map.MAX_IDS,
-        description="items on the map picture; 0: no picture",
-        json_schema_extra=MOVABLE,
-    )
-    gates: dict[str, float] = Field(
-        {}, description="least value of a figure, by its name; below, the table stays", json_schema_extra=MOVABLE
-    )
-
-    @field_validator("map_items")
-    @classmethod
-    def _two_items(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("a map needs two items; 0 for no map")
-        return value
+    map_items: MapSize = Field(400, description="items on the map picture; 0: no picture", json_schema_extra=MOVABLE)
 
 
 class Config(Section):
@@ -81,7 +58,7 @@ class Config(Section):
     stories: StoriesConfig = StoriesConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
     train: SkipGram = SkipGram()
-    evaluate: Evaluation = Evaluation()
+    evaluate: SequencesEvaluation = SequencesEvaluation()
 
     @model_validator(mode="after")
     def _pauses_have_an_order(self) -> Config:
@@ -91,29 +68,29 @@ class Config(Section):
 
     @property
     def training(self) -> SkipGram:
-        """The options of training: without an order, those of window and shrinking that are not given fit baskets."""
+        """The options of training; without an order, an unset window spans the whole basket."""
         if self.input.ordered:
             return self.train
-        widest = _WIDEST if self.train.workers == 1 else _WIDEST_SHARED
-        whole = {"window": min(widest, self.stories.max_length), "shrink_windows": False}
-        unset = whole.keys() - self.train.model_fields_set
-        return self.train.model_copy(update={name: whole[name] for name in unset})
+        widest = _MAX_WINDOW if self.train.workers == 1 else _MAX_WINDOW_SHARED
+        basket = {"window": min(widest, self.stories.max_length), "shrink_windows": False}
+        unset = basket.keys() - self.train.model_fields_set
+        return self.train.model_copy(update={name: basket[name] for name in unset})
 
 
 def check(config: Config) -> None:
     """Refuse what can be seen to be wrong before Spark starts."""
-    known = set(next_item.figures()) if config.evaluate.holdout else set()
-    if config.evaluate.metadata is not None:
-        label_metrics.check(config.evaluate.metadata)
-        known |= {"purity/neighbours"} if config.evaluate.metadata.label else set()
-    check_gates(config.evaluate.gates, known)
+    figures = set(next_item.figures()) if config.evaluate.holdout else set()
+    config.evaluate.check_metadata()
+    if config.evaluate.has_labels:
+        figures |= {"purity/neighbours"}
+    config.evaluate.check_gates(figures)
     if config.train.until is not None and config.train.until.metric != "loss":
         raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; sequences have loss")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
-    """Return the EVENTS that the configuration names, once the metadata have turned out to have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    """Return the EVENTS that the configuration names, after a check that the metadata have their columns."""
+    metadata_source.check_columns(spark, config.evaluate.metadata)
     return events.read(spark, config.input)
 
 
@@ -128,24 +105,29 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
-    """Return about what a run costs; raises ResourceError where the cluster lacks what it needs."""
+    """Return estimated costs of a run; raises ResourceError where the cluster lacks what it needs."""
     stored = input_version.size(spark, config.input)
-    packed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
-    tokens = stored // (_PACKED if packed else _LINE)
-    kinds = int(17 * tokens**0.5)
-    corpus = plan.Corpus(max(1, kinds), max(1, tokens), 0.7 * tokens, blocks.number(tokens))
+    compressed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
+    tokens = stored // (_COMPRESSED_EVENT_BYTES if compressed else _EVENT_BYTES)
+    distinct = int(17 * tokens**0.5)
+    corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
     preflight.check(spark, corpus, config.training)
-    return {"input_bytes": stored, "tokens": tokens, "vocabulary": kinds} | preflight.estimate(
+    return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | preflight.estimate(
         spark, corpus, config.training
     )
 
 
-def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
+def embed(run: Run, table: DataFrame, config: Config) -> DataFrame:
     """Return one vector per item, as VECTORS.
 
     Method: item2vec (Barkan and Koenigstein 2016): skip-gram with negative sampling over each key's items in their
     order. Without ``input.order`` an item's window is its whole basket, up to 512 items to each side (128 where
     there are several workers), unless ``train.window`` and ``train.shrink_windows`` are given.
+
+    Args:
+        run: where stages, figures and rejects go.
+        table: EVENTS.
+        config: the configuration.
 
     Raises:
         BadData: too many events were refused, no story is long enough, or no item occurs ``vocabulary.min_count``
@@ -159,57 +141,62 @@ def embed(run: Run, given: DataFrame, config: Config) -> DataFrame:
             "no input.order: windows are baskets, train.window=%d, train.shrink_windows=%s",
             train.window, str(train.shrink_windows).lower(),
         )  # fmt: skip
-    # Kept, because the source is read once: it may change, and Python files are slow to parse.
-    found = run.stage("events", lambda: conform(given, EVENTS))
-    run.reject(tabular.rejects(found))
-    run.check_reject_share(*tabular.reject_counts(found))
-    whole = run.stage(
-        "pages", lambda: encoded_pages.from_sequences(sessionize.assemble(found, config.stories, train.seed))
-    )
-    if whole.isEmpty():
+    stories = _sessionize(run, table, config)
+    pages = _without_last_items(run, stories, config)
+    items = vocabulary.build(run, pages, config.vocabulary, what="items")
+    sequences = blocks.build(run, pages, items)
+    trained = trainer.train(run, sequences, items, run.stage_path("vocabulary"), train)
+    return vectors_of(trained, "sequences", run.id, run.model_uri)
+
+
+def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
+    """Return how well last items are predicted, beside two baselines, and purity of labels; record a map."""
+    section, seed = config.evaluate, config.train.seed
+    figures: dict[str, float] = {}
+    metadata = None
+    if section.holdout:
+        figures |= _predict_last_items(run, config)
+    if section.metadata is not None:
+        metadata = metadata_source.read(run.spark, section.metadata, vectors)
+        if section.has_labels:
+            figures |= label_metrics.purity(vectors, metadata, seed=seed)
+    draw_map(run, vectors, section.map_items, seed, metadata)
+    return figures
+
+
+def _sessionize(run: Run, table: DataFrame, config: Config) -> DataFrame:
+    """Return the events' stories, the stage "pages"; events that cannot be used are rejected."""
+    # Stored, because the source is read once: it may change, and Python files are slow to parse.
+    stored = run.stage("events", lambda: conform(table, EVENTS))
+    run.reject(tabular.rejects(stored))
+    run.check_reject_share(*tabular.reject_counts(stored))
+    if config.input.order is not None:
+        events.warn_of_mixed_units(stored)
+    sequences = sessionize.sessionize(stored, config.stories, config.train.seed)
+    stories = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
+    if stories.isEmpty():
         least = config.stories.min_length
         raise BadData(
             f"no story has {least} events (stories.min_length={least}); set input.key to what several events have in "
             "common, or lower stories.min_length"
         )
-    kept = _hold_out(run, whole, config)
-    items = vocabulary.count(run, kept, config.vocabulary)
-    folder = run.stage_path("vocabulary")
-    sequences = run.stage("blocks", lambda: blocks.of_pages(kept, folder, blocks.number(vocabulary.total(items))))
-    vectors = trainer.train(run, sequences, items, folder, train)
-    return vectors_of(vectors, "sequences", run.id, run.model_uri)
+    return stories
 
 
-def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
-    """Return how well last items are predicted, beside two baselines, and purity of labels; record a map."""
-    figures: dict[str, float] = {}
-    known = None
-    if config.evaluate.holdout:
-        figures |= _predict(run, config)
-    if config.evaluate.metadata is not None:
-        known = label_metrics.read(run.spark, config.evaluate.metadata, vectors)
-        if config.evaluate.metadata.label is not None:
-            figures |= label_metrics.purity(vectors, known, seed=config.train.seed)
-    if config.evaluate.map_items and vectors.limit(2).count() == 2:
-        run.artifact(
-            "map.png", scatter_map.draw(vectors, config.evaluate.map_items, seed=config.train.seed, metadata=known)
-        )
-    return figures
-
-
-def _hold_out(run: Run, whole: DataFrame, config: Config) -> DataFrame:
+def _without_last_items(run: Run, stories: DataFrame, config: Config) -> DataFrame:
     """Return the pages to train on; the last items that they lack are the stage "holdout"."""
-    asked, train = config.evaluate, config.training
-    if not asked.holdout:
-        return whole
-    _, kept = last_item_holdout.split(run, whole, asked.holdout, asked.max_stories, next_item.reach(train), train.seed)
-    return kept
+    section, train = config.evaluate, config.training
+    if not section.holdout:
+        return stories
+    reach = next_item.reach(train)
+    _, pages = last_item_holdout.split(run, stories, section.holdout, section.max_stories, reach, train.seed)
+    return pages
 
 
-def _predict(run: Run, config: Config) -> dict[str, float]:
-    """Return the figures of the last checkpoint, which has context vectors whether or not they are asked for."""
-    saved, folder = checkpoint.latest(run), run.stage_path("vocabulary")
-    assert saved is not None
-    vectors = checkpoint.vectors(run, {**saved, "context": True}, folder)
-    held, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
-    return next_item.evaluate(held, vectors, sequences, items, folder, config.training)
+def _predict_last_items(run: Run, config: Config) -> dict[str, float]:
+    """Return figures of the last checkpoint, which has context vectors also where the table has none."""
+    manifest, folder = checkpoint.latest(run), run.stage_path("vocabulary")
+    assert manifest is not None
+    vectors = checkpoint.vectors(run, {**manifest, "context": True}, folder)
+    holdout, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
+    return next_item.evaluate(holdout, vectors, sequences, items, folder, config.training)

@@ -1,7 +1,7 @@
 """Checkpoints: the model after each slice, in files of the run's folder that do not depend on the number of workers.
 
-A checkpoint is what its manifest names. The manifest is written last, by the driver, so that a checkpoint is either
-complete or not there; files that no manifest names are swept when the slice is done again.
+A checkpoint consists of the files that its manifest names. The driver writes the manifest last, so that a checkpoint is
+complete or does not exist; files without a manifest are deleted when the slice is trained again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedall_spark import files
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import plan, shard_io
 
 if TYPE_CHECKING:
@@ -22,95 +22,92 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.run_context import Run
-    from embedall_spark.train.shard_io import Saved
+    from embedall_spark.train.shard_io import Manifest
 
-_MANIFEST = "manifest.json"
+_FILE = "manifest.json"
 _FORMAT = 1
 _VECTORS = "id string, vector array<float>, context array<float>, norm double, count bigint"
 _PIECE_ROWS = 200_000
 
 
 def folder(run: Run, epoch: int, index: int) -> str:
-    """Return where the checkpoint after a slice lies; names sort in the order of training."""
+    """Return the folder of the checkpoint after a slice; names sort in the order of training."""
     return f"{run.folder}/checkpoints/{epoch:04d}-{index:04d}"
 
 
-def write(run: Run, saved: Saved) -> Saved:
-    """Make a checkpoint valid, and remove those before the one before it."""
+def write(run: Run, manifest: Manifest) -> Manifest:
+    """Write a manifest, which makes the checkpoint valid; delete all but the last two checkpoints."""
     run.check_ownership()
-    saved = {"format": _FORMAT, **saved}
-    files.write_bytes(f"{saved['folder']}/{_MANIFEST}", json.dumps(saved, indent=1).encode())
+    manifest = {"format": _FORMAT, **manifest}
+    files.write_bytes(f"{manifest['folder']}/{_FILE}", json.dumps(manifest, indent=1).encode())
     for name in _complete(run)[:-2]:
         files.delete(f"{run.folder}/checkpoints/{name}")
-    return saved
+    return manifest
 
 
-def latest(run: Run) -> Saved | None:
+def latest(run: Run) -> Manifest | None:
     """Return the manifest of the last complete checkpoint; None where there is none."""
     names = _complete(run)
     if not names:
         return None
-    where = f"{run.folder}/checkpoints/{names[-1]}"
-    saved: Saved = json.loads(files.read_bytes(f"{where}/{_MANIFEST}"))
-    if saved["format"] != _FORMAT:
+    path = f"{run.folder}/checkpoints/{names[-1]}"
+    manifest: Manifest = json.loads(files.read_bytes(f"{path}/{_FILE}"))
+    if manifest["format"] != _FORMAT:
         raise RuntimeError(
-            f"{where}: format {saved['format']}, need {_FORMAT}; start the run anew under another run id"
+            f"{path}: the checkpoint has format {manifest['format']}, need {_FORMAT}; start again with another --run-id"
         )
-    # A run folder may have been moved as a whole.
-    return {**saved, "folder": where}
+    # The run's folder may have been moved.
+    return {**manifest, "folder": path}
 
 
-def vectors(run: Run, saved: Saved, vocabulary: str) -> DataFrame:
+def vectors(run: Run, manifest: Manifest, vocabulary: str) -> DataFrame:
     """Return id, vector, context, norm and count of every token, read from a checkpoint by an ordinary job."""
-    sizes = [int(size) for size in saved["rows"]]
+    sizes = [int(size) for size in manifest["rows"]]
     pieces = [
         (shard, first, min(first + _PIECE_ROWS, size))
         for shard, size in enumerate(sizes)
         for first in range(0, size, _PIECE_ROWS)
     ]
     rows = run.spark.createDataFrame(pieces, "shard int, first long, stop long").repartition(len(pieces))
-    return rows.mapInArrow(_read(saved, vocabulary), _VECTORS)
+    return rows.mapInArrow(_read(manifest, vocabulary), _VECTORS)
 
 
 def _complete(run: Run) -> list[str]:
     parent = f"{run.folder}/checkpoints"
-    return [name for name in files.children(parent) if files.exists(f"{parent}/{name}/{_MANIFEST}")]
+    return [name for name in files.children(parent) if files.exists(f"{parent}/{name}/{_FILE}")]
 
 
-def _read(saved: Saved, vocabulary: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _read(manifest: Manifest, vocabulary: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        lookup = Lookup.open(vocabulary)
-        shards = plan.shards(lookup.counts, int(saved["workers"]), float(saved["sample"]), lookup.folder)
-        dim = int(saved["dim"])
+        index = VocabularyIndex.open(vocabulary)
+        shards = plan.shards(index.counts, int(manifest["workers"]), float(manifest["sample"]), index.folder)
+        dim, folder = int(manifest["dim"]), manifest["folder"]
         for batch in batches:
             for piece in batch.to_pylist():
                 shard, first, stop = piece["shard"], piece["first"], piece["stop"]
                 ids = shards.ids(shard)
-                where = f"{saved['folder']}/{saved['inputs'][shard]}"
-                for row, vector in shard_io.read_rows(where, len(ids), dim, first, stop):
-                    outputs = f"{saved['folder']}/{saved['outputs'][shard]}"
-                    context = (
-                        next(shard_io.read_rows(outputs, len(ids), dim, row, row + len(vector)))[1]
-                        if saved["context"]
-                        else None
-                    )
-                    yield from _rows(lookup, ids[row : row + len(vector)], vector, context).to_batches(4096)
+                inputs, outputs = (f"{folder}/{manifest[matrix][shard]}" for matrix in ("inputs", "outputs"))
+                for row, vector in shard_io.read_rows(inputs, len(ids), dim, first, stop):
+                    context = None
+                    if manifest["context"]:
+                        _, context = next(shard_io.read_rows(outputs, len(ids), dim, row, row + len(vector)))
+                    yield from _rows(index, ids[row : row + len(vector)], vector, context).to_batches(4096)
 
     return read
 
 
-def _rows(lookup: Lookup, ids: np.ndarray, vector: np.ndarray, context: np.ndarray | None) -> pa.Table:
+def _rows(index: VocabularyIndex, ids: np.ndarray, vector: np.ndarray, context: np.ndarray | None) -> pa.Table:
     dim = vector.shape[1]
     offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * dim)
     lists = pa.list_(pa.float32())
     return pa.table(
         {
-            "id": lookup.tokens(ids),
+            "id": index.tokens(ids),
             "vector": pa.ListArray.from_arrays(offsets, pa.array(vector.ravel())),
             "context": pa.nulls(len(ids), lists)
             if context is None
             else pa.ListArray.from_arrays(offsets, pa.array(context.ravel())),
             "norm": np.linalg.norm(vector.astype(np.float64), axis=1),
-            "count": np.asarray(lookup.counts[ids]),
+            "count": np.asarray(index.counts[ids]),
         }
     )

@@ -1,4 +1,4 @@
-"""Options of skip-gram training, under gensim's names and with gensim's defaults."""
+"""Options of skip-gram training, with gensim's names and defaults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Until(Section):
     """When to stop before the last epoch."""
 
     metric: Literal["loss", "analogy", "similarity"] = Field(
-        "loss", description="figure evaluated at the end of each epoch; loss falls, the others rise"
+        "loss", description="figure computed after each epoch; a lower loss is better, of the others a higher value"
     )
-    min_gain: float = Field(0.0, ge=0, description="an epoch that gains no more than this counts as no gain")
-    patience: int = Field(1, ge=1, description="stop after this many epochs without gain")
+    min_gain: float = Field(0.0, ge=0, description="an epoch that gains no more than this has no gain")
+    patience: int = Field(1, ge=1, description="stop after so many epochs without gain")
 
 
 class SkipGram(Section):
@@ -30,29 +30,33 @@ class SkipGram(Section):
         None,
         ge=1,
         le=32,
-        description="contexts of a window that are trained on at once and share their negatives; 1: each has its own, "
+        description="contexts of a window that are trained on together and share their negatives; 1: each has its own, "
         "as in gensim, at about half the speed; unset: 32, and 1 for a graph of at most 32,768 vertices",
     )
-    ns_exponent: float = Field(0.75, ge=-2, le=2, description="negatives are drawn from count to this power")
+    ns_exponent: float = Field(
+        0.75, ge=-2, le=2, description="negatives are drawn in proportion to count to this power"
+    )
     sample: float = Field(
-        1e-3, ge=0, le=1, description="threshold above which frequent tokens are thinned out; 0: none"
+        1e-3, ge=0, le=1, description="threshold above which frequent tokens are subsampled; 0: no subsampling"
     )
     alpha: float = Field(0.025, gt=0, le=1, description="learning rate at the start")
-    min_alpha: float = Field(0.0001, ge=0, le=1, description="learning rate at the end; falls linearly with the tokens")
-    epochs: int = Field(5, ge=1, le=1000, description="passes over the sequences; windows are drawn afresh in each")
+    min_alpha: float = Field(
+        0.0001, ge=0, le=1, description="learning rate at the end; it falls linearly with the trained tokens"
+    )
+    epochs: int = Field(5, ge=1, le=1000, description="passes over the sequences; each draws new windows")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of all random choices")
     workers: int = Field(
         1,
         ge=1,
         le=128,
-        description="barrier tasks that share the model, each holding a part of it",
+        description="barrier tasks that share the model; each has a part of it",
         json_schema_extra=MOVABLE,
     )
     threads: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="threads per worker; 1 gives the same bits at every run; unset: the worker's share of cores",
+        description="threads per worker; 1: every run gives the same bits; unset: the worker's share of cores",
         json_schema_extra=MOVABLE,
     )
     episodes: int | None = Field(
@@ -61,19 +65,19 @@ class SkipGram(Section):
     spool_bytes: int = Field(
         8 << 30,
         ge=1 << 20,
-        description="bytes of windows that a worker may keep on local disk",
+        description="bytes of windows that a worker may store on local disk",
         json_schema_extra=MOVABLE,
     )
     slice_tokens: int = Field(
         250_000_000,
         ge=1000,
-        description="tokens between two checkpoints; a killed job loses at most these",
+        description="tokens between two checkpoints; a killed run repeats at most so many",
         json_schema_extra=MOVABLE,
     )
     timeout: int = Field(
         900,
         ge=5,
-        description="seconds that a worker waits for another before the stage ends",
+        description="seconds that a worker waits for another before the run fails",
         json_schema_extra=MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")

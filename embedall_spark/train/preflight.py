@@ -1,4 +1,4 @@
-"""What must hold before a long training starts: slots, memory, disk and addresses; each failure says what to change."""
+"""Checks before a long training starts: slots, memory, disk and addresses; each error says what to change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HOST = "host string, address string, memory long, disk long, folder string"
 
 
 def threads(spark: SparkSession, config: SkipGram) -> int:
-    """Return the threads of a worker: as configured, else its share of the cores that the session gives it."""
+    """Return the threads of a worker: as configured, else its share of the session's cores."""
     if config.threads is not None:
         return config.threads
     slots = cluster_slots.local(spark)
@@ -37,13 +37,13 @@ def threads(spark: SparkSession, config: SkipGram) -> int:
 
 
 def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
-    """Ask the hosts that will train for what the plan needs.
+    """Check that the hosts that will train have what the plan needs.
 
     Raises:
-        ResourceError: slots, memory, disk or an address is missing.
+        ResourceError: there are too few slots, too little memory or disk, or a host has no address for the others.
     """
     if config.workers > 1:
-        _slots(spark, config.workers)
+        _check_slots(spark, config.workers)
     hosts = _probe(spark, config.workers).collect()
     on_host = Counter(row.host for row in hosts)
     memory, disk = plans.memory_bytes(corpus, config), 0
@@ -70,8 +70,8 @@ def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
 
 
 def estimate(spark: SparkSession, corpus: Corpus, config: SkipGram) -> dict[str, float]:
-    """Return about how long training takes, and what memory and disk a worker needs, in seconds and bytes."""
-    # Words that one thread trains a second, times dimensions: measured, see docs/log.md.
+    """Return the estimated time of training in seconds, and memory and disk of a worker in bytes."""
+    # Words per second and thread, times dimensions: measured, see docs/log.md.
     rate = 1.5e8 / config.vector_size * threads(spark, config) * config.workers
     return {
         "seconds": round(corpus.tokens * config.epochs / rate),
@@ -80,43 +80,43 @@ def estimate(spark: SparkSession, corpus: Corpus, config: SkipGram) -> dict[str,
     }
 
 
-def _slots(spark: SparkSession, workers: int) -> None:
+def _check_slots(spark: SparkSession, workers: int) -> None:
     if str(spark.conf.get("spark.dynamicAllocation.enabled", "false")) == "true":
         raise ResourceError(
-            f"train.workers={workers} needs a fixed set of executors, and spark.dynamicAllocation.enabled is true: "
-            "set it to false and spark.executor.instances to enough"
+            f"train.workers={workers} needs a fixed set of executors, but spark.dynamicAllocation.enabled is true: "
+            "set it to false, and spark.executor.instances to a sufficient number"
         )
     slots = cluster_slots.local(spark)
     if slots is not None and slots < workers:
         raise ResourceError(
-            f"train.workers={workers} needs as many task slots at once, the master "
+            f"train.workers={workers} needs {workers} task slots at once, but the master "
             f"{spark.conf.get('spark.master')} has {slots}: use --master 'local[{workers}]' or lower train.workers"
         )
 
 
 def _probe(spark: SparkSession, workers: int) -> DataFrame:
-    """Return a row per host and worker; for many workers through a barrier stage, as the training itself."""
+    """Return a row per worker with what its host has; for several workers by a barrier stage, as in training."""
     rows = spark.range(0, workers, 1, workers)
     if workers == 1:
-        return rows.mapInArrow(_alone, _HOST)
-    probe = rows.mapInArrow(_together, _HOST, barrier=True)
+        return rows.mapInArrow(_probe_task, _HOST)
+    probe = rows.mapInArrow(_probe_barrier_task, _HOST, barrier=True)
     try:
         return spark.createDataFrame(probe.collect(), _HOST)
     except Exception as error:
         if "SPARK-24819" in str(error) or "more slots than" in str(error):
             raise ResourceError(
-                f"train.workers={workers} needs as many task slots at once, and the cluster has fewer: "
+                f"train.workers={workers} needs {workers} task slots at once, but the cluster has fewer: "
                 "add executors or cores, or lower train.workers"
             ) from None
         raise
 
 
-def _alone(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _probe_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for _ in batches:
         yield _row(socket.gethostname())
 
 
-def _together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _probe_barrier_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     from pyspark import BarrierTaskContext
 
     context = BarrierTaskContext.get()
@@ -136,7 +136,7 @@ def _row(address: str) -> pa.RecordBatch:
 
 
 def free_memory() -> int:
-    """Return the bytes that this process may still take: of the host, or of its container where that is less."""
+    """Return the bytes that this process can still allocate: of the host, or of its container where that is less."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
@@ -145,11 +145,11 @@ def free_memory() -> int:
         ("memory.max", "memory.current", "memory.stat", ""),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
     ):
-        if (group / limit).exists() and (most := (group / limit).read_text().strip()) != "max":
+        if (group / limit).exists() and (maximum := (group / limit).read_text().strip()) != "max":
             parts = dict(line.split() for line in (group / stat).read_text().splitlines())
-            # The cache of files counts as used, and goes when its room is needed.
+            # The file cache counts as used, but is freed on demand.
             cache = sum(int(parts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
-            free = min(free, int(most) - int((group / used).read_text()) + cache)
+            free = min(free, int(maximum) - int((group / used).read_text()) + cache)
     return free
 
 

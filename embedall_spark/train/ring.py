@@ -1,4 +1,4 @@
-"""Barrier tasks in a ring: they find each other through Spark and pass shards on through gloo."""
+"""A ring of barrier tasks: they find each other through Spark and exchange shards through gloo."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Ring:
     """A private process group; no global state, so that a reused Python worker can join one ring per job."""
 
     def __init__(self, context: BarrierTaskContext, timeout: int) -> None:
-        """Meet the other tasks of the barrier stage; ``timeout`` in seconds holds for every later wait too."""
-        # torch takes seconds to import, and a run with one worker needs none of it.
+        """Connect to the other tasks of the barrier stage; ``timeout``, in seconds, holds for every later wait too."""
+        # torch takes seconds to import, and a run with one worker does not need it.
         import torch.distributed
 
-        # torch's own stubs know little of what lies below its public functions.
+        # torch's type stubs lack what is below its public functions.
         dist: Any = torch.distributed
         patience = datetime.timedelta(seconds=timeout)
         hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
@@ -31,20 +31,20 @@ class Ring:
         if self.rank == 0:
             address = local_address(hosts[1])
             store = dist.TCPStore(address, 0, self.size, True, patience, wait_for_workers=False)
-            found = _gather(context, f"{address} {store.port}", timeout)
+            messages = _gather(context, f"{address} {store.port}", timeout)
         else:
-            found = _gather(context, "", timeout)
-        address, port = found[0].split()
+            messages = _gather(context, "", timeout)
+        address, port = messages[0].split()
         if store is None:
             store = dist.TCPStore(address, int(port), self.size, False, patience)
         options = dist.ProcessGroupGloo._Options()
         options._timeout = patience
-        # By itself gloo takes the interface of the host's name, which is often the loopback one.
+        # By default gloo uses the interface of the host's name, which is often the loopback one.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_address(address))]
         self._store = store
         self._group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
 
-    def worst(self, status: int) -> int:
+    def max_status(self, status: int) -> int:
         """Return the greatest status of all workers; also a barrier."""
         import torch
         import torch.distributed as dist
@@ -55,7 +55,7 @@ class Ring:
         self._group.allreduce([flag], options).wait()
         return int(flag.item())
 
-    def pass_on(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> None:
+    def rotate(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> None:
         """Send a shard to the worker before this one and receive one from the worker after it."""
         import torch
 
@@ -68,28 +68,28 @@ class Ring:
 
 
 def _gather(context: BarrierTaskContext, message: str, timeout: int) -> list[str]:
-    """Return all tasks' messages by rank; Spark's own patience (spark.barrier.sync.timeout) is one for all jobs."""
-    found: list[list[str]] = []
-    failed: list[Exception] = []
+    """Return all tasks' messages by rank; Spark's own timeout (spark.barrier.sync.timeout) is one for all jobs."""
+    results: list[list[str]] = []
+    errors: list[Exception] = []
 
     def gather() -> None:
         try:
-            found.append(context.allGather(message))
+            results.append(context.allGather(message))
         except Exception as error:
-            failed.append(error)
+            errors.append(error)
 
     waiting = threading.Thread(target=gather, daemon=True)
     waiting.start()
     waiting.join(timeout)
-    if failed:
-        raise failed[0]
-    if not found:
+    if errors:
+        raise errors[0]
+    if not results:
         raise TimeoutError(f"Timed out waiting {timeout} s for all workers to have read their windows")
-    return found[0]
+    return results[0]
 
 
 def local_address(peer: str) -> str:
-    """Return this host's address on the way to a peer; connecting a UDP socket sends nothing."""
+    """Return this host's address on the route to a peer; connecting a UDP socket sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))
         return str(probe.getsockname()[0])

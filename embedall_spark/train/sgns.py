@@ -20,7 +20,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from embedall_spark.train.aligned_rows import LINE as _LINE
-from embedall_spark.train.aligned_rows import aligned, negative_table, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +28,9 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float32]
 
-__all__ = ["MOST_CONTEXTS", "aligned", "kernel", "negative_table", "pad"]
 
 _TILE = 6  # output rows whose sums are kept in registers, so that they fit also where a vector takes two
-MOST_CONTEXTS = 32  # contexts that are trained on at once, at most; larger groups are cut
+MAX_CONTEXTS = 32  # contexts that are trained on at once, at most; larger groups are cut
 _AHEAD = 2  # groups between asking for a row and using it
 _EVERY = 64  # of so many groups one is used to estimate the loss
 
@@ -54,7 +52,7 @@ _instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=Tr
 
 
 @cache
-def kernel(dim: int, negative: int, batch_size: int = MOST_CONTEXTS) -> Callable[..., tuple[int, int, float, int]]:
+def kernel(dim: int, negative: int, batch_size: int = MAX_CONTEXTS) -> Callable[..., tuple[int, int, float, int]]:
     """Return the kernel for rows of ``dim`` floats and ``negative`` negatives, compiled, or read from the disk's cache.
 
     Larger groups are cut into ones of ``batch_size`` contexts; with 1 every pair has negatives of its own and sees what
@@ -74,7 +72,9 @@ def kernel(dim: int, negative: int, batch_size: int = MOST_CONTEXTS) -> Callable
     With one thread the result is the same to the bit at every run.
     """
     if dim % _LINE:
-        raise ValueError(f"rows must be padded to a multiple of {_LINE} floats, got {dim}; see sgns.pad")
+        raise ValueError(
+            f"rows must be padded to a multiple of {_LINE} floats, got {dim}; see aligned_rows.padded_length"
+        )
     return _compile(dim, negative, batch_size)  # type: ignore[no-any-return]
 
 

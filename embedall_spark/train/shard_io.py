@@ -1,4 +1,4 @@
-"""The rows of the model that a worker holds: first values, loading, saving, and whether they are still sound."""
+"""A worker's rows of the model: initial values, loading, saving, and a check that they are finite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from embedall_spark import files
-from embedall_spark.train import plan, sgns
+from embedall_spark.train import aligned_rows, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,51 +17,58 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Trained rows stay below about 10; beyond this a step has run away.
+# Values of trained rows stay below about 10; beyond this limit training has diverged.
 EXPLODED = 1e3
-_PIECE = 64 << 20
+_PIECE_BYTES = 64 << 20
 
-Saved = dict[str, Any]
-"""A checkpoint's manifest; of it: workers, dim, folder, inputs and outputs (a file name per shard)."""
+Manifest = dict[str, Any]
+"""A checkpoint's manifest; used here: workers, dim, folder, inputs and outputs (a file name per shard)."""
 
 
-def start(ids: NDArray[np.int64], dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def initial_rows(ids: NDArray[np.int64], dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return untrained input and output rows, float32 [n, padded dim]: uniform in ±0.5/dim, and zeros.
 
-    A row depends on (seed, id) alone, not on which worker holds it.
+    A row depends on (seed, id) alone, not on the number of workers.
     """
-    inputs, outputs = sgns.aligned(len(ids), sgns.pad(dim)), sgns.aligned(len(ids), sgns.pad(dim))
+    inputs, outputs = (
+        aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim)),
+        aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim)),
+    )
     _fill(inputs, ids, dim, np.uint64(seed))
     return inputs, outputs
 
 
 def load(
-    saved: Saved, index: int, workers: int, shards_of: Callable[[int], plan.Shards]
+    manifest: Manifest, index: int, workers: int, shards_of: Callable[[int], plan.Shards]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return shard ``index`` of ``workers`` from a checkpoint, whatever the number of workers that wrote it.
+    """Return the inputs and outputs of a shard from a checkpoint of any number of workers; float32 [n, padded dim].
 
-    ``shards_of`` gives the shards for a number of workers. float32 [n, padded dim] each, inputs and outputs.
+    Args:
+        manifest: the checkpoint's.
+        index: number of the shard.
+        workers: number of shards now.
+        shards_of: returns the shards for a number of workers.
     """
-    dim, before = int(saved["dim"]), int(saved["workers"])
+    dim, before = int(manifest["dim"]), int(manifest["workers"])
     ids = shards_of(workers).ids(index)
     result = []
     for matrix in ("inputs", "outputs"):
-        rows = sgns.aligned(len(ids), sgns.pad(dim))
+        rows = aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim))
         for shard in [index] if before == workers else range(before):
-            names = shards_of(before).ids(shard)
-            for first, piece in read_rows(f"{saved['folder']}/{saved[matrix][shard]}", len(names), dim):
-                wanted = names[first : first + len(piece)]
-                at = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
-                found = ids[at] == wanted
-                rows[at[found], :dim] = piece[found]
+            saved_ids = shards_of(before).ids(shard)
+            for first, piece in read_rows(f"{manifest['folder']}/{manifest[matrix][shard]}", len(saved_ids), dim):
+                piece_ids = saved_ids[first : first + len(piece)]
+                targets = np.searchsorted(ids, piece_ids).clip(max=len(ids) - 1)
+                in_shard = ids[targets] == piece_ids
+                rows[targets[in_shard], :dim] = piece[in_shard]
         result.append(rows)
     return result[0], result[1]
 
 
 def save(folder: str, name: str, rows: NDArray[np.float32], dim: int) -> str:
-    """Write rows as raw little-endian float32 [n, dim]; return the file's name, which no other attempt uses."""
+    """Write rows as raw little-endian float32 [n, dim]; return the file's name, which is unique to this attempt."""
     name = f"{name}-{uuid.uuid4().hex[:8]}.f32"
-    step = max(1, _PIECE // (4 * dim))
+    step = max(1, _PIECE_BYTES // (4 * dim))
     stream: BinaryIO
     with files.create(f"{folder}/{name}") as stream:
         for first in range(0, len(rows), step):
@@ -72,37 +79,37 @@ def save(folder: str, name: str, rows: NDArray[np.float32], dim: int) -> str:
 def read_rows(
     uri: str, count: int, dim: int, first: int = 0, stop: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (number of its first row, float32 [n, dim]) pieces of a saved shard of ``count`` rows.
+    """Yield pieces of a saved shard of ``count`` rows: the number of a piece's first row, and float32 [n, dim].
 
     Raises:
-        OSError: the file is not as long as the manifest says.
+        OSError: the file does not have the size that the manifest implies.
     """
     filesystem, path = files.resolve(uri)
     with filesystem.open_input_file(path) as stream:
         if stream.size() != 4 * count * dim:
             raise OSError(f"{uri}: need {4 * count * dim} bytes, found {stream.size()}; the checkpoint is damaged")
-        step, stop = max(1, _PIECE // (4 * dim)), count if stop is None else stop
+        step, stop = max(1, _PIECE_BYTES // (4 * dim)), count if stop is None else stop
         for row in range(first, stop, step):
             stream.seek(4 * row * dim)
             piece = np.frombuffer(stream.read(4 * dim * (min(stop, row + step) - row)), np.float32)
             yield row, piece.reshape(-1, dim)
 
 
-def greatest(rows: NDArray[np.float32]) -> float:
-    """Return the greatest absolute value, infinite where one is not finite."""
-    return float(_greatest(rows.reshape(-1)))
+def max_abs(rows: NDArray[np.float32]) -> float:
+    """Return the greatest absolute value; infinity where a value is not finite."""
+    return float(_max_abs(rows.reshape(-1)))
 
 
 @numba.njit(nogil=True, cache=True)
-def _greatest(values: NDArray[np.float32]) -> float:
-    most = 0.0
+def _max_abs(values: NDArray[np.float32]) -> float:
+    greatest = 0.0
     for value in values:
         # Written so that NaN, which compares false with everything, counts as too great.
-        if not (abs(value) <= most):
-            most = float(abs(value))
-            if not (most <= 3.4e38):
+        if not (abs(value) <= greatest):
+            greatest = float(abs(value))
+            if not (greatest <= 3.4e38):
                 return float("inf")
-    return most
+    return greatest
 
 
 @numba.njit(nogil=True, cache=True)

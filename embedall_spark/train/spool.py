@@ -1,4 +1,4 @@
-"""A worker's windows on local disk, given back block by block in an order that does not depend on Spark."""
+"""A worker's windows on local disk, read back block by block in an order that does not depend on Spark."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """One file of chunks as they came, and where each lies."""
+    """A file of chunks in the order of their arrival, and an index of them."""
 
     def __init__(self, folder: Path) -> None:
-        """Open an empty spool in a folder of its own."""
+        """Create an empty spool in a folder."""
         self._file = (folder / "chunks").open("w+b", buffering=1 << 20)
         self._index: dict[tuple[int, int], list[tuple[int, int, int, int]]] = defaultdict(list)
         self.size = 0
@@ -32,7 +32,7 @@ class Spool:
     @classmethod
     @contextmanager
     def of(cls, run_id: str) -> Iterator[Spool]:
-        """Give a spool that is gone at the end of the block; spools of killed workers go at its beginning."""
+        """Yield a spool that is deleted at the end of the block; spools of killed workers are deleted before."""
         files.sweep("spool")
         folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=files.scratch("spool", run_id)))
         try:
@@ -53,14 +53,14 @@ class Spool:
             self.size += content.size
 
     def ints(self, episode: int, shard: int) -> int:
-        """Return how many ints of windows one block has."""
+        """Return the number of ints of a block's windows."""
         return sum(size for *_, size in self._index[episode, shard]) // 4
 
     def chunks(self, episode: int, shard: int) -> Iterator[NDArray[np.int32]]:
-        """Yield the chunks of one block, int32, by sequence block and number."""
+        """Yield the chunks of a block, int32, by sequence block and number."""
         self._file.flush()
         for _, _, offset, size in sorted(self._index[episode, shard]):
             stream = np.empty(size // 4, np.int32)
             if os.preadv(self._file.fileno(), [stream.view(np.uint8).data], offset) != size:
-                raise OSError("the spool of windows is shorter than it was written; is the local disk full?")
+                raise OSError("the spool of windows is shorter than what was written to it; is the local disk full?")
             yield stream

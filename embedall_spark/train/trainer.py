@@ -1,4 +1,4 @@
-"""The driver's side of training: slice after slice, each one Spark job that ends in a checkpoint."""
+"""Training on the driver: slice after slice, each a Spark job that ends in a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
@@ -14,15 +15,18 @@ from pyspark.sql import functions as F
 from embedall_spark import files
 from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
+from embedall_spark.run_context import Progress
 from embedall_spark.train import (
     checkpoint,
-    plan,
     preflight,
     rotation,
     single_worker,
     slice_worker,
     window_chunks,
     worker_errors,
+)
+from embedall_spark.train import (
+    plan as plans,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from embedall_spark.run_context import Run
     from embedall_spark.train.config import SkipGram, Until
     from embedall_spark.train.plan import Corpus, Plan
-    from embedall_spark.train.shard_io import Saved
+    from embedall_spark.train.shard_io import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +52,15 @@ def train(
 ) -> DataFrame:
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
-    Goes on from the run's last checkpoint. ``sequences`` are BLOCKS, or make them, ``vocabulary`` is VOCABULARY, whose
-    parquet files lie in ``folder``. ``evaluate`` turns such vectors into the figure of ``config.until``.
+    Training resumes from the run's last checkpoint.
+
+    Args:
+        run: where checkpoints and figures go.
+        sequences: BLOCKS, or their source.
+        vocabulary: VOCABULARY.
+        folder: the folder of its parquet files.
+        config: the options of training.
+        evaluate: returns the figure of ``config.until`` for such vectors.
 
     Raises:
         BadData: there is nothing to train on.
@@ -60,102 +71,108 @@ def train(
     """
     corpus = measure(sequences, vocabulary, config)
     _check_sizes(corpus, config)
-    made = plan.make(corpus, config, preflight.threads(run.spark, config))
+    plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
-        "training %s tokens of %s kinds, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d thread(s)",
-        f"{corpus.tokens:,}", f"{corpus.vocabulary:,}", config.epochs, made.slices, made.episodes, made.workers,
-        made.threads,
+        "training: %s tokens, vocabulary of %s, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d "
+        "thread(s)",
+        f"{corpus.tokens:,}", f"{corpus.vocabulary:,}", config.epochs, plan.slices, plan.episodes, plan.workers,
+        plan.threads,
     )  # fmt: skip
-    saved = checkpoint.latest(run)
+    manifest = checkpoint.latest(run)
     while True:
-        epoch, index, current = _next(saved, made)
-        if saved is not None and index == 0:
-            saved = _judge(run, saved, folder, config.until, evaluate)
-            if epoch == config.epochs or (config.until and _stale(saved["history"], config.until)):
+        epoch, index, current = _next_slice(manifest, plan)
+        if manifest is not None and index == 0:
+            manifest = _add_figure(run, manifest, folder, config.until, evaluate)
+            if epoch == config.epochs or (config.until and _stale(manifest["history"], config.until)):
                 break
-        run.progress("train", epoch + index / current.slices, config.epochs, _note(saved))
-        saved = _slice(run, sequences, folder, current, config, saved, (epoch, index))
-    run.progress("train", config.epochs, config.epochs, _note(saved))
-    return checkpoint.vectors(run, saved, folder)
+        run.progress("train", epoch + index / current.slices, config.epochs, _note(manifest))
+        manifest = _train_slice(run, sequences, folder, current, config, manifest, epoch, index)
+    run.progress("train", config.epochs, config.epochs, _note(manifest))
+    return checkpoint.vectors(run, manifest, folder)
 
 
 def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
     """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
     if config.workers == 1:
         return
-    least = 4 * config.workers * (config.negative + 1)
-    if corpus.vocabulary < least:
+    min_vocabulary = 4 * config.workers * (config.negative + 1)
+    if corpus.vocabulary < min_vocabulary:
         raise ConfigError(
-            f"train.workers={config.workers} needs a vocabulary of {least} or more, found {corpus.vocabulary}: "
-            "lower train.workers, or train on more"
+            f"train.workers={config.workers} needs a vocabulary of at least {min_vocabulary}, found "
+            f"{corpus.vocabulary}: lower train.workers, or train on more"
         )
-    longest = window_chunks.longest(config.workers, config.window)
-    if longest < 4 * config.window:
+    max_length = window_chunks.max_length(config.workers, config.window)
+    if max_length < 4 * config.window:
         raise ConfigError(
-            f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after {longest} "
-            "tokens, to keep a task's buffers small; lower one of the two"
+            f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after "
+            f"{max_length} tokens, to keep a task's buffers small; lower one of the two"
         )
 
 
 def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: SkipGram) -> Corpus:
-    """Return the sizes that a plan is made from; two small aggregates."""
+    """Return the sizes that a plan depends on, from two small aggregates.
+
+    Raises:
+        BadData: there is no token to train on.
+    """
     tokens, blocks = _size(sequences)
     if not tokens:
         raise BadData(
-            "no sequence has two known tokens, so there is no window to train on; check the input and min_count"
+            "no sequence has two tokens (words, items) of the vocabulary, so there is no window to train on; lower "
+            "vocabulary.min_count or give more input"
         )
-    # Kept as by word2vec's formula, which windows.py applies token by token.
+    # word2vec's formula, which windows.py applies token by token.
     frequency = F.col("count") / F.col("total")
     keep = F.least(F.lit(1.0), F.sqrt(config.sample / frequency) + config.sample / frequency) if config.sample else 1.0
     counts = vocabulary.agg(F.sum("count").alias("total"), F.count("*").alias("size"))
-    # A vertex that no walk has met counts 0.
-    met = vocabulary.where("count > 0").crossJoin(counts)
-    kept = met.agg(F.max("size"), F.sum(F.col("count") * keep)).first()
-    assert kept is not None
-    return plan.Corpus(int(kept[0]), tokens, float(kept[1]), blocks)
+    # A vertex that no walk visits has count 0.
+    visited = vocabulary.where("count > 0").crossJoin(counts)
+    row = visited.agg(F.max("size"), F.sum(F.col("count") * keep)).first()
+    assert row is not None
+    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks)
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:
-    """Return how many tokens and blocks there are."""
+    """Return the numbers of tokens and of blocks."""
     if isinstance(sequences, BlockSource):
         return sequences.tokens, sequences.blocks
     row = sequences.agg(F.sum("count"), F.max("block")).first()
     return (int(row[0] or 0), int(row[1] or 0) + 1) if row else (0, 0)
 
 
-def _next(saved: Saved | None, made: Plan) -> tuple[int, int, Plan]:
-    """Return the epoch and slice to do, and the plan; an epoch that was begun ends under the plan that began it."""
-    if saved is None:
-        return 0, 0, made
-    if saved["index"] + 1 == saved["slices"]:
-        return int(saved["epoch"]) + 1, 0, made
-    begun = dataclasses.replace(made, slices=int(saved["slices"]), episodes=int(saved["episodes"]))
-    return int(saved["epoch"]), int(saved["index"]) + 1, begun
+def _next_slice(manifest: Manifest | None, plan: Plan) -> tuple[int, int, Plan]:
+    """Return the epoch and slice to train, and the plan; an epoch ends under the plan with which it began."""
+    if manifest is None:
+        return 0, 0, plan
+    if manifest["index"] + 1 == manifest["slices"]:
+        return int(manifest["epoch"]) + 1, 0, plan
+    begun = dataclasses.replace(plan, slices=int(manifest["slices"]), episodes=int(manifest["episodes"]))
+    return int(manifest["epoch"]), int(manifest["index"]) + 1, begun
 
 
-def _slice(
+def _train_slice(
     run: Run,
     sequences: DataFrame | BlockSource,
     vocabulary: str,
-    made: Plan,
+    plan: Plan,
     config: SkipGram,
-    before: Saved | None,
-    at: tuple[int, int],
-) -> Saved:
-    """Train one slice and return its checkpoint."""
-    epoch, index = at
+    before: Manifest | None,
+    epoch: int,
+    index: int,
+) -> Manifest:
+    """Train a slice and return the manifest of its checkpoint."""
     folder = checkpoint.folder(run, epoch, index)
     run.check_ownership()
     files.delete(folder)
-    slice_ = slice_worker.Slice(run.id, vocabulary, folder, before, made, config, epoch, index)
+    slice_ = slice_worker.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index)
     since = time.perf_counter()
-    found = (
-        sequences.select(made.wanted(epoch, index, config.seed)) if isinstance(sequences, BlockSource) else sequences
-    )
-    job = (single_worker if made.workers == 1 else rotation).run(found, slice_)
-    with worker_errors.translate_worker_errors(epoch, config.timeout):
+    if isinstance(sequences, BlockSource):
+        sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
+    job = (single_worker if plan.workers == 1 else rotation).run(sequences, slice_)
+    with worker_errors.translate_worker_errors(epoch, config.timeout), run.watch(partial(_progress, slice_)):
         rows = job.collect()
+    files.delete(f"{folder}/{slice_worker.PROGRESS}")
     reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
     wall = time.perf_counter() - since
     diverged = {report["diverged"] for report in reports} - {None}
@@ -164,24 +181,35 @@ def _slice(
         files.delete(folder)
         first = min(diverged, key=lambda text: "another" in text)
         raise TrainingDiverged(
-            f"training diverged at {first}; nothing of this slice was kept. Lower train.alpha, or look for a token "
-            "that fills whole sequences"
+            f"training diverged at {first}; this slice was not saved. Lower train.alpha, or look for a token that "
+            "fills whole sequences"
         )
-    figures = _figures(made, before if index else None, reports, wall)
+    figures = _figures(plan, before if index else None, reports, wall)
     for name in ("loss", "words_per_second"):
-        run.metric(name, figures[name], epoch * made.slices + index + 1)
+        run.metric(name, figures[name], epoch * plan.slices + index + 1)
     return checkpoint.write(run, {
-        "folder": folder, "epoch": epoch, "index": index, "slices": made.slices, "episodes": made.episodes,
-        "workers": made.workers, "dim": config.vector_size, "sample": config.sample, "context": config.context,
+        "folder": folder, "epoch": epoch, "index": index, "slices": plan.slices, "episodes": plan.episodes,
+        "workers": plan.workers, "dim": config.vector_size, "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],
         "inputs": [report["inputs"] for report in reports], "outputs": [report["outputs"] for report in reports],
         "history": before["history"] if before else [], "figures": figures, "reports": reports,
     })  # fmt: skip
 
 
-def _figures(made: Plan, before: Saved | None, reports: list[dict[str, Any]], wall: float) -> dict[str, float]:
+def _progress(slice_: slice_worker.Slice) -> Progress | None:
+    """Return how far the training is by what the workers of a slice have written; None before they write."""
+    update = slice_worker.read_progress(slice_.folder, slice_.plan.workers)
+    if update is None:
+        return None
+    share, seconds, loss = update
+    note = f"loss {loss:.4f}, {share * slice_.tokens / max(seconds, 1e-3):,.0f} words/s"
+    epochs = slice_.config.epochs
+    return Progress("train", slice_.progress(share) * epochs, epochs, note)
+
+
+def _figures(plan: Plan, before: Manifest | None, reports: list[dict[str, Any]], wall: float) -> dict[str, float]:
     """Return the epoch's figures so far; ``before`` is the epoch's slice before this one."""
-    tokens = made.corpus.tokens / made.slices
+    tokens = plan.corpus.tokens / plan.slices
     sums = {name: float(sum(report[name] for report in reports)) for name in ("pairs", "loss", "loss_pairs")}
     if before:
         sums = {name: value + before["figures"]["sums"][name] for name, value in sums.items()}
@@ -193,32 +221,34 @@ def _figures(made: Plan, before: Saved | None, reports: list[dict[str, Any]], wa
     }
 
 
-def _judge(
-    run: Run, saved: Saved, vocabulary: str, until: Until | None, evaluate: Callable[[DataFrame], float] | None
-) -> Saved:
-    """Return the checkpoint at an epoch's end with the epoch's figure added to its history."""
+def _add_figure(
+    run: Run, manifest: Manifest, vocabulary: str, until: Until | None, evaluate: Callable[[DataFrame], float] | None
+) -> Manifest:
+    """Return the manifest after an epoch with the figure of ``until`` added to its history."""
     if until is None:
-        return saved
+        return manifest
     if until.metric == "loss":
-        value = -float(saved["figures"]["loss"])
+        value = -float(manifest["figures"]["loss"])
     else:
         assert evaluate is not None
-        value = evaluate(checkpoint.vectors(run, saved, vocabulary))
+        value = evaluate(checkpoint.vectors(run, manifest, vocabulary))
         if math.isnan(value):
-            raise BadData(f"train.until.metric: {until.metric} is not a number: none of its file's words is known")
-        run.metric(f"until/{until.metric}", value, int(saved["epoch"]) + 1)
-    return {**saved, "history": [*saved["history"], value]}
+            raise BadData(
+                f"train.until.metric: {until.metric} cannot be computed: no word of its file is in the vocabulary"
+            )
+        run.metric(f"until/{until.metric}", value, int(manifest["epoch"]) + 1)
+    return {**manifest, "history": [*manifest["history"], value]}
 
 
 def _stale(history: list[float], until: Until) -> bool:
-    """Tell whether the last ``patience`` epochs gained no more than ``min_gain`` over the best before them."""
+    """Return whether the last ``patience`` epochs gained no more than ``min_gain`` over the best before them."""
     if len(history) <= until.patience:
         return False
     return max(history[-until.patience :]) <= max(history[: -until.patience]) + until.min_gain
 
 
-def _note(saved: Saved | None) -> str:
-    if saved is None:
+def _note(manifest: Manifest | None) -> str:
+    if manifest is None:
         return ""
-    figures = saved["figures"]
+    figures = manifest["figures"]
     return f"loss {figures['loss']:.4f}, {figures['words_per_second']:,.0f} words/s"

@@ -1,4 +1,4 @@
-"""Windows as a Spark job: sequence blocks -> chunks of (center, contexts) groups, on their way to the workers."""
+"""Windows as a Spark job: sequence blocks -> chunks of (center, contexts) groups, shuffled to the workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from embedall_spark import randomness
 from embedall_spark.corpus import blocks, windows
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import plan as plans
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from embedall_spark.train.plan import Plan, Shards
 
 _CHUNKS = "worker int, episode int, shard int, block int, number int, stream binary"
-# All the buffers of a task together, one buffer at most and at least, and one batch on its way to the JVM, in bytes.
-_BUFFERS, _LARGEST, _SMALLEST, _BATCH = 256 << 20, 1 << 20, 16 << 10, 8 << 20
+# In bytes: all buffers of a task together, one buffer at most and at least, and a batch on its way to the JVM.
+_BUFFERS, _MAX_BUFFER, _MIN_BUFFER, _BATCH = 256 << 20, 1 << 20, 16 << 10, 8 << 20
 
 
 class Windower(NamedTuple):
-    """What it takes to draw windows from a block; the same in every task."""
+    """Draws windows from blocks; the same in every task."""
 
     keep: NDArray[np.uint32]
     shards: Shards
@@ -40,17 +40,17 @@ class Windower(NamedTuple):
     """Ints in a buffer."""
 
     def prepare(self, block: Block) -> Block:
-        """Return the block with sequences cut that would not fit into a buffer."""
-        return cut(block, windows.longest(self.capacity, self.window))
+        """Return the block with those sequences cut that would not fit into a buffer."""
+        return cut(block, windows.max_length(self.capacity, self.window))
 
     def buffers(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return empty streams, int32 [workers², capacity], and how far each is filled, int64 [workers²]."""
+        """Return empty streams, int32 [workers², capacity], and the ints in use of each, int64 [workers²]."""
         return np.empty((self.workers**2, self.capacity), np.int32), np.zeros(self.workers**2, np.int64)
 
     def draw(self, block: Block, first: int, streams: NDArray[np.int32], fill: NDArray[np.int64]) -> int:
-        """Append the windows of the block's sequences from ``first`` on; return the next one to do."""
+        """Append the windows of the block's sequences from ``first`` on; return the sequence to go on with."""
         return int(
-            windows.draw(
+            windows.draw_windows(
                 block.tokens,
                 block.offsets,
                 block.ids,
@@ -68,28 +68,28 @@ class Windower(NamedTuple):
         )
 
 
-def cut(block: Block, longest: int) -> Block:
-    """Return the block with sequences of more than ``longest`` tokens cut into several, each with an id of its own.
+def cut(block: Block, max_length: int) -> Block:
+    """Return the block with sequences of more than ``max_length`` tokens cut into several, each with its own id.
 
-    Only with many workers and long sequences is there anything to cut.
+    This happens only with many workers and long sequences.
     """
     lengths = np.diff(block.offsets)
-    if not len(lengths) or lengths.max() <= longest:
+    if not len(lengths) or lengths.max() <= max_length:
         return block
-    pieces = -(-lengths // longest)
+    pieces = -(-lengths // max_length)
     owner = np.repeat(np.arange(len(lengths)), pieces)
     piece = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    offsets = np.append(block.offsets[owner] + piece * longest, block.offsets[-1])
-    # An odd multiplier gives each piece another id, and the first piece its sequence's.
+    offsets = np.append(block.offsets[owner] + piece * max_length, block.offsets[-1])
+    # The first piece has the sequence's id; an odd multiplier gives each other piece a different one.
     ids = block.ids[owner] + piece * np.int64(0x5851F42D4C957F2D)
     return block._replace(ids=ids, offsets=offsets)
 
 
-def windower(lookup: Lookup, config: SkipGram, epoch: int, workers: int) -> Windower:
-    """Return the way to draw one epoch's windows; each epoch draws its own."""
+def make_windower(vocabulary: VocabularyIndex, config: SkipGram, epoch: int, workers: int) -> Windower:
+    """Return what draws an epoch's windows; each epoch draws new ones."""
     return Windower(
-        windows.keep_thresholds(lookup.counts, config.sample),
-        plans.shards(lookup.counts, workers, config.sample, lookup.folder),
+        windows.keep_thresholds(vocabulary.counts, config.sample),
+        plans.shards(vocabulary.counts, workers, config.sample, vocabulary.folder),
         workers,
         config.window,
         config.shrink_windows,
@@ -98,20 +98,20 @@ def windower(lookup: Lookup, config: SkipGram, epoch: int, workers: int) -> Wind
     )
 
 
-def longest(workers: int, window: int) -> int:
-    """Return after how many tokens a sequence is cut; with one worker none is."""
-    return windows.longest(_capacity(workers), window)
+def max_length(workers: int, window: int) -> int:
+    """Return the number of tokens after which a sequence is cut; with one worker none is cut."""
+    return windows.max_length(_capacity(workers), window)
 
 
 def _capacity(workers: int) -> int:
-    return min(_LARGEST, max(_SMALLEST, _BUFFERS // workers**2)) // 4
+    return min(_MAX_BUFFER, max(_MIN_BUFFER, _BUFFERS // workers**2)) // 4
 
 
 def streams(sequences: DataFrame, vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int) -> DataFrame:
-    """Return one slice's chunks, each on the partition of the worker that holds its contexts.
+    """Return a slice's chunks, each in the partition of the worker that has its contexts' rows.
 
-    Chunks are numbered inside their sequence block, and blocks come from sequence ids, so that a worker that sorts
-    them sees the same whatever Spark's partitions were.
+    Chunks are numbered within their sequence block, and blocks depend on sequence ids alone, so that a worker that
+    sorts them sees the same chunks for any partitioning.
     """
     chunks = sequences.mapInArrow(_draw(vocabulary, plan, config, epoch, index), _CHUNKS)
     return chunks.repartitionById(plan.workers, "worker")
@@ -121,17 +121,17 @@ def _draw(
     vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        source = windower(Lookup.open(vocabulary), config, epoch, plan.workers)
-        episodes, mine = plan.episode_of_blocks(epoch, config.seed), plan.slice_episodes(index)
+        windower = make_windower(VocabularyIndex.open(vocabulary), config, epoch, plan.workers)
+        episodes, of_slice = plan.episode_of_blocks(epoch, config.seed), plan.slice_episodes(index)
         rows: list[tuple[int, int, int, int, int, bytes]] = []
         size = 0
-        buffers, fill = source.buffers()
+        buffers, fill = windower.buffers()
         for batch in batches:
             for block in blocks.unpack(batch):
                 episode = int(episodes[block.number])
-                if episode not in mine:
+                if episode not in of_slice:
                     continue
-                for key, number, stream in _chunks(source, block, buffers, fill):
+                for key, number, stream in _chunks(windower, block, buffers, fill):
                     rows.append((key // plan.workers, episode, key % plan.workers, block.number, number, stream))
                     size += len(stream)
                     if size >= _BATCH:
@@ -144,13 +144,13 @@ def _draw(
 
 
 def _chunks(
-    source: Windower, block: Block, buffers: NDArray[np.int32], fill: NDArray[np.int64]
+    windower: Windower, block: Block, buffers: NDArray[np.int32], fill: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (stream, number of the chunk in the block, bytes); all buffers are empty afterwards."""
-    block = source.prepare(block)
+    """Yield (stream, number of the chunk within the block, bytes); all buffers are empty afterwards."""
+    block = windower.prepare(block)
     first = number = 0
     while first < len(block.ids):
-        first = source.draw(block, first, buffers, fill)
+        first = windower.draw(block, first, buffers, fill)
         for key in np.flatnonzero(fill):
             yield int(key), number, buffers[key, : fill[key]].tobytes()
         fill[:] = 0
@@ -158,6 +158,6 @@ def _chunks(
 
 
 def _batch(rows: list[tuple[int, int, int, int, int, bytes]]) -> pa.RecordBatch:
-    kinds = [pa.int32()] * 5 + [pa.binary()]
-    columns = [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    types = [pa.int32()] * 5 + [pa.binary()]
+    columns = [pa.array(values, type_) for values, type_ in zip(zip(*rows, strict=True), types, strict=True)]
     return pa.RecordBatch.from_arrays(columns, [field.split()[0] for field in _CHUNKS.split(", ")])

@@ -1,4 +1,4 @@
-"""What the end of a slice's job means: a worker that is gone, in one sentence, and not Spark's stack of causes."""
+"""Spark's errors of a training job as one sentence: which worker was lost, why, and what to do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DIED = re.compile(r"Python worker exited unexpectedly|ExecutorLostFailure|Conne
 _SILENT = re.compile(
     r"Timed out waiting \d+ ?m?s|[Ww]ait timeout after|cannot get all barrier sync requests|Socket Timeout"
 )
-_LONGEST = 300
+_MAX_LENGTH = 300
 
 
 @contextmanager
 def translate_worker_errors(epoch: int, timeout: int) -> Iterator[None]:
-    """Raise WorkerLost where a worker was lost inside the block; other errors pass.
+    """Raise WorkerLost where a worker was lost inside the block; other errors pass unchanged.
 
     ``epoch`` counts from 0; ``timeout`` is train.timeout, in seconds.
     """
@@ -28,21 +28,21 @@ def translate_worker_errors(epoch: int, timeout: int) -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error)
-        went_on = "Start the run again: it goes on from its last checkpoint"
-        if found := _DIED.search(text):
+        resume = "Start the run again: it resumes from its last checkpoint"
+        if match := _DIED.search(text):
             raise WorkerLost(
-                f"a worker died in epoch {epoch + 1} ({_line(text, found)}). Often its host was out of memory: give it "
-                f"more, or raise train.workers. {went_on}"
+                f"a worker died in epoch {epoch + 1} ({_line(text, match)}). Often its host is out of memory: give it "
+                f"more, or raise train.workers. {resume}"
             ) from error
-        if found := _SILENT.search(text):
+        if match := _SILENT.search(text):
             raise WorkerLost(
-                f"a worker was silent for train.timeout={timeout} s in epoch {epoch + 1} ({_line(text, found)}). Look "
-                f"at its host, or raise train.timeout. {went_on}"
+                f"a worker was silent for train.timeout={timeout} s in epoch {epoch + 1} ({_line(text, match)}). Check "
+                f"its host, or raise train.timeout. {resume}"
             ) from error
         raise
 
 
-def _line(text: str, found: re.Match[str]) -> str:
-    """Return the line in which something was found."""
-    start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())
-    return text[start : None if stop < 0 else stop].strip(" :\t")[:_LONGEST]
+def _line(text: str, match: re.Match[str]) -> str:
+    """Return the line of a match."""
+    start, stop = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    return text[start : None if stop < 0 else stop].strip(" :\t")[:_MAX_LENGTH]

@@ -61,7 +61,7 @@ def signed(value: int) -> int:
 def test_same_blocks_from_any_partitioning(spark, tmp_path):
     data, folder = corpus(), write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame(data, SEQUENCES)
-    found = [rows(blocks.of_pages(encoded_pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
+    found = [rows(blocks.from_pages(encoded_pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
     assert found[0] == found[1] == found[2]
 
     known = {word: number for number, word in enumerate(WORDS)}
@@ -74,18 +74,18 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
         assert np.frombuffer(tokens, np.int32).tolist() == [word for _, words in expected[number] for word in words]
         assert count == len(tokens) // 4
 
-    table = blocks.of_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
+    table = blocks.from_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
     assert rows(table) == found[0]
     kept = [words for _, words in encoded if len(words) > 1]
-    assert blocks.total(table) == (sum(map(len, kept)), len(kept))
+    assert blocks.total_size(table) == (sum(map(len, kept)), len(kept))
     assert table.schema.simpleString() == blocks.BLOCKS.simpleString()
 
 
 def test_nothing_to_train_on(spark, tmp_path):
     folder = write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)
-    found = blocks.of_pages(encoded_pages.from_sequences(table), folder, 4)
-    assert (found.count(), blocks.total(found)) == (0, (0, 0))
+    found = blocks.from_pages(encoded_pages.from_sequences(table), folder, 4)
+    assert (found.count(), blocks.total_size(found)) == (0, (0, 0))
 
 
 def test_unpack_gives_writable_arrays_and_batches_stay_small():
@@ -132,10 +132,10 @@ def test_merging_does_not_depend_on_the_pieces_order():
     ],
 )
 def test_number(total, expected):
-    assert blocks.number(total) == expected
+    assert blocks.block_count(total) == expected
 
 
 def test_blocks_have_16_to_256_thousand_tokens():
     totals = [int(1.1**power) for power in range(105, 300)]
-    assert all(1 << 14 <= total / blocks.number(total) <= 1.01 * (1 << 18) for total in totals)
-    assert all(blocks.number(total) >= 64 for total in totals if total >= 1 << 20)
+    assert all(1 << 14 <= total / blocks.block_count(total) <= 1.01 * (1 << 18) for total in totals)
+    assert all(blocks.block_count(total) >= 64 for total in totals if total >= 1 << 20)

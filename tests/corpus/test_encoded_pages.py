@@ -79,7 +79,7 @@ def test_pages_end_when_they_are_full(monkeypatch):
 
 
 def test_page_of_rejects_only(monkeypatch):
-    monkeypatch.setattr(encoded_pages, "_REJECTS", 3)
+    monkeypatch.setattr(encoded_pages, "_MAX_REJECTS", 3)
     made = list(encoded_pages._pages_of_documents(TokensConfig())(iter([documents([""] * 4), documents([None] * 2)])))
     found = [page for batch in made for page in encoded_pages.read(batch)]
     assert [(page.seen, len(page.rejects), len(page.codes)) for page in found] == [(4, 4, 0), (2, 2, 0)]

@@ -56,7 +56,7 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
     run = FakeRun(spark, tmp_path)
     config = PhrasesConfig(passes=passes, min_count=min_count, threshold=threshold, delimiter=delimiter)
     table = spark.createDataFrame(list(enumerate(sentences)), SEQUENCES).repartition(3)
-    found = phrases.phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
+    found = phrases.join_phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
 
     first = Phrases(sentences, min_count=min_count, threshold=threshold, delimiter=delimiter)
     once = [first[sentence] for sentence in sentences]
@@ -82,14 +82,14 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
 def test_no_pass_changes_nothing(spark, tmp_path):
     table = spark.createDataFrame([(1, ["a", "b"])], SEQUENCES)
     found = encoded_pages.from_sequences(table)
-    assert phrases.phrases(FakeRun(spark, tmp_path), found, PhrasesConfig()) is found
+    assert phrases.join_phrases(FakeRun(spark, tmp_path), found, PhrasesConfig()) is found
 
 
 def test_pass_that_accepts_nothing(spark, tmp_path):
     sentences = [["a", "b", "c"], [], ["c"], ["b", "a"]]
     run = FakeRun(spark, tmp_path)
     found = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
-    assert by_id(phrases.phrases(run, found, PhrasesConfig(passes=1))) == sentences
+    assert by_id(phrases.join_phrases(run, found, PhrasesConfig(passes=1))) == sentences
 
 
 def test_keys_tell_pairs_apart():

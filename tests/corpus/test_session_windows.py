@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import chisquare
 
-from embedall_spark.corpus.session_windows import Events, Stretches
+from embedall_spark.corpus.session_windows import Events, SessionWindows
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.randomness import mix
 
@@ -32,9 +32,9 @@ def batches(events, sizes):
 
 
 def cut(events, config, sizes):
-    found = Stretches(config, SEED)
-    out = [rows for batch in batches(events, sizes) for part in Events.of(batch) for rows in found.add(part)]
-    rows = [row for batch in [*out, *found.end()] for row in batch.to_pylist()]
+    windows = SessionWindows(config, SEED)
+    out = [rows for batch in batches(events, sizes) for part in Events.of(batch) for rows in windows.add(part)]
+    rows = [row for batch in [*out, *windows.finish()] for row in batch.to_pylist()]
     return [(row["id"], row["tokens"]) for row in rows]
 
 
@@ -44,10 +44,10 @@ def signed(value):
 
 def plain(events, config):
     """The same by the book, a key at a time."""
-    found = []
-    for group, rows in groupby(events, key=lambda row: row[0]):
+    rows = []
+    for group, stories in groupby(events, key=lambda row: row[0]):
         sessions, last = [], None
-        for _, item, copies, order in rows:
+        for _, item, copies, order in stories:
             if last is None or (config.session_gap is not None and order - last > Decimal(str(config.session_gap))):
                 sessions.append([])
             last = order
@@ -55,18 +55,20 @@ def plain(events, config):
                 if not (config.drop_repeats and sessions[-1] and sessions[-1][-1] == item):
                     sessions[-1].append(item)
         for number, items in enumerate(sessions):
-            stretches = [
-                (place, items[start : start + config.max_length])
-                for place, start in enumerate(range(0, len(items), config.max_length))
-            ]
+            windows = [items[start : start + config.max_length] for start in range(0, len(items), config.max_length)]
+            numbered = list(enumerate(windows))
             if config.too_long == "sample":
-                place = min((place for place, _ in stretches), key=lambda place: mix(SEED, group, number, place))
-                last = place == len(stretches) - 1
-                stretches = [(place, items[-config.max_length :] if last else stretches[place][1])]
-            found += [
-                (signed(mix(group, number, place)), part) for place, part in stretches if len(part) >= config.min_length
+                chosen = min(range(len(windows)), key=lambda window: mix(SEED, group, number, window))
+                last = chosen == len(windows) - 1
+                numbered = [(chosen, items[-config.max_length :] if last else windows[chosen])]
+            elif len(windows) > 1 and len(windows[-1]) < config.min_length:
+                numbered[-2:] = [(len(windows) - 2, windows[-2] + windows[-1])]
+            rows += [
+                (signed(mix(group, number, window)), part)
+                for window, part in numbered
+                if len(part) >= config.min_length
             ]
-    return found
+    return rows
 
 
 def drawn(draw, keys):
@@ -93,25 +95,25 @@ def test_against_the_plain_cut(too_long, drop_repeats, gap):
         )  # fmt: skip
         events = drawn(draw, draw.randint(1, 8))
         sizes = [draw.randint(1, draw.choice([1, 2, 9, 500])) for _ in events]
-        found = cut(events, config, iter(sizes))
-        assert sorted(found) == sorted(plain(events, config))
+        sequences = cut(events, config, iter(sizes))
+        assert sorted(sequences) == sorted(plain(events, config))
 
 
 def test_a_robot_is_sampled_in_bounded_memory():
-    """A million events of one key, of which a stretch of 50 stands for all: the state never grows."""
+    """A million events of one key, of which a window of 50 stands for all: the state never grows."""
     config = StoriesConfig(max_length=50)
-    found, numbers = Stretches(config, SEED), np.arange(10_000)
+    windows, numbers = SessionWindows(config, SEED), np.arange(10_000)
     out, peaks = [], []
     tracemalloc.start()
     for start in range(0, 1_000_000, len(numbers)):
         items = pa.array(numbers + start).cast(pa.string())
-        out += found.add(Events(np.zeros(len(numbers), np.int64), items, None))
-        assert sum(len(stretch.items) for stretch in (found._held, found._best)) <= 100
+        out += windows.add(Events(np.zeros(len(numbers), np.int64), items, None))
+        assert sum(len(window.items) for window in (windows._open, windows._chosen)) <= 100
         peaks.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes())
     tracemalloc.stop()
     assert max(peaks[50:]) < max(peaks[:50]) + 100_000
     assert out == []
-    (last,) = found.end()
+    (last,) = windows.finish()
     (tokens,) = last["tokens"].to_pylist()
     places = [int(token) for token in tokens]
     assert places == list(range(places[0], places[0] + 50)) and places[0] % 50 == 0
@@ -121,15 +123,15 @@ def test_a_robot_is_sampled_in_bounded_memory():
 
 @pytest.mark.parametrize(("length", "longest"), [(25, 10), (11, 10), (30, 10), (101, 4)])
 def test_each_event_has_the_chance_that_is_promised(length, longest):
-    """Many keys' stories of one length: 1/n for each event, 2/n where the last two of n stretches overlap."""
+    """Many keys' stories of one length: 1/n for each event, 2/n where the last two of n windows overlap."""
     keys, number = 20_000, -(-length // longest)
-    found = Stretches(StoriesConfig(max_length=longest), SEED)
+    windows = SessionWindows(StoriesConfig(max_length=longest), SEED)
     items = pa.array([str(at) for at in range(length)] * 1000)
     out = []
     for first in range(0, keys, 1000):
         groups = np.repeat(np.arange(first, first + 1000), length)
-        out += found.add(Events(groups, items, None))
-    stories = [tokens for batch in [*out, *found.end()] for tokens in batch["tokens"].to_pylist()]
+        out += windows.add(Events(groups, items, None))
+    stories = [tokens for batch in [*out, *windows.finish()] for tokens in batch["tokens"].to_pylist()]
     assert len(stories) == keys and {len(tokens) for tokens in stories} == {min(length, longest)}
     drawn = np.bincount([int(tokens[0]) for tokens in stories], minlength=length)
     starts = [min(start, max(0, length - longest)) for start in range(0, length, longest)]
@@ -144,5 +146,18 @@ def test_each_event_has_the_chance_that_is_promised(length, longest):
     assert counts.min() > 0.8 * keys / number
 
 
+@pytest.mark.parametrize("length", [2, 10, 11, 12, 13, 23, 40])
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_split_keeps_every_event(length, batch):
+    windows = SessionWindows(StoriesConfig(max_length=10, min_length=3, too_long="split"), SEED)
+    items, out = pa.array([str(item) for item in range(length)]), []
+    for start in range(0, length, batch):
+        part = items[start : start + batch]
+        out += windows.add(Events(np.zeros(len(part), np.int64), part, None))
+    stories = [tokens for rows in [*out, *windows.finish()] for tokens in rows["tokens"].to_pylist()]
+    assert [item for tokens in stories for item in tokens] == (items.to_pylist() if length >= 3 else [])
+    assert all(3 <= len(tokens) < 10 + 3 for tokens in stories)
+
+
 def test_nothing_comes_of_nothing():
-    assert list(Stretches(StoriesConfig(), SEED).end()) == []
+    assert list(SessionWindows(StoriesConfig(), SEED).finish()) == []

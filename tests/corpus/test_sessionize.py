@@ -24,7 +24,7 @@ def events(spark, rows):
 
 
 def assemble(spark, table, **options):
-    found = sessionize.assemble(table, sessionize.StoriesConfig(**options), SEED)
+    found = sessionize.sessionize(table, sessionize.StoriesConfig(**options), SEED)
     assert found.schema.simpleString() == SEQUENCES.simpleString()
     return {row.id: row.tokens for row in found.collect()}
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from embedall_spark.corpus import token_counter
-from embedall_spark.corpus.token_counter import Tally
+from embedall_spark.corpus.token_counter import TokenCounter
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -19,7 +19,7 @@ def texts(count: int, seed: int) -> list[str]:
 @pytest.mark.parametrize(("tokens", "size"), [(1 << 16, 1 << 20), (512, 1 << 20), (1 << 16, 5000), (1, 1)])
 def test_counts_whatever_the_room(tokens, size):
     given = texts(20_000, 1)
-    table, found, most = Tally(tokens, size), Counter(), 0
+    table, found, most = TokenCounter(tokens, size), Counter(), 0
     for start in range(0, len(given), 3000):
         column = pa.array(["left out", *given[start : start + 3000]])[1:]
         for batch in [*table.add(column), *(table.flush() if start == 9000 else [])]:
@@ -34,6 +34,6 @@ def test_counts_whatever_the_room(tokens, size):
 
 def test_all_columns_of_a_table(spark):
     rows = list(zip(texts(500, 2), texts(500, 3), strict=True))
-    found = token_counter.counted(spark.createDataFrame(rows, "a string, b string").repartition(3))
+    found = token_counter.count_texts(spark.createDataFrame(rows, "a string, b string").repartition(3))
     assert found.schema.simpleString() == "struct<token:string,count:bigint>"
     assert {row["token"]: row["count"] for row in found.collect()} == Counter(text for row in rows for text in row)

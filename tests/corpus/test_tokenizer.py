@@ -170,10 +170,10 @@ def test_a_pattern_finds_what_findall_finds():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "regex", "pattern": "(a"}, "no Python regular expression"),
+        ({"split": "regex", "pattern": "(a"}, "is not a Python regular expression"),
         ({"split": "regex", "pattern": "(a)(b)"}, "has 2 groups"),
-        ({"split": "regex"}, "go together"),
-        ({"pattern": "a"}, "go together"),
+        ({"split": "regex"}, "pattern goes with split: regex"),
+        ({"pattern": "a"}, "pattern goes with split: regex"),
         ({"min_length": 0}, "min_length"),
         ({"split": "words"}, "split"),
     ],

@@ -47,11 +47,11 @@ def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
     with setting(spark, "spark.sql.adaptive.enabled", adaptive), setting(spark, "spark.sql.shuffle.partitions", "5"):
         run = FakeRun(spark, tmp_path)
         table = spark.createDataFrame(list(enumerate(data)), SEQUENCES).repartition(partitions)
-        found = vocabulary.count(run, encoded_pages.from_sequences(table), VocabularyConfig(min_count=2))
+        found = vocabulary.build(run, encoded_pages.from_sequences(table), VocabularyConfig(min_count=2))
     expected = [(number, word, count) for number, (word, count) in enumerate(ranked(data, 2))]
     assert stored(run.stage_path("vocabulary")) == expected
     assert [(field.name, field.dataType) for field in found.schema] == [(f.name, f.dataType) for f in VOCABULARY]
-    assert vocabulary.total(found) == sum(count for _, _, count in expected)
+    assert vocabulary.total_tokens(found) == sum(count for _, _, count in expected)
     assert partitions == 1 or len(list((tmp_path / "stages" / "vocabulary").glob("*.parquet"))) > 1
 
     encoded = vocabulary.encode(encoded_pages.from_sequences(table), run.stage_path("vocabulary"))
@@ -66,13 +66,13 @@ def test_at_most_max_vocabulary(spark, tmp_path):
     data = sentences()
     source = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(data)), SEQUENCES))
     run = FakeRun(spark, tmp_path)
-    vocabulary.count(run, source, VocabularyConfig(min_count=1, max_vocabulary=10))
+    vocabulary.build(run, source, VocabularyConfig(min_count=1, max_vocabulary=10))
     assert [row[1:] for row in stored(run.stage_path("vocabulary"))] == ranked(data, 1)[:10]
 
 
 def test_nothing_left(spark, tmp_path):
     source = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "a", "a", "b"])], SEQUENCES))
-    with pytest.raises(BadData, match=r"occurs 5 times \(min_count\); the most frequent one occurs 3 times"):
-        vocabulary.count(FakeRun(spark, tmp_path / "few"), source, VocabularyConfig(min_count=5))
-    with pytest.raises(BadData, match="there are no tokens at all"):
-        vocabulary.count(FakeRun(spark, tmp_path / "none"), source.limit(0), VocabularyConfig())
+    with pytest.raises(BadData, match=r"none of the tokens occurs 5 times \(vocabulary.min_count=5\).* has 3"):
+        vocabulary.build(FakeRun(spark, tmp_path / "few"), source, VocabularyConfig(min_count=5))
+    with pytest.raises(BadData, match="there are no tokens; give more input"):
+        vocabulary.build(FakeRun(spark, tmp_path / "none"), source.limit(0), VocabularyConfig())

@@ -11,7 +11,7 @@ import pytest
 
 from embedall_spark import files
 from embedall_spark.corpus import hash_table, vocabulary_index
-from embedall_spark.corpus.vocabulary_index import Lookup
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 
 
@@ -46,7 +46,7 @@ def write(folder, tokens: list[str], parts: int = 3, row_group: int = 700) -> st
 
 def test_agrees_with_a_dict(tmp_path):
     known, unknown = words(5000, 1), ["", "zzz-never", "\ud55c\uae00", *words(3000, 2)]
-    opened = Lookup.open(write(tmp_path / "v", known))
+    opened = VocabularyIndex.open(write(tmp_path / "v", known))
     reference = {token: number for number, token in enumerate(known)}
     asked = known + unknown
     random.Random(3).shuffle(asked)
@@ -59,7 +59,7 @@ def test_agrees_with_a_dict(tmp_path):
 
 def test_slices_large_strings_and_nothing(tmp_path):
     known = words(100, 4)
-    opened = Lookup.open(write(tmp_path / "v", known))
+    opened = VocabularyIndex.open(write(tmp_path / "v", known))
     assert opened.ids(pa.array(["?", *known])[50:60]).tolist() == list(range(49, 59))
     assert opened.ids(pa.array(known, pa.large_string())[3:]).tolist() == list(range(3, 100))
     assert opened.ids(pa.array([], pa.string())).tolist() == []
@@ -70,20 +70,20 @@ def test_slices_large_strings_and_nothing(tmp_path):
 
 def test_collisions_in_a_table_with_one_free_slot():
     tokens = words(255, 5)
-    text, offsets = vocabulary_index.bytes_of(pa.array(tokens))
+    text, offsets = vocabulary_index.string_buffers(pa.array(tokens))
     slots = np.full(256, -1, np.int32)
     hash_table.build(slots, text, offsets)
     assert sorted(slots.tolist()) == list(range(-1, 255))
-    asked, asked_offsets = vocabulary_index.bytes_of(pa.array([*tokens, "not there", ""]))
+    asked, asked_offsets = vocabulary_index.string_buffers(pa.array([*tokens, "not there", ""]))
     found = np.empty(257, np.int32)
-    hash_table.find(slots, text, offsets, asked, asked_offsets, found)
+    hash_table.lookup(slots, text, offsets, asked, asked_offsets, found)
     assert found.tolist() == [*range(255), -1, -1]
 
 
 def test_hash_spreads_over_slots():
     # 50,000 keys in 65,536 slots: chi-square over 256 groups of neighbouring slots, 255 degrees of freedom.
     tokens = [f"{prefix}{number}" for prefix in ("a", "word_") for number in range(25_000)]
-    text, offsets = vocabulary_index.bytes_of(pa.array(tokens))
+    text, offsets = vocabulary_index.string_buffers(pa.array(tokens))
     slots = [int(hash_table.hash_of(text, a, b)) % 65_536 for a, b in itertools.pairwise(offsets)]
     seen = np.bincount(np.array(slots) // 256, minlength=256)
     assert ((seen - seen.mean()) ** 2 / seen.mean()).sum() < 255 + 5 * (2 * 255) ** 0.5
@@ -91,16 +91,16 @@ def test_hash_spreads_over_slots():
 
 def test_one_copy_a_host_and_a_new_one_when_the_folder_changes(tmp_path):
     folder = write(tmp_path / "v", ["a", "b"], parts=1)
-    first = Lookup.open(folder)
-    assert Lookup.open(folder) is first
+    first = VocabularyIndex.open(folder)
+    assert VocabularyIndex.open(folder) is first
     write(tmp_path / "v", ["a", "b", "cc"], parts=1)
-    assert Lookup.open(folder).ids(pa.array(["cc", "a"])).tolist() == [2, 0]
+    assert VocabularyIndex.open(folder).ids(pa.array(["cc", "a"])).tolist() == [2, 0]
     assert first.ids(pa.array(["cc", "a"])).tolist() == [-1, 0]
     assert len(list(files.scratch("lookup").iterdir())) == 2
 
 
 def _open_size(folder: str) -> int:
-    return Lookup.open(folder).size
+    return VocabularyIndex.open(folder).size
 
 
 def test_processes_share_one_copy(tmp_path):
@@ -113,16 +113,16 @@ def test_processes_share_one_copy(tmp_path):
 
 def test_bad_folders(tmp_path):
     with pytest.raises(BadData, match="found none"):
-        Lookup.open(str(tmp_path / "absent"))
+        VocabularyIndex.open(str(tmp_path / "absent"))
     folder = write(tmp_path / "gap", ["a", "b", "c"])
     (tmp_path / "gap" / "part-00001-x.parquet").unlink()
     with pytest.raises(BadData, match="need ids 1, 2"):
-        Lookup.open(folder)
+        VocabularyIndex.open(folder)
     home = next(path for path in files.scratch("lookup").iterdir())
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
 def test_empty_vocabulary(tmp_path):
-    opened = Lookup.open(write(tmp_path / "v", [], parts=1))
+    opened = VocabularyIndex.open(write(tmp_path / "v", [], parts=1))
     assert opened.size == 0
     assert opened.ids(pa.array(["a"])).tolist() == [-1]

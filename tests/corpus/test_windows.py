@@ -35,7 +35,7 @@ def draw(data, workers=1, window=3, shrink=False, keep=None, seed=7, room=1 << 1
     parts = [[] for _ in range(workers**2)]
     start, calls = 0, 0
     while start < len(ids):
-        following = windows.draw(
+        following = windows.draw_windows(
             *(tokens, offsets, ids, start, keep, *dealt(workers)),
             *(workers, window, shrink, np.uint64(seed), streams, fill),
         )
@@ -180,7 +180,7 @@ def test_a_sequence_that_can_never_fit_is_an_error():
     with pytest.raises(ValueError, match="capacity"):
         draw((tokens, offsets, ids), 1, 5, room=100)
     assert draw((tokens, offsets, ids), 1, 5, room=windows.capacity(30, 5))[1] == 1
-    assert windows.longest(windows.capacity(30, 5), 5) == 30
+    assert windows.max_length(windows.capacity(30, 5), 5) == 30
 
 
 def test_sequences_of_one_token_and_of_many():

@@ -47,9 +47,9 @@ class Prepared:
         table = spark.createDataFrame(list(stories().items()), SEQUENCES).repartition(3)
         whole = self.run.stage("pages", lambda: encoded_pages.from_sequences(table))
         self.held, kept = last_item_holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
-        self.items = vocabulary.count(self.run, kept, VocabularyConfig(min_count=3))
+        self.items = vocabulary.build(self.run, kept, VocabularyConfig(min_count=3))
         self.folder = self.run.stage_path("vocabulary")
-        self.blocks = self.run.stage("blocks", lambda: blocks.of_pages(kept, self.folder, 3))
+        self.blocks = self.run.stage("blocks", lambda: blocks.from_pages(kept, self.folder, 3))
         self.names = [row.token for row in self.items.orderBy("id").collect()]
         self.counts = [row["count"] for row in self.items.orderBy("id").collect()]
         draw = np.random.default_rng(8)
@@ -114,7 +114,7 @@ def plain_figures(prepared, chosen, left):
 @pytest.mark.parametrize("options", [{"window": 3}, {"window": 30, "shrink_windows": False, "ns_exponent": -0.5}])
 def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
     # Several rounds of so many stories each.
-    monkeypatch.setattr(skipgram_ranking, "_BYTES", 8 * 6 * 31 * 40)
+    monkeypatch.setattr(skipgram_ranking, "_MAX_BYTES", 8 * 6 * 31 * 40)
     prepared = Prepared(spark, tmp_path, SkipGram(vector_size=6, **options))
     chosen, left = plain_split(stories(), SHARE, 1000, next_item.reach(prepared.config))
     held = prepared.held.orderBy("draw").collect()

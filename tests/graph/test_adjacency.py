@@ -32,7 +32,7 @@ def expected(rows, directed, self_loops):
 def build(spark, folder, rows, config):
     run = FakeRun(spark, folder)
     edges = spark.createDataFrame(rows, "src string, dst string, weight double").repartition(3)
-    return run, *adjacency.stages(run, edges, config)
+    return run, *adjacency.build_stages(run, edges, config)
 
 
 @pytest.mark.parametrize("directed", [False, True])
@@ -42,9 +42,9 @@ def test_the_lists_are_those_of_a_dictionary(spark, tmp_path, monkeypatch, direc
     monkeypatch.setattr(adjacency, "_EDGES_PER_PART", 100)
     rows = random_edges()
     config = GraphConfig(directed=directed, self_loops=self_loops)
-    run, vertices, _, facts = build(spark, tmp_path, rows, config)
+    run, vertices, _, size = build(spark, tmp_path, rows, config)
     names = [row["token"] for row in vertices.orderBy("id").collect()]
-    graph = csr.open_graph(run.stage_path("adjacency"), facts, directed)
+    graph = csr.open_graph(run.stage_path("adjacency"), size, directed)
     found = {}
     for vertex, name in enumerate(names):
         first, stop = graph.indptr[vertex], graph.indptr[vertex + 1]
@@ -58,9 +58,9 @@ def test_the_lists_are_those_of_a_dictionary(spark, tmp_path, monkeypatch, direc
     for name, near in want.items():
         assert found[name].keys() == near.keys()
         assert [found[name][other] for other in near] == pytest.approx(list(near.values()))
-    assert facts.vertices == len(names)
-    assert facts.edges == sum(map(len, want.values()))
-    assert facts.weighted
+    assert size.vertices == len(names)
+    assert size.edges == sum(map(len, want.values()))
+    assert size.weighted
 
 
 def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
@@ -69,7 +69,9 @@ def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
     rows = []
     for held in (1, 3, 100):
         monkeypatch.setattr(external_sort, "RUN", held)
-        rows.append(list(adjacency._rows([external_sort.cut((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)])))
+        rows.append(
+            list(adjacency._rows([external_sort.cut_run((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)]))
+        )
     assert rows[0] == rows[1] == rows[2]
     near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows[0]]
     assert near == [[1, 2, 3], [4, 9, 1]]
@@ -79,9 +81,9 @@ def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
 
 def test_equal_weights_take_no_room(spark, tmp_path):
     rows = [("a", "b", 2.0), ("b", "c", 2.0)]
-    run, _, _, facts = build(spark, tmp_path, rows, GraphConfig())
-    graph = csr.open_graph(run.stage_path("adjacency"), facts, directed=False)
-    assert (facts.weighted, len(graph.cumulative)) == (False, 0)
+    run, _, _, size = build(spark, tmp_path, rows, GraphConfig())
+    graph = csr.open_graph(run.stage_path("adjacency"), size, directed=False)
+    assert (size.weighted, len(graph.cumulative)) == (False, 0)
     assert graph.indptr.tolist() == [0, 2, 3, 4]
 
 
@@ -89,16 +91,16 @@ def test_the_lists_do_not_depend_on_the_partitioning(spark, tmp_path):
     rows, found = random_edges(300), []
     for number in (1, 7):
         with setting(spark, "spark.sql.shuffle.partitions", str(number)):
-            run, _, _, facts = build(spark, tmp_path / str(number), rows[::-1] if number == 7 else rows, GraphConfig())
-            graph = csr.open_graph(run.stage_path("adjacency"), facts, directed=False)
+            run, _, _, size = build(spark, tmp_path / str(number), rows[::-1] if number == 7 else rows, GraphConfig())
+            graph = csr.open_graph(run.stage_path("adjacency"), size, directed=False)
             found.append([array.tobytes() for array in (graph.indptr, graph.indices, graph.cumulative)])
     assert found[0] == found[1]
 
 
 def test_components_are_those_of_a_search(spark, tmp_path):
     rows = [("a", "b", 1.0), ("b", "c", 1.0), ("d", "e", 1.0), ("f", "f", 1.0)]
-    run, vertices, lists, facts = build(spark, tmp_path, rows, GraphConfig())
-    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), facts, directed=False)
+    run, vertices, lists, size = build(spark, tmp_path, rows, GraphConfig())
+    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), size, directed=False)
     assert figures["graph/components"] == 3
     assert figures["graph/greatest_component_share"] == 0.5
     assert figures["graph/greatest_degree"] == 2

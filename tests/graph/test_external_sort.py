@@ -21,7 +21,9 @@ def pieces(given, bounds, most):
     """Return the pieces of each part as Spark would bring them, in batches of three."""
     edges, weights = given
     batches = ((edges[at : at + 70], weights[at : at + 70]) for at in range(0, len(edges), 70))
-    table = pa.Table.from_batches([external_sort.cut(found, bounds, most) for found in external_sort.runs(batches)])
+    table = pa.Table.from_batches(
+        [external_sort.cut_run(found, bounds, most) for found in external_sort.sorted_runs(batches)]
+    )
     assert all(len(piece.as_py()) <= 8 * most for piece in table.column("edges"))
     table = table.sort_by([("part", "ascending"), ("edge", "ascending"), ("weight", "ascending")])
     for part in range(len(bounds) + 1):
@@ -40,7 +42,7 @@ def test_parts_are_sorted_and_complete(monkeypatch, alike, run, most, held):
     cut = list(pieces(given, bounds, most))
     monkeypatch.setattr(external_sort, "RUN", held)
     for part, batches in cut:
-        for number, edges, weights in external_sort.merged(batches):
+        for number, edges, weights in external_sort.merge(batches):
             assert number == part
             assert (np.searchsorted(bounds, edges >> 32, side="right") == part).all()
             found.append((edges, weights))
@@ -53,7 +55,7 @@ def test_a_hub_streams(monkeypatch):
     monkeypatch.setattr(external_sort, "RUN", 2000)
     edges = 3 << 32 | np.random.default_rng(1).permutation(100_000)
     (_, batches), *_ = pieces((edges, np.ones(len(edges))), np.empty(0, np.int64), 100)
-    yielded = [len(found) for _, found, _ in external_sort.merged(batches)]
+    yielded = [len(found) for _, found, _ in external_sort.merge(batches)]
     # Of 50 runs 100 entries each may be open.
     assert max(yielded) <= 12_000
     assert sum(yielded) == len(edges)
@@ -63,19 +65,19 @@ def test_one_edge_many_times_streams(monkeypatch):
     monkeypatch.setattr(external_sort, "RUN", 2000)
     edges = np.full(50_000, 3 << 32 | 5)
     (_, batches), *_ = pieces((edges, np.full(len(edges), 0.1)), np.empty(0, np.int64), 100)
-    assert max(len(found) for _, found, _ in external_sort.merged(batches)) <= 4000
+    assert max(len(found) for _, found, _ in external_sort.merge(batches)) <= 4000
 
 
 def test_equal_edges_are_added_up_one_after_the_other():
     edges = np.array([1, 1, 1, 2, 5, 5])
     weights = np.array([0.1, 0.2, 0.3, 7.0, 1e16, 1.0])
-    assert external_sort.add_up(edges, weights) == 3
+    assert external_sort.sum_equal_edges(edges, weights) == 3
     assert edges[:3].tolist() == [1, 2, 5]
     assert weights[:3].tolist() == [0.1 + 0.2 + 0.3, 7.0, 1e16 + 1.0]
-    assert external_sort.add_up(edges[:0], weights[:0]) == 0
+    assert external_sort.sum_equal_edges(edges[:0], weights[:0]) == 0
 
 
 def test_pieces_of_all_runs_fit():
     for total in (1, 10**7, 10**10, 10**12):
         runs = -(-total // external_sort.RUN)
-        assert external_sort.longest(total) * runs <= max(1 << 20, 256 * runs)
+        assert external_sort.max_piece(total) * runs <= max(1 << 20, 256 * runs)

@@ -16,9 +16,9 @@ from embedall_spark.graph.walks import Graph
 def counted(monkeypatch, graph, directed):
     """Return number and greatest size of the components, as a task finds them."""
     monkeypatch.setattr(csr, "open_graph", lambda *_: graph)
-    facts = GraphSize(len(graph.indptr) - 1, len(graph.indices), False)
+    size = GraphSize(len(graph.indptr) - 1, len(graph.indices), False)
     batch = pa.RecordBatch.from_arrays([pa.array([0])], ["id"])
-    (found,) = graph_stats._component_sizes("", facts, directed)([batch])
+    (found,) = graph_stats._component_sizes("", size, directed)([batch])
     return found["components"][0].as_py(), found["greatest"][0].as_py()
 
 

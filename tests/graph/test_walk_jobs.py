@@ -25,14 +25,14 @@ def made(spark, tmp_path_factory):
     ends = ends[ends[:, 0] % 7 != 3]  # these have no way out
     rows = [(f"v{a}", f"v{b}", float(w)) for (a, b), w in zip(ends, random.integers(1, 4, len(ends)), strict=True)]
     edges, config = spark.createDataFrame(rows, "src string, dst string, weight double"), GraphConfig(directed=True)
-    vertices, _, facts = adjacency.stages(run, edges, config)
+    vertices, _, size = adjacency.build_stages(run, edges, config)
     names = [row["token"] for row in vertices.orderBy("id").collect()]
     config = WalksConfig(num_walks=4, walk_length=9, p=0.5, q=2.0)
-    return Walks(run.stage_path("adjacency"), facts, True, config, 11), run.stage_path("vertices"), names
+    return Walks(run.stage_path("adjacency"), size, True, config, 11), run.stage_path("vertices"), names
 
 
 def all_walks(spark, walks):
-    return {row["id"]: tuple(row["tokens"]) for row in walk_jobs.encoded(spark, walks).collect()}
+    return {row["id"]: tuple(row["tokens"]) for row in walk_jobs.as_encoded(spark, walks).collect()}
 
 
 def blocks_of(feed, wanted=None):
@@ -51,8 +51,8 @@ def test_blocks_hold_the_same_walks_whatever_their_number(spark, made, monkeypat
     walks, _, _ = made
     want = all_walks(spark, walks)
     for number in (1, 5):
-        monkeypatch.setattr(blocking, "number", lambda _, n=number: n)
-        feed = walk_jobs.feed(spark, walks, 1000, threads=2)
+        monkeypatch.setattr(blocking, "block_count", lambda _, n=number: n)
+        feed = walk_jobs.block_source(spark, walks, 1000, threads=2)
         found = {}
         for block in blocks_of(feed):
             for at, name in enumerate(block.ids):
@@ -62,15 +62,15 @@ def test_blocks_hold_the_same_walks_whatever_their_number(spark, made, monkeypat
 
 def test_only_the_wanted_blocks_are_drawn(spark, made, monkeypatch):
     walks, _, _ = made
-    monkeypatch.setattr(blocking, "number", lambda _: 6)
-    feed = walk_jobs.feed(spark, walks, 1000, threads=1)
+    monkeypatch.setattr(blocking, "block_count", lambda _: 6)
+    feed = walk_jobs.block_source(spark, walks, 1000, threads=1)
     assert sorted(block.number for block in blocks_of(feed, lambda numbers: numbers % 2 == 1)) == [1, 3, 5]
 
 
 def test_visits_count_the_walks(spark, made):
     walks, _, _ = made
     want = Counter(token for tokens in all_walks(spark, walks).values() for token in tokens)
-    assert {row["id"]: row["count"] for row in walk_jobs.visits(spark, walks).collect()} == want
+    assert {row["id"]: row["count"] for row in walk_jobs.visit_counts(spark, walks).collect()} == want
 
 
 def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
@@ -84,7 +84,7 @@ def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-    drawn = walk_jobs.encoded(spark, walks).mapInArrow(die_once, ENCODED)
+    drawn = walk_jobs.as_encoded(spark, walks).mapInArrow(die_once, ENCODED)
     with pytest.raises(Exception, match="Python worker exited unexpectedly"):
         drawn.collect()
     assert killed.exists()
@@ -94,14 +94,14 @@ def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
 def test_walks_can_be_read_by_name(spark, made):
     walks, folder, names = made
     want = {key: [names[at] for at in tokens] for key, tokens in all_walks(spark, walks).items()}
-    assert {row["id"]: row["tokens"] for row in walk_jobs.named(spark, walks, folder).collect()} == want
+    assert {row["id"]: row["tokens"] for row in walk_jobs.as_sequences(spark, walks, folder).collect()} == want
 
 
 def test_walks_follow_edges_and_end_at_dead_ends(spark, made):
     walks, _, _ = made
     from embedall_spark.graph import csr
 
-    graph = csr.open_graph(walks.graph, walks.facts, directed=True)
+    graph = csr.open_graph(walks.graph, walks.size, directed=True)
     for tokens in all_walks(spark, walks).values():
         for a, b in itertools.pairwise(tokens):
             assert b in graph.indices[graph.indptr[a] : graph.indptr[a + 1]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from embedall_spark.graph.walks import MOST, Graph, walk
+from embedall_spark.graph.walks import MAX_BIAS, Graph, walk
 
 SIZE, SINK = 30, 29
 PEER = Path(__file__).resolve().parents[2] / ".bench-env" / "bin" / "python"
@@ -189,8 +189,8 @@ def test_sizes_of_nothing():
 
 def test_one_neighbour_is_always_gone_to():
     weights = np.array([[0, 5.0], [5.0, 0]])
-    for weighted, p in product((False, True), (1 / MOST, 1, MOST)):
-        assert rows(*walks(graph_of(weights, False, weighted), 1, 5, p, MOST)) == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
+    for weighted, p in product((False, True), (1 / MAX_BIAS, 1, MAX_BIAS)):
+        assert rows(*walks(graph_of(weights, False, weighted), 1, 5, p, MAX_BIAS)) == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -237,8 +237,8 @@ def test_a_step_back_that_has_all_the_weight_and_no_chance():
     weights = np.zeros((3, 3))
     weights[0, 1] = weights[1, 0] = 1e9
     weights[1, 2] = weights[2, 1] = 1.0
-    found = walks(graph_of(weights, False), 20_000, 3, MOST, 1.0, starts=[0])[0].reshape(-1, 3)
-    chance = 1e9 / MOST / (1e9 / MOST + 1)
+    found = walks(graph_of(weights, False), 20_000, 3, MAX_BIAS, 1.0, starts=[0])[0].reshape(-1, 3)
+    chance = 1e9 / MAX_BIAS / (1e9 / MAX_BIAS + 1)
     assert abs((found[:, 2] == 0).mean() - chance) < 0.02
 
 
@@ -246,7 +246,9 @@ def test_extreme_biases_and_weights_come_to_an_end():
     # No triangles: these would take 1/q trials.
     weights = np.zeros((6, 6))
     weights[0, 1:] = weights[1:, 0] = 10.0 ** np.arange(-12, 13, 6)
-    for weighted, directed, p, q in product((False, True), (False, True), (1 / MOST, 1, MOST), (1 / MOST, 1)):
+    for weighted, directed, p, q in product(
+        (False, True), (False, True), (1 / MAX_BIAS, 1, MAX_BIAS), (1 / MAX_BIAS, 1)
+    ):
         tokens, lengths = walks(graph_of(weights, directed, weighted), 50, 30, p, q)
         assert set(lengths) == {30}
         steps = tokens.reshape(-1, 30)

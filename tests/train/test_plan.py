@@ -15,7 +15,7 @@ def zipf(size):
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_shards_are_balanced_by_work(workers):
     counts = zipf(20_000)
-    shard, local = plan.deal(counts, workers, 1e-3)
+    shard, local = plan.assign_shards(counts, workers, 1e-3)
     frequency = counts / counts.sum()
     work = counts * np.minimum(1, np.sqrt(1e-3 / frequency) + 1e-3 / frequency)
     load = np.bincount(shard, weights=work)
@@ -35,7 +35,7 @@ def test_shards_are_kept_and_mapped(tmp_path):
 
 def test_every_block_is_in_one_episode_of_one_slice():
     config = SkipGram(workers=4, spool_bytes=1 << 20)
-    made = plan.make(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
+    made = plan.make_plan(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
     assert made.slices > 1
     assert made.episodes >= 4
     for epoch in range(3):
@@ -49,16 +49,16 @@ def test_every_block_is_in_one_episode_of_one_slice():
 
 
 def test_one_worker_has_one_episode_a_slice():
-    made = plan.make(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
+    made = plan.make_plan(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
     assert made.slices == made.episodes == 4
-    assert plan.make(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
+    assert plan.make_plan(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
 
 
 def test_the_rate_falls_linearly():
     config = SkipGram(alpha=0.02, min_alpha=0.001)
-    assert plan.rate(config, 0) == pytest.approx(0.02)
-    assert plan.rate(config, 0.5) == pytest.approx(0.0105)
-    assert plan.rate(config, 1.0) == plan.rate(config, 1.1) == pytest.approx(0.001)
+    assert plan.learning_rate(config, 0) == pytest.approx(0.02)
+    assert plan.learning_rate(config, 0.5) == pytest.approx(0.0105)
+    assert plan.learning_rate(config, 1.0) == plan.learning_rate(config, 1.1) == pytest.approx(0.001)
 
 
 def test_long_sequences_are_cut_without_losing_a_token():

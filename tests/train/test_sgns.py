@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from embedall_spark.train import sgns
+from embedall_spark.train import aligned_rows, sgns
 
 DIM, NEGATIVE = 32, 5
 
 
 def rows(number, seed, dim=DIM, scale=1.0, used=None):
-    result = sgns.aligned(number, dim)
+    result = aligned_rows.zeros(number, dim)
     values = np.random.default_rng(seed).standard_normal((number, used or dim)) * scale
     result[:, : used or dim] = values
     return result
@@ -165,14 +165,17 @@ def test_an_empty_stream_changes_nothing():
 
 
 def test_padded_columns_stay_zero():
-    inputs, outputs = rows(9, 1, sgns.pad(20), 0.3, used=20), rows(9, 2, sgns.pad(20), 0.3, used=20)
+    inputs, outputs = (
+        rows(9, 1, aligned_rows.padded_length(20), 0.3, used=20),
+        rows(9, 2, aligned_rows.padded_length(20), 0.3, used=20),
+    )
     run(random_stream(200, 9, 8, 1), inputs, outputs, np.arange(9))
     assert not inputs[:, 20:].any() and not outputs[:, 20:].any()
 
 
 def test_one_thread_gives_the_same_bits_however_the_stream_is_cut():
     stream, kernel = random_stream(300, 50, 8, 1), sgns.kernel(DIM, NEGATIVE)
-    table = sgns.negative_table(np.arange(50), 0.75, 1000, 3)
+    table = aligned_rows.negative_table(np.arange(50), 0.75, 1000, 3)
     results = []
     for cut in (False, False, True):
         inputs, outputs = rows(50, 1), rows(50, 2)
@@ -193,8 +196,8 @@ def test_training_separates_two_topics():
     random = np.random.default_rng(0)
     # Tokens 0 to 9 meet only each other, and so do 10 to 19.
     parts = [[t, 4, *(random.integers(0, 10, 4) + 10 * (t >= 10))] for t in random.integers(0, 20, 8000)]
-    inputs, outputs = rows(20, 1, scale=0.01), sgns.aligned(20, DIM)
-    table, losses = sgns.negative_table(np.full(20, 400), 0.75, 4096, 1), []
+    inputs, outputs = rows(20, 1, scale=0.01), aligned_rows.zeros(20, DIM)
+    table, losses = aligned_rows.negative_table(np.full(20, 400), 0.75, 4096, 1), []
     for part in (parts[:1000], parts[1000:-1000], parts[-1000:]):
         _, _, loss, sampled = run(np.concatenate(part), inputs, outputs, table)
         losses.append(loss / sampled)
@@ -217,10 +220,10 @@ def test_rows_that_are_not_padded_are_refused():
 
 def test_aligned_rows_begin_at_a_cache_line():
     for number, dim in ((1, 16), (7, 112), (0, 16)):
-        found = sgns.aligned(number, dim)
+        found = aligned_rows.zeros(number, dim)
         assert found.shape == (number, dim) and found.dtype == np.float32 and found.flags.c_contiguous
         assert not found.any() and (number == 0 or found.ctypes.data % 64 == 0)
-    assert [sgns.pad(d) for d in (1, 16, 100, 300)] == [16, 16, 112, 304]
+    assert [aligned_rows.padded_length(d) for d in (1, 16, 100, 300)] == [16, 16, 112, 304]
 
 
 @pytest.mark.parametrize("exponent", [0.75, 0.0, -0.5])
@@ -230,7 +233,7 @@ def test_negatives_are_drawn_in_proportion(exponent):
     share, size, keys = weights / weights.sum(), 50, 4000
     seen = np.zeros(len(counts), np.int64)
     for key in range(keys):
-        table = sgns.negative_table(counts, exponent, size, 1, key)
+        table = aligned_rows.negative_table(counts, exponent, size, 1, key)
         assert len(table) == size and table.dtype == np.int32
         found = np.bincount(table, minlength=len(counts))
         assert (np.abs(found - share * size) < 1).all()
@@ -243,7 +246,7 @@ def test_negatives_are_drawn_in_proportion(exponent):
 
 def test_a_table_depends_on_its_keys_and_has_no_order():
     counts = np.full(1000, 7)
-    one, same, other = (sgns.negative_table(counts, 0.75, 10_000, 1, key) for key in (1, 1, 2))
+    one, same, other = (aligned_rows.negative_table(counts, 0.75, 10_000, 1, key) for key in (1, 1, 2))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05 and abs(np.corrcoef(one, np.arange(10_000))[0, 1]) < 0.05
 

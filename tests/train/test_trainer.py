@@ -33,7 +33,7 @@ def corpus(spark, tmp_path_factory):
     counts = np.bincount([token for _, tokens in rows for token in tokens], minlength=CLUSTERS * EACH)
     words = [(token, f"w{token}", int(count)) for token, count in enumerate(counts)]
     spark.createDataFrame(words, VOCABULARY).coalesce(1).write.parquet(f"{folder}/vocabulary")
-    blocks.of_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
+    blocks.from_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
     return folder
 
 
@@ -104,11 +104,18 @@ def test_rotation_trains_every_pair_once_an_epoch(spark, corpus, tmp_path):
         assert sum(report["pairs"] for report in checkpoint.latest(run)["reports"]) == expected
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypatch):
+@pytest.fixture(scope="module", params=[1, 2])
+def short(request, spark, corpus, tmp_path_factory):
+    """Two epochs in several slices: the number of workers, the run's folder, which is only copied, and its vectors."""
+    folder = tmp_path_factory.mktemp("short")
+    options = config(workers=request.param, slice_tokens=12_000, epochs=2)
+    return request.param, folder, train(spark, corpus, folder, options)[1]
+
+
+def test_a_resumed_run_ends_the_same(spark, corpus, short, tmp_path, monkeypatch):
+    workers, _, whole = short
     options = config(workers=workers, slice_tokens=12_000, epochs=2)
-    _, whole, _ = train(spark, corpus, tmp_path / "whole", options)
-    made, slices = trainer._slice, []
+    made, slices = trainer._train_slice, []
 
     def stopping(*arguments):
         slices.append(1)
@@ -116,23 +123,38 @@ def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypat
             raise KeyboardInterrupt
         return made(*arguments)
 
-    monkeypatch.setattr(trainer, "_slice", stopping)
+    monkeypatch.setattr(trainer, "_train_slice", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(spark, corpus, tmp_path / "cut", options)
-    monkeypatch.setattr(trainer, "_slice", made)
-    run, resumed, _ = train(spark, corpus, tmp_path / "cut", options)
+        train(spark, corpus, tmp_path, options)
+    monkeypatch.setattr(trainer, "_train_slice", made)
+    run, resumed, _ = train(spark, corpus, tmp_path, options)
     assert np.array_equal(whole, resumed)
-    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2  # older ones are gone
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2  # older ones are gone
     assert len(checkpoint.latest(run)["inputs"]) == workers
 
 
-def test_a_run_goes_on_with_another_number_of_workers(spark, corpus, tmp_path):
-    train(spark, corpus, tmp_path, config(workers=2, epochs=2))
-    shutil.copytree(tmp_path, tmp_path.with_name("other"))
-    run, vectors, rows = train(spark, corpus, tmp_path.with_name("other"), config(workers=1, epochs=4))
+def test_a_run_goes_on_with_another_number_of_workers(spark, corpus, short, tmp_path):
+    workers, folder, _ = short
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    options = config(workers=3 - workers, slice_tokens=12_000, epochs=4)
+    run, vectors, rows = train(spark, corpus, tmp_path, options)
     assert purity(vectors) > 0.95
     assert len(rows) == CLUSTERS * EACH
-    assert len(checkpoint.latest(run)["inputs"]) == 1
+    assert len(checkpoint.latest(run)["inputs"]) == 3 - workers
+
+
+def test_a_diverged_shard_is_never_checkpointed(spark, corpus, short, tmp_path):
+    workers, folder, _ = short
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    last = max((tmp_path / "checkpoints").iterdir())
+    damaged = last / json.loads((last / "manifest.json").read_text())["inputs"][0]
+    rows = np.fromfile(damaged, np.float32)
+    rows[5] = np.nan
+    rows.tofile(damaged)
+    message = r"epoch 3, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"
+    with pytest.raises(TrainingDiverged, match=message):
+        train(spark, corpus, tmp_path, config(workers=workers, slice_tokens=12_000, epochs=3))
+    assert max((tmp_path / "checkpoints").iterdir()) == last
 
 
 def test_hogwild_threads_learn_too(spark, corpus, tmp_path):
@@ -147,22 +169,8 @@ def test_training_stops_when_the_figure_no_longer_gains(spark, corpus, tmp_path)
     assert checkpoint.latest(run)["epoch"] + 1 == 3
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_diverged_shard_is_never_checkpointed(spark, corpus, tmp_path, workers):
-    train(spark, corpus, tmp_path, config(workers=workers, epochs=1))
-    saved = json.loads((tmp_path / "checkpoints/0000-0000/manifest.json").read_text())
-    damaged = tmp_path / "checkpoints/0000-0000" / saved["inputs"][0]
-    rows = np.fromfile(damaged, np.float32)
-    rows[5] = np.nan
-    rows.tofile(damaged)
-    message = r"epoch 2, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"
-    with pytest.raises(TrainingDiverged, match=message):
-        train(spark, corpus, tmp_path, config(workers=workers, epochs=2))
-    assert not (tmp_path / "checkpoints/0001-0000").exists()
-
-
 def test_too_many_workers_for_the_slots(spark, corpus, tmp_path):
-    with pytest.raises(ResourceError, match=r"train.workers=3 needs as many task slots at once.*local\[2\] has 2"):
+    with pytest.raises(ResourceError, match=r"train.workers=3 needs 3 task slots at once.*local\[2\] has 2"):
         train(spark, corpus, tmp_path, config(workers=3))
 
 
@@ -198,12 +206,12 @@ def test_nothing_to_train_on(spark, corpus, tmp_path):
 
 def test_first_values_depend_on_seed_and_id_alone():
     ids = np.array([3, 70, 5])
-    inputs, outputs = shard_io.start(ids, 20, 11)
-    again, _ = shard_io.start(ids[::-1].copy(), 20, 11)
+    inputs, outputs = shard_io.initial_rows(ids, 20, 11)
+    again, _ = shard_io.initial_rows(ids[::-1].copy(), 20, 11)
     assert np.array_equal(inputs, again[::-1])
     assert inputs.shape == (3, 32)
     assert not inputs[:, 20:].any() and not outputs.any()
-    many, _ = shard_io.start(np.arange(4000), 20, 11)
+    many, _ = shard_io.initial_rows(np.arange(4000), 20, 11)
     assert abs(many[:, :20].mean()) < 1e-4
     assert np.abs(many).max() <= 0.5 / 20
     assert np.isclose(many[:, :20].std(), 1 / 20 / np.sqrt(12), rtol=0.02)
@@ -211,7 +219,7 @@ def test_first_values_depend_on_seed_and_id_alone():
 
 def test_greatest_sees_what_is_not_finite():
     rows = np.ones((3, 4), np.float32)
-    assert shard_io.greatest(rows) == 1.0
+    assert shard_io.max_abs(rows) == 1.0
     for bad in (np.nan, np.inf, -np.inf):
         rows[1, 2] = bad
-        assert shard_io.greatest(rows) == np.inf
+        assert shard_io.max_abs(rows) == np.inf
