@@ -16,6 +16,8 @@ from embedall_spark.graph.walker_state import BITS, NONE
 from embedall_spark.numba_intrinsics import prefetch, random
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedall_spark.graph.walker_state import StepRule, WalkerPool
 
 _ALL = 1 << BITS
@@ -24,7 +26,7 @@ _ROUNDING = 2.0**-50  # bound of the relative error of sums of weights
 # Interpolation search begins on lists longer than _FAR, ends at _NEAR, and takes at most _GUESSES steps.
 _FAR, _NEAR, _GUESSES = 256, 64, 4
 
-_compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
+_compiled: Callable[[Callable[..., Any]], Any] = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
@@ -194,8 +196,7 @@ def _decide(graph: Any, rule: StepRule, pool: WalkerPool, proposing: int) -> tup
 @_compiled
 def _look_up(graph: Any, rule: StepRule, pool: WalkerPool, moving: int, searching: int, proposing: int) -> Any:
     """Search an edge from the vertex before, or the edge back; accept or reject; return how many move and propose."""
-    indptr, indices, cumulative = graph.indptr, graph.indices, graph.cumulative
-    walkers, targets = pool.walkers, pool.vertices
+    indptr, indices, walkers, targets = graph.indptr, graph.indices, pool.walkers, pool.vertices
     for i in range(searching):
         slot = pool.searching[i]
         walker = walkers[slot]
@@ -216,7 +217,7 @@ def _look_up(graph: Any, rule: StepRule, pool: WalkerPool, moving: int, searchin
         if walker.candidate != walker.previous:
             accepted = found == rule.prefers_common
         elif found and rule.weighted:
-            _take_out_return(cumulative, walker, walker.base)
+            _take_out_return(graph.cumulative, walker, walker.base)
             accepted = pool.sums[slot] < walker.return_weight * rule.return_excess
         elif not found:
             walker.return_known, walker.cells = 1, walker.degree
