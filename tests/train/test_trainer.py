@@ -108,18 +108,18 @@ def test_rotation_trains_every_pair_once_an_epoch(spark, corpus, tmp_path):
 def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypatch):
     options = config(workers=workers, slice_tokens=12_000, epochs=2)
     _, whole, _ = train(spark, corpus, tmp_path / "whole", options)
-    made, slices = trainer._train_slice, []
+    built, slices = trainer._train_slice, []
 
     def stopping(*arguments):
         slices.append(1)
         if len(slices) == 2:
             raise KeyboardInterrupt
-        return made(*arguments)
+        return built(*arguments)
 
     monkeypatch.setattr(trainer, "_train_slice", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(spark, corpus, tmp_path / "cut", options)
-    monkeypatch.setattr(trainer, "_train_slice", made)
+    monkeypatch.setattr(trainer, "_train_slice", built)
     run, resumed, _ = train(spark, corpus, tmp_path / "cut", options)
     assert np.array_equal(whole, resumed)
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2  # older ones are gone
