@@ -17,7 +17,7 @@ def entries(count, vertices, seed, alike=False):
     return src << 32 | dst, weights
 
 
-def pieces(source, bounds, most):
+def pieces(source, bounds, max_piece):
     """Return the pieces of each part as Spark would bring them, in batches of three."""
     edges, weights = source
     batches = ((edges[at : at + 70], weights[at : at + 70]) for at in range(0, len(edges), 70))
@@ -31,16 +31,16 @@ def pieces(source, bounds, most):
 
 
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize(("run", "most", "held"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)])
-def test_parts_are_sorted_and_complete(monkeypatch, alike, run, most, run_size):
+@pytest.mark.parametrize(("run", "max_piece", "buffered"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)])
+def test_parts_are_sorted_and_complete(monkeypatch, alike, run, max_piece, buffered):
     monkeypatch.setattr(external_sort, "RUN", run)
     source = entries(3000, 20, 1, alike)
     # Two bounds that are equal: a part without entries.
     bounds = np.array([3, 4, 4, 11])
     order = np.lexsort(source[::-1])
     actual = []
-    cut = list(pieces(source, bounds, most))
-    monkeypatch.setattr(external_sort, "RUN", run_size)
+    cut = list(pieces(source, bounds, max_piece))
+    monkeypatch.setattr(external_sort, "RUN", buffered)
     for part, batches in cut:
         for number, edges, weights in external_sort.merge(batches):
             assert number == part
