@@ -22,16 +22,18 @@ def pieces(source, bounds, max_piece):
     edges, weights = source
     batches = ((edges[at : at + 70], weights[at : at + 70]) for at in range(0, len(edges), 70))
     table = pa.Table.from_batches(
-        [external_sort.cut_run(actual, bounds, most) for actual in external_sort.sorted_runs(batches)]
+        [external_sort.cut_run(run, bounds, max_piece) for run in external_sort.sorted_runs(batches)]
     )
-    assert all(len(piece.as_py()) <= 8 * most for piece in table.column("edges"))
+    assert all(len(piece.as_py()) <= 8 * max_piece for piece in table.column("edges"))
     table = table.sort_by([("part", "ascending"), ("edge", "ascending"), ("weight", "ascending")])
     for part in range(len(bounds) + 1):
         yield part, table.filter(pc.field("part") == part).combine_chunks().to_batches(3)
 
 
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize(("run", "max_piece", "buffered"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)])
+@pytest.mark.parametrize(
+    ("run", "max_piece", "buffered"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)]
+)
 def test_parts_are_sorted_and_complete(monkeypatch, alike, run, max_piece, buffered):
     monkeypatch.setattr(external_sort, "RUN", run)
     source = entries(3000, 20, 1, alike)
