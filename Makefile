@@ -1,27 +1,35 @@
 # Everything runs in .venv, which the first target that needs it makes; a second run installs nothing.
+# make install TORCH=cpu: torch without CUDA, which is a tenth as large, where pip or uv knows an index that has it.
 # The last word is true: make throws away what a shell has found that ends with 127, as where there is no "python".
 PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && command -v $$p; done; true))
+# uv installs several times faster than pip; a shim that only says that uv is missing does not count.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv; true)
+TORCH ?=
+EXTRAS := local,demo,dev
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check bench-env clean java python
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
+	@echo "  make install TORCH=cpu   the same with torch for CPUs only: 2 GB in place of 7 GB"
+	@echo "  make demo KINDS=A,B      only some kinds: images, latent, nodes, sequences, words"
 
 install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 
 demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
 	@$(BIN)/embedall demo $(if $(KINDS),--kinds $(KINDS))
 
-test: java $(INSTALLED)  ## run all tests
-	$(BIN)/pytest
+test: java $(INSTALLED)  ## run all tests, in two processes with a Spark session each; PROCESSES=1 for one
+	$(BIN)/pytest -n $(PROCESSES) --durations=25
 
 test-fast: java $(INSTALLED)  ## run the tests that need no Spark
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(PROCESSES) -m "not slow"
 
 check: java $(INSTALLED)  ## lint, formatting, types and import rules
 	$(BIN)/ruff check .
@@ -36,11 +44,28 @@ bench-env: python  ## make .bench-env with peers whose pins clash with ours
 clean:  ## remove .venv, the demo's output and caches
 	rm -rf .venv $(BENCH) demo-output .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 
+# An index with CPU wheels calls them 2.14.1+cpu; PyPI has none for Linux, where its wheels bring CUDA along.
 $(INSTALLED): pyproject.toml constraints.txt | java python
-	@echo "installing into .venv (a few minutes at the first time)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,demo,dev]'
+	@test -x $(BIN)/python || { echo "== making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@if [ -z "$(TORCH)" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+		echo "== found no NVIDIA driver: torch's CUDA libraries (5 GB) will be installed, but not used. To leave them out,"; \
+		echo "   interrupt with Ctrl-C and run: make install TORCH=cpu"; fi
+	@echo "== installing about 160 packages ($(if $(TORCH),2,7) GB, some minutes) with $(or $(UV),pip)"
+	@$(if $(UV),,$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=25.1') # older ones show no progress at the end
+	@$(if $(filter cpu,$(TORCH)),$(CPU_TORCH))
+	@$(call INSTALL,-e '.[$(EXTRAS)]')
 	@touch $@
+	@echo "== installed; make demo shows what it can do"
+
+# uv does not read pip's configuration: where it finds no package, pip may.
+define INSTALL
+$(if $(UV),uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt $(1) || \
+	{ echo "== uv could not install them; trying pip"; false; } || )$(BIN)/pip install --disable-pip-version-check -c constraints.txt $(1)
+endef
+
+CPU_TORCH = $(call INSTALL,$(shell sed -n 's/^\(torch\|torchvision\)==\([^+ ]*\).*/\1==\2+cpu/p' constraints.txt)) || { \
+	echo "found no CPU wheels of torch: PyPI has none for Linux. Name an index that has them, such as PyTorch's own, in"; \
+	echo "  PIP_EXTRA_INDEX_URL (for uv: UV_INDEX), or install with CUDA: make install"; exit 1; }
 
 python:
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12 (python3 is $$(python3 --version 2>&1)); install one:"; \

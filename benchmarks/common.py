@@ -48,10 +48,15 @@ _AMONG = 30_000
 def options(about: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="steady-state rates only, within a minute on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="small sizes, warm rates only: a minute on 2 cores")
     parser.add_argument("--corpus", type=Path, help="text file, a document per line; default: Wikipedia, shared data")
     parser.add_argument("--tokens", type=int, help="use only so many tokens from the corpus's beginning")
     return parser
+
+
+def announce(minutes: int) -> None:
+    """Say beforehand how long the full form of a benchmark takes."""
+    print(f"takes about {minutes} minutes on 2 cores; --quick takes one", flush=True)
 
 
 def result(name: str, ratios: Mapping[str, float], goals: Mapping[str, float]) -> str:

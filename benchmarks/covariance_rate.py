@@ -11,7 +11,7 @@ import common
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -19,24 +19,29 @@ WIDTH = 512  # both sides
 _BATCH = 5000
 
 
-def rate(rows: int) -> dict[str, float]:
-    """Return rows per second of the pass beyond what a small one takes, over those of the bare product, and memory."""
-    bound = product_rate()
+def rate(rows: int, quick: bool) -> dict[str, float]:
+    """Return rows per second of the pass beyond what a small one takes, over those of the bare product, and memory.
+
+    Each pass has a process of its own, whose memory is measured; if quick, they share one, and memory is left out.
+    """
+    bound = product_rate(1 if quick else 3)
     common.say("bare product, one core", rows_per_second=bound)
-    found = []
-    for part in (rows // 10, rows):
-        told = common.measured(common.this_python(__file__, str(part)))
-        seconds, carried = told.said["seconds"], told.said["transport_seconds"]
-        common.say(f"{part:,} rows", seconds=seconds, transport_seconds=carried, peak_mib=told.peak_bytes >> 20)
-        found.append((part, seconds, carried, told.peak_bytes))
-    (few, short, light, small), (many, long, heavy, large) = found
-    steady = (many - few) / max(long - short, 1e-9)
-    return {
+    parts = (rows // 10, rows)
+    runs = [
+        common.measured(common.this_python(__file__, *map(str, group))) for group in ([parts] if quick else zip(parts))
+    ]
+    (short, light), (long, heavy) = (passed for run in runs for passed in run.said["passes"])
+    common.say("passes over rows", rows=parts, seconds=[short, long], transport_seconds=[light, heavy])
+    steady = (rows - rows // 10) / max(long - short, 1e-9)
+    ratios = {
         "moments_rows_per_second": steady,
         "moments_over_product": steady / (common.THREADS * bound),
         "moments_over_transport": (heavy - light) / max(long - short, 1e-9),
-        "moments_memory_of_ten_times_the_rows": large / small,
     }
+    if not quick:
+        common.say("memory", peak_mib=[run.peak_bytes >> 20 for run in runs])
+        ratios["moments_memory_of_ten_times_the_rows"] = runs[1].peak_bytes / runs[0].peak_bytes
+    return ratios
 
 
 def product_rate(seconds: float = 3) -> float:
@@ -84,8 +89,8 @@ def _counter() -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
     return count
 
 
-def main(rows: int) -> None:
-    """Measure the pass in this process and print it as JSON."""
+def main(parts: Sequence[int]) -> None:
+    """Measure passes over so many rows in this process; print the seconds of each and of its transport as JSON."""
     from embedall_spark import session
     from embedall_spark.latent.fit import covariance
 
@@ -107,8 +112,8 @@ def main(rows: int) -> None:
 
     made(_BATCH)
     carried(_BATCH)
-    print(json.dumps({"seconds": made(rows), "transport_seconds": carried(rows)}))
+    print(json.dumps({"passes": [(made(rows), carried(rows)) for rows in parts]}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main([int(rows) for rows in sys.argv[1:]])

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     Costs = dict[str, dict[int, float]]
 
-EDGES, LEAST = 10_000_000, 10
-DEGREES, QUICK_DEGREES = [10**power for power in range(1, 8)], [10, 10**5, 10**7]
+EDGES, QUICK_EDGES, LEAST = 10_000_000, 1_000_000, 10
+DEGREES, QUICK_DEGREES = [10**power for power in range(1, 8)], [10, 10**4, 10**6]
 BIASES = {"first_order": (1.0, 1.0), "p0.25_q4": (0.25, 4.0), "p4_q0.25": (4.0, 0.25)}
-TURNS, QUICK_TURNS = 7, 3
+TURNS, QUICK_TURNS = 7, 2
 WALKS, LENGTH = 20_000, 40
 # A step at any degree costs at most three times as much as at degree 10.
 GOALS = {f"{weights}_{bias}": 1 / 3 for weights in ("equal", "weighted") for bias in BIASES}
@@ -35,10 +35,13 @@ GOALS = {f"{weights}_{bias}": 1 / 3 for weights in ("equal", "weighted") for bia
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = common.options(__doc__ or "")
-    parser.add_argument("--edges", type=int, default=EDGES, help="of each graph; the greatest degree")
+    parser.add_argument("--edges", type=int, help="of each graph; the greatest degree")
     options = parser.parse_args(arguments)
-    degrees = [degree for degree in (QUICK_DEGREES if options.quick else DEGREES) if degree <= options.edges]
-    costs = measure(degrees, options.edges, QUICK_TURNS if options.quick else TURNS)
+    edges = options.edges or (QUICK_EDGES if options.quick else EDGES)
+    if not options.quick:
+        common.announce(10)
+    degrees = [degree for degree in (QUICK_DEGREES if options.quick else DEGREES) if degree <= edges]
+    costs = measure(degrees, edges, QUICK_TURNS if options.quick else TURNS)
     show(costs, degrees)
     print(common.result("hubs", compare(costs), GOALS))
 

@@ -49,18 +49,20 @@ NETWORKS = {
 }
 TIMED, LIGHT = "mobilenet_v2", "squeezenet1_1"
 SMALL = BackboneConfig(name="images:small")
-PEERS = ("loop", "loader", "processes")
-QUICK_GOALS = {"spark_over_bare": 0.9, "spark_over_processes": 0.9}
+PEERS, QUICK_PEERS = ("loop", "loader", "processes"), ("loop", "processes")
+# Of so few pictures, the half second that a Spark job takes is a fifth.
+QUICK_GOALS = {"spark_over_bare": 0.7, "spark_over_processes": 0.5}
 GOALS = {
-    **QUICK_GOALS,
+    "spark_over_bare": 0.9,
+    "spark_over_processes": 0.9,
     # What a bare loop over the same network's features gives, to three places.
     "mobilenet_v2_accuracy_1nn": 0.8235,
     "mobilenet_v2_precision_10": 0.7225,
 }
 MEMORY_GOALS = {"memory_of_few_over_many": 0.9}
 ROUNDS, QUICK_ROUNDS = 3, 1
-TIMED_PICTURES, QUICK_PICTURES = 1000, 240
-MANY, QUICK_MANY = 100_000, 2000
+TIMED_PICTURES, QUICK_PICTURES = 1000, 96
+MANY, QUICK_MANY = 100_000, 1000
 # As people write it.
 BATCH = 32
 NEAREST = 10
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not WEIGHTS.exists():
         print("no pictures: the shared data are not beside this checkout", flush=True)
     else:
+        if not options.quick:
+            common.announce(25)
         pictures, labels = fashion(options.pictures or (QUICK_PICTURES if options.quick else None))
         if options.memory:
             ratios = memory(
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         else:
             some = pictures[:: max(1, len(pictures) // TIMED_PICTURES)]
-            ratios = rates(some, QUICK_ROUNDS if options.quick else ROUNDS)
+            ratios = rates(some, options.quick)
             if not options.quick:
                 ratios |= qualities(pictures, labels)
         session.get("images").stop()
@@ -107,13 +111,13 @@ def fashion(most: int | None) -> tuple[Pictures, list[str]]:
     return found, [row["articleType"] for row in rows]
 
 
-def rates(pictures: Pictures, rounds: int) -> dict[str, float]:
+def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
     """Return our rate as a multiple of each peer's, medians over rounds in turns."""
     spark = session.get("images", master=f"local[{common.THREADS}]")
     network = NETWORKS[TIMED]
     fingerprint = featurize.describe(spark, network).fingerprint
     table = frame(spark, pictures)
-    few = frame(spark, pictures[:64])
+    few = frame(spark, pictures[:32])
     ways: dict[str, Callable[[DataFrame], DataFrame]] = {
         "ours": lambda rows: featurize.featurize(rows, network, FeaturizeConfig(), LIMITS, fingerprint),
         "ours_batch_32": lambda rows: featurize.featurize(
@@ -121,25 +125,27 @@ def rates(pictures: Pictures, rounds: int) -> dict[str, float]:
         ),
         "predict_batch_udf": lambda rows: rows.select("id", predicting(network)("path").alias("vector")),
     }
+    if quick:
+        ways = {"ours": ways["ours"]}
     found: dict[str, list[float]] = {}
     for name in ways:
         drain(ways[name](few))
-    for turn in range(rounds):
+    for turn in range(QUICK_ROUNDS if quick else ROUNDS):
         for name, way in ways.items():
             found.setdefault(name, []).append(len(pictures) / drain(way(table)))
-        for peer in PEERS:
+        for peer in QUICK_PEERS if quick else PEERS:
             command = common.this_python(__file__, "--bare", peer, str(len(pictures)))
             found.setdefault(peer, []).append(common.measured(command).said["rate"])
         common.say(f"pictures/s, round {turn + 1}", **{name: values[-1] for name, values in found.items()})
-    if importlib.util.find_spec("daft") is not None:
+    if not quick and importlib.util.find_spec("daft") is not None:
         found["daft"] = [with_daft(pictures)]
-    else:
+    elif not quick:
         print("daft is not installed: pip install daft to compare with it too", flush=True)
     middle = {name: median(values) for name, values in found.items()}
     common.say("pictures/s", **middle)
     ratios = {f"spark_over_{name}": middle["ours"] / rate for name, rate in middle.items() if name != "ours"}
     # The better of the two that one writes by hand.
-    ratios["spark_over_bare"] = middle["ours"] / max(middle["loop"], middle["loader"])
+    ratios["spark_over_bare"] = middle["ours"] / max(middle["loop"], middle.get("loader", 0.0))
     return {"pictures_per_second": middle["ours"], **ratios}
 
 
@@ -238,7 +244,7 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = inference.model(NETWORKS[TIMED], "cpu", "float32")
+    model = inference.load_model(NETWORKS[TIMED], "cpu", "float32")
     for at in range(0, len(paths), 8):
         model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[at : at + 8]], True)
     time.sleep(pause)

@@ -73,12 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.moments or options.quick:
         from covariance_rate import rate
 
-        ratios = rate(options.moments or 200_000)
+        ratios = rate(options.moments or 40_000, options.quick)
         print(common.result("latent", ratios, {}))
         return
     if not products.PHOTOS.exists():
         print("no photos: the shared data are not beside this checkout", flush=True)
     else:
+        common.announce(30)
         ratios = compare(options.figure)
     print(common.result("latent", ratios, GOALS))
 

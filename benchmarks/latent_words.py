@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick or not products.PHOTOS.exists():
         print("nothing quick to measure, or no photos: the shared data are not beside this checkout", flush=True)
     else:
+        common.announce(15)
         ratios = compare()
     print(common.result("latent_words", ratios, GOALS))
 

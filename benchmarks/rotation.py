@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 GOALS = {"analogy_w2_minus_w1": -0.015, "analogy_w4_minus_w1": -0.015}
 # What is not the kernel: drawing windows where W = 1, reading them where it is more, and Python around them.
 QUICK_GOALS = {"training_over_kernel_w1": 0.5, "training_over_kernel_w2": 0.5}
-QUICK_TOKENS, QUICK_EPOCHS = 1_000_000, 3
+QUICK_TOKENS, QUICK_EPOCHS = 300_000, 2
 WORKERS, QUICK_WORKERS = [1, 2, 4], [1, 2]
 CORES = os.cpu_count() or 1
 # The bare kernel sees so many tokens, in memory, and so often.
@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="embedall-rotation-") as work:
             lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None), work)
             if lines is not None:
+                if not options.quick:
+                    common.announce(20)
                 ratios = measure(lines, Path(work), options)
     print(common.result("rotation", ratios, QUICK_GOALS if options.quick else GOALS))
 

@@ -60,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not SHARED.exists():
         print("no corpus: the shared data are not beside this checkout", flush=True)
     elif not common.absent("gensim"):
+        if not options.quick:
+            common.announce(30)
         with tempfile.TemporaryDirectory(prefix="embedall-sequences-") as work:
             for name in [QUICK] if options.quick else options.data:
-                ratios |= compare(name, Path(work), 5 if options.quick else options.epochs)
+                ratios |= compare(name, Path(work), 3 if options.quick else options.epochs)
     print(common.result("sequences", ratios, QUICK_GOALS if options.quick else GOALS))
 
 

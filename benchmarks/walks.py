@@ -35,7 +35,7 @@ GOALS = {"steps_over_pecanpy": 20.0, "gib_left_of_one_beside_the_graph": 0.0}
 LARGE_GOALS = {"gib_left_of_8_star": 0.0, "gib_left_of_8_power_law": 0.0}
 PEER = Path(__file__).resolve().parents[1] / ".bench-env" / "bin" / "python"
 SLOTS, EDGES, STARTS = 1 << 20, 10_000_000, 20_000
-QUICK_SLOTS, QUICK_EDGES, QUICK_STARTS = 1 << 15, 300_000, 2_000
+QUICK_SLOTS, QUICK_EDGES, QUICK_STARTS = 1 << 14, 100_000, 1_000
 LENGTH, P, Q = 80, 0.25, 4.0
 LARGE = {"star": (1, 10_000_000), "power_law": (1 << 24, 100_000_000)}
 _GIB = 1 << 30
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="embedall-walks-") as work:
+        if not options.quick:
+            common.announce(60 if options.large else 10)
         if options.large:
             ratios = large(Path(work), options.quick)
         elif PEER.exists():
@@ -76,7 +78,7 @@ def beside(work: Path, quick: bool, rounds: int) -> dict[str, float]:
             "--job",
             str(work / "edges"),
             str(work / f"run-{turn}"),
-            "10" if quick else "1",
+            "4" if quick else "1",
             str(LENGTH),
         ]
         us.append(common.measured(common.this_python(*command)).said)

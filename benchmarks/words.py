@@ -31,7 +31,7 @@ GOALS = {
     "analogy_minus_gensim_d100": -0.015,
 }
 QUICK_GOALS = {name: goal for name, goal in GOALS.items() if name.startswith("training")}
-QUICK_TOKENS, QUICK_MLLIB_TOKENS, QUICK_EPOCHS = 600_000, 50_000, 4
+QUICK_TOKENS, QUICK_MLLIB_TOKENS, QUICK_EPOCHS = 300_000, 20_000, 3
 MASTER = f"local[{common.THREADS}]"
 COMMAND = "from embedall_spark.cli import main; main()"
 # A further dimension is there for its rates: they need one warm epoch.
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="embedall-words-") as work:
             lines = common.corpus(options.corpus, options.tokens or (QUICK_TOKENS if options.quick else None), work)
             if lines is not None:
+                if not options.quick:
+                    common.announce(60)
                 ratios = quick(lines, work) if options.quick else full(lines, work, options)
     print(common.result("words", ratios, goals))
 
@@ -79,11 +81,11 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
 def quick(lines: Path, work: str) -> dict[str, float]:
     """Return ratios of steady rates, all in this process and one session; ours is that inside the worker."""
     found: Found = defaultdict(list)
-    for turn in range(2):
-        summary = launch("words", None, settings(lines, f"{work}/{turn}", 100, QUICK_EPOCHS), Options(master=MASTER))
-        found["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
-        found["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
-        common.say(f"round {turn + 1}", ours=found["ours"][-1], gensim=found["gensim"][-1])
+    summary = launch("words", None, settings(lines, f"{work}/ours", 100, QUICK_EPOCHS), Options(master=MASTER))
+    found["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
+    common.say("ours", **found["ours"][-1])
+    found["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
+    common.say("gensim", **found["gensim"][-1])
     spark = session.get("words")
     found["mllib"].append(peers.mllib(spark, str(lines), 100, work, QUICK_MLLIB_TOKENS))
     common.say("mllib", **found["mllib"][-1])

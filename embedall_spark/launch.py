@@ -26,9 +26,9 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.config import Output, Section
     from embedall_spark.run_result import Summary
@@ -45,6 +45,8 @@ class Options(NamedTuple):
     properties: str | None = None
     master: str | None = None
     dry_run: bool = False
+    preview: Callable[[DataFrame], object] | None = None
+    """Called with the vectors before they are evaluated and written; not where the run was done before."""
 
 
 @progress.activity("preparing")
@@ -83,6 +85,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         tracked.input(_input_name(config), version)
         with reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
+        if options.preview is not None:
+            options.preview(vectors)
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):

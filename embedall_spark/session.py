@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import user_cache
+from embedall_spark import spark_jvm, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def get(
         spark = SparkSession.builder.getOrCreate()  # noqa: TID251
         check(spark)
         return spark
-    java_version()
+    java = _java()[1]
     settings = read_properties(properties or conf_file("spark-local.conf")) | (extra or {})
     if master is not None:
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
-    return _start(_with_environment(settings))
+    return _start(_with_environment(settings), java)
 
 
 def running_tasks() -> tuple[int, int]:
@@ -128,6 +128,11 @@ def java_version() -> int:
     Raises:
         SetupError: there is none, or Spark does not run on it.
     """
+    return _java()[0]
+
+
+def _java() -> tuple[int, str]:
+    """Return the major version of the Java that Spark would start, and what it says of itself."""
     needed = " or ".join(map(str, JAVA_VERSIONS))
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
@@ -145,7 +150,7 @@ def java_version() -> int:
     version = int(match.group(1))
     if version not in JAVA_VERSIONS:
         raise SetupError(f"found Java {version} at {java} ({where}), need Java {needed}; {_INSTALL_JAVA}")
-    return version
+    return version, f"{java}: {said}"
 
 
 def read_properties(path: str | Path) -> dict[str, str]:
@@ -170,6 +175,9 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         # Not a cluster's: its hosts may have Python somewhere else.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+        # Not for another Python, which may not have this package.
+        if os.environ["PYSPARK_PYTHON"] == sys.executable and "spark.pyspark.python" not in settings:
+            added["spark.python.daemon.module"] = "embedall_spark.python_daemon"
         # Spark's 200 are for clusters; here each costs a file and some milliseconds in every stage.
         added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
         warehouse = user_cache.folder("warehouse")
@@ -182,18 +190,19 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
     return added | settings
 
 
-def _start(settings: dict[str, str]) -> SparkSession:
+def _start(settings: dict[str, str], java: str) -> SparkSession:
     from pyspark import SparkConf, SparkContext
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    conf = SparkConf().setAll(list(settings.items()))
     if SparkContext._gateway is not None:
         # This process has had a session before: its JVM is still there.
-        return SparkSession.builder.config(conf=conf).getOrCreate()  # noqa: TID251
+        return SparkSession.builder.config(conf=SparkConf().setAll(list(settings.items()))).getOrCreate()  # noqa: TID251
     said = _log_file()
+    prepared, jars = spark_jvm.prepare(settings, java)
+    conf = SparkConf().setAll(list(prepared.items()))
     try:
-        with said.open("wb") as output:
+        with said.open("wb") as output, spark_jvm.classpath(jars):
             gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
         # PySpark's own handler calls into Java in the middle of another call, and Ctrl-C ends as an error of py4j's.
@@ -202,6 +211,8 @@ def _start(settings: dict[str, str]) -> SparkSession:
         spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
     except Exception as error:
         raise _failure(said, settings, error) from error
+    if spark_jvm.PACKAGES in prepared:
+        spark_jvm.remember_jars(settings, context.getConf().get("spark.jars") or "")
     _leave_jars_to_java(context)
     return spark
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark import files, mlflow_entries, mlflow_models
+from embedall_spark import files, mlflow_entries, mlflow_models, mlflow_store
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ def _client(uri: str | None) -> tuple[Any, str]:
     # A new SQLite file is worth fifty lines to them, and each retry another.
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if uri is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow_store.prepare(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)
     return client, _without_password(uri or mlflow.get_tracking_uri())

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from suite import pytest_collection_modifyitems, pytest_terminal_summary, pytest_xdist_make_scheduler  # noqa: F401
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes share the cores already: threads of BLAS, torch and faiss would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For JVMs that live for seconds: the second compiler costs more than it brings.
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -37,13 +41,6 @@ def setting(spark, key, value):
         spark.conf.set(key, before)
 
 
-def pytest_collection_modifyitems(items):
-    """Mark what needs Spark as slow: a session alone takes seconds."""
-    for item in items:
-        if "spark" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     from embedall_spark import session
@@ -58,6 +55,7 @@ def spark(tmp_path_factory):
             "spark.local.dir": str(folder / "local"),
             "spark.driver.memory": "2g",
             "spark.driver.extraJavaOptions": QUICK_JAVA,
+            "spark.sql.shuffle.partitions": "2",
         },
     )
     before = found.conf.getAll

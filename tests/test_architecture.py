@@ -47,11 +47,11 @@ FILE_CIRCLES = [
     {"evaluate/cooccurrence_baseline.py", "evaluate/next_item.py", "evaluate/skipgram_ranking.py"},
 ]
 KINDS = {"kinds"}
-OUTER = {"session", "path_checks", "tables", "table_merge", "run_manifest", "run_store", "run_result"}
-OUTER |= {"progress", "launch", "doctor", "cli"}
-OUTER |= {"tracking", "mlflow_entries", "mlflow_models"}
+OUTER = {"session", "spark_jvm", "path_checks", "tables", "table_merge", "run_manifest", "run_store", "run_result"}
+OUTER |= {"python_daemon", "progress", "launch", "doctor", "cli"}
+OUTER |= {"tracking", "mlflow_store", "mlflow_entries", "mlflow_models"}
 # latent/mlflow_model.py is a script that MLflow copies; nothing imports it.
-MLFLOW = {"tracking.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
+MLFLOW = {"tracking.py", "mlflow_store.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
     "cli/projector.py": "100 commits of a table",

@@ -21,7 +21,7 @@ from embedall_spark import config as configs
 from embedall_spark import tables
 from embedall_spark.errors import BadData
 from embedall_spark.kinds import latent
-from embedall_spark.latent import latent_model
+from embedall_spark.latent import input_tables, latent_model
 from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 COLORS = ("red", "blue", "green", "black", "white")
 THINGS = ("dress", "shoe", "hat", "bag", "belt", "coat")
 COUNT, SIZE = 240, 24
-NAME = "pictures-and-titles"  # as README has it
+NAME = "pictures-and-titles"  # as docs/guide/latent.md has it
 FIT = {"k": 9, "regularisation": [[0.01, 0.01], [0.1, 0.1]], "power": [0.0, 1.0]}
 
 
@@ -208,7 +208,7 @@ def test_the_sweep_and_the_model_are_once_in_mlflow_although_the_run_was_resumed
 
 
 def test_the_model_needs_what_it_declares_and_maps_as_the_tables(spark, place, done, tmp_path):
-    """README's lines, in a fresh process where what is not declared cannot be imported."""
+    """The lines of the guide, in a fresh process where what is not declared cannot be imported."""
     rows = {row.id: row.vector for row in tables.read(spark, done["table"]).collect()}
     facts, vectors = made()
     texts = {f"titles:{name}": f"A {color} {thing}, fashion" for name, color, thing in facts}
@@ -220,8 +220,8 @@ def test_the_model_needs_what_it_declares_and_maps_as_the_tables(spark, place, d
     artifacts = MlflowClient(tracking_uri=done["mlflow_uri"]).get_model_version(NAME, "1").source
     declared = Path(artifacts.removeprefix("file://"), "requirements.txt").read_text().split()
     assert {line.partition("==")[0] for line in declared} == {"mlflow", "numpy", "pandas", "pyarrow"}
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    (block,) = re.findall(r"```python\n([^`]*mlflow\.pyfunc\.load_model[^`]*)```", readme)
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "guide" / "latent.md").read_text()
+    (block,) = re.findall(r"```python\n([^`]*mlflow\.pyfunc\.load_model[^`]*)```", guide)
     code = f"""{block.replace("sqlite:///output/mlflow.db", done["mlflow_uri"])}
 import json
 import numpy as np
@@ -390,10 +390,10 @@ def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, place, tm
     with pytest.raises(
         BadData, match=r"items has 'pictures/001\.png'; .*images has '001\.png', '002\.png'\. Ids must be"
     ):
-        latent._check_ids(spark, left, config)
+        input_tables.check_ids(spark, left, config.input)
     parts = left.withColumn("part", F.lit("train"))
     with pytest.raises(BadData, match=r"fit\.k=9 needs more than 9 training items, and there are 2"):
-        latent._check_size(parts, config)
+        input_tables.check_size(parts, 9)
 
 
 def test_a_dry_run_tells_the_sizes(place, tmp_path):

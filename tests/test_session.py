@@ -96,7 +96,8 @@ def test_a_running_session_is_returned_unchanged(spark):
 
 def test_settings_of_the_file_reach_the_session(spark):
     settings = session.read_properties(session.conf_file("spark-local.conf"))
-    differ = {"spark.master", "spark.driver.memory"}
+    # Jars that were resolved before come by the class path.
+    differ = {"spark.master", "spark.driver.memory", "spark.jars.packages"}
     have = dict(spark.sparkContext.getConf().getAll())
     assert {key: have.get(key) for key in settings.keys() - differ} == {
         key: value for key, value in settings.items() if key not in differ

@@ -5,11 +5,13 @@ import json
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from mlflow import MlflowClient
 from pydantic import Field
 
-from embedall_spark import mlflow_entries, tracking
+from embedall_spark import mlflow_entries, mlflow_store, tracking, user_cache
 from embedall_spark.config import Section
 from embedall_spark.errors import SetupError
 from embedall_spark.run_context import ServableModel, Trial
@@ -231,3 +233,20 @@ def test_names():
     assert mlflow_entries.key("/a//b/../c?") == "a/c_"
     assert mlflow_entries.key("мера") == "мера"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_new_store_is_a_copy_of_an_empty_one_and_never_replaces_another(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(mlflow_store.prepare, [uri] * 4))
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    client = MlflowClient(tracking_uri=uri)
+    assert client.get_experiment("0").artifact_location == f"{tmp_path.as_uri()}/mlruns/0"
+    run = client.create_run(client.create_experiment("own")).info.run_id
+    mlflow_store.prepare(uri)
+    assert client.get_run(run).info.run_id == run
+    # Without a cache folder MLflow makes the file itself.
+    monkeypatch.setattr(user_cache, "folder", lambda name: None)
+    mlflow_store.prepare(f"sqlite:///{tmp_path}/other.db")
+    assert not (tmp_path / "other.db").exists()

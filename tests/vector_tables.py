@@ -23,7 +23,11 @@ def table(spark, ids, vectors, counts=None, partitions=2):
             "run_id": ["test"] * len(ids),
         }
     )
-    return conform(spark.createDataFrame(data).repartition(partitions), VECTORS)
+    rows = spark.createDataFrame(data)
+    # A small local table has as many partitions as the session has cores: no shuffle is needed for two.
+    if partitions != 2:
+        rows = rows.coalesce(1) if partitions == 1 else rows.repartition(partitions)
+    return conform(rows, VECTORS)
 
 
 def bits(vectors) -> dict[str, bytes]:

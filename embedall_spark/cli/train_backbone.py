@@ -65,7 +65,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
 
     since = time.monotonic()
     config = configs.load(train_backbone.Config, path, overrides)
-    output = config.output.stored
+    output = config.output.as_output
     spark = start("embedall train-backbone", output, options)
     pictures, version = images.read(spark, config.input), input_version.version(spark, config.input)
     if options.dry_run:

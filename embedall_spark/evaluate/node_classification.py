@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.randomness import permutation
@@ -83,6 +82,9 @@ def _one_split(matrix: Matrix, member: Member, train: NDArray[np.int64], test: N
 
 def _decide(known: Matrix, member: Member, asked: Matrix) -> Matrix:
     """Return how likely each label is for each vector asked, as log odds, floats [asked, labels]."""
+    # Imported here, as all of scikit-learn and matplotlib: that takes seconds, and few commands need it.
+    from sklearn.linear_model import LogisticRegression
+
     odds = np.empty((len(asked), member.shape[1]), dtype=np.float32)
     # The products are small: threads wait for each other longer than they work.
     with threadpool_limits(1):

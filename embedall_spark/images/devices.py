@@ -1,4 +1,4 @@
-"""Which device a task has, how many cores, and how tasks ask Spark for a share of a GPU."""
+"""Which device a task runs on, how many cores it may use, and how it asks Spark for a share of a GPU."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _GPUS = "spark.executor.resource.gpu.amount"
 _PER_TASK = "spark.task.resource.gpu.amount"
 
 
-def of_task(otherwise: str | None = None) -> str:
-    """Return the device of this task: the GPU that Spark has given it, else ``otherwise``, else the CPU.
+def task_device(default: str | None = None) -> str:
+    """Return the device of this task: the GPU that Spark assigned to it, else ``default``, else the CPU.
 
-    Several tasks may have the same GPU. An address is an index of the GPUs that the host has; where
-    CUDA_VISIBLE_DEVICES shows a process only some of them, CUDA counts those.
+    Several tasks may share a GPU. An address is an index into the GPUs of the host; where CUDA_VISIBLE_DEVICES shows a
+    process only some of them, CUDA counts those.
 
     Raises:
-        ResourceError: the address is none that CUDA knows.
+        ResourceError: the address is not an index.
     """
     task = TaskContext.get()
-    given = task.resources().get("gpu") if task is not None else None
-    if given is None or not given.addresses:
-        return otherwise or "cpu"
-    address = given.addresses[0]
+    gpu = task.resources().get("gpu") if task is not None else None
+    if gpu is None or not gpu.addresses:
+        return default or "cpu"
+    address = gpu.addresses[0]
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     if address in visible:
         return f"cuda:{visible.index(address)}"
     if not address.isdigit():
         raise ResourceError(
-            f"Spark gave the task the GPU {address!r}, need its index: correct "
+            f"Spark assigned the GPU {address!r} to the task, need an index such as 0: correct "
             "spark.worker.resource.gpu.discoveryScript (conf/gpu-discovery.sh prints indices)"
         )
     return f"cuda:{address}"
 
 
 def threads(spark: SparkSession, gpus_per_task: float | None = None) -> int:
-    """Return the cores that a task may use so that those at work in one executor at once do not fight for them.
+    """Return how many cores a task may use so that tasks that run in one executor at once do not compete for them.
 
-    It has more than spark.task.cpus only where fewer tasks run than there are cores because GPUs are few.
+    More than spark.task.cpus only where the number of GPUs, not of cores, limits how many tasks run at once.
     """
     if cluster_slots.local(spark) is not None:
         return 1
@@ -59,10 +59,10 @@ def threads(spark: SparkSession, gpus_per_task: float | None = None) -> int:
     return max(cpus, cores // tasks)
 
 
-def profile(spark: SparkSession, gpus_per_task: float | None) -> ResourceProfile | None:
-    """Return what a stage asks for so that each of its tasks has a share of a GPU; None: what the session says.
+def resource_profile(spark: SparkSession, gpus_per_task: float | None) -> ResourceProfile | None:
+    """Return the resource profile of a stage whose tasks each get a share of a GPU; None: the session's own settings.
 
-    Other stages then need no GPU. A local master has no such profiles.
+    Other stages then need no GPU. Local masters know no resource profiles.
 
     Raises:
         ConfigError: the executors were started without GPUs.
@@ -72,6 +72,6 @@ def profile(spark: SparkSession, gpus_per_task: float | None) -> ResourceProfile
     if spark.conf.get(_GPUS, None) is None:
         raise ConfigError(
             f"featurize.gpus_per_task={gpus_per_task:g} needs executors that have GPUs, and {_GPUS} is not set: start "
-            "with --properties-file conf/spark-gpu.conf, or unset it"
+            "with --properties conf/spark-gpu.conf, or leave gpus_per_task unset"
         )
     return ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", gpus_per_task)).build

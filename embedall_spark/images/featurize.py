@@ -1,4 +1,4 @@
-"""Pictures to vectors in Spark tasks: bytes in, threads that decode ahead of the network, batches of one size."""
+"""Turns pictures into vectors in Spark tasks: threads decode ahead of the network, which gets batches of one size."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from embedall_spark.sources.image_limits import Limits
 
 _INPUT = ("id", "content", "path", "origin", "known")
-_FACTS = "size int, fingerprint string, problem string"
+_INFO = "size int, fingerprint string, problem string"
 _RESULT = "id string, vector array<float>, norm double, digest string, origin string, problem string"
 _NOT_FINITE = "the network's features are not finite"
-# Rows without a picture for the network that wait for a batch to be full.
-_ROWS = 1000
+# A block ends after so many rows, even if it has too few pictures for a full batch.
+_MAX_BLOCK_ROWS = 1000
 
 
 class FeaturizeConfig(Section):
@@ -54,29 +54,29 @@ class FeaturizeConfig(Section):
     )  # fmt: skip
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
-        description="numbers that the network computes with; auto: bfloat16 where the hardware is made for it and the "
-        "network's vectors keep a cosine of 0.999 with those in float32 (few networks do)",
+        description="number format that the network computes in; auto: bfloat16 where the hardware supports it "
+        "directly and the network's vectors keep a cosine of 0.999 with those in float32 (few networks do)",
     )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start of each process", json_schema_extra=MOVABLE
     )
-    normalize: bool = Field(True, description="whether vectors have length 1; their norm is kept in any case")
+    normalize: bool = Field(True, description="scale vectors to length 1; their original norm is stored in any case")
     device: str | None = Field(
-        None, description="where the network runs in tasks that Spark gives no GPU, such as cuda:0; unset: the CPU",
+        None, description="device of tasks to which Spark assigns no GPU, such as cuda:0; unset: the CPU",
         json_schema_extra=MOVABLE,
     )  # fmt: skip
     gpus_per_task: float | None = Field(
-        None, gt=0, le=1, description="GPUs that each of these tasks asks for, 0.25: four share one; unset: what the "
-        "session says (spark.task.resource.gpu.amount); local masters have none",
+        None, gt=0, le=1, description="share of a GPU that each of these tasks requests, 0.25: four tasks share one; "
+        "unset: as the session says (spark.task.resource.gpu.amount); ignored by local masters",
         json_schema_extra=MOVABLE,
     )  # fmt: skip
 
 
 class BackboneInfo(NamedTuple):
-    """What is to be known of a network before it is used."""
+    """What is known about a network before it is used."""
 
     size: int
-    """Length of a vector."""
+    """Dimension of its vectors."""
     fingerprint: str
 
 
@@ -90,8 +90,8 @@ class _Row(NamedTuple):
     pixels: torch.Tensor | None = None
 
 
-class _Work(NamedTuple):
-    """What a task must know; small, and pickled with it."""
+class _TaskOptions(NamedTuple):
+    """What a task needs to know; small, and pickled with it."""
 
     backbone: BackboneConfig
     config: FeaturizeConfig
@@ -101,12 +101,12 @@ class _Work(NamedTuple):
 
 
 def describe(spark: SparkSession, backbone: BackboneConfig) -> BackboneInfo:
-    """Return facts of a network, as a task finds them, since it is tasks that must be able to load it.
+    """Return dimension and fingerprint of a network, loaded by a task, since it is tasks that must be able to load it.
 
     Raises:
         ConfigError: a task cannot load it.
     """
-    row = spark.range(0, 1, 1, 1).mapInArrow(_facts(backbone), _FACTS).collect()[0]
+    row = spark.range(0, 1, 1, 1).mapInArrow(_info_reader(backbone), _INFO).collect()[0]
     if row.problem is not None:
         raise ConfigError(row.problem)
     return BackboneInfo(row.size, row.fingerprint)
@@ -122,69 +122,71 @@ def featurize(
             digest that a table has for this id, or null.
         backbone: the network.
         config: how tasks run it.
-        limits: of what is decoded.
-        fingerprint: of the network, as describe() gives it; a task that finds another one fails.
+        limits: which pictures are too large to be decoded.
+        fingerprint: of the network, as describe() returns it; a task whose network has another one fails.
 
     Returns:
-        ``id, vector, norm, digest, origin, problem``: the vector, of length 1 if so configured; its norm before that; a
-        digest of content and network. Where that is ``known``, nothing is decoded, and vector and problem are null.
-        Where there is a problem, vector and norm are null.
+        ``id, vector, norm, digest, origin, problem``: the vector, float32 [d], of length 1 if so configured; its norm
+        before that; a digest of content and network. Where that equals ``known``, nothing is decoded, and vector and
+        problem are null. Where there is a problem, vector and norm are null.
     """
     spark = pictures.sparkSession
     cores = config.threads or devices.threads(spark, config.gpus_per_task)
-    work = _Work(backbone, config, limits, fingerprint, cores)
-    profile = devices.profile(spark, config.gpus_per_task)
-    return pictures.select(*_INPUT).mapInArrow(_task(work), _RESULT, profile=profile)
+    options = _TaskOptions(backbone, config, limits, fingerprint, cores)
+    profile = devices.resource_profile(spark, config.gpus_per_task)
+    return pictures.select(*_INPUT).mapInArrow(_task(options), _RESULT, profile=profile)
 
 
-def one(content: bytes, backbone: BackboneConfig, config: FeaturizeConfig, limits: Limits) -> NDArray[np.float32]:
-    """Return the vector of one picture, float32 [d], made on this process; as featurize() makes it.
+def featurize_one(
+    content: bytes, backbone: BackboneConfig, config: FeaturizeConfig, limits: Limits
+) -> NDArray[np.float32]:
+    """Return the vector of one picture, float32 [d], as featurize() computes it, but in this process.
 
     Raises:
-        BadData: it is not a picture that can be used.
+        BadData: the picture cannot be used.
         ConfigError: the network cannot be loaded.
     """
     from embedall_spark.images.backbones import inference
 
-    model = inference.model(backbone, config.device or "cpu", config.dtype, config.compile)
+    model = inference.load_model(backbone, config.device or "cpu", config.dtype, config.compile)
     try:
-        found = model.vectors([model.pixels(content, limits)], config.normalize)
-    except BadImage as why:
-        raise BadData(f"the picture cannot be used: {why}") from None
-    if not found.finite[0]:
+        features = model.vectors([model.pixels(content, limits)], config.normalize)
+    except BadImage as error:
+        raise BadData(f"the picture cannot be used: {error}") from None
+    if not features.finite[0]:
         raise BadData(f"the picture cannot be used: {_NOT_FINITE}")
-    vector: NDArray[np.float32] = found.values[0]
+    vector: NDArray[np.float32] = features.values[0]
     return vector
 
 
-def _facts(backbone: BackboneConfig) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _info_reader(backbone: BackboneConfig) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def read_info(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             try:
-                found = backbones.load(backbone)
-                row = {"size": found.size, "fingerprint": found.fingerprint, "problem": None}
+                network = backbones.load(backbone)
+                row = {"size": network.size, "fingerprint": network.fingerprint, "problem": None}
             except ConfigError as error:
                 row = {"size": None, "fingerprint": None, "problem": str(error)}
             types = [("size", pa.int32()), ("fingerprint", pa.string()), ("problem", pa.string())]
             yield pa.RecordBatch.from_pylist([row], schema=pa.schema(types))
 
-    return look
+    return read_info
 
 
-def _task(work: _Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(options: _TaskOptions) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
 
         from embedall_spark.images.backbones import inference
 
-        # Beside other tasks of the host; a worker process has one task at a time.
-        torch.set_num_threads(work.threads)
-        config, device = work.config, devices.of_task(work.config.device)
-        model = inference.model(work.backbone, device, config.dtype, config.compile, work.fingerprint)
+        # Other tasks of the host have their own worker processes, and one task at a time each.
+        torch.set_num_threads(options.threads)
+        config, device = options.config, devices.task_device(options.config.device)
+        model = inference.load_model(options.backbone, device, config.dtype, config.compile, options.fingerprint)
         size = config.batch_size or (64 if device.startswith("cuda") else 8)
-        with closing(_ahead(_rows(batches), work, model, size)) as rows:
+        with closing(_decode_ahead(_rows(batches), options, model, size)) as rows:
             for block in _blocks(rows, size):
-                yield _made(block, model, config.normalize)
+                yield _to_batch(block, model, config.normalize)
 
     return run
 
@@ -196,7 +198,7 @@ def _blocks(rows: Iterable[_Row], size: int) -> Iterator[list[_Row]]:
     for row in rows:
         block.append(row)
         pictures += row.pixels is not None
-        if pictures == size or len(block) == _ROWS:
+        if pictures == size or len(block) == _MAX_BLOCK_ROWS:
             yield block
             block, pictures = [], 0
     if block:
@@ -204,76 +206,77 @@ def _blocks(rows: Iterable[_Row], size: int) -> Iterator[list[_Row]]:
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """Yield rows one at a time, so that no more of their bytes are copied out of Arrow than are on their way."""
+    """Yield rows one at a time, so that no more bytes are copied out of Arrow than are being decoded."""
     for batch in batches:
-        for at in range(batch.num_rows):
-            yield {name: batch.column(name)[at].as_py() for name in _INPUT}
+        for index in range(batch.num_rows):
+            yield {name: batch.column(name)[index].as_py() for name in _INPUT}
 
 
-def _ahead(rows: Iterable[dict[str, Any]], work: _Work, model: Model, size: int) -> Generator[_Row, None, None]:
-    """Yield rows with their pixels, in order, while threads go at most a batch ahead of the one that is asked for."""
-    threads = work.config.decode_threads or max(2, work.threads)
+def _decode_ahead(
+    rows: Iterable[dict[str, Any]], options: _TaskOptions, model: Model, size: int
+) -> Generator[_Row, None, None]:
+    """Yield rows with their pixels, in order, while threads decode at most one batch ahead of the consumer."""
+    threads = options.config.decode_threads or max(2, options.threads)
     waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(threads, "decode", _alone) as pool:
+    with ThreadPoolExecutor(threads, "decode", _limit_threads) as pool:
         try:
             for row in rows:
-                waiting.append(pool.submit(_pixels, row, work, model))
+                waiting.append(pool.submit(_decode, row, options, model))
                 if len(waiting) >= size + threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            # Closed early: what has not begun must not.
+            # When closed early, pictures that wait are not decoded.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone() -> None:
-    """Keep torch's own threads out of a thread that decodes: there are as many of those as cores."""
+def _limit_threads() -> None:
+    """Keep a decoding thread from starting torch threads of its own: there are as many such threads as cores."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    # It sets this thread's number the first time that it is asked, which must be before the limit.
+    # The first call sets this thread's number of threads, which must happen before the limit.
     torch.get_num_threads()
     threadpool_limits(1, "openmp")
 
 
-def _pixels(row: dict[str, Any], work: _Work, model: Model) -> _Row:
-    """Return a row as it is before the network: with pixels, a problem, or the digest that is known already."""
-    found = _Row(row["id"], row["origin"])
-    if row["content"] is None and row["path"] is None:
-        return found._replace(problem=f"neither content nor path: {row['id']}")
+def _decode(row: dict[str, Any], options: _TaskOptions, model: Model) -> _Row:
+    """Return a row with the pixels for the network, or with a problem, or with a digest that is known already."""
+    decoded = _Row(row["id"], row["origin"])
+    content, path, limits = row["content"], row["path"], options.limits
+    if content is None and path is None:
+        return decoded._replace(problem=f"neither content nor path: {row['id']}")
     try:
-        content = (
-            row["content"] if row["content"] is not None else image_reader.read(row["path"], work.limits.max_bytes)
-        )
+        content = image_reader.read(path, limits.max_bytes) if content is None else content
     except (OSError, pa.ArrowException) as error:
-        return found._replace(problem=f"cannot be read: {error}")
-    digest = f"{hashlib.sha256(content).hexdigest()[:32]}-{work.fingerprint}"
+        return decoded._replace(problem=f"cannot be read: {error}")
+    digest = f"{hashlib.sha256(content).hexdigest()[:32]}-{options.fingerprint}"
     if digest == row["known"]:
-        return found._replace(digest=digest)
+        return decoded._replace(digest=digest)
     try:
-        return found._replace(digest=digest, pixels=model.pixels(content, work.limits))
-    except BadImage as why:
-        return found._replace(problem=f"{why}: {row['id']}")
+        return decoded._replace(digest=digest, pixels=model.pixels(content, limits))
+    except BadImage as error:
+        return decoded._replace(problem=f"{error}: {row['id']}")
 
 
-def _made(rows: list[_Row], model: Model, normalize: bool) -> pa.RecordBatch:
-    """Return the result of some rows, their pictures through the network at once."""
-    pixels = [row.pixels for row in rows if row.pixels is not None]
-    found = model.vectors(pixels, normalize)
+def _to_batch(rows: list[_Row], model: Model, normalize: bool) -> pa.RecordBatch:
+    """Return rows as they are stored, their pictures run through the network as one batch."""
+    features = model.vectors([row.pixels for row in rows if row.pixels is not None], normalize)
     embedded = np.array([row.pixels is not None for row in rows])
     problems = [row.problem for row in rows]
-    for at in np.flatnonzero(embedded)[~found.finite]:
-        problems[at] = f"{_NOT_FINITE}: {rows[at].id}"
-    embedded[embedded] = found.finite
+    for index in np.flatnonzero(embedded)[~features.finite]:
+        problems[index] = f"{_NOT_FINITE}: {rows[index].id}"
+    embedded[embedded] = features.finite
     ends = np.concatenate([[0], np.cumsum(embedded) * model.size]).astype(np.int32)
     norms = np.zeros(len(rows))
-    norms[embedded] = found.norms[found.finite]
+    norms[embedded] = features.norms[features.finite]
+    digests = [row.digest if problem is None else None for row, problem in zip(rows, problems, strict=True)]
     columns = [
         pa.array([row.id for row in rows], pa.string()),
-        pa.ListArray.from_arrays(ends, found.values[found.finite].ravel(), mask=pa.array(~embedded)),
+        pa.ListArray.from_arrays(ends, features.values[features.finite].ravel(), mask=pa.array(~embedded)),
         pa.array(norms, mask=~embedded),
-        pa.array([row.digest if told is None else None for row, told in zip(rows, problems, strict=True)], pa.string()),
+        pa.array(digests, pa.string()),
         pa.array([row.origin for row in rows], pa.string()),
         pa.array(problems, pa.string()),
     ]

@@ -1,4 +1,4 @@
-"""How many frames a picture has, from its structure alone and never counting beyond a limit."""
+"""Counts the frames of a picture from its structure alone, never beyond a limit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def count(image: Image.Image, content: bytes, limit: int) -> int:
-    """Return the number of frames of an opened picture, at most ``limit`` + 1, without decoding any of them.
+    """Return the number of frames of an open picture, at most ``limit`` + 1, without decoding any of them.
 
-    A picture that is cut off has those that are there; it is for the decoder to say so.
+    Of a truncated file the frames that are there are counted; that it is truncated is for the decoder to say.
     """
-    # Pillow counts these two by going through them one by one, decoding what it meets.
+    # Pillow counts the frames of these two formats by decoding one after the other.
     if image.format == "GIF":
         return _gif(content, limit)
     if image.format == "TIFF":
@@ -24,43 +24,43 @@ def count(image: Image.Image, content: bytes, limit: int) -> int:
 
 def _gif(content: bytes, limit: int) -> int:
     """Walk over the blocks (GIF89a, sections 15 to 27)."""
-    found, at = 0, 13 + _colours(content, 10)
-    while found <= limit and at < len(content):
-        kind = content[at]
+    frames, offset = 0, 13 + _color_table_size(content, 10)
+    while frames <= limit and offset < len(content):
+        kind = content[offset]
         if kind == 0x2C:
-            found += 1
-            # The descriptor, its colours and the first code's length.
-            at += 10 + _colours(content, at + 9) + 1
+            frames += 1
+            # The image descriptor, its color table and the minimum code size.
+            offset += 10 + _color_table_size(content, offset + 9) + 1
         elif kind == 0x21:
-            at += 2
+            offset += 2
         else:
-            # 0x3B ends the file, and anything else is none of it.
+            # 0x3B ends the file, and anything else is no block.
             break
-        while at < len(content) and content[at]:
-            at += 1 + content[at]
-        at += 1
-    return found
+        while offset < len(content) and content[offset]:
+            offset += 1 + content[offset]
+        offset += 1
+    return frames
 
 
-def _colours(content: bytes, at: int) -> int:
-    """Return the bytes of the table of colours that the flags at a place announce."""
-    flags = content[at] if at < len(content) else 0
+def _color_table_size(content: bytes, offset: int) -> int:
+    """Return the size in bytes of the color table that the flags at an offset announce."""
+    flags = content[offset] if offset < len(content) else 0
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _tiff(content: bytes, limit: int) -> int:
-    """Follow the chain of directories (TIFF 6.0, section 2; BigTIFF has wider numbers)."""
+    """Follow the chain of directories (TIFF 6.0, section 2; BigTIFF has 64-bit counts and offsets)."""
     order = "<" if content[:2] == b"II" else ">"
-    wide = struct.unpack_from(f"{order}H", content, 2)[0] == 43
-    number, entry, place = ("Q", 20, 8) if wide else ("H", 12, 4)
-    found = 0
+    big = struct.unpack_from(f"{order}H", content, 2)[0] == 43
+    count, pointer, entry_bytes, first = ("Q", "Q", 20, 8) if big else ("H", "I", 12, 4)
+    frames = 0
     try:
-        at = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", content, place)[0]
-        while at and found <= limit:
-            entries = struct.unpack_from(f"{order}{number}", content, at)[0]
-            found += 1
-            at += struct.calcsize(f"{order}{number}") + entry * entries
-            at = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", content, at)[0]
+        offset = struct.unpack_from(order + pointer, content, first)[0]
+        while offset and frames <= limit:
+            entries = struct.unpack_from(order + count, content, offset)[0]
+            frames += 1
+            offset += struct.calcsize(order + count) + entry_bytes * entries
+            offset = struct.unpack_from(order + pointer, content, offset)[0]
     except (struct.error, OverflowError):
         pass
-    return found
+    return frames

@@ -1,4 +1,4 @@
-"""Pictures' files on any storage, opened by the threads of a task."""
+"""Reads picture files from any storage, in the threads of a task."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 def read(path: str, limit: int) -> bytes:
-    """Return a file, or as much of one that is over ``limit`` bytes as shows that it is.
+    """Return the content of a file, at most ``limit`` + 1 bytes of it: one byte more tells that it is too large.
 
     Args:
-        path: a path, or a URI with what is no letter or digit percent-encoded.
-        limit: bytes.
+        path: a path, or a percent-encoded URI.
+        limit: in bytes.
 
     Raises:
-        OSError: it cannot be read.
-        pyarrow.ArrowException: it is no path or URI that pyarrow knows.
+        OSError: the file cannot be read.
+        pyarrow.ArrowException: pyarrow does not know the scheme of the URI.
     """
-    found = re.fullmatch(r"(\w[\w+.-]*://[^/?]+)/([^?]+)", path)
-    if found is None:
+    uri = re.fullmatch(r"(\w[\w+.-]*://[^/?]+)/([^?]+)", path)
+    if uri is None:
         filesystem, inside = files.resolve(path)
     else:
-        # A store takes a second to connect to, and threads may share what is connected.
-        filesystem, root = _store(f"{found[1]}/")
-        inside = f"{root.rstrip('/')}/{unquote(found[2])}"
+        # Connecting to a store takes a second, and threads may share the connection.
+        filesystem, root = _store(f"{uri[1]}/")
+        inside = f"{root.rstrip('/')}/{unquote(uri[2])}"
     with filesystem.open_input_stream(inside, compression=None) as stream:
         return bytes(stream.read(limit + 1))
 

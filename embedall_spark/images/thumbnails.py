@@ -1,4 +1,4 @@
-"""Small pictures of a few ids, made by the tasks, for montages and maps."""
+"""Makes small pictures of a few ids in Spark tasks, for montages and maps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from PIL import Image
 
-from embedall_spark import files
 from embedall_spark.errors import ConfigError
+from embedall_spark.images import image_reader
 from embedall_spark.images.decode import BadImage, decode
 
 if TYPE_CHECKING:
@@ -22,48 +22,49 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
 
 MAX_IDS = 10_000
-_MADE = "id string, picture binary"
+_RESULT = "id string, picture binary"
 
 
 def thumbnails_by_id(
     pictures: DataFrame, ids: Collection[str], limits: Limits, edge: int = 96
 ) -> dict[str, Image.Image]:
-    """Return pictures of at most ``edge`` pixels a side of those of a few ids that can be had, mode RGB.
+    """Return small pictures of a few ids, mode RGB; ids whose picture is missing or cannot be used are left out.
 
     Args:
         pictures: IMAGES.
-        ids: which ones; they and their small pictures come to the driver.
-        limits: of what is decoded.
+        ids: at most MAX_IDS; they and their small pictures come to the driver.
+        limits: which pictures are too large to be decoded.
         edge: the longer side, in pixels; smaller pictures stay as they are.
 
     Raises:
         ConfigError: more than MAX_IDS ids.
     """
     if len(ids) > MAX_IDS:
-        raise ConfigError(f"{len(ids):,} pictures asked for, at most {MAX_IDS:,} are shown at once; ask for fewer")
-    names = pictures.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    found = pictures.where("problem IS NULL").join(names, "id", "left_semi").select("id", "content", "path")
-    table = found.mapInArrow(_maker(limits, edge), _MADE).toArrow()
+        raise ConfigError(f"{len(ids):,} pictures to show, at most {MAX_IDS:,} are possible at once; show fewer")
+    wanted = pictures.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
+    rows = pictures.where("problem IS NULL").join(wanted, "id", "left_semi").select("id", "content", "path")
+    table = rows.mapInArrow(_shrinker(limits, edge), _RESULT).toArrow()
     return {
         name: Image.open(io.BytesIO(picture)).convert("RGB")
         for name, picture in zip(*(column.to_pylist() for column in table.columns), strict=True)
     }
 
 
-def _maker(limits: Limits, edge: int) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
-    def make(batches: Batches) -> Iterator[pa.RecordBatch]:
+def _shrinker(limits: Limits, edge: int) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    def shrink(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
+                content = row["content"]
                 try:
-                    held = row["content"]
-                    picture = decode(files.read_bytes(row["path"]) if held is None else held, limits)
-                except (OSError, BadImage):
+                    content = image_reader.read(row["path"], limits.max_bytes) if content is None else content
+                    picture = decode(content, limits)
+                except (OSError, pa.ArrowException, BadImage):
                     continue
                 picture.thumbnail((edge, edge))
-                content = io.BytesIO()
-                picture.save(content, format="PNG")
+                buffer = io.BytesIO()
+                picture.save(buffer, format="PNG")
                 yield pa.RecordBatch.from_arrays(
-                    [pa.array([row["id"]]), pa.array([content.getvalue()], pa.binary())], ["id", "picture"]
+                    [pa.array([row["id"]]), pa.array([buffer.getvalue()], pa.binary())], ["id", "picture"]
                 )
 
-    return make
+    return shrink

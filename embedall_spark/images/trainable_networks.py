@@ -1,4 +1,4 @@
-"""Networks that are trained here, what a picture goes through before them, and the file that keeps one."""
+"""Networks that train-backbone can train, the transform of their pictures, and the file that stores one."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Header(Section):
-    """What a file of a trained network says beside its tensors."""
+    """The description of a trained network, stored in its file beside the tensors."""
 
     architecture: str = Field(description="small, efficientnet_lite0 or a classification network of torchvision")
-    side: int = Field(ge=8, description="height and width of a picture, pixels")
-    grey: bool = Field(description="whether colours were taken away")
-    size: int = Field(ge=1, description="length of a vector")
-    mean: tuple[float, float, float] = Field(description="taken from each channel, of 0 to 1")
+    side: int = Field(ge=8, description="height and width of a picture, in pixels")
+    grey: bool = Field(description="whether pictures are converted to grayscale")
+    size: int = Field(ge=1, description="dimension of its vectors")
+    mean: tuple[float, float, float] = Field(description="subtracted from each channel, of 0 to 1")
     deviation: tuple[float, float, float] = Field(description="each channel is divided by it")
-    classes: tuple[str, ...] = Field(description="what it was trained to tell apart")
+    classes: tuple[str, ...] = Field(description="labels that it was trained on")
 
 
 class Small(nn.Module):
-    """A small convolutional network: 3 x 3 filters, batch normalisation and halving until a side is under 5 pixels.
+    """A small convolutional network: 3 x 3 filters, batch normalization and pooling until a side is under 5 pixels.
 
-    Its vectors are normalised over the batch too, so that their directions spread (Luo et al. 2019, "Bag of Tricks and
+    Its vectors are batch-normalized too, so that their directions spread (Luo et al. 2019, "Bag of Tricks and
     A Strong Baseline for Deep Person Re-identification", section 3.4).
     """
 
@@ -62,60 +62,59 @@ class Small(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return vectors [n, size] of pictures [n, 3, side, side]; grey ones have three equal channels."""
-        made: torch.Tensor = self.embed(self.features(x[:, : self.channels]))
-        return made
+        vectors: torch.Tensor = self.embed(self.features(x[:, : self.channels]))
+        return vectors
 
 
 class Transform:
-    """From a picture to what the network takes."""
+    """Turns a picture into the network's input."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """Return float32 [3, side, side]."""
-        found = torch.from_numpy(pixel_shards.pixels(picture, self._header.side, self._header.grey))
-        return scaled(found[None], self._header)[0]
+        pixels = torch.from_numpy(pixel_shards.pixels(picture, self._header.side, self._header.grey))
+        return normalize(pixels[None], self._header)[0]
 
     def __repr__(self) -> str:
         return f"pixels {self._header.model_dump_json(include={'side', 'grey', 'mean', 'deviation'})}"
 
 
-def scaled(batch: torch.Tensor, header: Header) -> torch.Tensor:
-    """Return uint8 [n, 1 or 3, h, w] as the network takes it, float32 [n, 3, h, w]."""
+def normalize(batch: torch.Tensor, header: Header) -> torch.Tensor:
+    """Return pixels, uint8 [n, 1 or 3, h, w], as the network's input, float32 [n, 3, h, w]."""
     mean, deviation = (
         torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (header.mean, header.deviation)
     )
     return (batch.float().div(255).expand(-1, 3, -1, -1) - mean) / deviation
 
 
-def header_of(architecture: str, side: int, grey: bool, size: int, classes: Sequence[str]) -> Header:
-    """Return what a network that begins to learn will say; a network of others has a size of its own.
+def build_header(architecture: str, side: int, grey: bool, size: int, classes: Sequence[str]) -> Header:
+    """Return the header of a network that is to be trained; ``size`` counts for the small one, others have their own.
 
     Raises:
-        ConfigError: there is no such network, or pictures are too small for it.
+        ConfigError: the network is unknown, or pictures of ``side`` pixels are too small for it.
     """
     if architecture == SMALL:
-        middle = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        mean, deviation = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     else:
-        middle = _IMAGENET
+        mean, deviation = _IMAGENET
         module = build(architecture, side, size, grey)[0].eval()
         try:
             with torch.inference_mode():
                 size = int(module(torch.zeros(1, 3, side, side)).shape[1])
         except RuntimeError as error:
             raise ConfigError(f"train.side: {side} pixels are too few for {architecture}: {error}") from None
-    mean, deviation = middle
     return Header(
         architecture=architecture, side=side, grey=grey, size=size, mean=mean, deviation=deviation, classes=(*classes,)
     )
 
 
 def build(architecture: str, side: int, size: int, grey: bool) -> tuple[nn.Module, list[str]]:
-    """Return a network without its last layer, filled at random, and the names of what was taken off.
+    """Return a network without its last layer, with random weights, and the names of the removed layers.
 
     Raises:
-        ConfigError: there is no such network.
+        ConfigError: the network is unknown.
     """
     if architecture == SMALL:
         return Small(side, size, grey), []
@@ -123,7 +122,7 @@ def build(architecture: str, side: int, size: int, grey: bool) -> tuple[nn.Modul
         return efficientnet_lite0.EfficientNetLite0(), ["_fc"]
     try:
         with warnings.catch_warnings():
-            # Two networks say that they fill themselves at random, which is what is asked for.
+            # Two networks warn that their weights are random, which is intended here.
             warnings.simplefilter("ignore", FutureWarning)
             module = torchvision.models.get_model(architecture, weights=None)
     except ValueError:
@@ -131,11 +130,11 @@ def build(architecture: str, side: int, size: int, grey: bool) -> tuple[nn.Modul
             f"train.architecture: {architecture}: no such network (known: {SMALL}, efficientnet_lite0, and the "
             "classification networks of torchvision, such as resnet18)"
         ) from None
-    return module, torchvision_models.take_off_last_layer(module)
+    return module, torchvision_models.remove_last_layer(module)
 
 
 def save(module: nn.Module, header: Header) -> bytes:
-    """Return a state dict as a file, with the header as a tensor of bytes."""
+    """Return the content of a file with the state dict, and with the header as a tensor of bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     state[HEADER] = torch.frombuffer(bytearray(header.model_dump_json().encode()), dtype=torch.uint8)
     content = io.BytesIO()
@@ -144,18 +143,18 @@ def save(module: nn.Module, header: Header) -> bytes:
 
 
 def load(path: str) -> tuple[nn.Module, Header]:
-    """Return a network from such a file; no code in it is run.
+    """Return the network in a file that save() has written; no code in the file is run.
 
     Raises:
-        ConfigError: the file cannot be read, or is none of ours.
+        ConfigError: the file cannot be read, or was not written by train-backbone.
     """
-    state = weights.read(path)
+    state = weights.read_state_dict(path)
     try:
         header = Header.model_validate_json(bytes(state.pop(HEADER).numpy().tobytes()))
     except (KeyError, ValidationError):
         raise ConfigError(
-            f"backbone.weights: {path} is no network of 'embedall train-backbone'; for a state dict of another network "
-            "give that network's name (backbone.name)"
+            f"backbone.weights: {path} was not written by 'embedall train-backbone'; for a state dict of another "
+            "network set backbone.name to that network's name"
         ) from None
     module, _ = build(header.architecture, header.side, header.size, header.grey)
     try:

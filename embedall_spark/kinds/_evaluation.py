@@ -87,4 +87,4 @@ def draw_map(run: Run, vectors: DataFrame, count: int, seed: int, metadata: Data
         metadata: id, label and title, to color and caption the ids by.
     """
     if count and vectors.limit(2).count() == 2:
-        run.artifact("map.png", scatter_map.draw(vectors, count, seed=seed, known=metadata))
+        run.artifact("map.png", scatter_map.draw(vectors, count, seed=seed, metadata=metadata))

@@ -216,7 +216,7 @@ def embed_file(config: Config, path: str) -> NDArray[np.float32]:
         content = files.read_bytes(path)
     except OSError as error:
         raise BadData(f"{path}: cannot be read ({error.strerror or error}); give the path of a picture") from None
-    return featurize.one(content, config.backbone, config.featurize, config.input.limits)
+    return featurize.featurize_one(content, config.backbone, config.featurize, config.input.limits)
 
 
 def _in_parts(run: Run, made: Callable[[int, int], DataFrame], pictures: int, most: int | None) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -78,7 +79,8 @@ class ImagesConfig(Section):
         csv_files.check_multiline(self.multiline, self.format)
         if self.format == "files" and self.id not in (None, "path", "name"):
             raise ValueError(f"id: with format: files need path or name, found {self.id!r}")
-        if self.format == "openmoji" and self.path != openmoji.PACKAGE:
+        # A path without a slash has been made absolute.
+        if self.format == "openmoji" and PurePath(self.path).name != openmoji.PACKAGE:
             raise ValueError(f"path: with format: openmoji need {openmoji.PACKAGE}, found {self.path!r}")
         return self
 

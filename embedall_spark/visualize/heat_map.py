@@ -1,26 +1,28 @@
-"""A heat map of cosines: things of one kind against things of another, each beside its partner."""
+"""A heat map of cosines: rows of one kind against rows of another, partners on the diagonal."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
-from scipy.cluster.hierarchy import leaves_list, linkage
+from PIL import Image, ImageOps
 
-from embedall_spark.search.exact_kernel import unit
-from embedall_spark.visualize.montage import cut, font, on_white, plain
+from embedall_spark.vectors import unit
+from embedall_spark.visualize.drawing import GRAY, INK, figure_png, on_white, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
     from numpy.typing import NDArray
 
-_CELL, _EDGE, _NAME = 44, 16, 190  # pixels: a cell, the margin, the longest name
-_HEAD, _LETTERS, _NUMBERS, _STEP = 16, 13, 11.5, 17  # font sizes, and the distance of lines
-_INK, _TRUE = "#18181b", "#d6403a"
+_CELL, _MARGIN, _NAME, _HEAD = 44, 16, 190, 76  # pixels: a cell, the margin, the longest name, title and subtitle
+_HEADING, _LETTERS, _DIGITS = 17, 13, 11.5  # font sizes, in pixels
+_MIN_WIDTH = 660
+_DPI = 100
+_SLACK = 0.93  # matplotlib sets letters a little wider than they are measured
+_TRUE = "#d6403a"
 
 
 def draw(
@@ -32,81 +34,96 @@ def draw(
 ) -> bytes:
     """Return a PNG of the cosines of pairs, each left row against each right row.
 
-    Rows and columns are in one order, in which right vectors that are alike stand together, so that the diagonal holds
-    the true pairs, which are outlined; below the title stands how many are the highest of their row and column.
+    Rows and columns have the same order, in which similar right vectors are adjacent, so that the diagonal holds the
+    true pairs, which are outlined. The subtitle counts how many of them are the highest of their row and column.
 
     Args:
-        left: float32 [n, k].
-        right: float32 [n, k], the partners.
-        names: of the n on the left, and on the right.
-        pictures: n small ones of the left rows, drawn before their names; None where there is none.
+        left: vectors, float32 [n, k].
+        right: vectors of the partners, float32 [n, k].
+        names: of the n left rows, and of the n right rows.
+        pictures: n small ones of the left rows, drawn beside their names; None where there is none.
         title: above the heat map.
     """
+    # Imported in functions, as in scatter_map: few commands draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     units = unit(right)
     order = leaves_list(linkage(units.astype(np.float64), "average")) if len(units) > 1 else np.arange(len(units))
     scores = unit(left)[order].astype(np.float64) @ units[order].T.astype(np.float64)
-    beside = 2 * _EDGE + _NAME + (_CELL if any(pictures) else 0)
-    top = 5 * _EDGE + _NAME
-    told = [title, _told(scores)]
-    width = max(beside + _CELL * len(scores), *(int(font(_HEAD).getlength(line)) for line in told)) + 2 * _EDGE
-    sheet = Image.new("RGB", (width, top + _CELL * len(scores) + _EDGE), "white")
-    pen = ImageDraw.Draw(sheet)
-    for line, size, down in zip(told, (_HEAD, _LETTERS), (_EDGE, _EDGE + 26), strict=True):
-        pen.text((_EDGE, down), plain(line), fill=_INK, font=font(size))
-    for place, at in enumerate(order):
-        _row(sheet, pen, names[0][at], pictures[at], (beside, top + place * _CELL))
-        _column(sheet, names[1][at], (beside + place * _CELL, top))
-    _cells(pen, scores, beside, top)
-    content = io.BytesIO()
-    sheet.save(content, format="PNG")
-    return content.getvalue()
+    start = _MARGIN + _NAME + 6 + (_CELL if any(pictures) else 0)
+    side, above = _CELL * len(scores), _HEAD + _NAME
+    width, height = max(start + side + _MARGIN, _MIN_WIDTH), above + side + _MARGIN
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((start / width, _MARGIN / height, side / width, side / height))
+    _write_head(figure, title, _subtitle(scores), (width, height))
+    _draw_cells(axes, scores)
+    _write_names(axes, [names[0][index] for index in order], [names[1][index] for index in order], any(pictures))
+    for row, index in enumerate(order):
+        picture = pictures[index]
+        if picture is not None:
+            _draw_picture(axes, picture, row)
+    return figure_png(figure)
 
 
-def _told(scores: NDArray[np.float64]) -> str:
-    """Return how many partners are found first, both ways."""
+def _subtitle(scores: NDArray[np.float64]) -> str:
+    """Return how many true pairs have the highest cosine of their row, and of their column."""
     own = np.diag(scores)
     rows, columns = int((own >= scores.max(axis=1)).sum()), int((own >= scores.max(axis=0)).sum())
     return f"true pairs are outlined; the highest of their row: {rows} of {len(own)}, of their column: {columns}"
 
 
-def _row(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, name: str, picture: Image.Image | None, end: tuple[int, int]
-) -> None:
-    """Write a name, and draw its picture, left of a row."""
-    right, top = end[0] - 6, end[1]
-    if picture is not None:
-        small = on_white(ImageOps.contain(picture, (_CELL - 4, _CELL - 4), Image.Resampling.LANCZOS))
-        sheet.paste(small, (right - (_CELL + small.width) // 2, top + (_CELL - small.height) // 2))
-        right -= _CELL + 4
-    lines = cut(name, _NAME, 2, _LETTERS)
-    first = top + (_CELL - _STEP * len(lines)) / 2
-    for line, text in enumerate(lines):
-        place = (right - font(_LETTERS).getlength(text), first + line * _STEP)
-        pen.text(place, text, fill=_INK, font=font(_LETTERS))
+def _points(pixels: float) -> float:
+    return pixels * 72 / _DPI
 
 
-def _column(sheet: Image.Image, name: str, start: tuple[int, int]) -> None:
-    """Write a name upwards above a column."""
-    lines = cut(name, _NAME, 2, _LETTERS)
-    ink = Image.new("L", (_NAME, _STEP * max(len(lines), 1)), 0)
-    for line, text in enumerate(lines):
-        ImageDraw.Draw(ink).text((0, line * _STEP), text, fill=255, font=font(_LETTERS))
-    turned = ink.rotate(90, expand=True)
-    sheet.paste(_INK, (start[0] + (_CELL - turned.width) // 2, start[1] - 6 - turned.height), turned)
+def _write_head(figure: MatplotlibFigure, title: str, subtitle: str, size: tuple[int, int]) -> None:
+    width, height = size
+    lines = [(line, _HEADING, INK) for line in wrap(title, _SLACK * (width - 2 * _MARGIN), 2, _HEADING)]
+    lines.append((subtitle, _LETTERS, GRAY))
+    top = _MARGIN
+    for line, pixels, color in lines:
+        x, y = _MARGIN / width, 1 - top / height
+        figure.text(x, y, line, fontsize=_points(pixels), color=color, va="top", parse_math=False)
+        top += pixels + 7
 
 
-def _cells(pen: ImageDraw.ImageDraw, scores: NDArray[np.float64], left: int, top: int) -> None:
-    """Draw the cosines, with their two digits."""
-    low, high = min(0.0, float(scores.min())), float(scores.max())
-    colors = matplotlib.colormaps["viridis"]((scores - low) / max(high - low, 1e-12), bytes=True)[..., :3]
-    for row, column in np.ndindex(*scores.shape):
-        x, y = left + column * _CELL, top + row * _CELL
-        red, green, blue = (int(value) for value in colors[row, column])
-        pen.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), fill=(red, green, blue))
-        number = f"{scores[row, column]:.2f}".replace("0.", ".").replace("-.00", ".00")
-        place = (x + (_CELL - font(_NUMBERS).getlength(number)) / 2, y + 14)
-        light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-        pen.text(place, number, fill=_INK if light else "white", font=font(_NUMBERS))
-    for at in range(len(scores)):
-        x, y = left + at * _CELL, top + at * _CELL
-        pen.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), outline=_TRUE, width=3)
+def _draw_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
+    """Draw the cosines as colors and as digits, and outline the diagonal."""
+    from matplotlib.patches import Rectangle
+
+    image = axes.imshow(scores, cmap="viridis", vmin=min(0.0, float(scores.min())), aspect="auto")
+    colors = image.cmap(image.norm(scores))[..., :3] @ np.array([0.299, 0.587, 0.114])
+    for (row, column), score in np.ndenumerate(scores):
+        digits = f"{score:.2f}".replace("0.", ".").replace("-.00", ".00")
+        color = INK if colors[row, column] > 0.55 else "white"
+        axes.text(column, row, digits, fontsize=_points(_DIGITS), color=color, ha="center", va="center")
+    for index in range(len(scores)):
+        corner = (index - 0.5, index - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=_TRUE, linewidth=_points(3), clip_on=False))
+
+
+def _write_names(axes: Axes, rows: Sequence[str], columns: Sequence[str], has_pictures: bool) -> None:
+    """Write the names of rows to their left, and those of columns upwards above them."""
+    style = {"fontsize": _points(_LETTERS), "color": INK, "parse_math": False}
+    axes.tick_params(length=0, pad=_points(6), top=False, labeltop=True, bottom=False, labelbottom=False)
+    lines = [["\n".join(wrap(name, _SLACK * _NAME, 2, _LETTERS)) for name in names] for names in (rows, columns)]
+    axes.set_yticks(range(len(rows)), lines[0], ha="right", multialignment="right", **style)
+    axes.set_xticks(range(len(columns)), lines[1], rotation=90, multialignment="left", **style)
+    if has_pictures:
+        axes.tick_params(axis="y", pad=_points(6 + _CELL))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_picture(axes: Axes, picture: Image.Image, row: int) -> None:
+    """Draw a picture left of its row, between the name and the cells."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    small = on_white(ImageOps.contain(picture, (_CELL - 4, _CELL - 4), Image.Resampling.LANCZOS))
+    box = OffsetImage(np.asarray(small), zoom=1, dpi_cor=False)
+    offset = (-_points(3 + _CELL / 2), 0.0)
+    place = {"xycoords": axes.get_yaxis_transform(), "boxcoords": "offset points", "frameon": False, "pad": 0}
+    axes.add_artist(AnnotationBbox(box, (0, row), xybox=offset, annotation_clip=False, **place))

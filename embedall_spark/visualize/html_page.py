@@ -7,7 +7,7 @@ import io
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark.visualize.montage import on_white
+from embedall_spark.visualize.drawing import on_white
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
 p.about { color: GrayText; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); list-style: none;
      margin: 0; padding: 0; }
-li, div.asked { border: 1px solid color-mix(in srgb, GrayText 40%, transparent); border-radius: .5rem; padding: .6rem; }
-div.asked { display: inline-block; margin-bottom: 1rem; max-width: 20rem; }
+li, div.query { border: 1px solid color-mix(in srgb, GrayText 40%, transparent); border-radius: .5rem; padding: .6rem; }
+div.query { display: inline-block; margin-bottom: 1rem; max-width: 20rem; }
 img { background: white; border-radius: .3rem; display: block; height: 9rem; margin: 0 auto .5rem; max-width: 100%;
       object-fit: contain; }
 b { display: block; font-weight: 600; overflow-wrap: anywhere; }
@@ -36,35 +36,35 @@ class Card(NamedTuple):
     """One row of a table, as it is shown."""
 
     name: str
-    facts: Mapping[str, str]
-    """What is known about it, by its column."""
+    fields: Mapping[str, str]
+    """Metadata of the row, by column."""
     picture: Image.Image | None = None
 
 
-def render(title: str, about: str, asked: Card, found: Sequence[Card]) -> str:
-    """Return a page with what was asked for above what was found, in its order; all texts are escaped."""
+def render(title: str, about: str, query: Card, hits: Sequence[Card]) -> str:
+    """Return a page with the query above its hits, in their order; all texts are escaped."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>{escape(title)}</h1><p class="about">{escape(about)}</p>\n'
-        f"{_asked(asked)}<ol>{''.join(map(_item, found))}</ol>\n</body></html>\n"
+        f"{_query(query)}<ol>{''.join(map(_hit, hits))}</ol>\n</body></html>\n"
     )
 
 
-def _asked(card: Card) -> str:
-    inside = _picture(card) + _facts(card)
-    return f'<div class="asked">{inside}</div>' if inside else ""
+def _query(card: Card) -> str:
+    content = _picture(card) + _fields(card)
+    return f'<div class="query">{content}</div>' if content else ""
 
 
-def _item(card: Card) -> str:
-    return f"<li>{_picture(card)}<b>{escape(card.name)}</b>{_facts(card)}</li>"
+def _hit(card: Card) -> str:
+    return f"<li>{_picture(card)}<b>{escape(card.name)}</b>{_fields(card)}</li>"
 
 
-def _facts(card: Card) -> str:
-    if not card.facts:
+def _fields(card: Card) -> str:
+    if not card.fields:
         return ""
-    pairs = (f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in card.facts.items())
+    pairs = (f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in card.fields.items())
     return f"<dl>{''.join(pairs)}</dl>"
 
 
@@ -75,5 +75,5 @@ def _picture(card: Card) -> str:
     small.thumbnail((_SIZE, _SIZE))
     content = io.BytesIO()
     small.save(content, format="JPEG", quality=85)
-    coded = base64.b64encode(content.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{coded}" alt="{escape(card.name)}">'
+    encoded = base64.b64encode(content.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{encoded}" alt="{escape(card.name)}">'

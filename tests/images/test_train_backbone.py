@@ -16,7 +16,7 @@ from pyarrow import parquet
 from embedall_spark import schemas, torch_processes
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, pixel_shards, train_backbone, train_loop, trainable_networks
-from embedall_spark.images.backbones import BackboneConfig, trained
+from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.train_config import TrainConfig
 from embedall_spark.sources.image_limits import Limits
 
@@ -64,10 +64,14 @@ def staged(folder, digits, side, grey):
             "problem": pa.nulls(len(ids), pa.string()),
         }
     )
-    draw = pixel_shards.drawer({"0": 0, "3": 1, "8": 2}, side, grey, Limits())
+    draw = pixel_shards.converter({"0": 0, "3": 1, "8": 2}, side, grey, Limits())
     folder.mkdir(exist_ok=True)
     parquet.write_table(pa.Table.from_batches(list(draw([batch]))), folder / "part-0.parquet")
     return str(folder)
+
+
+def load(path):
+    return backbones.load(BackboneConfig(name="trained", weights=path))
 
 
 def hash_of(name):
@@ -76,7 +80,7 @@ def hash_of(name):
 
 @pytest.fixture(scope="module")
 def header():
-    return trainable_networks.header_of("small", 16, True, 8, ["0", "3", "8"])
+    return trainable_networks.build_header("small", 16, True, 8, ["0", "3", "8"])
 
 
 def fitted(stage, folder, header, config=CONFIG):
@@ -99,7 +103,7 @@ def test_digits_are_learnt(whole):
 def test_the_file_is_a_plain_state_dict_and_gives_the_vectors_of_the_network(whole, header, digits):
     path = f"{whole[0]}/{train_loop.RESULT}"
     state = torch.load(path, weights_only=True)
-    found = trained.load(path)
+    found = load(path)
     assert json.loads(bytes(state[trainable_networks.HEADER].tolist()))["classes"] == ["0", "3", "8"]
     assert found.size == 8 and not found.module.training and len(found.fingerprint) == 16
     picture = Image.open(io.BytesIO(digits[50][1])).convert("RGB")
@@ -113,7 +117,7 @@ def test_the_file_is_a_plain_state_dict_and_gives_the_vectors_of_the_network(who
 
 
 def test_vectors_of_one_digit_are_near_each_other(whole, digits):
-    found = trained.load(f"{whole[0]}/{train_loop.RESULT}")
+    found = load(f"{whole[0]}/{train_loop.RESULT}")
     batch = torch.stack([found.transform(Image.open(io.BytesIO(content)).convert("RGB")) for _, content, _ in digits])
     units = torch.nn.functional.normalize(found.module(batch)).numpy()
     cosines = units @ units.T - 2 * np.eye(len(units))
@@ -122,7 +126,7 @@ def test_vectors_of_one_digit_are_near_each_other(whole, digits):
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_result(stage, header, whole, tmp_path, monkeypatch):
-    kept = train_loop._Learner._keep
+    kept = train_loop._Trainer._save_checkpoint
 
     def stop(self):
         kept(self)
@@ -130,7 +134,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_result(stage, header, w
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_loop._Learner, "_keep", stop)
+        patch.setattr(train_loop._Trainer, "_save_checkpoint", stop)
         fitted(stage, tmp_path, header)
     assert not (tmp_path / train_loop.RESULT).exists()
     resumed = fitted(stage, tmp_path, header)
@@ -148,12 +152,12 @@ def test_a_loss_that_is_not_finite_is_not_kept(stage, header, tmp_path):
 
 def test_pictures_move_by_what_is_allowed():
     pictures = np.arange(2 * 25, dtype=np.uint8).reshape(2, 1, 5, 5)
-    found = train_loop.moved(np.repeat(pictures, 200, axis=0), 1, False, np.random.default_rng(0))
+    found = train_loop.augment(np.repeat(pictures, 200, axis=0), 1, False, np.random.default_rng(0))
     possible = {
         np.pad(pictures[0, 0], 1, mode="edge")[y : y + 5, x : x + 5].tobytes() for y in range(3) for x in range(3)
     }
     assert {row.tobytes() for row in found[:200, 0]} == possible
-    flipped = train_loop.moved(np.repeat(pictures, 50, axis=0), 0, True, np.random.default_rng(0))
+    flipped = train_loop.augment(np.repeat(pictures, 50, axis=0), 0, True, np.random.default_rng(0))
     assert {row.tobytes() for row in flipped[:50, 0]} == {pictures[0, 0].tobytes(), pictures[0, 0, :, ::-1].tobytes()}
 
 
@@ -171,7 +175,7 @@ def test_weights_of_others_are_where_a_training_begins(tmp_path, digits):
     torch.save(given.state_dict(), tmp_path / "given.pt")
     small = {"side": 32, "grey": False, "epochs": 1, "architecture": "squeezenet1_1"}
     config = TrainConfig(**TINY | small | {"start": f"{tmp_path}/given.pt", "learning_rate": 1e-12, "loss": "softmax"})
-    header = trainable_networks.header_of("squeezenet1_1", 32, False, 0, ["0", "3", "8"])
+    header = trainable_networks.build_header("squeezenet1_1", 32, False, 0, ["0", "3", "8"])
     place = staged(tmp_path / "pictures", digits[::8], 32, False)
     fitted(place, tmp_path / "run", header, config)
     found = backbones.load(BackboneConfig(name="trained", weights=f"{tmp_path}/run/{train_loop.RESULT}"))
@@ -182,28 +186,28 @@ def test_weights_of_others_are_where_a_training_begins(tmp_path, digits):
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet1_1"])
 def test_other_networks_are_kept_too(tmp_path, name):
-    header = trainable_networks.header_of(name, 32, False, 64, ["a", "b"])
+    header = trainable_networks.build_header(name, 32, False, 64, ["a", "b"])
     torch.manual_seed(0)
     module = trainable_networks.build(name, 32, 64, False)[0].eval()
     path = tmp_path / "backbone.pt"
     path.write_bytes(trainable_networks.save(module, header))
-    found = trained.load(str(path))
+    found = load(str(path))
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(found.module(x), module(x))
     assert found.size == header.size == module(x).shape[1]
 
 
-def test_what_is_no_network_of_ours_is_told(tmp_path, whole):
+def test_files_of_other_networks_are_refused(tmp_path, whole):
     torch.save(trainable_networks.Small(16, 8, True).state_dict(), tmp_path / "bare.pt")
-    with pytest.raises(ConfigError, match=r"no network of .*train-backbone"):
-        trained.load(str(tmp_path / "bare.pt"))
+    with pytest.raises(ConfigError, match="not written by 'embedall train-backbone'"):
+        load(str(tmp_path / "bare.pt"))
     state = torch.load(f"{whole[0]}/{train_loop.RESULT}", weights_only=True)
     torch.save({name: value for name, value in state.items() if name != "embed.0.weight"}, tmp_path / "cut.pt")
     with pytest.raises(ConfigError, match="damaged"):
-        trained.load(str(tmp_path / "cut.pt"))
+        load(str(tmp_path / "cut.pt"))
     with pytest.raises(ConfigError, match="16 pixels are too few for squeezenet"):
-        trainable_networks.header_of("squeezenet1_1", 16, False, 8, ["a", "b"])
+        trainable_networks.build_header("squeezenet1_1", 16, False, 8, ["a", "b"])
     with pytest.raises(ConfigError, match="no such network"):
         trainable_networks.build("resnet1818", 32, 64, False)
 
@@ -272,6 +276,6 @@ def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, 
     assert result.code == 0, result.log
     found = json.loads(result.output.splitlines()[-1])
     assert found["classes"] == 3 and found["metrics"]["train/accuracy"] > 0.8 and found["rejected"] == 0
-    assert trained.load(f"{tmp_path}/made/digits.pt").size == 8
+    assert load(f"{tmp_path}/made/digits.pt").size == 8
     assert json.loads(embedall(*arguments).output.splitlines()[-1])["repeated"]
     assert embedall(*arguments, "--set", "train.seed=2").code == 2

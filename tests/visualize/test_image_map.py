@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from embedall_spark.visualize import image_map
+from embedall_spark.visualize import image_map, label_layout
 
 RED, BLUE = "#ff0000", "#0000ff"
 
@@ -29,7 +29,7 @@ def centre(picture, color):
     return xs.mean(), ys.mean()
 
 
-def test_digits_are_ink_of_their_colour_where_they_belong():
+def test_digits_are_ink_of_their_color_where_they_belong():
     places = np.array([[0, 0], [1, 1]], dtype=np.float32)
     found = opened(image_map.draw(places, [digit(), digit(255)], [RED, BLUE], "", {}))
     (left, low), (right, high) = centre(found, (255, 0, 0)), centre(found, (0, 0, 255))
@@ -54,8 +54,25 @@ def test_photographs_have_frames_and_cover_no_other():
     found = opened(image_map.draw(places, pictures, colors, "", {"a": RED, "b": BLUE}))[:, : image_map._WIDTH]
     assert (found == (0, 255, 0)).all(axis=2).any() and not (found == (255, 255, 0)).all(axis=2).any()
     assert (found == (255, 0, 0)).all(axis=2).any()
-    # The one without a picture, and the one that has no room, are dots.
-    assert 0 < (found == (0, 0, 255)).all(axis=2).sum() < 150
+    # The one without a picture, and the one that has no room, are dots; the latter is beside the picture and whole.
+    dots = (found == (0, 0, 255)).all(axis=2)
+    one = image_map.draw(np.array([[0, 0], [1, 1]], np.float32), [pictures[0], None], [RED, BLUE], "", {"a": RED})
+    assert dots.sum() == 2 * (opened(one)[:, : image_map._WIDTH] == (0, 0, 255)).all(axis=2).sum() > 50
+
+
+def test_dots_are_explained_only_where_there_are_some():
+    places = np.array([[0, 0], [1, 1]], dtype=np.float32)
+    none, some = (opened(image_map.draw(places, [photo(RED), two], [RED] * 2, "", {})) for two in (photo(BLUE), None))
+    note = slice(40, 70)
+    assert (none[note, :400] == 255).all() and (some[note, :400].min(axis=2) < 160).any()
+
+
+def test_dots_under_a_box_move_to_its_nearest_free_side():
+    boxes = np.array([[10, 10, 20, 20], [20, 8, 30, 22]], dtype=float)
+    dots = np.array([[11, 15], [19, 12], [5, 5], [25, 15]], dtype=float)
+    moved = label_layout.move_out(dots, boxes, 1)
+    # The second is nearest to the other box, and goes up instead.
+    assert moved.tolist() == [[9, 15], [19, 9], [5, 5], [31, 15]] or moved.tolist()[3] in ([25, 7], [25, 23])
 
 
 def test_all_at_one_place_is_a_map():

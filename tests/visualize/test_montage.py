@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from embedall_spark.errors import ConfigError
-from embedall_spark.visualize import montage
+from embedall_spark.visualize import drawing, montage
 from embedall_spark.visualize.montage import Tile
 
 
@@ -67,11 +67,21 @@ def test_captions_stay_below_their_own_picture():
 
 
 def test_captions_break_between_words_and_end_in_an_ellipsis():
-    lines = montage.cut("Nike Men's Running Blue Shoes of Leather and More", 96)
+    lines = drawing.wrap("Nike Men's Running Blue Shoes of Leather and More", 96, 2, 10.5)
     assert len(lines) == 2 and lines[1].endswith("…") and "Nike Men's Running".startswith(lines[0])
-    assert montage.cut("two\nwords\x00", 96) == ["two words"]
-    assert montage.cut("", 96) == []
-    assert max(map(montage.font(10.5).getlength, lines)) <= 96
+    assert drawing.wrap("two\nwords\x00", 96, 2, 10.5) == ["two words"]
+    assert drawing.wrap("", 96, 2, 10.5) == []
+    assert max(map(drawing.font(10.5).getlength, lines)) <= 96
+
+
+def test_a_note_has_a_line_of_its_own_above_the_caption():
+    plain, noted = (
+        opened(montage.draw([("", [Tile(flat((255, 0, 0)), "title", note)])], size=96)) for note in ("", "9")
+    )
+    assert noted.shape[0] == plain.shape[0] + 13
+    bottom = where(noted, (255, 0, 0))[1] + 96
+    # The caption is as it was, a line further down.
+    assert (noted[bottom + 4 + 13 : -2] == plain[bottom + 4 : -2]).all()
 
 
 def test_long_rows_go_on_below():

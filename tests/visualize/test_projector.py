@@ -114,7 +114,7 @@ def test_what_is_known_becomes_columns_and_the_title_is_first(spark, words):
         ],
         "id string, title string, tags array<string>, year int, label string, bytes binary",
     )
-    found = metadata(projector.tensor(words, 3, known=known))
+    found = metadata(projector.tensor(words, 3, metadata=known))
     assert found == [
         ["title", "id", "tags", "year", "label", "count"],
         ["a title with a tab", "w0", "x, y", "3", "kind one", "500"],
@@ -182,7 +182,7 @@ def test_each_point_has_its_picture_or_its_text(spark, matrix):
     names = ["red", "a word", "green", "broken", "blue"]
     known = spark.createDataFrame([("broken", "its title")], "id string, title string")
     made = projector.tensor(
-        table(spark, names, matrix[:5], range(50, 0, -10)), known=known, pictures=pictures(spark, [*names, "other"])
+        table(spark, names, matrix[:5], range(50, 0, -10)), metadata=known, pictures=pictures(spark, [*names, "other"])
     )
     assert made.tile == 64
     sheet = np.asarray(Image.open(io.BytesIO(made.files["vectors_sprites.jpg"]))).astype(int)
@@ -236,8 +236,3 @@ def test_limits_are_named(spark, words, matrix, monkeypatch):
     bad[1, 2] = np.nan
     with pytest.raises(BadData, match="'b' is not finite"):
         projector.tensor(table(spark, ["a", "b", "c"], bad))
-
-
-def test_a_kind_writes_one_table_in_one_call(words, tmp_path):
-    made = projector.write(str(tmp_path / "new"), words, 10)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted([*made.files, projector.CONFIG])

@@ -10,7 +10,7 @@ from PIL import Image
 from vector_tables import table
 
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.search.exact_kernel import unit
+from embedall_spark.vectors import unit
 from embedall_spark.visualize import label_layout, scatter_map
 
 
@@ -90,7 +90,7 @@ def test_limits(spark, vectors):
         scatter_map.draw(table(spark, ["one"], [[1.0]]))
 
 
-def test_colours_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
+def test_colors_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
     ids = [f"w{i}" for i in range(40)]
     vectors = table(spark, ids, np.random.default_rng(12).normal(size=(40, 4)), range(40, 0, -1))
     rows = [(name, f"g{i % 12:02}" if i % 5 else None, f"$title {i}_") for i, name in enumerate(ids[:-1])]
@@ -107,25 +107,26 @@ def test_colours_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
         seen.update(names=names, colors=colors, legend=legend)
         return picture(names, places, colors, title, legend)
 
-    picture = scatter_map._picture
-    monkeypatch.setattr(scatter_map, "_picture", look)
-    assert scatter_map.draw(vectors, 40, known=known) == scatter_map.draw(
-        vectors.repartition(5), 40, known=known.repartition(3)
+    picture = scatter_map._draw
+    monkeypatch.setattr(scatter_map, "_draw", look)
+    assert scatter_map.draw(vectors, 40, metadata=known) == scatter_map.draw(
+        vectors.repartition(5), 40, metadata=known.repartition(3)
     )
     counts = {f"g{g:02}": sum(row[1] == f"g{g:02}" for row in {*rows}) for g in range(12)}
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
-    assert list(seen["legend"]) == ranked[:10]
-    assert len({*seen["legend"].values()}) == 10
+    # Ten labels have colors; gray is explained too.
+    assert list(seen["legend"]) == [*ranked[:10], scatter_map._OTHER_LABEL]
+    assert len({*seen["legend"].values()}) == 11
     assert seen["names"] == [f"$title {i}_" for i in range(39)] + ["w39"]
     # w0 has no label, w1 has two, w39 is not known.
     assert [seen["colors"][i] for i in (0, 1, 2, 39)] == [
-        scatter_map._OTHER,
+        scatter_map.OTHER,
         seen["legend"]["g02"],
         seen["legend"]["g02"],
-        scatter_map._OTHER,
+        scatter_map.OTHER,
     ]
-    assert {color for color in seen["colors"]} == {*seen["legend"].values(), scatter_map._OTHER}
-    assert scatter_map.draw(vectors, 40) == scatter_map.draw(vectors, 40, known=known.where("id = 'elsewhere'"))
+    assert {color for color in seen["colors"]} == {*seen["legend"].values(), scatter_map.OTHER}
+    assert scatter_map.draw(vectors, 40) == scatter_map.draw(vectors, 40, metadata=known.where("id = 'elsewhere'"))
     assert seen["legend"] == {}
 
 
@@ -138,10 +139,10 @@ def test_a_map_of_pictures_asks_for_the_ids_that_it_shows(spark, vectors):
 
     rows = [(f"слово{i}", "зелёный", None) for i in range(5)]
     known = spark.createDataFrame(rows, "id string, label string, title string")
-    content = scatter_map.draw_pictures(vectors, 6, find, seed=3, known=known)
+    content = scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=known)
     assert asked == [f"слово{i}" for i in range(6)]
     pixels = np.round(imread(io.BytesIO(content))[..., :3] * 255)
     assert (pixels == (0, 255, 0)).all(axis=2).sum() > 300 and pixels.shape[1] > 1820
-    assert scatter_map.draw_pictures(vectors, 6, find, seed=3, known=known) == content
+    assert scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=known) == content
     with pytest.raises(ConfigError, match="5,000"):
         scatter_map.draw_pictures(vectors, scatter_map.MAX_IDS + 1, find)

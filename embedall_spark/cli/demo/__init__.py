@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from embedall_spark.sources.python_tables import PythonTables
 
 PARTS = {
-    "images": pictures.images,
-    "latent": pictures.latent,
     "nodes": code.nodes,
     "words": code.words,
     "sequences": code.sequences,
+    "images": pictures.images,
+    "latent": pictures.latent,
 }
-"""The demo's parts, by kind, in their order: the first results come soonest, and latent needs the vectors of images."""
+"""The demo's parts, by kind, in their order: the quickest comes first, and latent needs the vectors of images."""
 _OF_CODE = {"words", "sequences", "nodes"}
 
 

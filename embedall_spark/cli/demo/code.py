@@ -41,8 +41,11 @@ def words(demo: Demo) -> Part:
     """Embed the words of docstrings."""
     assert demo.code is not None
     heading(demo, "Words: the text of docstrings")
-    summary, vectors = embed(demo, "words", "words", demo.code.docstrings, "words")
-    lines = neighbors(demo, vectors, _WORDS, _KNOWN_WORDS)
+    lines: list[tuple[str, list[str]]] = []
+    summary, vectors = embed(
+        demo, "words", "words", demo.code.docstrings, "words",
+        lambda vectors: lines.extend(neighbors(demo, vectors, _WORDS, _KNOWN_WORDS)),
+    )  # fmt: skip
     with progress.activity("searching"):
         answers = analogy.answer(vectors, _ANALOGIES, 3, restrict=_KNOWN_WORDS)
     asked = [f"{a} is to {b} as {c} is to" for a, b, c in _ANALOGIES]
@@ -59,8 +62,10 @@ def sequences(demo: Demo) -> Part:
     """Embed what functions call, one call after the other."""
     assert demo.code is not None
     heading(demo, "Sequences: the calls inside each function")
-    summary, vectors = embed(demo, "sequences", "calls", demo.code.calls, "different calls")
-    neighbors(demo, vectors, _CALLS, _KNOWN_CALLS)
+    summary, _ = embed(
+        demo, "sequences", "calls", demo.code.calls, "different calls",
+        lambda vectors: neighbors(demo, vectors, _CALLS, _KNOWN_CALLS),
+    )  # fmt: skip
     save(demo, summary, {})
     return Part(summary, None)
 
@@ -69,11 +74,13 @@ def nodes(demo: Demo) -> Part:
     """Embed modules by what they import."""
     assert demo.code is not None
     heading(demo, "Nodes: which module imports which")
-    summary, vectors = embed(demo, "nodes", "nodes", demo.code.imports, "modules")
-    neighbors(demo, vectors, _MODULES, _KNOWN_MODULES)
+    summary, vectors = embed(
+        demo, "nodes", "nodes", demo.code.imports, "modules",
+        lambda vectors: neighbors(demo, vectors, _MODULES, _KNOWN_MODULES),
+    )  # fmt: skip
     figures = summary["metrics"]
     demo.console.print(
-        "\nThe package of a module, predicted from its vector by a classifier trained on half of the modules: micro F1"
+        "The package of a module, predicted from its vector by a classifier trained on half of the modules: micro F1"
         f" {figures['classification/micro_f1_50']:.2f}"
         f" (always the largest package: {figures['classification/majority_micro_f1_50']:.2f})"
         f"\nOf a module's 10 nearest neighbors, {figures['purity/neighbours']:.0%} are in its own package"

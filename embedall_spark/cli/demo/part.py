@@ -9,13 +9,14 @@ import numpy as np
 from rich.text import Text
 
 from embedall_spark import files, progress, session, tables
+from embedall_spark.cli.shared.console import duration
 from embedall_spark.launch import Options, launch
 from embedall_spark.run_result import Summary
 from embedall_spark.search import exact
 from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -49,13 +50,28 @@ def heading(demo: Demo, text: str) -> None:
     demo.console.print(Text(f"\n== {text}", "bold cyan"))
 
 
-def embed(demo: Demo, kind: str, name: str, path: str, things: str) -> tuple[Summary, DataFrame]:
-    """Run a kind with its demo's configuration; return the run's summary and its vectors."""
+def embed(
+    demo: Demo, kind: str, name: str, path: str, things: str, preview: Callable[[DataFrame], object] | None = None
+) -> tuple[Summary, DataFrame]:
+    """Run a kind with its demo's configuration; return the run's summary and its vectors.
+
+    Args:
+        demo: the demo.
+        kind: of the run.
+        name: of the table.
+        path: of the input.
+        things: what the table's rows are, to print.
+        preview: shows results as soon as there are vectors, before they are evaluated and written.
+    """
     table = f"{demo.folder}/{name}"
     overrides = [f"input.path={path}", f"output.table={table}"]
-    summary = launch(kind, str(session.conf_file(f"demo-{kind}.yaml")), overrides, Options(master=demo.master))
-    demo.console.print(f"{summary['rows']:,} {things} embedded in {summary['seconds']:.0f} s")
-    return summary, tables.read(session.get("embedall demo"), table)
+    options = Options(master=demo.master, preview=preview)
+    summary = launch(kind, str(session.conf_file(f"demo-{kind}.yaml")), overrides, options)
+    vectors = tables.read(session.get("embedall demo"), table)
+    if preview is not None and summary.get("repeated"):
+        preview(vectors)
+    demo.console.print(f"\n{summary['rows']:,} {things} embedded in {duration(summary['seconds'])}")
+    return summary, vectors
 
 
 def print_rows(demo: Demo, title: str, rows: Sequence[tuple[str, Iterable[str]]]) -> None:

@@ -16,7 +16,7 @@ from embedall_spark.sources import openmoji
 from embedall_spark.sources.image_limits import Limits
 from embedall_spark.visualize import montage
 from embedall_spark.visualize.montage import Tile
-from embedall_spark.visualize.results_sheet import Grid, Map
+from embedall_spark.visualize.results_sheet import Grid, Mosaic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,7 +66,9 @@ def images(demo: Demo) -> Part:
             "images-clusters.png": (_artifact(summary, "clusters.png"), "20 clusters (k-means)"),
         },
     )
-    return Part(summary, Map("Pictures, placed by what they show", places, mapped, None, small))
+    drawn = [index for index, name in enumerate(mapped) if name in small]
+    pictures = [small[mapped[index]] for index in drawn]
+    return Part(summary, Mosaic("Pictures, arranged by what they show", places[drawn], pictures))
 
 
 def latent(demo: Demo) -> Part:

@@ -1,4 +1,4 @@
-"""Pretrained networks without their last layer, one file per source; torch is imported only where one is loaded."""
+"""Pretrained networks without their last layer, one file per source; only load() imports torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-OWN = ("efficientnet_lite0",)
-"""Networks that are files of this folder."""
+BUILT_IN = ("efficientnet_lite0",)
+"""Networks that have a file in this folder."""
 TRAINED = "trained"
-"""Networks that embedall train-backbone has made."""
+"""Name of the networks that embedall train-backbone has trained."""
 
 
 class BackboneConfig(Section):
@@ -27,25 +27,25 @@ class BackboneConfig(Section):
 
     name: str = Field(
         "efficientnet_lite0",
-        description=f"{', '.join(OWN)}, a classification network of torchvision, module:function of yours, or "
-        f"{TRAINED}: what embedall train-backbone has made, weights its file",
+        description=f"{', '.join(BUILT_IN)}, a classification network of torchvision, module:function of yours, or "
+        f"{TRAINED}: a network of embedall train-backbone, whose file is given as weights",
     )
     weights: str | None = Field(
         None,
-        description="a file of a state dict (path or URI, the same for every worker) or a name among torchvision's "
-        "weights, such as IMAGENET1K_V1; unset: the best that the source has",
+        description="file of a state dict (path or URI, the same for every worker) or the name of weights of "
+        "torchvision, such as IMAGENET1K_V1; unset: the network's default weights",
     )
 
 
 class Backbone(NamedTuple):
-    """A network without its last layer, and what a picture must go through before it."""
+    """A network without its last layer, and the transform of its pictures."""
 
     module: torch.nn.Module
     """In evaluation mode: float32 [n, 3, h, w] -> [n, size]."""
     transform: Callable[[Image.Image], torch.Tensor]
     """An RGB picture -> float32 [3, h, w], the same h and w for every picture."""
     size: int
-    """Length of a vector."""
+    """Dimension of its vectors."""
     fingerprint: str
     """16 hexadecimal digits of the weights and the transform, the same in every process."""
 
@@ -54,14 +54,13 @@ def load(config: BackboneConfig) -> Backbone:
     """Return the network that the configuration names, on the CPU and in evaluation mode; nothing is downloaded.
 
     Raises:
-        ConfigError: there is no such network, or its weights are missing, unsafe or of another network.
+        ConfigError: the network is unknown, or its weights are missing, unsafe or of another network.
     """
-    if config.name == TRAINED:
-        if config.weights is None:
-            raise ConfigError("backbone.weights: trained needs the file that embedall train-backbone has written")
-        made: Backbone = import_module(f"{__name__}.trained").load(config.weights)
-        return made
-    own = config.name if config.name in OWN else "torchvision_models"
-    source = "custom" if ":" in config.name else own
-    found: Backbone = import_module(f"{__name__}.{source}").load(config)
-    return found
+    if config.name == TRAINED and config.weights is None:
+        raise ConfigError("backbone.weights: trained needs the file that embedall train-backbone has written")
+    if ":" in config.name:
+        source = "user_function"
+    else:
+        source = config.name if config.name in (*BUILT_IN, TRAINED) else "torchvision_models"
+    backbone: Backbone = import_module(f"{__name__}.{source}").load(config)
+    return backbone

