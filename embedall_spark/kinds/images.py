@@ -257,7 +257,7 @@ def _map(vectors: DataFrame, known: DataFrame, config: Config) -> bytes:
     find = partial(
         thumbnails.thumbnails_by_id, images.read(vectors.sparkSession, config.input), limits=config.input.limits
     )
-    return scatter_map.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, known=known)
+    return scatter_map.draw_pictures(vectors, asked.map_images, find, seed=asked.seed, metadata=known)
 
 
 def _mark(config: FeaturizeConfig) -> str:
