@@ -1,4 +1,4 @@
-"""A stage's parquet files in another shape on each host's own disk, made once and mapped by all its workers."""
+"""A stage's parquet files in another format on each host's own disk, written once and mapped by all of its workers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
         BadData: there are none.
     """
     filesystem, path = files.resolve(folder)
-    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    named = sorted((info for info in found if info.base_name.endswith(".parquet")), key=lambda info: info.base_name)
-    if not named:
+    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    parquet = sorted((info for info in entries if info.base_name.endswith(".parquet")), key=lambda info: info.base_name)
+    if not parquet:
         raise BadData(f"{folder}: need the parquet files of a stage, found none; has the stage been run?")
-    listing = [folder, *(f"{info.base_name} {info.size} {info.mtime_ns}" for info in named)]
-    return named, hashlib.sha256("\n".join(listing).encode()).hexdigest()[:24]
+    listing = [folder, *(f"{info.base_name} {info.size} {info.mtime_ns}" for info in parquet)]
+    return parquet, hashlib.sha256("\n".join(listing).encode()).hexdigest()[:24]
 
 
 def make(kind: str, folder: str, write: Callable[[pafs.FileSystem, list[str], Path], None]) -> tuple[Path, str]:
@@ -66,7 +66,7 @@ def cached(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     Copies of a kind that nobody has opened for two days are removed when another one is written.
     """
     home = files.scratch(kind, key)
-    # In use: see files.expire.
+    # Marks the copy as used: see files.expire.
     os.utime(home)
     ready = home / "ready"
     if ready.exists():
@@ -85,7 +85,7 @@ def cached(kind: str, key: str, write: Callable[[Path], None]) -> Path:
 
 
 def mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return a file as a read-only array; an empty file cannot be mapped."""
+    """Return a file as a read-only array, mapped into memory unless it is empty."""
     if not path.stat().st_size:
         return np.empty(0, dtype)
     return np.memmap(path, dtype, "r").view(np.ndarray)

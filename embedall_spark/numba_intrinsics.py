@@ -1,6 +1,6 @@
-"""Random numbers and a processor's instruction for compiled code.
+"""Random numbers and prefetching for compiled code.
 
-They never change: numba's cache on disk watches the file of the kernel alone, not those that it uses.
+These functions must not change: numba's cache on disk watches only the file of a kernel, not the files that it imports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _instruction: Callable[[Callable[..., Any]], Any] = intrinsic
 
 @_compiled
 def random(state: Any) -> Any:
-    """Return 64 random bits and move on to the next; ``state.key`` is uint64 (splitmix64, as in ``randomness``)."""
+    """Return 64 random bits and advance ``state.key``, uint64 (splitmix64, as in ``randomness``)."""
     state.key += _GOLDEN
     bits = (state.key ^ (state.key >> np.uint64(30))) * _FIRST
     bits = (bits ^ (bits >> np.uint64(27))) * _SECOND
@@ -31,8 +31,8 @@ def random(state: Any) -> Any:
 
 
 @_instruction
-def prefetch(_: Any, array: Any, at: Any) -> Any:
-    """Ask the processor to bring an element into its cache; it may lie outside of the array."""
+def prefetch(_: Any, array: Any, index: Any) -> Any:
+    """Prefetch an element into the processor's cache; the index may be out of range."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data

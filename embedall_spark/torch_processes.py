@@ -1,4 +1,4 @@
-"""A function in processes that Spark's TorchDistributor starts, with GPUs or without."""
+"""A function run in processes that Spark's TorchDistributor starts, with or without GPUs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def run(
     spark: SparkSession, function: Callable[..., object], *arguments: str, folder: str, lost: str,
     processes: int = 1, gpu: bool = False,
 ) -> None:  # fmt: skip
-    """Call a function in each of some processes, on workers or, with a local master, beside the driver.
+    """Call a function in each of several processes: on the workers or, with a local master, beside the driver.
 
     Args:
         spark: the session.
-        function: of a module that workers can import; what it does stands in telling().
-        arguments: its own.
-        folder: that of telling().
-        lost: what the error says where a process died.
-        processes: how many; they find each other as torch.distributed's.
-        gpu: a GPU for each.
+        function: a function of a module that workers can import, whose body runs inside report_errors().
+        arguments: its arguments.
+        folder: the folder of report_errors().
+        lost: the error's text if a process dies.
+        processes: their number; torch.distributed's environment variables are set, by which they find each other.
+        gpu: whether each gets a GPU.
 
     Raises:
-        EmbedallError: what a process has raised.
-        ConfigError: Spark has no GPUs to give.
-        WorkerLost: a process died; what it has said is on standard error.
+        EmbedallError: the error that a process raised.
+        ConfigError: Spark has no GPUs.
+        WorkerLost: a process died; its output is on standard error.
     """
     local = str(spark.conf.get("spark.master", "local")).startswith("local")
     files.delete(f"{folder}/{FAILURE}")
@@ -46,29 +46,29 @@ def run(
         distributor = TorchDistributor(processes, local_mode=local, use_gpu=gpu)
     except RuntimeError as error:
         raise ConfigError(
-            f"gpu: true, and Spark has no GPU to give ({_first_line(error)}); start it with the properties of "
+            f"gpu: true, but Spark has no GPU ({_first_line(error)}); start Spark with the properties in "
             "conf/spark-gpu.conf, or set gpu: false"
         ) from None
     try:
-        # It prints what the processes say, and a command's standard output has its summary only.
+        # It prints the processes' output, but a command's standard output is for its summary alone.
         with redirect_stdout(sys.stderr):
             distributor.run(function, *arguments)
     except Exception as error:
-        # The distributor tells that there was an error, not which.
+        # The distributor reports that there was an error, but not which.
         if files.exists(f"{folder}/{FAILURE}"):
-            found = json.loads(files.read_bytes(f"{folder}/{FAILURE}"))
-            raise getattr(errors, found["kind"])(found["text"]) from None
+            failure = json.loads(files.read_bytes(f"{folder}/{FAILURE}"))
+            raise getattr(errors, failure["kind"])(failure["text"]) from None
         raise WorkerLost(f"{lost} ({_first_line(error)})") from error
 
 
 @contextmanager
 def report_errors(folder: str) -> Iterator[None]:
-    """Leave word of an error of ours in a folder that the driver sees."""
+    """Write an EmbedallError of the block to a file in a folder that the driver can read, and raise it again."""
     try:
         yield
     except EmbedallError as error:
-        told = {"kind": type(error).__name__, "text": str(error)}
-        files.write_bytes(f"{folder}/{FAILURE}", json.dumps(told).encode())
+        failure = {"kind": type(error).__name__, "text": str(error)}
+        files.write_bytes(f"{folder}/{FAILURE}", json.dumps(failure).encode())
         raise
 
 

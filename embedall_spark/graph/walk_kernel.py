@@ -196,8 +196,7 @@ def _decide(graph: Any, rule: StepRule, pool: WalkerPool, proposing: int) -> tup
 @_compiled
 def _look_up(graph: Any, rule: StepRule, pool: WalkerPool, moving: int, searching: int, proposing: int) -> Any:
     """Search an edge from the vertex before, or the edge back; accept or reject; return how many move and propose."""
-    indptr, indices, cumulative = graph.indptr, graph.indices, graph.cumulative
-    walkers, targets = pool.walkers, pool.vertices
+    indptr, indices, walkers, targets = graph.indptr, graph.indices, pool.walkers, pool.vertices
     for i in range(searching):
         slot = pool.searching[i]
         walker = walkers[slot]
@@ -218,7 +217,7 @@ def _look_up(graph: Any, rule: StepRule, pool: WalkerPool, moving: int, searchin
         if walker.candidate != walker.previous:
             accepted = found == rule.prefers_common
         elif found and rule.weighted:
-            _take_out_return(cumulative, walker, walker.base)
+            _take_out_return(graph.cumulative, walker, walker.base)
             accepted = pool.sums[slot] < walker.return_weight * rule.return_excess
         elif not found:
             walker.return_known, walker.cells = 1, walker.degree

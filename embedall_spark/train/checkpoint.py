@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedall_spark import files
+from embedall_spark import vectors as vectors_
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import plan, shard_io
 
@@ -97,16 +98,12 @@ def _read(manifest: Manifest, vocabulary: str) -> Callable[[Iterable[pa.RecordBa
 
 
 def _rows(index: VocabularyIndex, ids: np.ndarray, vector: np.ndarray, context: np.ndarray | None) -> pa.Table:
-    dim = vector.shape[1]
-    offsets = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * dim)
-    lists = pa.list_(pa.float32())
+    missing = pa.nulls(len(ids), pa.list_(pa.float32()))
     return pa.table(
         {
             "id": index.tokens(ids),
-            "vector": pa.ListArray.from_arrays(offsets, pa.array(vector.ravel())),
-            "context": pa.nulls(len(ids), lists)
-            if context is None
-            else pa.ListArray.from_arrays(offsets, pa.array(context.ravel())),
+            "vector": vectors_.to_column(vector),
+            "context": missing if context is None else vectors_.to_column(context),
             "norm": np.linalg.norm(vector.astype(np.float64), axis=1),
             "count": np.asarray(index.counts[ids]),
         }

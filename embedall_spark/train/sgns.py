@@ -1,11 +1,11 @@
 """The kernel of skip-gram with negative sampling (Mikolov et al. 2013, "Distributed Representations", section 2.2).
 
-A group is a center and its contexts. Its contexts share the negatives, all dot products are taken from the rows as they
-stood, and the summed changes are then added (HogBatch: Ji et al. 2016, "Parallelizing Word2Vec in Shared and
+A group is a center and its contexts. Its contexts share the negatives; all dot products are computed from the rows
+before the step, and the summed changes are then added (HogBatch: Ji et al. 2016, "Parallelizing Word2Vec in Shared and
 Distributed Memory", section 3). Threads share the rows without locks (Hogwild: Recht et al. 2011).
 
-The inner loops are written as LLVM vector instructions, because they keep a tile of the output rows' sums in registers,
-which numba's own vectorisation does not. They are in this file because numba's cache on disk watches no other.
+The inner loops are LLVM vector instructions that keep a tile of the output rows' sums in registers, which numba's own
+vectorization does not. They are in this file because numba's cache on disk watches no other.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float32]
 
+_TILE = 6  # output rows whose sums are kept in registers; they also fit where a vector takes two registers
+MAX_CONTEXTS = 32  # contexts that are trained on together; larger groups are cut
+_AHEAD = 2  # groups between prefetching a row and using it
+_LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
 
-_TILE = 6  # output rows whose sums are kept in registers, so that they fit also where a vector takes two
-MAX_CONTEXTS = 32  # contexts that are trained on at once, at most; larger groups are cut
-_AHEAD = 2  # groups between asking for a row and using it
-_EVERY = 64  # of so many groups one is used to estimate the loss
+# The sigmoid at the center of each of 1024 bins from -6 to 6, and 0 and 1 beyond them, as in word2vec.
+_BINS, _LIMIT = 1024, 6.0
+_CENTERS = (np.arange(_BINS) + 0.5) * (2 * _LIMIT / _BINS) - _LIMIT
+_SIGMOID = np.concatenate([[0.0], 1 / (1 + np.exp(-_CENTERS)), [1.0]]).astype(np.float32)
+_SCALE, _SHIFT, _LAST = (np.float32(value) for value in (_BINS / (2 * _LIMIT), _BINS / 2 + 1, _BINS + 1))
 
-# The sigmoid at the middle of each of 1024 steps from -6 to 6, and 0 and 1 beyond them, as in word2vec.
-_STEPS, _REACH = 1024, 6.0
-_MIDDLES = (np.arange(_STEPS) + 0.5) * (2 * _REACH / _STEPS) - _REACH
-_SIGMOID = np.concatenate([[0.0], 1 / (1 + np.exp(-_MIDDLES)), [1.0]]).astype(np.float32)
-_SCALE, _SHIFT, _LAST = (np.float32(value) for value in (_STEPS / (2 * _REACH), _STEPS / 2 + 1, _STEPS + 1))
-
-# A signature that says read-only also takes writable arrays.
+# A signature with read-only arrays also accepts writable ones.
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _ROWS = float32[:, ::1]
 _RESULT = types.Tuple((int64, int64, float64, int64))  # type: ignore[no-untyped-call]
 _SIGNATURE = _RESULT(_INTS, int64, int64, _ROWS, _ROWS, _INTS, int64, float32, int32)
-# Not "fast": a program that may assume that there is no NaN reads anywhere once there is one.
+# Not "fast": code that may assume that there is no NaN reads out of bounds once there is one.
 _MATH = {"reassoc", "contract", "nsz", "arcp"}
 _compiled: Callable[[Callable[..., Any]], Any] = njit(fastmath=_MATH)
 _instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
@@ -53,28 +52,26 @@ _instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=Tr
 
 @cache
 def kernel(dim: int, negative: int, batch_size: int = MAX_CONTEXTS) -> Callable[..., tuple[int, int, float, int]]:
-    """Return the kernel for rows of ``dim`` floats and ``negative`` negatives, compiled, or read from the disk's cache.
+    """Return the kernel for rows of ``dim`` floats and ``negative`` negatives, compiled or from numba's cache on disk.
 
-    Larger groups are cut into ones of ``batch_size`` contexts; with 1 every pair has negatives of its own and sees what
-    the one before it changed, as in word2vec.
+    Larger groups are cut into groups of ``batch_size`` contexts; with 1 every pair has its own negatives and sees the
+    changes of the pair before it, as in word2vec.
 
     It is called as ``kernel(stream, start, stop, inputs, outputs, negatives, cursor, alpha, share)``:
 
     - stream: int32, groups (center, n, n contexts); those from ``start`` to ``stop`` are trained on.
-    - inputs, outputs: float32 [rows, dim]; contexts are rows of inputs, centers and negatives rows of outputs. Changed.
-    - negatives: int32, see ``negative_table``; taken from place ``cursor`` on, round and round.
+    - inputs, outputs: float32 [rows, dim], changed; contexts are rows of inputs, centers and negatives of outputs.
+    - negatives: int32, see ``aligned_rows.negative_table``; read cyclically from index ``cursor`` on.
     - alpha: learning rate, float32.
-    - share: negatives are redrawn for the first group after so many pairs have used them; 1: for every group.
-      A negative that is the center contributes nothing, as in word2vec.
+    - share: new negatives are taken for the first group after so many pairs have used the last ones; 1: for every
+      group. A negative that equals the center contributes nothing, as in word2vec.
 
     It returns (next cursor, pairs trained on, loss summed over a sample of the pairs, pairs in the sample); the loss of
-    a pair is -log sigmoid of its dot product minus the sum of log sigmoid of the negatives' dot products negated.
-    With one thread the result is the same to the bit at every run.
+    a pair is -log sigmoid of its dot product minus the sum of log sigmoid of the negated dot products of the negatives.
+    With one thread every run gives the same bits.
     """
     if dim % _LINE:
-        raise ValueError(
-            f"rows must be padded to a multiple of {_LINE} floats, got {dim}; see aligned_rows.padded_length"
-        )
+        raise ValueError(f"rows must have a multiple of {_LINE} floats, got {dim}; see aligned_rows.padded_length")
     return _compile(dim, negative, batch_size)  # type: ignore[no-any-return]
 
 
@@ -87,25 +84,25 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
     def train(stream, start, stop, inputs, outputs, negatives, cursor, alpha, share):  # type: ignore[no-untyped-def] # noqa
         width = np.uint64(dim)
         flat_in, flat_out = inputs.reshape(inputs.size), outputs.reshape(outputs.size)
-        # Where rows begin in the flat matrices: of the center and its negatives, and of the contexts.
+        # Offsets of rows in the flat matrices: of the center and its negatives, and of the contexts.
         targets, contexts = np.zeros(rows, np.uint64), np.zeros(batch_size, np.uint64)
         dots = np.empty(batch_size * rows, np.float32)
         pairs, sampled, loss, groups, used = 0, 0, 0.0, 0, share
         size, drawn = np.uint64(negatives.size), np.uint64(cursor % negatives.size)
-        at = ahead = start
+        index = ahead = start
         for _ in range(_AHEAD):
             if ahead < stop:
                 ahead += 2 + stream[ahead + 1]
-        while at < stop:
+        while index < stop:
             if ahead < stop:
-                # Windows overlap: of the contexts only the last one is likely to be new.
+                # Windows overlap: only the last context is likely to be new.
                 count = stream[ahead + 1]
                 _prefetch(flat_out, np.uint64(stream[ahead]) * width, dim)
                 _prefetch(flat_in, np.uint64(stream[ahead + 1 + count]) * width, dim)
                 ahead += 2 + count
-            targets[0] = np.uint64(stream[at]) * width
-            left = stream[at + 1]
-            at += 2
+            targets[0] = np.uint64(stream[index]) * width
+            left = stream[index + 1]
+            index += 2
             while left > 0:
                 count = min(left, batch_size)
                 if used >= share:
@@ -117,9 +114,9 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
                         for row in range((_AHEAD - 1) * negative, _AHEAD * negative):
                             _prefetch(flat_out, np.uint64(negatives[drawn + np.uint64(row)]) * width, dim)
                 for m in range(count):
-                    contexts[m] = np.uint64(stream[at + m]) * width
+                    contexts[m] = np.uint64(stream[index + m]) * width
                     _dots(flat_in, contexts[m], flat_out, targets, dots, m * rows, dim, rows)
-                if groups % _EVERY == 0:
+                if groups % _LOSS_EVERY == 0:
                     loss += _loss(dots, targets, count)
                     sampled += count
                 _steps(dots, targets, count, alpha)
@@ -128,7 +125,7 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
                 pairs += count
                 used += count
                 left -= count
-                at += count
+                index += count
         return np.int64(drawn), pairs, loss, sampled
 
     return train
@@ -139,10 +136,10 @@ def _steps(dots: Floats, targets: NDArray[np.uint64], count: int, alpha: np.floa
     """Replace the dot products [count, rows] by the steps along the other side's row: alpha * (label - sigmoid)."""
     rows = targets.size
     for i in range(count * rows):
-        place = dots[i] * _SCALE + _SHIFT
-        # Written so that NaN, too, ends inside the table.
-        place = place if place > np.float32(0) else np.float32(0)
-        dots[i] = -alpha * _SIGMOID[np.uint64(place if place < _LAST else _LAST)]
+        bin_ = dots[i] * _SCALE + _SHIFT
+        # Written so that NaN, too, gives an index inside the table.
+        bin_ = bin_ if bin_ > np.float32(0) else np.float32(0)
+        dots[i] = -alpha * _SIGMOID[np.uint64(bin_ if bin_ < _LAST else _LAST)]
     for row in range(rows):
         if row == 0 or targets[row] == targets[0]:
             for m in range(count):
@@ -160,7 +157,7 @@ def _loss(dots: Floats, targets: NDArray[np.uint64], count: int) -> float:
     return loss
 
 
-# From here on: vector instructions. A Python loop below is unrolled, a loop of cgutils remains one in the machine code.
+# From here on: vector instructions. A Python loop is unrolled; a loop of cgutils is a loop in the machine code too.
 _WORD, _LONG, _VECTOR = ir.IntType(32), ir.IntType(64), ir.VectorType(ir.FloatType(), _LINE)
 
 
@@ -172,36 +169,36 @@ def _pointers(context: Any, builder: Any, signature: Any, values: Any) -> list[A
     ]
 
 
-def _element(builder: Any, array: Any, at: Any) -> Any:
-    return builder.load(builder.gep(array, [at]))
+def _element(builder: Any, array: Any, index: Any) -> Any:
+    return builder.load(builder.gep(array, [index]))
 
 
-def _load(builder: Any, array: Any, at: Any) -> Any:
-    return builder.load(builder.bitcast(builder.gep(array, [at]), _VECTOR.as_pointer()), align=4)
+def _load(builder: Any, array: Any, index: Any) -> Any:
+    return builder.load(builder.bitcast(builder.gep(array, [index]), _VECTOR.as_pointer()), align=4)
 
 
-def _store(builder: Any, vector: Any, array: Any, at: Any) -> None:
-    builder.store(vector, builder.bitcast(builder.gep(array, [at]), vector.type.as_pointer()), align=4)
+def _store(builder: Any, vector: Any, array: Any, index: Any) -> None:
+    builder.store(vector, builder.bitcast(builder.gep(array, [index]), vector.type.as_pointer()), align=4)
 
 
-def _fused(builder: Any, one: Any, other: Any, plus: Any) -> Any:
-    return builder.fadd(plus, builder.fmul(one, other, flags=("contract",)), flags=("contract",))
+def _multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+    return builder.fadd(addend, builder.fmul(left, right, flags=("contract",)), flags=("contract",))
 
 
-def _shuffle(builder: Any, one: Any, other: Any, lanes: Sequence[int]) -> Any:
-    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_WORD, len(lanes)), list(lanes)))
+def _shuffle(builder: Any, left: Any, right: Any, lanes: Sequence[int]) -> Any:
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_WORD, len(lanes)), list(lanes)))
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def _broadcast_lane(builder: Any, value: Any) -> Any:
     empty = ir.Constant(_VECTOR, ir.Undefined)
     return _shuffle(builder, builder.insert_element(empty, value, _WORD(0)), empty, [0] * _LINE)
 
 
 def _sums(builder: Any, vectors: list[Any]) -> Any:
-    """Return one short vector with the sum of each vector's lanes, at most 16 of them."""
+    """Return a short vector with the sums of the lanes of up to 16 vectors."""
     count, width = len(vectors), _LINE
     while width > 1:
-        # Neighbours are added, and two vectors become one that holds the first's sums, then the second's.
+        # Adjacent lanes are added; two vectors become one with the sums of the first, then those of the second.
         pairs = [(vectors[i], vectors[min(i + 1, len(vectors) - 1)]) for i in range(0, len(vectors), 2)]
         even, odd = range(0, 2 * _LINE, 2), range(1, 2 * _LINE, 2)
         vectors = [builder.fadd(_shuffle(builder, *pair, even), _shuffle(builder, *pair, odd)) for pair in pairs]
@@ -210,7 +207,7 @@ def _sums(builder: Any, vectors: list[Any]) -> Any:
 
 
 def _zeros(builder: Any, count: int) -> list[Any]:
-    """Return variables, kept in registers, that hold vectors of zeros."""
+    """Return variables, kept in registers, that are vectors of zeros."""
     variables = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]  # type: ignore[no-untyped-call]
     for variable in variables:
         builder.store(ir.Constant(_VECTOR, [0.0] * _LINE), variable)
@@ -223,67 +220,67 @@ def _tiles(rows: int) -> list[range]:
 
 
 @_instructions
-def _dots(_: Any, inputs: Any, own: Any, outputs: Any, targets: Any, dots: Any, at: Any, dim: Any, rows: Any) -> Any:
-    """Write the dot products of a context's row with the target rows into ``dots``, from place ``at`` on."""
+def _dots(_: Any, inputs: Any, base: Any, outputs: Any, targets: Any, dots: Any, to: Any, dim: Any, rows: Any) -> Any:
+    """Write the dot products of a context's row with the target rows into ``dots``, from index ``to`` on."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        flat_in, base, flat_out, places, results, first, *_ = _pointers(context, builder, signature, values)
-        own = builder.gep(flat_in, [base])
+        flat_in, base, flat_out, offsets, results, first, *_ = _pointers(context, builder, signature, values)
+        row_in = builder.gep(flat_in, [base])
         for tile in _tiles(rows.literal_value):
-            others = [builder.gep(flat_out, [_element(builder, places, _LONG(row))]) for row in tile]
+            others = [builder.gep(flat_out, [_element(builder, offsets, _LONG(row))]) for row in tile]
             sums = _zeros(builder, len(tile))
             with cgutils.for_range_slice(builder, _LONG(0), _LONG(dim.literal_value), _LONG(_LINE)) as (k, _):
-                vector = _load(builder, own, k)
+                vector = _load(builder, row_in, k)
                 for total, other in zip(sums, others, strict=True):
-                    builder.store(_fused(builder, vector, _load(builder, other, k), builder.load(total)), total)
-            done = _sums(builder, [builder.load(total) for total in sums])
-            _store(builder, done, results, builder.add(first, _LONG(tile[0])))
+                    builder.store(_multiply_add(builder, vector, _load(builder, other, k), builder.load(total)), total)
+            totals = _sums(builder, [builder.load(total) for total in sums])
+            _store(builder, totals, results, builder.add(first, _LONG(tile[0])))
         return context.get_dummy_value()
 
-    return types.void(inputs, own, outputs, targets, dots, types.int64, dim, rows), build
+    return types.void(inputs, base, outputs, targets, dots, types.int64, dim, rows), build
 
 
 @_instructions
-def _add(_: Any, inputs: Any, own: Any, n: Any, outputs: Any, targets: Any, steps: Any, dim: Any, rows: Any) -> Any:
-    """Add the steps [count, rows] times the rows of either side to the other side's rows, both as they stood."""
+def _add(_: Any, inputs: Any, bases: Any, n: Any, outputs: Any, targets: Any, steps: Any, dim: Any, rows: Any) -> Any:
+    """Add the steps [count, rows] times the rows of each side to the rows of the other, both from before the step."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        flat_in, bases, many, flat_out, places, factors, *_ = _pointers(context, builder, signature, values)
+        flat_in, bases, count, flat_out, offsets, factors, *_ = _pointers(context, builder, signature, values)
         every = range(rows.literal_value)
-        others = [builder.gep(flat_out, [_element(builder, places, _LONG(row))]) for row in every]
+        others = [builder.gep(flat_out, [_element(builder, offsets, _LONG(row))]) for row in every]
 
         def factor(m: Any, row: int) -> Any:
-            place = builder.add(builder.mul(m, _LONG(len(every))), _LONG(row))
-            return _spread(builder, _element(builder, factors, place))
+            index = builder.add(builder.mul(m, _LONG(len(every))), _LONG(row))
+            return _broadcast_lane(builder, _element(builder, factors, index))
 
         with cgutils.for_range_slice(builder, _LONG(0), _LONG(dim.literal_value), _LONG(_LINE)) as (k, _):
             changes = _zeros(builder, len(every))
             for tile in _tiles(len(every)):
-                with cgutils.for_range(builder, many) as loop:
+                with cgutils.for_range(builder, count) as loop:
                     vector = _load(builder, flat_in, builder.add(_element(builder, bases, loop.index), k))
                     for row in tile:
                         total = builder.load(changes[row])
-                        builder.store(_fused(builder, factor(loop.index, row), vector, total), changes[row])
+                        builder.store(_multiply_add(builder, factor(loop.index, row), vector, total), changes[row])
             for tile in _tiles(len(every)):
-                held = [_load(builder, others[row], k) for row in tile]
-                with cgutils.for_range(builder, many) as loop:
-                    place = builder.add(_element(builder, bases, loop.index), k)
-                    vector = _load(builder, flat_in, place)
-                    for row, other in zip(tile, held, strict=True):
-                        vector = _fused(builder, factor(loop.index, row), other, vector)
-                    _store(builder, vector, flat_in, place)
-            # Read again: a negative may be there twice.
+                before = [_load(builder, others[row], k) for row in tile]
+                with cgutils.for_range(builder, count) as loop:
+                    index = builder.add(_element(builder, bases, loop.index), k)
+                    vector = _load(builder, flat_in, index)
+                    for row, other in zip(tile, before, strict=True):
+                        vector = _multiply_add(builder, factor(loop.index, row), other, vector)
+                    _store(builder, vector, flat_in, index)
+            # Load again: the same negative may occur twice.
             for row in every:
                 changed = builder.fadd(_load(builder, others[row], k), builder.load(changes[row]))
                 _store(builder, changed, others[row], k)
         return context.get_dummy_value()
 
-    return types.void(inputs, own, n, outputs, targets, steps, dim, rows), build
+    return types.void(inputs, bases, n, outputs, targets, steps, dim, rows), build
 
 
 @_instructions
 def _prefetch(_: Any, matrix: Any, base: Any, dim: Any) -> Any:
-    """Ask the processor to bring a row into its cache, to be written to."""
+    """Prefetch a row into the processor's cache, for writing."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         flat, first, *_ = _pointers(context, builder, signature, values)

@@ -38,20 +38,20 @@ def rows(df) -> list[tuple]:
 
 
 def brute(data: list[tuple[int, list[int]]], number: int) -> dict[int, list[tuple[int, list[int]]]]:
-    found: dict[int, list[tuple[int, list[int]]]] = {}
+    actual: dict[int, list[tuple[int, list[int]]]] = {}
     for key, tokens in data:
         if len(tokens) > 1:
-            found.setdefault(mix(key) % number, []).append((key, tokens))
+            actual.setdefault(mix(key) % number, []).append((key, tokens))
     order = {token: np.int32(token).tobytes() for token in range(len(WORDS))}
-    for kept in found.values():
-        kept.sort(key=lambda pair: (pair[0], len(pair[1]), b"".join(order[token] for token in pair[1])))
+    for rest in actual.values():
+        rest.sort(key=lambda pair: (pair[0], len(pair[1]), b"".join(order[token] for token in pair[1])))
         # Copies of an id get ids of their own.
-        keys = [key for key, _ in kept]
+        keys = [key for key, _ in rest]
         copies = [at - keys.index(key) for at, key in enumerate(keys)]
-        kept[:] = [
-            (signed(mix(key, copy)) if copy else key, tokens) for (key, tokens), copy in zip(kept, copies, strict=True)
+        rest[:] = [
+            (signed(mix(key, copy)) if copy else key, tokens) for (key, tokens), copy in zip(rest, copies, strict=True)
         ]
-    return found
+    return actual
 
 
 def signed(value: int) -> int:
@@ -61,31 +61,32 @@ def signed(value: int) -> int:
 def test_same_blocks_from_any_partitioning(spark, tmp_path):
     data, folder = corpus(), write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame(data, SEQUENCES)
-    found = [rows(blocks.from_pages(encoded_pages.from_sequences(table.repartition(n)), folder, 13)) for n in (1, 3, 7)]
-    assert found[0] == found[1] == found[2]
+    partitioned = [encoded_pages.from_sequences(table.repartition(n)) for n in (1, 3, 7)]
+    actual = [rows(blocks.from_pages(pages, folder, 13)) for pages in partitioned]
+    assert actual[0] == actual[1] == actual[2]
 
-    known = {word: number for number, word in enumerate(WORDS)}
-    encoded = [(key, [known[word] for word in words if word in known]) for key, words in data]
+    vocab = {word: number for number, word in enumerate(WORDS)}
+    encoded = [(key, [vocab[word] for word in words if word in vocab]) for key, words in data]
     expected = brute(encoded, 13)
-    assert [row[0] for row in found[0]] == sorted(expected)
-    for number, ids, lengths, tokens, count in found[0]:
+    assert [row[0] for row in actual[0]] == sorted(expected)
+    for number, ids, lengths, tokens, count in actual[0]:
         assert np.frombuffer(ids, np.int64).tolist() == [key for key, _ in expected[number]]
         assert np.frombuffer(lengths, np.int32).tolist() == [len(words) for _, words in expected[number]]
         assert np.frombuffer(tokens, np.int32).tolist() == [word for _, words in expected[number] for word in words]
         assert count == len(tokens) // 4
 
     table = blocks.from_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
-    assert rows(table) == found[0]
-    kept = [words for _, words in encoded if len(words) > 1]
-    assert blocks.total_size(table) == (sum(map(len, kept)), len(kept))
+    assert rows(table) == actual[0]
+    rest = [words for _, words in encoded if len(words) > 1]
+    assert blocks.total_size(table) == (sum(map(len, rest)), len(rest))
     assert table.schema.simpleString() == blocks.BLOCKS.simpleString()
 
 
 def test_nothing_to_train_on(spark, tmp_path):
     folder = write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)
-    found = blocks.from_pages(encoded_pages.from_sequences(table), folder, 4)
-    assert (found.count(), blocks.total_size(found)) == (0, (0, 0))
+    actual = blocks.from_pages(encoded_pages.from_sequences(table), folder, 4)
+    assert (actual.count(), blocks.total_size(actual)) == (0, (0, 0))
 
 
 def test_unpack_gives_writable_arrays_and_batches_stay_small():
@@ -93,9 +94,9 @@ def test_unpack_gives_writable_arrays_and_batches_stay_small():
     source = Block(-1, ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(4_000_000, dtype=np.int32))
     batches = list(blocks.pack(blocks._cut(source.ids, source.offsets, source.tokens, 10**6)))
     assert len(batches) > 1 and all(batch.nbytes < 2 * blocks._BATCH_BYTES for batch in batches)
-    found = [block for batch in batches for block in blocks.unpack(batch)]
-    assert sorted(block.ids[0] for block in found) == ids.tolist()
-    for block in found:
+    actual = [block for batch in batches for block in blocks.unpack(batch)]
+    assert sorted(block.ids[0] for block in actual) == ids.tolist()
+    for block in actual:
         assert block.number == mix(int(block.ids[0])) % 10**6
         start = block.ids[0] * 100_000
         assert block.offsets.tolist() == [0, 100_000]

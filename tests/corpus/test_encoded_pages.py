@@ -20,33 +20,33 @@ TEXTS = {
 
 def words_of(batches: list[pa.RecordBatch]) -> dict[int, list[str]]:
     """Return the sequences in pages, and check that counts and distinct tokens agree with them."""
-    found = {}
+    actual = {}
     for page in (page for batch in batches for page in encoded_pages.read(batch)):
         words = page.tokens.take(pa.array(page.codes)).to_pylist()
         assert dict(zip(page.tokens.to_pylist(), page.counts.tolist(), strict=True)) == Counter(words)
         assert (page.ids.dtype, page.lengths.dtype, page.codes.dtype) == (np.int64, np.int32, np.int32)
         for key, length, end in zip(page.ids, page.lengths, np.cumsum(page.lengths), strict=True):
-            found[int(key)] = words[end - length : end]
-    return found
+            actual[int(key)] = words[end - length : end]
+    return actual
 
 
 def test_documents_and_their_rejects(spark):
     rows = [(key, text, f"file-{key}", None) for key, text in TEXTS.items()]
     rows += [(5, None, "gone", "cannot be read: no such file"), (6, "", "void", None), (7, "  ", "blank", None)]
     table = spark.createDataFrame(rows, DOCUMENTS).repartition(2)
-    found = encoded_pages.from_documents(table, TokensConfig())
-    assert found.schema.simpleString() == encoded_pages.PAGES.simpleString()
-    words = words_of(found.toArrow().to_batches())
+    actual = encoded_pages.from_documents(table, TokensConfig())
+    assert actual.schema.simpleString() == encoded_pages.PAGES.simpleString()
+    words = words_of(actual.toArrow().to_batches())
     assert sorted(words) == [-4, 1, 2, 3]
     assert words[1] == ["the", "cat", "sat", "on", "the", "mat"]
     assert words[3] == TEXTS[3].split()
     assert words[2][0] == "съешь"
     # Rows with nothing in them count neither as refused nor as read.
-    assert encoded_pages.reject_counts(found) == (1, 5)
-    refused = encoded_pages.rejects(found)
+    assert encoded_pages.reject_counts(actual) == (1, 5)
+    refused = encoded_pages.rejects(actual)
     assert refused.columns == REJECTS.names[:3]
     assert sorted(row["origin"] for row in refused.collect()) == ["blank", "gone", "void"]
-    assert encoded_pages.reject_counts(found.limit(0)) == (0, 0)
+    assert encoded_pages.reject_counts(actual.limit(0)) == (0, 0)
 
 
 def test_sequences(spark):
@@ -69,20 +69,20 @@ def test_pages_end_when_they_are_full(monkeypatch):
     monkeypatch.setattr(encoded_pages, "PAGE_TOKENS", 1000)
     monkeypatch.setattr(encoded_pages, "_SLICE_BYTES", 500)
     texts = [" ".join(f"w{number % 97}x{at}" for at in range(20)) for number in range(400)]
-    made = list(
+    result = list(
         encoded_pages._pages_of_documents(TokensConfig())(iter([documents(texts[:150]), documents(texts[150:])]))
     )
-    sizes = [len(page.codes) for batch in made for page in encoded_pages.read(batch)]
+    sizes = [len(page.codes) for batch in result for page in encoded_pages.read(batch)]
     # A page ends after the slice that fills it.
     assert sum(sizes) == 8000 and all(1000 <= size < 1000 + 200 for size in sizes[:-1])
-    assert sum(page.seen for batch in made for page in encoded_pages.read(batch)) == 400
+    assert sum(page.seen for batch in result for page in encoded_pages.read(batch)) == 400
 
 
 def test_page_of_rejects_only(monkeypatch):
     monkeypatch.setattr(encoded_pages, "_MAX_REJECTS", 3)
-    made = list(encoded_pages._pages_of_documents(TokensConfig())(iter([documents([""] * 4), documents([None] * 2)])))
-    found = [page for batch in made for page in encoded_pages.read(batch)]
-    assert [(page.seen, len(page.rejects), len(page.codes)) for page in found] == [(4, 4, 0), (2, 2, 0)]
+    result = list(encoded_pages._pages_of_documents(TokensConfig())(iter([documents([""] * 4), documents([None] * 2)])))
+    actual = [page for batch in result for page in encoded_pages.read(batch)]
+    assert [(page.seen, len(page.rejects), len(page.codes)) for page in actual] == [(4, 4, 0), (2, 2, 0)]
     assert list(encoded_pages._pages_of_documents(TokensConfig())(iter([]))) == []
 
 
@@ -93,8 +93,8 @@ def test_slices_keep_all_rows_in_order(monkeypatch, sizes):
     parts = list(encoded_pages._slices(batch))
     assert [key for part in parts for key in part.column("id").to_pylist()] == list(range(1, len(sizes) + 1))
     for part in parts:
-        held = [len(text) for text in part.column("text").to_pylist()]
-        assert sum(held[:-1]) <= 500
+        lengths = [len(text) for text in part.column("text").to_pylist()]
+        assert sum(lengths[:-1]) <= 500
 
 
 def test_written_and_read_back():

@@ -37,7 +37,7 @@ def corpus(count: int) -> list[list[str]]:
 
 
 def by_id(df) -> list[list[str]]:
-    found = {}
+    actual = {}
     for batch in [df.toArrow()]:
         for record in batch.combine_chunks().to_batches():
             for page in encoded_pages.read(record):
@@ -46,8 +46,8 @@ def by_id(df) -> list[list[str]]:
                 assert len(set(page.tokens.to_pylist())) == len(page.tokens) and (page.counts > 0).all()
                 ends = np.cumsum(page.lengths)
                 for number, length, end in zip(page.ids, page.lengths, ends, strict=True):
-                    found[int(number)] = words[end - length : end]
-    return [found[key] for key in sorted(found)]
+                    actual[int(number)] = words[end - length : end]
+    return [actual[key] for key in sorted(actual)]
 
 
 @pytest.mark.parametrize(("passes", "min_count", "threshold", "delimiter"), [(2, 1, 0.5, "_"), (1, 3, 2.0, " + ")])
@@ -56,7 +56,7 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
     run = FakeRun(spark, tmp_path)
     config = PhrasesConfig(passes=passes, min_count=min_count, threshold=threshold, delimiter=delimiter)
     table = spark.createDataFrame(list(enumerate(sentences)), SEQUENCES).repartition(3)
-    found = phrases.join_phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
+    actual = phrases.join_phrases(run, run.stage("pages", lambda: encoded_pages.from_sequences(table)), config)
 
     first = Phrases(sentences, min_count=min_count, threshold=threshold, delimiter=delimiter)
     once = [first[sentence] for sentence in sentences]
@@ -64,7 +64,7 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
     if passes == 2:
         second = Phrases(once, min_count=min_count, threshold=threshold, delimiter=delimiter)
         twice = [second[sentence] for sentence in once]
-        assert by_id(found) == twice
+        assert by_id(actual) == twice
         assert any(word.count(delimiter) == 3 for sentence in twice for word in sentence)
 
     # Phrases and scores, against every pair of neighbours that gensim accepts.
@@ -81,15 +81,15 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
 
 def test_no_pass_changes_nothing(spark, tmp_path):
     table = spark.createDataFrame([(1, ["a", "b"])], SEQUENCES)
-    found = encoded_pages.from_sequences(table)
-    assert phrases.join_phrases(FakeRun(spark, tmp_path), found, PhrasesConfig()) is found
+    pages = encoded_pages.from_sequences(table)
+    assert phrases.join_phrases(FakeRun(spark, tmp_path), pages, PhrasesConfig()) is pages
 
 
 def test_pass_that_accepts_nothing(spark, tmp_path):
     sentences = [["a", "b", "c"], [], ["c"], ["b", "a"]]
     run = FakeRun(spark, tmp_path)
-    found = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
-    assert by_id(phrases.join_phrases(run, found, PhrasesConfig(passes=1))) == sentences
+    pages = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(sentences)), SEQUENCES))
+    assert by_id(phrases.join_phrases(run, pages, PhrasesConfig(passes=1))) == sentences
 
 
 def test_keys_tell_pairs_apart():

@@ -10,6 +10,7 @@ from conftest import setting
 
 from embedall_spark.config import parse
 from embedall_spark.corpus import sessionize
+from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.errors import ConfigError
 from embedall_spark.schemas import EVENTS, SEQUENCES
 
@@ -24,9 +25,9 @@ def events(spark, rows):
 
 
 def assemble(spark, table, **options):
-    found = sessionize.sessionize(table, sessionize.StoriesConfig(**options), SEED)
-    assert found.schema.simpleString() == SEQUENCES.simpleString()
-    return {row.id: row.tokens for row in found.collect()}
+    actual = sessionize.sessionize(table, StoriesConfig(**options), SEED)
+    assert actual.schema.simpleString() == SEQUENCES.simpleString()
+    return {row.id: row.tokens for row in actual.collect()}
 
 
 def random_rows(count=600, seed=1):
@@ -42,27 +43,27 @@ def plain(rows, gap, longest):
     by_key = defaultdict(list)
     for key, item, order, _ in rows:
         by_key[key].append((order, item))
-    found = []
-    for some in by_key.values():
-        some.sort()
-        sessions = [[some[0]]]
-        for before, event in pairwise(some):
+    actual = []
+    for part in by_key.values():
+        part.sort()
+        sessions = [[part[0]]]
+        for before, event in pairwise(part):
             if event[0] - before[0] > gap:
                 sessions.append([])
             sessions[-1].append(event)
-        found += [[item for _, item in session] for session in sessions if 2 <= len(session) <= longest]
-    return sorted(found)
+        actual += [[item for _, item in session] for session in sessions if 2 <= len(session) <= longest]
+    return sorted(actual)
 
 
 def test_sessions_against_a_plain_cut_whatever_the_partitioning(spark):
     rows = random_rows()
     table = events(spark, rows)
-    found = assemble(spark, table, session_gap=1.5)
-    assert sorted(found.values()) == plain(rows, 1.5, 1000)
-    assert len(found) > 25
+    actual = assemble(spark, table, session_gap=1.5)
+    assert sorted(actual.values()) == plain(rows, 1.5, 1000)
+    assert len(actual) > 25
     with setting(spark, "spark.sql.shuffle.partitions", "7"):
         again = assemble(spark, events(spark, rows[::-1]).repartition(5), session_gap=1.5)
-    assert again == found
+    assert again == actual
 
 
 def test_a_robot_neither_dominates_nor_is_lost(spark):
@@ -72,23 +73,23 @@ def test_a_robot_neither_dominates_nor_is_lost(spark):
             "'here' origin", "cast(null as string) problem",
         )  # fmt: skip
         people = events(spark, [(f"user {user}", f"i{at}", at, None) for user in range(5) for at in range(3)])
-        found = assemble(spark, robot.unionByName(people), max_length=100)
+        actual = assemble(spark, robot.unionByName(people), max_length=100)
         split = assemble(spark, robot.unionByName(people), max_length=100, too_long="split")
-    assert sorted(map(len, found.values())) == [3] * 5 + [100]
-    (stretch,) = [tokens for tokens in found.values() if len(tokens) == 100]
-    first = int(stretch[0])
-    assert first % 100 == 0 and stretch == [str(at) for at in range(first, first + 100)]
-    # The same stretches with the same ids, one of which was the sample.
-    assert found.items() <= {key: tokens for key, tokens in split.items()}.items()
+    assert sorted(map(len, actual.values())) == [3] * 5 + [100]
+    (window,) = [tokens for tokens in actual.values() if len(tokens) == 100]
+    first = int(window[0])
+    assert first % 100 == 0 and window == [str(at) for at in range(first, first + 100)]
+    # The same windows with the same ids, one of which was the sample.
+    assert actual.items() <= {key: tokens for key, tokens in split.items()}.items()
     assert sorted(map(len, split.values())) == [3] * 5 + [100] * 200
 
 
 def test_baskets_have_the_same_meaningless_order_each_time(spark):
     rows = [(f"basket {basket}", f"item {item}", None, None) for basket in range(8) for item in range(6)]
-    found = assemble(spark, events(spark, rows))
-    assert found == assemble(spark, events(spark, rows[::-1]).repartition(3))
-    assert all(sorted(tokens) == [f"item {item}" for item in range(6)] for tokens in found.values())
-    assert len({tuple(tokens) for tokens in found.values()}) > 4
+    actual = assemble(spark, events(spark, rows))
+    assert actual == assemble(spark, events(spark, rows[::-1]).repartition(3))
+    assert all(sorted(tokens) == [f"item {item}" for item in range(6)] for tokens in actual.values())
+    assert len({tuple(tokens) for tokens in actual.values()}) > 4
 
 
 def test_weights_are_counts_in_expectation(spark):
@@ -110,4 +111,4 @@ def test_rows_with_a_problem_are_left_out(spark):
 
 def test_lengths_must_fit():
     with pytest.raises(ConfigError, match="min_length must not be above max_length, got 5 > 4"):
-        parse(sessionize.StoriesConfig, {"min_length": 5, "max_length": 4})
+        parse(StoriesConfig, {"min_length": 5, "max_length": 4})

@@ -18,22 +18,22 @@ def texts(count: int, seed: int) -> list[str]:
 
 @pytest.mark.parametrize(("tokens", "size"), [(1 << 16, 1 << 20), (512, 1 << 20), (1 << 16, 5000), (1, 1)])
 def test_counts_whatever_the_room(tokens, size):
-    given = texts(20_000, 1)
-    table, found, most = TokenCounter(tokens, size), Counter(), 0
-    for start in range(0, len(given), 3000):
-        column = pa.array(["left out", *given[start : start + 3000]])[1:]
+    source = texts(20_000, 1)
+    table, actual, most = TokenCounter(tokens, size), Counter(), 0
+    for start in range(0, len(source), 3000):
+        column = pa.array(["left out", *source[start : start + 3000]])[1:]
         for batch in [*table.add(column), *(table.flush() if start == 9000 else [])]:
             most = max(most, batch.num_rows)
-            found.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
+            actual.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
     for batch in table.flush():
         most = max(most, batch.num_rows)
-        found.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
-    assert found == Counter(given)
+        actual.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
+    assert actual == Counter(source)
     assert most <= tokens
 
 
 def test_all_columns_of_a_table(spark):
     rows = list(zip(texts(500, 2), texts(500, 3), strict=True))
-    found = token_counter.count_texts(spark.createDataFrame(rows, "a string, b string").repartition(3))
-    assert found.schema.simpleString() == "struct<token:string,count:bigint>"
-    assert {row["token"]: row["count"] for row in found.collect()} == Counter(text for row in rows for text in row)
+    actual = token_counter.count_texts(spark.createDataFrame(rows, "a string, b string").repartition(3))
+    assert actual.schema.simpleString() == "struct<token:string,count:bigint>"
+    assert {row["token"]: row["count"] for row in actual.collect()} == Counter(text for row in rows for text in row)

@@ -47,31 +47,31 @@ def run(texts, **options):
 def words_of(text, options):
     """The rule, a character at a time."""
     if options.get("split") == "whitespace":
-        found = text.split()
+        actual = text.split()
     else:
         kind = [("J" if c in JOINERS else unicodedata.category(c)[0]) for c in text]
-        found, current = [], ""
+        actual, current = [], ""
         for i, char in enumerate(text):
             starts = kind[i] in "LN"
             joins = kind[i] == "J" and i + 1 < len(text) and kind[i + 1] in "LN"
             if starts or (current and (kind[i] == "M" or joins)):
                 current += char
             elif current:
-                found.append(current)
+                actual.append(current)
                 current = ""
-        found += [current] if current else []
-    return [word for word in found if len(word) >= options.get("min_length", 1)]
+        actual += [current] if current else []
+    return [word for word in actual if len(word) >= options.get("min_length", 1)]
 
 
 def sentences_of(text):
     """The rule for sentences as a regular expression."""
     always = "\u3002\uff01\uff1f\n\r\v\f\u0085\u2028\u2029"
     end = rf"[.!?\u2026](?:[.!?\u2026\"'{CLOSING}])*(?=\s)|[{always}]"
-    at, found = 0, []
+    at, actual = 0, []
     for match in re.finditer(end, text):
-        found.append(text[at : match.end()])
+        actual.append(text[at : match.end()])
         at = match.end()
-    return [*found, text[at:]]
+    return [*actual, text[at:]]
 
 
 TEXTS = {
@@ -132,8 +132,8 @@ def test_a_sliced_batch_is_read_from_its_own_rows():
 
 def test_sentences_end_where_the_rule_says():
     text = 'Dr. No paid 3.14 "today." He left (really?) Then... silence\nnew line。次です！終わり'
-    found, ids, _ = run([text, "One. Two."], boundaries="sentence")
-    assert [" ".join(words) for words in found] == [
+    actual, ids, _ = run([text, "One. Two."], boundaries="sentence")
+    assert [" ".join(words) for words in actual] == [
         "dr", "no paid 3 14 today", "he left really", "then", "silence", "new line", "次です", "終わり", "one", "two",
     ]  # fmt: skip
     assert ids == [1000, *[_signed(mix(1000, k)) for k in range(1, 8)], 1001, _signed(mix(1001, 1))]
@@ -153,15 +153,15 @@ def test_ids_do_not_depend_on_the_batches():
 
 
 def test_long_sequences_are_cut_into_several():
-    found, ids, _ = run(["a b c d e f g", "h", "i j k"], max_sequence_length=3)
-    assert found == [["a", "b", "c"], ["d", "e", "f"], ["g"], ["h"], ["i", "j", "k"]]
+    actual, ids, _ = run(["a b c d e f g", "h", "i j k"], max_sequence_length=3)
+    assert actual == [["a", "b", "c"], ["d", "e", "f"], ["g"], ["h"], ["i", "j", "k"]]
     assert ids == [1000, _signed(mix(1000, 1)), _signed(mix(1000, 2)), 1001, 1002]
 
 
 def test_a_pattern_finds_what_findall_finds():
     texts = ["#Spark and #Delta, no tag", "nothing", "x #a"]
-    found, ids, rejects = run(texts, split="regex", pattern=r"#(\w+)", lower=False)
-    assert found == [["Spark", "Delta"], ["a"]] and ids == [1000, 1002]
+    actual, ids, rejects = run(texts, split="regex", pattern=r"#(\w+)", lower=False)
+    assert actual == [["Spark", "Delta"], ["a"]] and ids == [1000, 1002]
     assert rejects == [Reject("file1", "no token", "nothing")]
     assert run(texts, split="regex", pattern=r"#(\w*)", min_length=2)[0] == [["spark", "delta"]]
     assert run(["a b. c d"], split="regex", pattern=r"\w", boundaries="sentence")[0] == [["a", "b"], ["c", "d"]]
@@ -218,8 +218,8 @@ def test_a_record_is_the_first_200_characters():
 @pytest.mark.parametrize("texts", [[], [None], [""], ["", "", "a", ""]])
 @pytest.mark.parametrize("boundaries", ["document", "sentence"])
 def test_batches_with_little_in_them(texts, boundaries):
-    found, _, rejects = run(texts, boundaries=boundaries)
-    assert found == ([["a"]] if "a" in texts else []) and len(rejects) == len(texts) - len(found)
+    actual, _, rejects = run(texts, boundaries=boundaries)
+    assert actual == ([["a"]] if "a" in texts else []) and len(rejects) == len(texts) - len(actual)
 
 
 def test_large_strings_are_read_too():

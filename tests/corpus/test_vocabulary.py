@@ -25,18 +25,18 @@ def sentences() -> list[list[str]]:
 
 def ranked(data: list[list[str]], min_count: int) -> list[tuple[str, int]]:
     counts = Counter(word for sentence in data for word in sentence)
-    kept = [(word, count) for word, count in counts.items() if count >= min_count]
-    return sorted(kept, key=lambda pair: (-pair[1], pair[0].encode()))
+    rest = [(word, count) for word, count in counts.items() if count >= min_count]
+    return sorted(rest, key=lambda pair: (-pair[1], pair[0].encode()))
 
 
 def stored(folder: str) -> list[tuple[int, str, int]]:
     """Return a stage's rows in the order of its files' names and of the rows in them."""
     from pathlib import Path
 
-    found = []
+    actual = []
     for part in sorted(Path(folder).glob("*.parquet")):
-        found += [(row["id"], row["token"], row["count"]) for row in pq.read_table(part).to_pylist()]
-    return found
+        actual += [(row["id"], row["token"], row["count"]) for row in pq.read_table(part).to_pylist()]
+    return actual
 
 
 @pytest.mark.parametrize("partitions", [1, 7])
@@ -47,11 +47,11 @@ def test_ranks_whatever_the_partitioning(spark, tmp_path, partitions):
     with setting(spark, "spark.sql.adaptive.enabled", adaptive), setting(spark, "spark.sql.shuffle.partitions", "5"):
         run = FakeRun(spark, tmp_path)
         table = spark.createDataFrame(list(enumerate(data)), SEQUENCES).repartition(partitions)
-        found = vocabulary.build(run, encoded_pages.from_sequences(table), VocabularyConfig(min_count=2))
+        actual = vocabulary.build(run, encoded_pages.from_sequences(table), VocabularyConfig(min_count=2))
     expected = [(number, word, count) for number, (word, count) in enumerate(ranked(data, 2))]
     assert stored(run.stage_path("vocabulary")) == expected
-    assert [(field.name, field.dataType) for field in found.schema] == [(f.name, f.dataType) for f in VOCABULARY]
-    assert vocabulary.total_tokens(found) == sum(count for _, _, count in expected)
+    assert [(field.name, field.dataType) for field in actual.schema] == [(f.name, f.dataType) for f in VOCABULARY]
+    assert vocabulary.total_tokens(actual) == sum(count for _, _, count in expected)
     assert partitions == 1 or len(list((tmp_path / "stages" / "vocabulary").glob("*.parquet"))) > 1
 
     encoded = vocabulary.encode(encoded_pages.from_sequences(table), run.stage_path("vocabulary"))

@@ -23,10 +23,10 @@ def local_disk(tmp_path, monkeypatch):
 def words(count: int, seed: int) -> list[str]:
     draw = random.Random(seed)
     alphabets = ["abc", "defghijklmnopqrstuvwxyz-'", "абвгдё", "가나다라마", "e\u0301o\u0308", "\U0001f600\x00"]
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found["".join(draw.choices(draw.choice(alphabets), k=draw.randint(1, 9)))] = None
-    return list(found)
+    actual: dict[str, None] = {}
+    while len(actual) < count:
+        actual["".join(draw.choices(draw.choice(alphabets), k=draw.randint(1, 9)))] = None
+    return list(actual)
 
 
 def write(folder, tokens: list[str], parts: int = 3, row_group: int = 700) -> str:
@@ -45,23 +45,27 @@ def write(folder, tokens: list[str], parts: int = 3, row_group: int = 700) -> st
 
 
 def test_agrees_with_a_dict(tmp_path):
-    known, unknown = words(5000, 1), ["", "zzz-never", "\ud55c\uae00", *words(3000, 2)]
-    opened = VocabularyIndex.open(write(tmp_path / "v", known))
-    reference = {token: number for number, token in enumerate(known)}
-    asked = known + unknown
-    random.Random(3).shuffle(asked)
+    vocab, unknown = words(5000, 1), ["", "zzz-never", "\ud55c\uae00", *words(3000, 2)]
+    opened = VocabularyIndex.open(write(tmp_path / "v", vocab))
+    reference = {token: number for number, token in enumerate(vocab)}
+    queries = vocab + unknown
+    random.Random(3).shuffle(queries)
     assert opened.size == 5000
-    assert opened.ids(pa.array(asked)).tolist() == [reference.get(token, -1) for token in asked]
+    assert opened.ids(pa.array(queries)).tolist() == [reference.get(token, -1) for token in queries]
     assert opened.counts.tolist() == [10_000_000_000 - number for number in range(5000)]
-    assert opened.tokens(np.arange(5000)).to_pylist() == known
-    assert opened.tokens(np.array([7, 7, 0], np.int32)).to_pylist() == [known[7], known[7], known[0]]
+    assert opened.tokens(np.arange(5000)).to_pylist() == vocab
+    assert opened.tokens(np.array([7, 7, 0], np.int32)).to_pylist() == [
+        vocab[7],
+        vocab[7],
+        vocab[0],
+    ]
 
 
 def test_slices_large_strings_and_nothing(tmp_path):
-    known = words(100, 4)
-    opened = VocabularyIndex.open(write(tmp_path / "v", known))
-    assert opened.ids(pa.array(["?", *known])[50:60]).tolist() == list(range(49, 59))
-    assert opened.ids(pa.array(known, pa.large_string())[3:]).tolist() == list(range(3, 100))
+    vocab = words(100, 4)
+    opened = VocabularyIndex.open(write(tmp_path / "v", vocab))
+    assert opened.ids(pa.array(["?", *vocab])[50:60]).tolist() == list(range(49, 59))
+    assert opened.ids(pa.array(vocab, pa.large_string())[3:]).tolist() == list(range(3, 100))
     assert opened.ids(pa.array([], pa.string())).tolist() == []
     assert opened.tokens(np.array([], np.int32)).to_pylist() == []
     with pytest.raises(IndexError, match=r"0\.\.99"):
@@ -74,10 +78,10 @@ def test_collisions_in_a_table_with_one_free_slot():
     slots = np.full(256, -1, np.int32)
     hash_table.build(slots, text, offsets)
     assert sorted(slots.tolist()) == list(range(-1, 255))
-    asked, asked_offsets = vocabulary_index.string_buffers(pa.array([*tokens, "not there", ""]))
-    found = np.empty(257, np.int32)
-    hash_table.lookup(slots, text, offsets, asked, asked_offsets, found)
-    assert found.tolist() == [*range(255), -1, -1]
+    queries, asked_offsets = vocabulary_index.string_buffers(pa.array([*tokens, "not there", ""]))
+    actual = np.empty(257, np.int32)
+    hash_table.lookup(slots, text, offsets, queries, asked_offsets, actual)
+    assert actual.tolist() == [*range(255), -1, -1]
 
 
 def test_hash_spreads_over_slots():

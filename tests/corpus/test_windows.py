@@ -70,14 +70,14 @@ def pairs(streams, workers):
 
 def brute_force(data, window):
     tokens, offsets, _ = data
-    found = Counter()
+    actual = Counter()
     for begin, stop in itertools.pairwise(offsets):
         sequence = tokens[begin:stop]
         for i, center in enumerate(sequence):
             for j, context in enumerate(sequence):
                 if i != j and abs(i - j) <= window:
-                    found[int(center), int(context)] += 1
-    return found
+                    actual[int(center), int(context)] += 1
+    return actual
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 40])
@@ -155,9 +155,9 @@ def test_frequent_tokens_are_thinned_out_as_in_word2vec():
     streams, _ = draw((tokens, offsets, np.arange(sequences)), 1, 16, False, keep, room=1 << 21)
     # Every kept token is the center of one group, as the rarest are always kept and make a window.
     _, local = dealt(1)
-    kept = Counter(int(center) for center, _ in groups(streams[0]))
+    rest = Counter(int(center) for center, _ in groups(streams[0]))
     for token in range(8):
-        seen = kept[int(local[token])]
+        seen = rest[int(local[token])]
         if expected[token] == 1:
             assert seen == 2 * sequences
         else:

@@ -20,13 +20,13 @@ def random_edges(count=600, names=40, seed=3):
 
 def expected(rows, directed, self_loops):
     """Return {src: {dst: weight}}."""
-    found = {}
+    actual = {}
     for src, dst, weight in rows:
         if src == dst and not self_loops:
             continue
         for a, b in {(src, dst)} if directed else {(src, dst), (dst, src)}:
-            found.setdefault(a, {})[b] = found.get(a, {}).get(b, 0.0) + weight
-    return found
+            actual.setdefault(a, {})[b] = actual.get(a, {}).get(b, 0.0) + weight
+    return actual
 
 
 def build(spark, folder, rows, config):
@@ -45,19 +45,19 @@ def test_the_lists_are_those_of_a_dictionary(spark, tmp_path, monkeypatch, direc
     run, vertices, _, size = build(spark, tmp_path, rows, config)
     names = [row["token"] for row in vertices.orderBy("id").collect()]
     graph = csr.open_graph(run.stage_path("adjacency"), size, directed)
-    found = {}
+    actual = {}
     for vertex, name in enumerate(names):
         first, stop = graph.indptr[vertex], graph.indptr[vertex + 1]
-        near = graph.indices[first:stop]
-        assert (np.diff(near) > 0).all()
+        neighbors = graph.indices[first:stop]
+        assert (np.diff(neighbors) > 0).all()
         if stop > first:
             weights = np.diff(graph.cumulative[first:stop], prepend=0)
-            found[name] = dict(zip([names[at] for at in near], weights, strict=True))
+            actual[name] = dict(zip([names[at] for at in neighbors], weights, strict=True))
     want = expected(rows, directed, self_loops)
-    assert found.keys() == want.keys()
-    for name, near in want.items():
-        assert found[name].keys() == near.keys()
-        assert [found[name][other] for other in near] == pytest.approx(list(near.values()))
+    assert actual.keys() == want.keys()
+    for name, neighbors in want.items():
+        assert actual[name].keys() == neighbors.keys()
+        assert [actual[name][other] for other in neighbors] == pytest.approx(list(neighbors.values()))
     assert size.vertices == len(names)
     assert size.edges == sum(map(len, want.values()))
     assert size.weighted
@@ -67,14 +67,14 @@ def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
     monkeypatch.setattr(adjacency, "_EDGES_PER_ROW", 3)
     edges = np.array([5 << 32 | n for n in (1, 1, 2, 3, 4, 4, 4, 9)] + [6 << 32 | 1], np.int64)
     rows = []
-    for held in (1, 3, 100):
-        monkeypatch.setattr(external_sort, "RUN", held)
+    for run_size in (1, 3, 100):
+        monkeypatch.setattr(external_sort, "RUN", run_size)
         rows.append(
             list(adjacency._rows([external_sort.cut_run((edges, np.ones(len(edges))), np.empty(0, np.int64), 2)]))
         )
     assert rows[0] == rows[1] == rows[2]
-    near = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows[0]]
-    assert near == [[1, 2, 3], [4, 9, 1]]
+    neighbors = [np.frombuffer(row.column("neighbours")[0].as_py(), np.int32).tolist() for row in rows[0]]
+    assert neighbors == [[1, 2, 3], [4, 9, 1]]
     weights = [np.frombuffer(row.column("weights")[0].as_py(), np.float64).tolist() for row in rows[0]]
     assert weights == [[2, 1, 1], [3, 1, 1]]
 
@@ -88,13 +88,13 @@ def test_equal_weights_take_no_room(spark, tmp_path):
 
 
 def test_the_lists_do_not_depend_on_the_partitioning(spark, tmp_path):
-    rows, found = random_edges(300), []
+    rows, actual = random_edges(300), []
     for number in (1, 7):
         with setting(spark, "spark.sql.shuffle.partitions", str(number)):
             run, _, _, size = build(spark, tmp_path / str(number), rows[::-1] if number == 7 else rows, GraphConfig())
             graph = csr.open_graph(run.stage_path("adjacency"), size, directed=False)
-            found.append([array.tobytes() for array in (graph.indptr, graph.indices, graph.cumulative)])
-    assert found[0] == found[1]
+            actual.append([array.tobytes() for array in (graph.indptr, graph.indices, graph.cumulative)])
+    assert actual[0] == actual[1]
 
 
 def test_components_are_those_of_a_search(spark, tmp_path):

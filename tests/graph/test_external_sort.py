@@ -17,45 +17,47 @@ def entries(count, vertices, seed, alike=False):
     return src << 32 | dst, weights
 
 
-def pieces(given, bounds, most):
+def pieces(source, bounds, max_piece):
     """Return the pieces of each part as Spark would bring them, in batches of three."""
-    edges, weights = given
+    edges, weights = source
     batches = ((edges[at : at + 70], weights[at : at + 70]) for at in range(0, len(edges), 70))
     table = pa.Table.from_batches(
-        [external_sort.cut_run(found, bounds, most) for found in external_sort.sorted_runs(batches)]
+        [external_sort.cut_run(run, bounds, max_piece) for run in external_sort.sorted_runs(batches)]
     )
-    assert all(len(piece.as_py()) <= 8 * most for piece in table.column("edges"))
+    assert all(len(piece.as_py()) <= 8 * max_piece for piece in table.column("edges"))
     table = table.sort_by([("part", "ascending"), ("edge", "ascending"), ("weight", "ascending")])
     for part in range(len(bounds) + 1):
         yield part, table.filter(pc.field("part") == part).combine_chunks().to_batches(3)
 
 
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize(("run", "most", "held"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)])
-def test_parts_are_sorted_and_complete(monkeypatch, alike, run, most, held):
+@pytest.mark.parametrize(
+    ("run", "max_piece", "buffered"), [(100, 7, 40), (500, 50, 1), (10**6, 10**6, 10**6), (300, 1, 100)]
+)
+def test_parts_are_sorted_and_complete(monkeypatch, alike, run, max_piece, buffered):
     monkeypatch.setattr(external_sort, "RUN", run)
-    given = entries(3000, 20, 1, alike)
+    source = entries(3000, 20, 1, alike)
     # Two bounds that are equal: a part without entries.
     bounds = np.array([3, 4, 4, 11])
-    order = np.lexsort(given[::-1])
-    found = []
-    cut = list(pieces(given, bounds, most))
-    monkeypatch.setattr(external_sort, "RUN", held)
+    order = np.lexsort(source[::-1])
+    actual = []
+    cut = list(pieces(source, bounds, max_piece))
+    monkeypatch.setattr(external_sort, "RUN", buffered)
     for part, batches in cut:
         for number, edges, weights in external_sort.merge(batches):
             assert number == part
             assert (np.searchsorted(bounds, edges >> 32, side="right") == part).all()
-            found.append((edges, weights))
-    edges, weights = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    assert edges.tolist() == given[0][order].tolist()
-    assert weights.tolist() == given[1][order].tolist()
+            actual.append((edges, weights))
+    edges, weights = (np.concatenate(arrays) for arrays in zip(*actual, strict=True))
+    assert edges.tolist() == source[0][order].tolist()
+    assert weights.tolist() == source[1][order].tolist()
 
 
 def test_a_hub_streams(monkeypatch):
     monkeypatch.setattr(external_sort, "RUN", 2000)
     edges = 3 << 32 | np.random.default_rng(1).permutation(100_000)
     (_, batches), *_ = pieces((edges, np.ones(len(edges))), np.empty(0, np.int64), 100)
-    yielded = [len(found) for _, found, _ in external_sort.merge(batches)]
+    yielded = [len(actual) for _, actual, _ in external_sort.merge(batches)]
     # Of 50 runs 100 entries each may be open.
     assert max(yielded) <= 12_000
     assert sum(yielded) == len(edges)
@@ -65,7 +67,7 @@ def test_one_edge_many_times_streams(monkeypatch):
     monkeypatch.setattr(external_sort, "RUN", 2000)
     edges = np.full(50_000, 3 << 32 | 5)
     (_, batches), *_ = pieces((edges, np.full(len(edges), 0.1)), np.empty(0, np.int64), 100)
-    assert max(len(found) for _, found, _ in external_sort.merge(batches)) <= 4000
+    assert max(len(actual) for _, actual, _ in external_sort.merge(batches)) <= 4000
 
 
 def test_equal_edges_are_added_up_one_after_the_other():

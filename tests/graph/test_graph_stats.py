@@ -18,8 +18,8 @@ def counted(monkeypatch, graph, directed):
     monkeypatch.setattr(csr, "open_graph", lambda *_: graph)
     size = GraphSize(len(graph.indptr) - 1, len(graph.indices), False)
     batch = pa.RecordBatch.from_arrays([pa.array([0])], ["id"])
-    (found,) = graph_stats._component_sizes("", size, directed)([batch])
-    return found["components"][0].as_py(), found["greatest"][0].as_py()
+    (actual,) = graph_stats._component_sizes("", size, directed)([batch])
+    return actual["components"][0].as_py(), actual["greatest"][0].as_py()
 
 
 @pytest.mark.parametrize("directed", [False, True])

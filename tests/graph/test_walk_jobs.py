@@ -17,7 +17,7 @@ from embedall_spark.schemas import ENCODED
 
 
 @pytest.fixture(scope="module")
-def made(spark, tmp_path_factory):
+def result(spark, tmp_path_factory):
     """Return a directed weighted graph with dead ends, as (Walks, folder of names, names)."""
     run = FakeRun(spark, tmp_path_factory.mktemp("walks"))
     random = np.random.default_rng(5)
@@ -40,41 +40,41 @@ def blocks_of(feed, wanted=None):
     return [block for batch in rows for block in blocking.unpack(batch)]
 
 
-def test_every_vertex_with_a_way_out_starts_as_many_walks(spark, made):
-    walks, _, names = made
+def test_every_vertex_with_a_way_out_starts_as_many_walks(spark, result):
+    walks, _, names = result
     starts = Counter(tokens[0] for tokens in all_walks(spark, walks).values())
     assert set(starts.values()) == {4}
     assert {names[at] for at in starts} == {name for name in names if int(name[1:]) % 7 != 3}
 
 
-def test_blocks_hold_the_same_walks_whatever_their_number(spark, made, monkeypatch):
-    walks, _, _ = made
+def test_blocks_hold_the_same_walks_whatever_their_number(spark, result, monkeypatch):
+    walks, _, _ = result
     want = all_walks(spark, walks)
     for number in (1, 5):
         monkeypatch.setattr(blocking, "block_count", lambda _, n=number: n)
         feed = walk_jobs.block_source(spark, walks, 1000, threads=2)
-        found = {}
+        actual = {}
         for block in blocks_of(feed):
             for at, name in enumerate(block.ids):
-                found[int(name)] = tuple(block.tokens[block.offsets[at] : block.offsets[at + 1]].tolist())
-        assert found == want
+                actual[int(name)] = tuple(block.tokens[block.offsets[at] : block.offsets[at + 1]].tolist())
+        assert actual == want
 
 
-def test_only_the_wanted_blocks_are_drawn(spark, made, monkeypatch):
-    walks, _, _ = made
+def test_only_the_wanted_blocks_are_drawn(spark, result, monkeypatch):
+    walks, _, _ = result
     monkeypatch.setattr(blocking, "block_count", lambda _: 6)
     feed = walk_jobs.block_source(spark, walks, 1000, threads=1)
     assert sorted(block.number for block in blocks_of(feed, lambda numbers: numbers % 2 == 1)) == [1, 3, 5]
 
 
-def test_visits_count_the_walks(spark, made):
-    walks, _, _ = made
+def test_visits_count_the_walks(spark, result):
+    walks, _, _ = result
     want = Counter(token for tokens in all_walks(spark, walks).values() for token in tokens)
     assert {row["id"]: row["count"] for row in walk_jobs.visit_counts(spark, walks).collect()} == want
 
 
-def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
-    walks, _, _ = made
+def test_walks_are_the_same_after_a_killed_task(spark, result, tmp_path):
+    walks, _, _ = result
     killed = tmp_path / "killed"
 
     def die_once(batches):
@@ -91,14 +91,14 @@ def test_walks_are_the_same_after_a_killed_task(spark, made, tmp_path):
     assert {row["id"]: tuple(row["tokens"]) for row in drawn.collect()} == all_walks(spark, walks)
 
 
-def test_walks_can_be_read_by_name(spark, made):
-    walks, folder, names = made
+def test_walks_can_be_read_by_name(spark, result):
+    walks, folder, names = result
     want = {key: [names[at] for at in tokens] for key, tokens in all_walks(spark, walks).items()}
     assert {row["id"]: row["tokens"] for row in walk_jobs.as_sequences(spark, walks, folder).collect()} == want
 
 
-def test_walks_follow_edges_and_end_at_dead_ends(spark, made):
-    walks, _, _ = made
+def test_walks_follow_edges_and_end_at_dead_ends(spark, result):
+    walks, _, _ = result
     from embedall_spark.graph import csr
 
     graph = csr.open_graph(walks.graph, walks.size, directed=True)

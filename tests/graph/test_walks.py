@@ -80,10 +80,10 @@ def p_value(seen, chances):
     assert not seen[chances == 0].any()
     statistic = freedom = 0
     for have, hope in zip(seen, want, strict=True):
-        kept = hope >= 5
-        if kept.sum() > 1:
-            kept[hope.argmax()] = False
-            have, hope = (np.append(part[kept], part[~kept].sum()) for part in (have, hope))
+        rest = hope >= 5
+        if rest.sum() > 1:
+            rest[hope.argmax()] = False
+            have, hope = (np.append(part[rest], part[~rest].sum()) for part in (have, hope))
             statistic += ((have - hope) ** 2 / hope).sum()
             freedom += len(hope) - 1
     assert freedom > 0
@@ -125,8 +125,8 @@ indptr, indices, data, p, q, ways = json.load(sys.stdin)
 arrays = np.array(data), np.array(indices, np.uint32), np.array(indptr, np.uint32)
 print(json.dumps([SparseRWGraph.get_normalized_probs(*arrays, p, q, v, t, None).tolist() for t, v in ways]))
 """
-    given = json.dumps([graph.indptr.tolist(), graph.indices.tolist(), weights[weights > 0].tolist(), p, q, ways])
-    said = subprocess.run([PEER, "-c", code], input=given, capture_output=True, text=True, check=True).stdout
+    source = json.dumps([graph.indptr.tolist(), graph.indices.tolist(), weights[weights > 0].tolist(), p, q, ways])
+    said = subprocess.run([PEER, "-c", code], input=source, capture_output=True, text=True, check=True).stdout
     chances, _ = expected(weights, p, q)
     assert len(ways) > 100
     for (t, v), theirs in zip(ways, json.loads(said), strict=True):
@@ -168,8 +168,8 @@ def test_a_walk_ends_at_a_dead_end():
     weights = np.zeros((5, 5))
     weights[[0, 1, 2], [1, 2, 3]] = 1
     for weighted, p in product((False, True), (1, 4)):
-        found = rows(*walks(graph_of(weights, True, weighted), 1, 3, p, 1))
-        assert found == [[0, 1, 2], [1, 2, 3], [2, 3], [3], [4]]
+        actual = rows(*walks(graph_of(weights, True, weighted), 1, 3, p, 1))
+        assert actual == [[0, 1, 2], [1, 2, 3], [2, 3], [3], [4]]
 
 
 def test_sizes_of_nothing():
@@ -203,14 +203,14 @@ def test_steps_at_a_hub(p, q, weighted):
     cumulative = np.concatenate([np.cumsum(masses), masses]) if weighted else np.empty(0)
     graph = Graph(indptr, np.concatenate([hub, np.zeros(leaves, np.int32)]), cumulative, False)
     start = 5
-    found = np.reshape(walks(graph, each, 3, p, q, starts=[start])[0], (each, 3))
-    assert (found[:, :2] == [start, 0]).all()
+    actual = np.reshape(walks(graph, each, 3, p, q, starts=[start])[0], (each, 3))
+    assert (actual[:, :2] == [start, 0]).all()
     chances = (masses if weighted else np.ones(leaves)) / q
     chances[start - 1] *= q / p
     # By hundreds, the step back apart.
     groups = np.append(np.arange(leaves) // 100, 0)
     groups[start - 1] = leaves // 100
-    seen = np.bincount(groups[found[:, 2] - 1], minlength=leaves // 100 + 1)
+    seen = np.bincount(groups[actual[:, 2] - 1], minlength=leaves // 100 + 1)
     chances = np.bincount(groups[:-1], chances, minlength=leaves // 100 + 1)
     assert p_value(seen[None], chances[None] / chances.sum()) > 1e-4
 
@@ -237,9 +237,9 @@ def test_a_step_back_that_has_all_the_weight_and_no_chance():
     weights = np.zeros((3, 3))
     weights[0, 1] = weights[1, 0] = 1e9
     weights[1, 2] = weights[2, 1] = 1.0
-    found = walks(graph_of(weights, False), 20_000, 3, MAX_BIAS, 1.0, starts=[0])[0].reshape(-1, 3)
+    actual = walks(graph_of(weights, False), 20_000, 3, MAX_BIAS, 1.0, starts=[0])[0].reshape(-1, 3)
     chance = 1e9 / MAX_BIAS / (1e9 / MAX_BIAS + 1)
-    assert abs((found[:, 2] == 0).mean() - chance) < 0.02
+    assert abs((actual[:, 2] == 0).mean() - chance) < 0.02
 
 
 def test_extreme_biases_and_weights_come_to_an_end():
@@ -262,9 +262,9 @@ def test_long_lists_of_uneven_weights():
         weights[7] = weights.sum() / 2
         hub = np.concatenate([[0, 50_000], np.full(50_000, 50_000)])
         graph = Graph(hub, np.arange(1, 50_001, dtype=np.int32), np.cumsum(weights), True)
-        found = walks(graph, 300_000, 2, 1, 1, starts=[0])[0][1::2]
+        actual = walks(graph, 300_000, 2, 1, 1, starts=[0])[0][1::2]
         groups = np.searchsorted(np.arange(1, 200) / 200, np.cumsum(weights) / weights.sum(), "right")
-        seen, share = (np.bincount(groups, each, 200) for each in (np.bincount(found - 1, minlength=50_000), weights))
+        seen, share = (np.bincount(groups, each, 200) for each in (np.bincount(actual - 1, minlength=50_000), weights))
         assert p_value(seen[None], share[None] / share.sum()) > 1e-4
 
 

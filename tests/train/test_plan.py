@@ -35,22 +35,22 @@ def test_shards_are_kept_and_mapped(tmp_path):
 
 def test_every_block_is_in_one_episode_of_one_slice():
     config = SkipGram(workers=4, spool_bytes=1 << 20)
-    made = plan.make_plan(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
-    assert made.slices > 1
-    assert made.episodes >= 4
+    result = plan.make_plan(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
+    assert result.slices > 1
+    assert result.episodes >= 4
     for epoch in range(3):
-        episodes = made.episode_of_blocks(epoch, 7)
-        sizes = np.bincount(episodes, minlength=made.episodes)
+        episodes = result.episode_of_blocks(epoch, 7)
+        sizes = np.bincount(episodes, minlength=result.episodes)
         assert len(episodes) == 100
         assert sizes.max() - sizes.min() <= 1
-    whole = [episode for index in range(made.slices) for episode in made.slice_episodes(index)]
-    assert whole == list(range(made.episodes))
-    assert not np.array_equal(made.episode_of_blocks(0, 7), made.episode_of_blocks(1, 7))
+    whole = [episode for index in range(result.slices) for episode in result.slice_episodes(index)]
+    assert whole == list(range(result.episodes))
+    assert not np.array_equal(result.episode_of_blocks(0, 7), result.episode_of_blocks(1, 7))
 
 
 def test_one_worker_has_one_episode_a_slice():
-    made = plan.make_plan(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
-    assert made.slices == made.episodes == 4
+    result = plan.make_plan(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
+    assert result.slices == result.episodes == 4
     assert plan.make_plan(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
 
 
@@ -65,9 +65,9 @@ def test_long_sequences_are_cut_without_losing_a_token():
     lengths = [3, 25, 10, 1]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     block = Block(5, np.array([10, 20, 30, 40]), offsets, np.arange(39, dtype=np.int32))
-    found = window_chunks.cut(block, 10)
-    assert np.diff(found.offsets).tolist() == [3, 10, 10, 5, 10, 1]
-    assert found.ids[[0, 1, 4, 5]].tolist() == [10, 20, 30, 40]
-    assert len(set(found.ids.tolist())) == 6
-    assert found.offsets[0] == 0 and found.offsets[-1] == 39
+    actual = window_chunks.cut(block, 10)
+    assert np.diff(actual.offsets).tolist() == [3, 10, 10, 5, 10, 1]
+    assert actual.ids[[0, 1, 4, 5]].tolist() == [10, 20, 30, 40]
+    assert len(set(actual.ids.tolist())) == 6
+    assert actual.offsets[0] == 0 and actual.offsets[-1] == 39
     assert window_chunks.cut(block, 25) is block

@@ -115,18 +115,18 @@ def short(request, spark, corpus, tmp_path_factory):
 def test_a_resumed_run_ends_the_same(spark, corpus, short, tmp_path, monkeypatch):
     workers, _, whole = short
     options = config(workers=workers, slice_tokens=12_000, epochs=2)
-    made, slices = trainer._train_slice, []
+    built, slices = trainer._train_slice, []
 
     def stopping(*arguments):
         slices.append(1)
         if len(slices) == 2:
             raise KeyboardInterrupt
-        return made(*arguments)
+        return built(*arguments)
 
     monkeypatch.setattr(trainer, "_train_slice", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(spark, corpus, tmp_path, options)
-    monkeypatch.setattr(trainer, "_train_slice", made)
+    monkeypatch.setattr(trainer, "_train_slice", built)
     run, resumed, _ = train(spark, corpus, tmp_path, options)
     assert np.array_equal(whole, resumed)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2  # older ones are gone
