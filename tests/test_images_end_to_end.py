@@ -131,6 +131,7 @@ def test_a_rerun_embeds_only_what_has_changed(spark, made, tmp_path):
     (pictures / "noise" / "2.png").write_bytes(b"broken since")
     done = embedall("images", "--config", file, "--run-id", "three")
     assert (done.summary["version"], done.summary["rows"], done.summary["rejected"]) == (1, 2, 4)
+    assert done.summary["unchanged"] == 15
     after = bits(tables.read(spark, table))
     # What cannot be read tonight keeps its vector; what is gone goes.
     assert before.keys() - after.keys() == {"noise/1.png"}
@@ -191,6 +192,7 @@ def test_pictures_in_a_table_with_their_titles(spark, made):
     # Where nothing has changed, nothing is embedded or written.
     still = embedall("images", "--config", file, *other, "--run-id", "held-three").summary
     assert (new["version"], new["rows"], still["version"], still["rows"]) == (1, 6, 1, 0)
+    assert still["unchanged"] == 6
 
 
 def test_a_file_is_embedded_as_the_table_was(spark, made):

@@ -173,7 +173,9 @@ def render(
     if display.montage is not None:
         from embedall_spark.visualize import montage
 
-        tiles = [montage.Tile(small.get(name), f"{score:.3f} {result.title(name)}") for name, score in hits]
+        # A caption is short: the title alone, or the id.
+        captions = {name: result.title(name).removesuffix(f" [{name}]") for name, _ in hits}
+        tiles = [montage.Tile(small.get(name), captions[name], f"{score:.3f}") for name, score in hits]
         if first is not None:
             tiles.insert(0, montage.Tile(first, "the query"))
         files.write_bytes(display.montage, montage.draw([(result.heading, tiles)]))
