@@ -34,11 +34,12 @@ def nearest(vectors: DataFrame, ids: Sequence[str], k: int = 5) -> dict[str, lis
     # One edit in two letters is still the same word to a reader.
     limits = [max(1, min(_MAX_EDITS, len(id) // 2)) for id in ids]
     missing = vectors.sparkSession.createDataFrame(pa.table([list(ids), limits], schema=_MISSING))
-    distance = F.levenshtein(F.lower("id"), F.lower("missing"), _MAX_EDITS)
-    edits = F.when(without_kind() == F.col("missing"), -1).otherwise(distance)
-    pairs = vectors.select("id", "count").crossJoin(missing).withColumn("edits", edits)
-    order = Window.partitionBy("missing").orderBy("edits", F.desc_nulls_last("count"), "id")
-    alike = pairs.where("edits BETWEEN -1 AND max_edits").withColumn("rank", F.row_number().over(order))
+    lacks_kind = F.coalesce(without_kind() == F.col("missing"), F.lit(False))
+    # Beyond the limit Spark's distance is -1.
+    edits = F.when(lacks_kind, 0).otherwise(F.levenshtein(F.lower("id"), F.lower("missing"), _MAX_EDITS))
+    pairs = vectors.select("id", "count").crossJoin(missing).withColumns({"lacks_kind": lacks_kind, "edits": edits})
+    order = Window.partitionBy("missing").orderBy(F.desc("lacks_kind"), "edits", F.desc_nulls_last("count"), "id")
+    alike = pairs.where("edits BETWEEN 0 AND max_edits").withColumn("rank", F.row_number().over(order))
     rows = alike.where(F.col("rank") <= k).orderBy("missing", "rank").select("missing", "id").collect()
     found: dict[str, list[str]] = {id: [] for id in ids}
     for row in rows:
