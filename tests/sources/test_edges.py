@@ -51,25 +51,12 @@ def test_edge_lists_as_others_write_them(spark, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + OTHERS.replace("\n", "\r\n").encode())
     (tmp_path / "one line.txt").write_bytes(b"p q")
     (tmp_path / "sub").mkdir()
-    for name, header in (
-        ("a.txt", "SRC DST"),
-        ("b.txt", '"Source"\tTarget\tWeight'),
-        ("c.txt", "# c\n\nsource target"),
-    ):
-        (tmp_path / "sub" / name).write_text(f"{header}\n1\t2\n")
+    for number, header in enumerate(("SRC DST", '"Source"\tTarget\tWeight', "# c\n\n% d\nfrom to")):
+        (tmp_path / "sub" / f"{number}.txt").write_text(f"{header}\n1\t2\n")
     for name in ("empty.txt", "_SUCCESS", ".hidden.txt"):
         (tmp_path / name).write_bytes(b"" if name == "empty.txt" else b"z z\n")
     found = edges.read(spark, EdgesConfig(path=str(tmp_path)))
-    pairs = [
-        *[("a", "b")] * 2,
-        ("c", "d"),
-        ('"x"', '"y"'),
-        ('"', "the"),
-        (",", "the"),
-        ("the", ","),
-        ("p", "q"),
-        *[("1", "2")] * 2,
-    ]
+    pairs = [*[("a", "b")] * 2, ("c", "d"), ('"x"', '"y"'), ('"', "the"), (",", "the"), ("the", ","), ("p", "q")]
     pairs += [("to", "weight"), *[("1", "2")] * 3]
     assert rows(found) == sorted((*pair, None) for pair in pairs)
     hint = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
