@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import uuid
@@ -64,3 +65,13 @@ def _move_default_experiment(store: Path, folder: Path) -> None:
     with closing(sqlite3.connect(store)) as connection, connection:
         location = (folder / "mlruns" / "0").as_uri()
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", [location])
+
+
+def without_password(uri: str) -> str:
+    """Return the address of a store as it may be shown."""
+    return re.sub(r"://[^/@]*@", "://", uri)
+
+
+def short(error: Exception) -> str:
+    """Return an error of the store in one line, without a password."""
+    return without_password(" ".join(str(error).split())[:300]) or type(error).__name__

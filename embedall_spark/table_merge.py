@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, tables
+from embedall_spark import files, table_errors, tables
 from embedall_spark.errors import TableError
 from embedall_spark.schemas import VECTORS, conform
 
@@ -72,7 +72,7 @@ def merge(
             _commit(changes, files.identifier(name))
     except Exception as error:
         done = tables.committed(spark, name, run_id, 0)
-        explained = None if done is not None else tables.explain(name, error, vector_size)
+        explained = None if done is not None else table_errors.explain(name, error, vector_size)
         if done is None and explained is None:
             raise
         if explained is not None:

@@ -7,15 +7,14 @@ A table is named by a path or URI (anything with a slash, or without a dot) or a
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files
-from embedall_spark.errors import BadData, EmbedallError, SchemaMismatch, TableError
+from embedall_spark import files, table_errors
+from embedall_spark.errors import SchemaMismatch, TableError
 from embedall_spark.schemas import conform
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 Mode = Literal["error", "overwrite", "append"]
 
 _SIZE = "embedall.vector_size"
-_CONFLICTS = re.compile(r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|Concurrent\w*Exception")
 
 
 def exists(spark: SparkSession, name: str) -> bool:
@@ -46,7 +44,7 @@ def exists(spark: SparkSession, name: str) -> bool:
     except AnalysisException as error:
         if "DELTA_MISSING_DELTA_TABLE" in str(error):
             return False
-        raise TableError(f"{name}: {_first_line(error)}") from None
+        raise TableError(f"{name}: {table_errors.first_line(error)}") from None
     return True
 
 
@@ -63,7 +61,7 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
         _ = table.schema
     except AnalysisException as error:
         if exists(spark, name):
-            raise TableError(f"{name}: {_first_line(error)}") from None
+            raise TableError(f"{name}: {table_errors.first_line(error)}") from None
         hint = (
             "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
         )
@@ -89,7 +87,7 @@ def history(spark: SparkSession, name: str) -> DataFrame:
     try:
         commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
     except AnalysisException as error:
-        why = _first_line(error) if exists(spark, name) else "there is no such table"
+        why = table_errors.first_line(error) if exists(spark, name) else "there is no such table"
         raise TableError(f"{name}: {why}") from None
     return commits.select(
         "version",
@@ -141,7 +139,7 @@ def write(
         done = committed(spark, name, run_id, txn_version) if exists(spark, name) else None
         if done is not None:
             return done
-        explained = explain(name, error, vector_size)
+        explained = table_errors.explain(name, error, vector_size)
         if explained is None:
             raise
         raise explained from error
@@ -211,7 +209,7 @@ def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> Non
     try:
         _with(rows.limit(0).writeTo(files.identifier(name)).using("delta"), properties).create()
     except Exception as error:
-        if "ALREADY_EXISTS" not in str(error) and not _CONFLICTS.search(str(error)):
+        if "ALREADY_EXISTS" not in str(error) and not table_errors.CONFLICTS.search(str(error)):
             raise
 
 
@@ -280,26 +278,3 @@ def _check_free(path: str) -> None:
     # A write that was interrupted before its commit leaves files and an empty log.
     if names and "_delta_log" not in names:
         raise TableError(f"{path}: the folder exists and holds no Delta table, but {names[0]}; name a new or empty one")
-
-
-def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
-    """Return the error that explains a failed commit; None if the cause is not the table."""
-    text = str(error)
-    violated = re.search(r"CHECK constraint (\w+) ", text)
-    if violated and violated.group(1) == "required":
-        return BadData(f"{name}: a required column is null in some row; nothing was written")
-    if violated:
-        return BadData(
-            f"{name}: some row's {violated.group(1)} is not {vector_size} finite values; nothing was written"
-        )
-    if "ALREADY_EXISTS" in text or "NonEmptyDir" in text:
-        return TableError(f"{name}: another writer created the table in the meantime; nothing was written")
-    if _CONFLICTS.search(text):
-        return TableError(f"{name}: another writer changed the table in the meantime; nothing was written, run again")
-    if isinstance(error, AnalysisException) or "DELTA_NOT_A_DELTA_TABLE" in text:
-        return TableError(f"{name}: {_first_line(error)}")
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

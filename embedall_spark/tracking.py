@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 import time
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedall_spark import files, mlflow_entries, mlflow_models, mlflow_store
 from embedall_spark.errors import SetupError
+from embedall_spark.mlflow_store import short, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,10 +128,14 @@ class Tracked:
             call()
         except Exception as error:
             if getattr(error, "error_code", None) in _REFUSED:
-                log.warning("MLflow refused an entry: %s", _short(error))
+                log.warning("MLflow refused an entry: %s", short(error))
                 return True
             if not self._down:
-                log.warning("MLflow (%s) does not answer; the run goes on and retries: %s", self.store, _short(error))
+                log.warning(
+                    "MLflow (%s) does not answer; the run goes on and retries: %s",
+                    self.store,
+                    short(error),
+                )
             self._down = True
             self._next_flush = time.monotonic() + _RETRY_SECONDS
             return False
@@ -243,7 +247,7 @@ def _client(uri: str | None) -> tuple[Any, str]:
         mlflow_store.prepare(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)
-    return client, _without_password(uri or mlflow.get_tracking_uri())
+    return client, without_password(uri or mlflow.get_tracking_uri())
 
 
 def _resume(client: Any, mlflow_run_id: str, store: str) -> Tracked | None:
@@ -289,14 +293,6 @@ def _usable(uri: str | None) -> Iterator[None]:
         raise
     except Exception as error:
         raise SetupError(
-            f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
+            f"the MLflow store {without_password(uri or 'of Databricks')} cannot be used: {short(error)}; start its "
             "server, correct MLFLOW_TRACKING_URI, or unset it to use an SQLite file in the output folder"
         ) from error
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"://[^/@]*@", "://", uri)
-
-
-def _short(error: Exception) -> str:
-    return _without_password(" ".join(str(error).split())[:300]) or type(error).__name__
