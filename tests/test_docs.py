@@ -40,7 +40,7 @@ def test_readme_is_read_in_five_minutes():
 @everywhere
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
-        if target.startswith("http") or target == "docs/results.png":
+        if target.startswith("http"):
             continue
         name, _, anchor = target.partition("#")
         file = (path.parent / name).resolve() if name else path
@@ -54,7 +54,7 @@ def test_paths_exist(path):
     """Paths that a document names; the log names files as they were."""
     tops = "embedall_spark|tests|docs|conf|jobs|notebooks|benchmarks"
     for name in re.findall(rf"(?<![\w/.-])(?:{tops})/[\w./-]*[\w/]", path.read_text(encoding="utf-8")):
-        assert (ROOT / name).exists() or "NAME" in name or name == "docs/results.png", name
+        assert (ROOT / name).exists() or "NAME" in name, name
 
 
 @for_users
