@@ -35,7 +35,7 @@ def films(spark, tmp_path_factory):
 
 def test_titles_are_shown_and_understood(films):
     given = ["--names", f"{films}/films.csv", "--id-column", "film"]
-    result = embedall("similar", f"{films}/films", "Film, 7", "0", "7", "-n", 3, *given)
+    result = embedall("similar", f"{films}/films", "Film, 7", "0.0", "7", "-n", 3, *given)
     assert result.code == 0
     first, second = result.output.split("\n\n")
     assert first.splitlines()[0] == "Film, 7 [7]"

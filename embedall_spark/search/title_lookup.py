@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError, UnknownId
 from embedall_spark.search import exact, spelling
+from embedall_spark.sources import ids as id_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,7 +36,7 @@ class Resolved(NamedTuple):
 
 
 def resolve(vectors: DataFrame, titles: DataFrame | None, texts: Sequence[str]) -> Resolved:
-    """Return the ids, and their vectors, that a few texts mean: an id, or the title of one id.
+    """Return the ids, and their vectors, that a few texts mean: an id (12.0 for 12 too), or the title of one id.
 
     Args:
         vectors: VECTORS.
@@ -43,8 +44,11 @@ def resolve(vectors: DataFrame, titles: DataFrame | None, texts: Sequence[str]) 
         texts: what a user typed.
     """
     texts = list(dict.fromkeys(texts))
-    found = exact.find_vectors(vectors, texts)
-    ids, ambiguous = {text: text for text in texts if text in found}, {}
+    # A number that is no id as it is typed may be one as readers write it.
+    numbers = {text: id_text.from_text(text) for text in texts}
+    found = exact.find_vectors(vectors, [*texts, *numbers.values()])
+    names = {text: text if text in found else numbers[text] for text in texts}
+    ids, ambiguous = {text: name for text, name in names.items() if name in found}, {}
     if titles is not None and len(ids) < len(texts):
         ids_of = ids_by_title(titles, vectors, [text for text in texts if text not in ids])
         by_title = {text: names[0] for text, names in ids_of.items() if len(names) == 1}
@@ -52,7 +56,8 @@ def resolve(vectors: DataFrame, titles: DataFrame | None, texts: Sequence[str]) 
         found |= exact.find_vectors(vectors, [name for name in by_title.values() if name not in found])
         ids |= by_title
     ids = {text: ids[text] for text in texts if text in ids}
-    return Resolved(ids, found, [text for text in texts if text not in ids], ambiguous)
+    by_id = {name: found[name] for name in ids.values()}
+    return Resolved(ids, by_id, [text for text in texts if text not in ids], ambiguous)
 
 
 def titles_by_id(titles: DataFrame, ids: Collection[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -35,6 +36,14 @@ def as_text(value: Column, kind: T.DataType) -> Column:
     if isinstance(kind, T.DecimalType):
         return _without_zeros(value)
     return value.cast("string")
+
+
+def from_text(text: str) -> str:
+    """Return what a user typed as as_text() writes it: 12.0 as ``12``, 1e3 as ``1000``; other texts as they are."""
+    if re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?", text, re.ASCII) is None:
+        return text
+    number = float(text)
+    return str(int(number)) if number.is_integer() and abs(number) <= _EXACT[T.DoubleType] else text
 
 
 def is_inexact(value: Column, kind: T.DataType) -> Column:

@@ -50,3 +50,9 @@ def test_numbers_in_json_and_in_parquet_are_the_same_ids(spark, tmp_path):
     found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/p", format="parquet")).collect()
     assert {(row.src, row.dst) for row in found} == {("1", "1000"), (None, None)}
     assert [row.problem for row in found if row.problem] == [f"{ids.INEXACT}: 1.0E300"]
+
+
+def test_what_a_user_types_is_the_id_that_readers_write():
+    typed = {"12": "12", "12.0": "12", "1e3": "1000", "-3.0": "-3", "1.5": "1.5", "1e30": "1e30"}
+    typed |= {text: text for text in ("007", "1_0", "nan", "Infinity", "v1.0", "1e999", "")}
+    assert {text: ids.from_text(text) for text in typed} == typed
