@@ -74,9 +74,9 @@ python:
 # Spark runs on Java 17 and 21; anything else fails late and obscurely.
 java:
 	@java=$${JAVA_HOME:+$$JAVA_HOME/bin/}java; \
-	found=$$($$java -version 2>&1 | sed -n 's/.*version "\([^"]*\)".*/\1/p' | head -n 1); \
-	case "$$found" in 17|17.*|21|21.*) exit 0;; esac; \
-	echo "found $${found:+Java }$${found:-no Java} (in $${JAVA_HOME:-PATH}), need Java 17 or 21; install one:"; \
+	version=$$($$java -version 2>&1 | sed -n 's/.*version "\([^"]*\)".*/\1/p' | head -n 1); \
+	case "$$version" in 17|17.*|21|21.*) exit 0;; esac; \
+	echo "found $${version:+Java }$${version:-no Java} (in $${JAVA_HOME:-PATH}), need Java 17 or 21; install one:"; \
 	echo "  Debian/Ubuntu: sudo apt-get install openjdk-17-jre-headless"; \
 	echo "  Fedora: sudo dnf install java-21-openjdk-headless;  macOS: brew install openjdk@17"; \
 	echo "  where it is installed already, set JAVA_HOME to its folder"; exit 1

@@ -178,11 +178,11 @@ def _tree(root: int) -> list[int]:
             parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    found, level = [], [root]
+    pids, level = [], [root]
     while level:
-        found += level
+        pids += level
         level = [pid for pid, parent in parents.items() if parent in level]
-    return found
+    return pids
 
 
 def _tree_bytes(root: int) -> int:
@@ -220,12 +220,12 @@ def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
 
     rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     place = {word: row for row, word in enumerate(words)}
-    found: Quality = {}
+    figures: Quality = {}
     for name, file in (("ws353", "wordsim353.tsv"), ("simlex", "simlex999.txt")):
         pairs = [(a.lower(), b.lower(), score) for a, b, score in sets.pairs(datapath(file))]
         known = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
         left, right, scores = (np.array(column) for column in zip(*known, strict=True))
-        found[name] = float(spearmanr(scores, np.einsum("ij,ij->i", rows[left], rows[right])).statistic)
+        figures[name] = float(spearmanr(scores, np.einsum("ij,ij->i", rows[left], rows[right])).statistic)
     rows = rows[:_AMONG]
     asked = [
         [place.get(word.lower(), _AMONG) for word in words]
@@ -237,7 +237,7 @@ def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
         scores = (rows[part[:, 1]] - rows[part[:, 0]] + rows[part[:, 2]]) @ rows.T
         np.put_along_axis(scores, part[:, :3], -9, axis=1)
         right_answers += int((scores.argmax(axis=1) == part[:, 3]).sum())
-    return {"analogy": right_answers / len(questions), **found}
+    return {"analogy": right_answers / len(questions), **figures}
 
 
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:

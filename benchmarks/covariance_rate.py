@@ -99,8 +99,8 @@ def main(parts: Sequence[int]) -> None:
     def made(count: int) -> float:
         vectors = spark.range(count).mapInArrow(_maker(), "id string, vector array<float>")
         since = time.perf_counter()
-        found = covariance.of_vectors(vectors)
-        assert found.rows == count
+        moments = covariance.of_vectors(vectors)
+        assert moments.rows == count
         return time.perf_counter() - since
 
     def carried(count: int) -> float:

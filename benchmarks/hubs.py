@@ -1,6 +1,6 @@
-"""Cost of a step against degree, on bipartite graphs of equal size whose hubs have from 10 to 10 million neighbours.
+"""Cost of a step against degree, on bipartite graphs of equal size whose hubs have from 10 to 10 million neighbors.
 
-Half of the steps start at hubs, half at their neighbours, which have 10 each, of the star with 10 million leaves 1. The
+Half of the steps start at hubs, half at their neighbors, which have 10 each, of the star with 10 million leaves 1. The
 graph whose hubs have 10 is 10-regular. One thread; processor time, the least of some turns.
 """
 
@@ -74,22 +74,22 @@ def cost(graph: Graph, p: float, q: float, turn: int) -> float:
 
 
 def bipartite(degree: int, edges: int) -> Graph:
-    """Return an undirected graph of hubs with ``degree`` neighbours, which have 10 each, or, of one hub, 1 each.
+    """Return an undirected graph of hubs with ``degree`` neighbors, which have 10 each, or, of one hub, 1 each.
 
-    A neighbour has one of its edges to each tenth of the hubs, at random; weights are exponential.
+    A neighbor has one of its edges to each tenth of the hubs, at random; weights are exponential.
     """
     classes = LEAST if degree * LEAST <= edges else 1
-    neighbours, hubs = edges // classes, edges // degree
+    neighbors, hubs = edges // classes, edges // degree
     lists: list[NDArray[Any]] = []
-    homes = np.empty((neighbours, classes), np.int32)
+    homes = np.empty((neighbors, classes), np.int32)
     for at in range(classes):
-        order = randomness.permutation(neighbours, at)
-        homes[order, at] = np.arange(neighbours) // degree + at * (hubs // classes)
+        order = randomness.permutation(neighbors, at)
+        homes[order, at] = np.arange(neighbors) // degree + at * (hubs // classes)
         lists.append(np.sort(order.reshape(-1, degree), axis=1).ravel())
     ends = np.concatenate(lists)
-    indptr = np.concatenate([np.arange(hubs) * degree, edges + np.arange(neighbours + 1) * classes])
+    indptr = np.concatenate([np.arange(hubs) * degree, edges + np.arange(neighbors + 1) * classes])
     there = weights(ends, np.repeat(np.arange(hubs), degree)).reshape(hubs, degree)
-    back = weights(np.repeat(np.arange(neighbours), classes), homes.ravel().astype(np.int64)).reshape(-1, classes)
+    back = weights(np.repeat(np.arange(neighbors), classes), homes.ravel().astype(np.int64)).reshape(-1, classes)
     cumulative = np.concatenate([np.cumsum(there, axis=1).ravel(), np.cumsum(back, axis=1).ravel()])
     return Graph(indptr, np.concatenate([(ends + hubs).astype(np.int32), homes.ravel()]), cumulative, False)
 
@@ -104,12 +104,12 @@ def show(costs: Costs, degrees: Sequence[int]) -> None:
     """Print nanoseconds per step as a table."""
     print(f"{'degree':>10}" + "".join(f"{name:>22}" for name in costs))
     for degree in degrees:
-        print(f"{degree:>10}" + "".join(f"{found[degree]:>22.1f}" for found in costs.values()), flush=True)
+        print(f"{degree:>10}" + "".join(f"{by_degree[degree]:>22.1f}" for by_degree in costs.values()), flush=True)
 
 
 def compare(costs: Costs) -> dict[str, float]:
     """Return the cost at the least degree over that where it is greatest."""
-    return {name: found[min(found)] / max(found.values()) for name, found in costs.items()}
+    return {name: by_degree[min(by_degree)] / max(by_degree.values()) for name, by_degree in costs.items()}
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def fashion(most: int | None) -> tuple[Pictures, list[str]]:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if most is not None:
         rows = [rows[at] for at in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-    found = [(row["id"], str(folder / "images" / f"{row['id']}.jpg")) for row in rows]
-    return found, [row["articleType"] for row in rows]
+    pictures = [(row["id"], str(folder / "images" / f"{row['id']}.jpg")) for row in rows]
+    return pictures, [row["articleType"] for row in rows]
 
 
 def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
@@ -127,21 +127,21 @@ def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
     }
     if quick:
         ways = {"ours": ways["ours"]}
-    found: dict[str, list[float]] = {}
+    measured_rates: dict[str, list[float]] = {}
     for name in ways:
         drain(ways[name](few))
     for turn in range(QUICK_ROUNDS if quick else ROUNDS):
         for name, way in ways.items():
-            found.setdefault(name, []).append(len(pictures) / drain(way(table)))
+            measured_rates.setdefault(name, []).append(len(pictures) / drain(way(table)))
         for peer in QUICK_PEERS if quick else PEERS:
             command = common.this_python(__file__, "--bare", peer, str(len(pictures)))
-            found.setdefault(peer, []).append(common.measured(command).said["rate"])
-        common.say(f"pictures/s, round {turn + 1}", **{name: values[-1] for name, values in found.items()})
+            measured_rates.setdefault(peer, []).append(common.measured(command).said["rate"])
+        common.say(f"pictures/s, round {turn + 1}", **{name: values[-1] for name, values in measured_rates.items()})
     if not quick and importlib.util.find_spec("daft") is not None:
-        found["daft"] = [with_daft(pictures)]
+        measured_rates["daft"] = [with_daft(pictures)]
     elif not quick:
         print("daft is not installed: pip install daft to compare with it too", flush=True)
-    middle = {name: median(values) for name, values in found.items()}
+    middle = {name: median(values) for name, values in measured_rates.items()}
     common.say("pictures/s", **middle)
     ratios = {f"spark_over_{name}": middle["ours"] / rate for name, rate in middle.items() if name != "ours"}
     # The better of the two that one writes by hand.
@@ -176,12 +176,12 @@ def predicting(network: BackboneConfig) -> Callable[..., Any]:
         import torch
 
         torch.set_num_threads(1)
-        found = backbones.load(network)
+        backbone = backbones.load(network)
 
         def predict(paths: NDArray[Any]) -> NDArray[np.float32]:
-            pixels = torch.stack([pixels_of(path, found) for path in paths])
+            pixels = torch.stack([pixels_of(path, backbone) for path in paths])
             with torch.inference_mode():
-                made: NDArray[np.float32] = found.module(pixels).numpy()
+                made: NDArray[np.float32] = backbone.module(pixels).numpy()
                 return made
 
         return predict
@@ -189,12 +189,12 @@ def predicting(network: BackboneConfig) -> Callable[..., Any]:
     return predict_batch_udf(make, return_type=T.ArrayType(T.FloatType()), batch_size=BATCH)
 
 
-def pixels_of(path: str, found: backbones.Backbone) -> Any:
+def pixels_of(path: str, backbone: backbones.Backbone) -> Any:
     """Return a picture as a network takes it, as one reads a file by hand."""
     from PIL import Image
 
     with Image.open(path) as picture:
-        return found.transform(picture.convert("RGB"))
+        return backbone.transform(picture.convert("RGB"))
 
 
 def bare(peer: str, pictures: Pictures) -> float:
@@ -209,22 +209,22 @@ def bare(peer: str, pictures: Pictures) -> float:
     import torch
 
     torch.set_num_threads(common.THREADS)
-    found = backbones.load(NETWORKS[TIMED])
+    backbone = backbones.load(NETWORKS[TIMED])
 
     def batches() -> Iterator[torch.Tensor]:
         if peer == "loader":
             # Its worker processes are forked from this one.
             yield from torch.utils.data.DataLoader(
-                Paths(paths, found), BATCH, num_workers=common.THREADS, multiprocessing_context="fork"
+                Paths(paths, backbone), BATCH, num_workers=common.THREADS, multiprocessing_context="fork"
             )
             return
         for at in range(0, len(paths), BATCH):
-            yield torch.stack([pixels_of(path, found) for path in paths[at : at + BATCH]])
+            yield torch.stack([pixels_of(path, backbone) for path in paths[at : at + BATCH]])
 
     with torch.inference_mode():
-        found.module(torch.stack([pixels_of(path, found) for path in paths[:BATCH]]))
+        backbone.module(torch.stack([pixels_of(path, backbone) for path in paths[:BATCH]]))
         since = time.perf_counter()
-        made = sum(len(found.module(pixels)) for pixels in batches())
+        made = sum(len(backbone.module(pixels)) for pixels in batches())
     return made / (time.perf_counter() - since)
 
 
@@ -253,14 +253,14 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
 class Paths:
     """Files as torch's DataLoader wants them."""
 
-    def __init__(self, paths: list[str], found: backbones.Backbone) -> None:
-        self.paths, self.found = paths, found
+    def __init__(self, paths: list[str], backbone: backbones.Backbone) -> None:
+        self.paths, self.backbone = paths, backbone
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, at: int) -> Any:
-        return pixels_of(self.paths[at], self.found)
+        return pixels_of(self.paths[at], self.backbone)
 
 
 def with_daft(pictures: Pictures) -> float:
@@ -273,14 +273,16 @@ def with_daft(pictures: Pictures) -> float:
             import torch
 
             torch.set_num_threads(1)
-            self.found = backbones.load(NETWORKS[TIMED])
+            self.backbone = backbones.load(NETWORKS[TIMED])
 
         def __call__(self, paths: Any) -> Any:
             import torch
 
             with torch.inference_mode():
                 return list(
-                    self.found.module(torch.stack([pixels_of(path, self.found) for path in paths.to_pylist()])).numpy()
+                    self.backbone.module(
+                        torch.stack([pixels_of(path, self.backbone) for path in paths.to_pylist()])
+                    ).numpy()
                 )
 
     rows = daft.from_pydict({"path": [path for _, path in pictures]}).into_partitions(4 * common.THREADS)
@@ -300,13 +302,13 @@ def qualities(pictures: Pictures, labels: list[str]) -> dict[str, float]:
         table = rows.select("id", "vector").toArrow()
         place = {key: at for at, key in enumerate(table["id"].to_pylist())}
         vectors = common.matrix(table["vector"])[[place[key] for key, _ in pictures]]
-        found = neighbours(vectors, labels)
-        common.say(name, **found)
-        ratios |= {f"{name}_{figure}": value for figure, value in found.items()}
+        figures = neighbors(vectors, labels)
+        common.say(name, **figures)
+        ratios |= {f"{name}_{figure}": value for figure, value in figures.items()}
     return ratios
 
 
-def neighbours(vectors: NDArray[np.float32], labels: list[str]) -> dict[str, float]:
+def neighbors(vectors: NDArray[np.float32], labels: list[str]) -> dict[str, float]:
     """Return how well the nearest other vectors share a label.
 
     ``accuracy_1nn``: the nearest by distance between vectors as the network gives them; ``accuracy_1nn_cosine`` by

@@ -71,13 +71,13 @@ def ingest(spark: SparkSession, work: Path, name: str, config: Config, megabytes
     """Do what ``embedall words`` does before it trains; return the rate and the seconds of each stage."""
     run = common.open_run(spark, work, name, config)
     marks = [time.perf_counter()]
-    found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
-    run.check_reject_share(*encoded_pages.reject_counts(found))
+    pages = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
+    run.check_reject_share(*encoded_pages.reject_counts(pages))
     marks.append(time.perf_counter())
-    known = vocabulary.build(run, found, config.vocabulary)
-    number = blocks.block_count(vocabulary.total_tokens(known))
+    words_counted = vocabulary.build(run, pages, config.vocabulary)
+    number = blocks.block_count(vocabulary.total_tokens(words_counted))
     marks.append(time.perf_counter())
-    run.stage("blocks", lambda: blocks.from_pages(found, run.stage_path("vocabulary"), number))
+    run.stage("blocks", lambda: blocks.from_pages(pages, run.stage_path("vocabulary"), number))
     marks.append(time.perf_counter())
     seconds = {stage: marks[at + 1] - marks[at] for at, stage in enumerate(("pages", "vocabulary", "blocks"))}
     return {"megabytes_per_second": megabytes / (marks[-1] - marks[0]), "seconds": seconds}

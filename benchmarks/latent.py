@@ -90,19 +90,19 @@ def compare(figure: Path | None) -> Figures:
 
     spark = session.get("latent", master=f"local[{common.THREADS}]")
     data = load(spark)
-    found: Figures = {}
+    ratios: Figures = {}
     for right, prefix in SIDES.items():
         best = choose(data, right)
         figures, maps = measure(spark, data, best)
-        found |= {f"{prefix}{WAYS[way]}_{name}": value for way, name, value in _named(figures)}
+        ratios |= {f"{prefix}{WAYS[way]}_{name}": value for way, name, value in _named(figures)}
         nearest = measures.nearest_product(data, right)
         common.say(f"nearest training product, {right}", **nearest)
-        found |= {f"{prefix}{name}_minus_nearest": found[prefix + name] - value for name, value in nearest.items()}
+        ratios |= {f"{prefix}{name}_minus_nearest": ratios[prefix + name] - value for name, value in nearest.items()}
         if right == "title":
-            found |= measures.exactness(data) | measures.suggestions(data, best, maps)
-            found |= measures.completions(data, best, maps)
-            found |= measures.colours(data, best, maps, figure) | measures.refinement(data, best)
-    return found
+            ratios |= measures.exactness(data) | measures.suggestions(data, best, maps)
+            ratios |= measures.completions(data, best, maps)
+            ratios |= measures.colours(data, best, maps, figure) | measures.refinement(data, best)
+    return ratios
 
 
 def load(spark: SparkSession) -> Data:
@@ -133,17 +133,17 @@ def _bags(spark: SparkSession, items: list[Product], train: NDArray[np.int64], u
     rows = [
         (item.id, item.title, [f"{name}: {value}" for name, value in item.attributes.items()], None) for item in items
     ]
-    found = item_tokens.tokenize_items(
+    items = item_tokens.tokenize_items(
         spark.createDataFrame(rows, ITEMS), item_tokens.ItemTextConfig(use=use, split_tags=False)
     ).cache()
     learnt = spark.createDataFrame([(items[at].id,) for at in train], "id string")
-    model = text_features.fit_bags(found.join(learnt, "id", "left_semi"), min_items=2)
+    model = text_features.fit_bags(items.join(learnt, "id", "left_semi"), min_items=2)
     common.say(
         f"right side: {use}",
         numbers=len(model.tokens),
-        **item_tokens.report(found, text_features.vocabulary(found, model)),
+        **item_tokens.report(items, text_features.vocabulary(items, model)),
     )
-    bags = text_features.bags(found, model).toArrow()
+    bags = text_features.bags(items, model).toArrow()
     of = dict(zip(bags["id"].to_pylist(), common.matrix(bags["vector"]), strict=True))
     nothing = np.zeros(len(model.tokens), np.float32)
     return np.stack([of.get(item.id, nothing) for item in items]), model
@@ -242,10 +242,10 @@ def moments_of(x: Matrix, y: Matrix) -> Moments:
     return covariance.of_arrays(np.hstack([x, y]).astype(np.float64), x.shape[1])
 
 
-def _fit(found: Any, k: int | None, regularisation: tuple[float, float], strength: float) -> Maps:
+def _fit(moments: Any, k: int | None, regularisation: tuple[float, float], strength: float) -> Maps:
     from embedall_spark.latent.fit import cca
 
-    return cca.cca(found, k, regularisation, strength)
+    return cca.cca(moments, k, regularisation, strength)
 
 
 def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:
@@ -275,9 +275,9 @@ def measure(spark: SparkSession, data: Data, one: Try) -> tuple[Figures, Maps]:
         for rows in (learnt, data.parts["test"])
     )
     since = time.perf_counter()
-    found = covariance.of_pairs(left, right, pairs)
+    moments = covariance.of_pairs(left, right, pairs)
     seconds = time.perf_counter() - since
-    maps = cca.cca(found, one.k, one.regularisation, one.strength)
+    maps = cca.cca(moments, one.k, one.regularisation, one.strength)
     solved = time.perf_counter() - since - seconds
     sides = [
         projection.Side(p.astype(np.float32), mean) for p, mean in ((maps.p, maps.mean_left), (maps.q, maps.mean_right))

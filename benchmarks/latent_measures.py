@@ -40,12 +40,12 @@ def nearest_product(data: Data, right: str) -> Figures:
     sides = {"image_to_text": (data.features["mobilenet"], data.bags[right])}
     sides["text_to_image"] = sides["image_to_text"][::-1]
     links = np.repeat(np.arange(len(test))[:, None], 2, axis=1)
-    found = {}
+    recalls = {}
     for way, (given, asked) in sides.items():
         nearest = (unit(given[test]) @ unit(given[learnt]).T).argmax(axis=1)
         ranks = retrieval.ranks(asked[learnt][nearest], asked[test], links)
-        found |= {f"{way}_recall_{cut}": float(ranks.within(cut).mean()) for cut in (1, 5, 10)}
-    return found
+        recalls |= {f"{way}_recall_{cut}": float(ranks.within(cut).mean()) for cut in (1, 5, 10)}
+    return recalls
 
 
 def exactness(data: Data) -> Figures:
@@ -63,8 +63,8 @@ def exactness(data: Data) -> Figures:
         reduced = PCA(PEER, svd_solver="full").fit(matrix[train].astype(float))
         sides.append((reduced.transform(matrix[train].astype(float)), reduced.transform(matrix[test].astype(float))))
     (x, x_test), (y, y_test) = sides
-    found = moments_of(x, y)
-    ours = cca.cca(found, 10, (0, 0))
+    moments = moments_of(x, y)
+    ours = cca.cca(moments, 10, (0, 0))
     theirs = CCA(10, scale=False, tol=1e-13, max_iter=100_000).fit(x, y)
     mapped = [
         (side - mean) @ matrix
@@ -74,7 +74,7 @@ def exactness(data: Data) -> Figures:
     apart = [
         1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
     ]
-    straight = cca.ridge(found, regularisation=0.1)
+    straight = cca.ridge(moments, regularisation=0.1)
     peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
     difference = np.abs(straight.p - peer.coef_.T).max() / np.abs(peer.coef_).max()
     facts = {"sklearn_cca_apart": float(max(apart)), "sklearn_ridge_apart": float(difference)}
@@ -102,15 +102,15 @@ def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-
         return retrieval.measure(pair[0], pair[1], links, csls=one.csls)
 
     def score(a: Any, b: Any) -> float:
-        found = figures(validation, a, b)
-        return (found["left_to_right/recall_10"] + found["right_to_left/recall_10"]) / 2
+        recalls = figures(validation, a, b)
+        return (recalls["left_to_right/recall_10"] + recalls["right_to_left/recall_10"]) / 2
 
     pairs = contrastive.Pairs(left[train], right[train], train, titles[train], np.ones(len(train)))
     best = None
     for rate in rates:
-        found = contrastive.refine(pairs, contrastive.ContrastiveConfig(rate=rate, epochs=15), score)
-        common.say(f"contrastive, rate {rate}", epoch=found.epoch, first=found.scores[0], best=max(found.scores))
-        best = found if best is None or max(found.scores) > max(best.scores) else best
+        refined = contrastive.refine(pairs, contrastive.ContrastiveConfig(rate=rate, epochs=15), score)
+        common.say(f"contrastive, rate {rate}", epoch=refined.epoch, first=refined.scores[0], best=max(refined.scores))
+        best = refined if best is None or max(refined.scores) > max(best.scores) else best
     assert best is not None
     same = np.eye(left.shape[1])
     before, after = figures(test, same, same), figures(test, best.left, best.right)
@@ -140,8 +140,8 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     titles = data.bags["title"] > 0
     words = unit(((np.eye(len(model.tokens)) - maps.mean_right) @ maps.q).astype(np.float32))
     photos, side = latent_left(data, one, maps), left_side(data, one.left, one.power)
-    found = moments_of(side[learnt], data.bags["title"][learnt])
-    guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ cca.decoder(found, maps)
+    moments = moments_of(side[learnt], data.bags["title"][learnt])
+    guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ cca.decoder(moments, maps)
     ours, cosine = (
         np.take_along_axis(titles[test], _first(scores), axis=1).mean()
         for scores in (guessed / model.weights, photos[test] @ words.T)
@@ -183,7 +183,7 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
     counts = suggest.CooccurrenceCounts(
         len(learnt), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {}
     )
-    found: Figures = {}
+    hit_rates: Figures = {}
     for length in (1, 2, 3):
         hits: dict[str, list[float]] = {}
         for at in data.parts["test"].tolist():
@@ -209,9 +209,9 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
                 five = [word for word, _ in ranked if word not in given][:SUGGESTED]
                 hits.setdefault(way, []).append(len(rest & set(five)) / SUGGESTED)
             hits.setdefault("most_possible", []).append(min(len(rest), SUGGESTED) / SUGGESTED)
-        found |= {f"completion_{length}_by_{way}": float(np.mean(each)) for way, each in hits.items()}
-    common.say("words after a beginning", **found)
-    return found
+        hit_rates |= {f"completion_{length}_by_{way}": float(np.mean(each)) for way, each in hits.items()}
+    common.say("words after a beginning", **hit_rates)
+    return hit_rates
 
 
 def _guess(model: TextModel, maps: Maps, decoder: Any, latent: Any) -> list[tuple[str, float]]:
@@ -251,19 +251,19 @@ def colours(data: Data, one: Try, maps: Maps, figure: Path | None) -> Figures:
     rows, before, after = np.array(asked).T
     wanted = [(kinds[at][0], known[target]) for at, target in zip(rows, after, strict=True)]
     queries = {"arithmetic": unit(photos[rows] - steps[before] + steps[after]), "unchanged": photos[rows]}
-    found = {"colours_random": float(np.mean([counts[want] / (len(kinds) - 1) for want in wanted]))}
+    shares = {"colours_random": float(np.mean([counts[want] / (len(kinds) - 1) for want in wanted]))}
     tops = {}
     for name, query in queries.items():
         tops[name] = _top(query, photos, rows)
         right = [[kinds[at] == want for at in top] for top, want in zip(tops[name], wanted, strict=True)]
         types = [[kinds[at][0] == want[0] for at in top] for top, want in zip(tops[name], wanted, strict=True)]
-        found |= {f"colours_{name}": float(np.mean(right)), f"types_{name}": float(np.mean(types))}
-    common.say("colours exchanged by words", questions=len(asked), **found)
+        shares |= {f"colours_{name}": float(np.mean(right)), f"types_{name}": float(np.mean(types))}
+    common.say("colours exchanged by words", questions=len(asked), **shares)
     if figure is not None:
         _draw(
             data, figure, tops["arithmetic"], rows, [(known[a], known[b]) for a, b in zip(before, after, strict=True)]
         )
-    return found
+    return shares
 
 
 def _top(queries: Matrix, photos: Matrix, barred: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -286,7 +286,7 @@ def _draw(data: Data, file: Path, tops: Any, rows: Any, changes: list[tuple[str,
     chosen = sorted(firsts.items(), key=lambda pair: pair[1])
     drawn = chosen[:: max(1, len(chosen) // _SHOWN)][:_SHOWN]
     lines = [
-        (f"the first picture - {a} + {b}", [tile(rows[at]), *(tile(found) for found in tops[at])])
+        (f"the first picture - {a} + {b}", [tile(rows[at]), *(tile(neighbor) for neighbor in tops[at])])
         for (a, b), at in drawn
     ]
     file.write_bytes(montage.draw(lines))

@@ -70,13 +70,13 @@ def compare() -> Figures:
     spark = session.get("latent words", master=f"local[{common.THREADS}]")
     data = latent.load(spark)
     rows = [(item.id, item.title, None, None) for item in data.products]
-    found = item_tokens.tokenize_items(
+    items = item_tokens.tokenize_items(
         spark.createDataFrame(rows, ITEMS), item_tokens.ItemTextConfig(use=("title",))
     ).cache()
     left = latent.table(spark, data.products, data.features["mobilenet"]).cache()
     scores = {}
     for way in WAYS:
-        fitted, right = _right(spark, data, found, left, way)
+        fitted, right = _right(spark, data, items, left, way)
         figures = _best(data, fitted, right)
         common.say(way.name, **figures)
         scores[way.name] = (figures["image_to_text_recall_10"] + figures["text_to_image_recall_10"]) / 2
@@ -85,21 +85,21 @@ def compare() -> Figures:
     return {**scores, **gains, "learnt_minus_dense": scores["learnt"] - scores["dense"]}
 
 
-def _right(spark: SparkSession, data: Data, found: DataFrame, left: DataFrame, way: Way) -> tuple[Matrix, Matrix]:
+def _right(spark: SparkSession, data: Data, items: DataFrame, left: DataFrame, way: Way) -> tuple[Matrix, Matrix]:
     """Return all products' vectors as the fit sees training products, and as they are."""
     from embedall_spark.latent.config import LatentInput
     from embedall_spark.latent.text import text_side, word_vectors
 
     learnt = spark.createDataFrame([(data.products[at].id,) for at in data.parts["train"]], "id string")
-    train = found.join(learnt, "id", "left_semi").cache()
+    train = items.join(learnt, "id", "left_semi").cache()
     given = LatentInput(path="-", min_items=way.min_items, dense_words=way.dense, most_words=way.most)
     side = text_side.fit_text(train, given, None, data.features["mobilenet"].shape[1], "-")
     if side.composed is None:
-        right = _matrix(data, text_side.text_vectors(found, side, None))
+        right = _matrix(data, text_side.text_vectors(items, side, None))
         return right, right
     mean = word_vectors.mean_vector(train, left, HOW)
     vectors = word_vectors.fit(train, left, side.composed, HOW, mean).cache()
-    right = _matrix(data, text_side.text_vectors(found, side, vectors))
+    right = _matrix(data, text_side.text_vectors(items, side, vectors))
     if way.own:
         return right, right
     composed = word_vectors.leave_one_out(train, vectors, side.composed, left, HOW, mean)

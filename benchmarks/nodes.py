@@ -188,9 +188,9 @@ def judged(graph: str, vectors: Vectors, seconds: float) -> dict[str, float]:
     for name, label in pairs:
         if name in row:
             member[row[name], kinds[label]] = True
-    found = node_classification.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
+    scores = node_classification.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
     figures = {"seconds": seconds}
-    for share, learnt in zip(SHARES, found, strict=True):
+    for share, learnt in zip(SHARES, scores, strict=True):
         figures |= {
             f"micro_f1_{share * 100:g}": learnt.vectors.micro,
             f"macro_f1_{share * 100:g}": learnt.vectors.macro,

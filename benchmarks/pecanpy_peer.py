@@ -32,10 +32,10 @@ def walks(file: str, p: str, q: str, threads: str, length: str, starts: str) -> 
 
     run(chosen[:2])
     since = time.perf_counter()
-    found = run(chosen)
+    walks = run(chosen)
     seconds = time.perf_counter() - since
     # The last column holds the number of vertices in the walk.
-    steps = int((found[:, -1].astype(np.int64) - 1).sum())
+    steps = int((walks[:, -1].astype(np.int64) - 1).sum())
     return {"steps_per_second": steps / seconds, "steps": steps}
 
 
@@ -50,10 +50,10 @@ def embed(
         file = str(Path(out).with_suffix(".tsv"))
     graph.read_edg(file, weighted=weighted == "1", directed=False)
     # Its length counts steps.
-    found = graph.simulate_walks(num_walks=int(num_walks), walk_length=int(length) - 1)
+    walks = graph.simulate_walks(num_walks=int(num_walks), walk_length=int(length) - 1)
     with Path(out).open("w", encoding="utf-8") as lines:
-        lines.writelines(" ".join(walk) + "\n" for walk in found)
-    return {"walks": len(found)}
+        lines.writelines(" ".join(walk) + "\n" for walk in walks)
+    return {"walks": len(walks)}
 
 
 if __name__ == "__main__":

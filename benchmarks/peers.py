@@ -80,13 +80,13 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
 
 
 def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
-    """Run one peer in this process and print what it found."""
+    """Run one peer in this process and print what it figures."""
     if name == "gensim":
-        found = gensim(lines, int(dim), int(epochs), save)
+        figures = gensim(lines, int(dim), int(epochs), save)
     else:
         spark = session.get("peers", master=f"local[{common.THREADS}]")
-        found = mllib(spark, lines, int(dim), str(Path(save).parent))
-    print(json.dumps(found))
+        figures = mllib(spark, lines, int(dim), str(Path(save).parent))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def products() -> list[Product]:
     """Return the products in the order of their ids."""
     with (PHOTOS / "products.tsv").open(encoding="utf-8") as lines:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        found = [Product(row["id"], row["title"], {name: row[name] for name in ATTRIBUTES}) for row in rows]
-    return sorted(found)
+        items = [Product(row["id"], row["title"], {name: row[name] for name in ATTRIBUTES}) for row in rows]
+    return sorted(items)
 
 
 def features(ids: list[str]) -> Features:
@@ -51,9 +51,9 @@ def features(ids: list[str]) -> Features:
     """
     kept = (user_cache.folder("benchmarks") or Path()) / "latent-products.npz"
     if kept.exists():
-        found = np.load(kept)
-        if found["ids"].tolist() == ids:
-            return {name: found[name] for name in found.files if name != "ids"}
+        cached = np.load(kept)
+        if cached["ids"].tolist() == ids:
+            return {name: cached[name] for name in cached.files if name != "ids"}
     made = _compute(ids)
     hidden = kept.with_suffix(f".{os.getpid()}.npz")
     np.savez(hidden, ids=np.array(ids), **made)
@@ -76,10 +76,10 @@ def _compute(ids: list[str]) -> Features:
     mobile, squeeze = (
         backbones.load(backbones.BackboneConfig(name=name, weights=str(file))) for name, file in WEIGHTS.items()
     )
-    found: dict[str, list[NDArray[np.float32]]] = {}
+    batches: dict[str, list[NDArray[np.float32]]] = {}
 
     def keep(name: str, values: torch.Tensor) -> None:
-        found.setdefault(name, []).append(values.numpy())
+        batches.setdefault(name, []).append(values.numpy())
 
     for stage in STAGES:
         mobile.module.features[stage].register_forward_hook(
@@ -91,4 +91,4 @@ def _compute(ids: list[str]) -> Features:
             batch = torch.stack([mobile.transform(photo) for photo in photos])
             keep("mobilenet", mobile.module(batch))
             keep("squeezenet", squeeze.module(batch))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.concatenate(parts) for name, parts in batches.items()}

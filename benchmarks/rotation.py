@@ -83,7 +83,7 @@ def measure(lines: Path, work: Path, options: Any) -> dict[str, float]:
     values = {"input": {"path": str(lines)}, "output": {"table": str(work / "words")}, "train": {"epochs": epochs}}
     config = configs.parse(words.Config, values)
     corpus = stages(work, config)
-    found: dict[int, list[Facts]] = defaultdict(list)
+    runs: dict[int, list[Facts]] = defaultdict(list)
     for turn in range(rounds):
         for workers in sizes:
             # As many threads as there are cores, however they are shared out.
@@ -94,18 +94,18 @@ def measure(lines: Path, work: Path, options: Any) -> dict[str, float]:
             if not options.quick:
                 facts |= quality(vectors)
             common.say(f"W={workers}, {chosen.threads} thread(s) each", **facts)
-            found[workers].append(facts)
-    return compare(found)
+            runs[workers].append(facts)
+    return compare(runs)
 
 
 def stages(work: Path, config: Config) -> Corpus:
     """Return the corpus, read, counted and encoded once."""
     spark = session.get("rotation", master="local[4]")
     run = common.open_run(spark, work, "stages", config)
-    found = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
-    known = vocabulary.build(run, found, config.vocabulary)
-    folder, number = run.stage_path("vocabulary"), blocks.block_count(vocabulary.total_tokens(known))
-    return Corpus(run.stage("blocks", lambda: blocks.from_pages(found, folder, number)), known, folder)
+    pages = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
+    counted = vocabulary.build(run, pages, config.vocabulary)
+    folder, number = run.stage_path("vocabulary"), blocks.block_count(vocabulary.total_tokens(counted))
+    return Corpus(run.stage("blocks", lambda: blocks.from_pages(pages, folder, number)), counted, folder)
 
 
 def parts(folder: str) -> Facts:
@@ -143,9 +143,9 @@ def bare(corpus: Corpus, config: SkipGram) -> Facts:
     lookup, workers = VocabularyIndex.open(corpus.folder), config.workers
     tokens, _ = blocks.total_size(corpus.sequences)
     sample = corpus.sequences.limit(max(1, corpus.sequences.count() * KERNEL_TOKENS // max(tokens, KERNEL_TOKENS)))
-    found = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
+    sample_blocks = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
     source = window_chunks.make_windower(lookup, config, 0, workers)
-    lanes, draws = draw(source, found)
+    lanes, draws = draw(source, sample_blocks)
     rows = [
         shard_io.initial_rows(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)
     ]
@@ -168,20 +168,20 @@ def bare(corpus: Corpus, config: SkipGram) -> Facts:
             since = time.perf_counter()
             list(pool.map(train, lanes))
             seconds.append(time.perf_counter() - since)
-    size = sum(len(block.tokens) for block in found)
+    size = sum(len(block.tokens) for block in sample_blocks)
     return {"windows_words_per_second": size / draws, "kernel_words_per_second": size / median(seconds[1:])}
 
 
 def draw(
-    source: window_chunks.Windower, found: Sequence[blocks.Block]
+    source: window_chunks.Windower, sample_blocks: Sequence[blocks.Block]
 ) -> tuple[list[list[tuple[int, NDArray[np.int32]]]], float]:
     """Return (stream, windows) chunks in lanes that run side by side, as the trainer's threads do; and the seconds."""
     buffers, fill = source.buffers()
     chunks: list[tuple[int, NDArray[np.int32]]] = []
-    source.draw(found[0], 0, buffers, fill)
+    source.draw(sample_blocks[0], 0, buffers, fill)
     fill[:] = 0
     since = time.perf_counter()
-    for block in map(source.prepare, found):
+    for block in map(source.prepare, sample_blocks):
         first = 0
         while first < len(block.ids):
             first = source.draw(block, first, buffers, fill)
@@ -202,20 +202,20 @@ def quality(vectors: DataFrame) -> Facts:
     return {**common.quality(table["id"].to_pylist(), common.matrix(table["vector"]))}
 
 
-def compare(found: Mapping[int, Sequence[Facts]]) -> dict[str, float]:
+def compare(runs: Mapping[int, Sequence[Facts]]) -> dict[str, float]:
     """Return medians of W workers against one worker's and against the kernel's."""
     ratios: dict[str, float] = {}
 
     def middle(workers: int, key: str) -> float:
-        return median(float(facts[key]) for facts in found[workers])
+        return median(float(facts[key]) for facts in runs[workers])
 
-    for workers in found:
+    for workers in runs:
         training = middle(workers, "training_words_per_second")
         ratios[f"training_over_kernel_w{workers}"] = training / middle(workers, "kernel_words_per_second")
         if workers > 1:
             ratios[f"speed_w{workers}_over_w1"] = middle(workers, "words_per_second") / middle(1, "words_per_second")
             for key in ("analogy", "ws353", "simlex"):
-                if key in found[1][0]:
+                if key in runs[1][0]:
                     ratios[f"{key}_w{workers}_minus_w1"] = middle(workers, key) - middle(1, key)
     return ratios
 

@@ -96,8 +96,8 @@ def measure(work: Path, size: Size, cores: int) -> dict[str, float]:
                 seconds.setdefault(f"faiss_{count}", []).append(theirs)
     del flat
     middle = {name: median(values) for name, values in seconds.items()}
-    found = {f"exact_over_faiss_{count}": middle[f"faiss_{count}"] / middle[f"ours_{count}"] for count in size.queries}
-    return found | approximately(
+    ratios = {f"exact_over_faiss_{count}": middle[f"faiss_{count}"] / middle[f"ours_{count}"] for count in size.queries}
+    return ratios | approximately(
         vectors.table, queries[size.queries[-1]].table, work, size.rounds, middle[f"ours_{size.queries[-1]}"]
     )
 
@@ -123,15 +123,15 @@ def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: in
 
 def exactly(vectors: DataFrame, queries: Stored, work: Path) -> None:
     """Search as the command does: a single query by the search for few, else by the job for many."""
-    if len(found := queries.matrix()) == 1:
-        exact.top_k(vectors, found, K)
+    if len(matrix := queries.matrix()) == 1:
+        exact.top_k(vectors, matrix, K)
     else:
         run(exact_batch.top_k(vectors, queries.table, K, folder=str(work / "asked")))
 
 
-def run(found: DataFrame) -> None:
+def run(rows: DataFrame) -> None:
     """Compute all rows and throw them away."""
-    found.write.format("noop").mode("overwrite").save()
+    rows.write.format("noop").mode("overwrite").save()
 
 
 def bare(rows: NDArray[np.float32]) -> object:

@@ -23,6 +23,7 @@ from embedall_spark.corpus import encoded_pages
 from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds import sequences
 from embedall_spark.launch import Options, launch
+from embedall_spark.sources import metadata as metadata_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,20 +74,20 @@ def compare(name: str, work: Path, epochs: int) -> Figures:
     overrides = settings(name, work, epochs)
     since = time.perf_counter()
     summary = launch("sequences", None, overrides, Options(master=f"local[{common.THREADS}]"))
-    found = dict(summary["metrics"])
-    common.say(f"{name} ours", seconds=time.perf_counter() - since, **found)
+    ours = dict(summary["metrics"])
+    common.say(f"{name} ours", seconds=time.perf_counter() - since, **ours)
     spark, config = session.get("sequences"), configs.load(sequences.Config, None, overrides)
     theirs = gensim(spark, Path(summary["folder"]), config)
     common.say(f"{name} gensim", **theirs)
     ratios: Figures = {}
     for figure in FIGURES:
-        ratios[f"{name}_{figure}"] = found[f"next_item/{figure}"]
-        ratios[f"{name}_{figure}_minus_gensim"] = found[f"next_item/{figure}"] - theirs[f"next_item/{figure}"]
+        ratios[f"{name}_{figure}"] = ours[f"next_item/{figure}"]
+        ratios[f"{name}_{figure}_minus_gensim"] = ours[f"next_item/{figure}"] - theirs[f"next_item/{figure}"]
         for other in ("popularity", "cooccurrence"):
-            ratios[f"{name}_{figure}_minus_{other}"] = found[f"next_item/{figure}"] - found[f"{other}/{figure}"]
-    if "purity/neighbours" in found:
-        ratios[f"{name}_purity"] = found["purity/neighbours"]
-        ratios[f"{name}_purity_minus_gensim"] = found["purity/neighbours"] - theirs["purity/neighbours"]
+            ratios[f"{name}_{figure}_minus_{other}"] = ours[f"next_item/{figure}"] - ours[f"{other}/{figure}"]
+    if "purity/neighbours" in ours:
+        ratios[f"{name}_purity"] = ours["purity/neighbours"]
+        ratios[f"{name}_purity_minus_gensim"] = ours["purity/neighbours"] - theirs["purity/neighbours"]
     return ratios
 
 
@@ -175,10 +176,10 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     vectors = as_table(spark, model, folder)
     vocabulary = str(stage(folder, "vocabulary"))
     held, blocks, known = stages["holdout"], stages["blocks"], stages["vocabulary"]
-    found = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
+    figures = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
     if config.evaluate.metadata is not None:
-        found |= label_metrics.purity(vectors, label_metrics.read(spark, config.evaluate.metadata))
-    return found
+        figures |= label_metrics.purity(vectors, metadata_source.read(spark, config.evaluate.metadata))
+    return figures
 
 
 def stage(folder: Path, name: str) -> Path:
@@ -189,13 +190,13 @@ def stage(folder: Path, name: str) -> Path:
 def kept(folder: Path) -> list[list[str]]:
     """Return the sequences of a run, without the last items that were held out."""
     held = set(pq.read_table(stage(folder, "holdout"), columns=["id"])["id"].to_pylist())
-    found = []
+    stories = []
     for batch in pq.read_table(stage(folder, "pages")).to_batches():
         for page in encoded_pages.read(batch):
             tokens = np.array(page.tokens.to_pylist(), object)[page.codes]
             for key, part in zip(page.ids.tolist(), np.split(tokens, np.cumsum(page.lengths)[:-1]), strict=True):
-                found.append(part[:-1].tolist() if key in held else part.tolist())
-    return found
+                stories.append(part[:-1].tolist() if key in held else part.tolist())
+    return stories
 
 
 def as_table(spark: SparkSession, model: Any, folder: Path) -> DataFrame:

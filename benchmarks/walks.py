@@ -88,7 +88,9 @@ def beside(work: Path, quick: bool, rounds: int) -> dict[str, float]:
             common.measured([str(PEER), str(Path(__file__).with_name("pecanpy_peer.py")), "walks", *values]).said
         )
         common.say("pecanpy", **them[-1])
-    rate = median(found["steps_per_second"] for found in us) / median(found["steps_per_second"] for found in them)
+    rate = median(figures["steps_per_second"] for figures in us) / median(
+        figures["steps_per_second"] for figures in them
+    )
     return {"steps_over_pecanpy": rate, "gib_left_of_one_beside_the_graph": 1 - max(f["worker_gib"] for f in us)}
 
 
@@ -100,9 +102,9 @@ def large(work: Path, quick: bool) -> dict[str, float]:
         graphs.write(graphs.star(count) if slots == 1 else graphs.stream(slots, count), work / name / "edges")
         # A walk from every vertex, of a few steps: what matters is that the hub is crossed again and again.
         command = [__file__, "--job", str(work / name / "edges"), str(work / name / "run"), "1", "10"]
-        found = common.measured(common.this_python(*command), limit=7200).said
-        common.say(name, edges=count, **found)
-        ratios[f"gib_left_of_8_{name}"] = 8 - found["all_gib"]
+        figures = common.measured(common.this_python(*command), limit=7200).said
+        common.say(name, edges=count, **figures)
+        ratios[f"gib_left_of_8_{name}"] = 8 - figures["all_gib"]
     return ratios
 
 
@@ -118,8 +120,8 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
     spark = session.get("walks", master=f"local[{common.THREADS}]")
     run = run_store.local(spark, f"{folder}/run")
     since = time.perf_counter()
-    found = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
-    _, _, size = adjacency.build_stages(run, found, config.graph)
+    rows = run.stage("edges", lambda: edges.read(spark, config.input)).where("problem IS NULL")
+    _, _, size = adjacency.build_stages(run, rows, config.graph)
     built = time.perf_counter() - since
     walks = Walks(run.stage_path("adjacency"), size, False, config.walks, 1)
     # The host's copy of the graph is part of neither: it is made once, and then serves every walk.

@@ -22,7 +22,7 @@ from embedall_spark.launch import Options, launch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    Found = dict[str, list[dict[str, Any]]]
+    Runs = dict[str, list[dict[str, Any]]]
 
 GOALS = {
     "training_over_gensim_d100": 6.0,
@@ -62,7 +62,7 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
     ratios: dict[str, float] = {}
     for at, dim in enumerate(options.dims):
         epochs, rounds = (options.epochs, options.rounds) if at == 0 else (FURTHER_EPOCHS, FURTHER_ROUNDS)
-        found: Found = defaultdict(list)
+        runs: Runs = defaultdict(list)
         for turn, name in enumerate(["ours", *["gensim", "mllib", "ours"] * rounds]):
             folder = f"{work}/{name}-{dim}-{turn}"
             try:
@@ -72,24 +72,24 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
                 common.say(f"{name} d={dim}", failed=str(error))
                 continue
             common.say(f"{name} d={dim}", **facts)
-            found[name].append(facts)
-        ratios |= compare(found, f"d{dim}")
+            runs[name].append(facts)
+        ratios |= compare(runs, f"d{dim}")
         common.say(f"d={dim}", **ratios)
     return ratios
 
 
 def quick(lines: Path, work: str) -> dict[str, float]:
     """Return ratios of steady rates, all in this process and one session; ours is that inside the worker."""
-    found: Found = defaultdict(list)
+    runs: Runs = defaultdict(list)
     summary = launch("words", None, settings(lines, f"{work}/ours", 100, QUICK_EPOCHS), Options(master=MASTER))
-    found["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
-    common.say("ours", **found["ours"][-1])
-    found["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
-    common.say("gensim", **found["gensim"][-1])
+    runs["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
+    common.say("ours", **runs["ours"][-1])
+    runs["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
+    common.say("gensim", **runs["gensim"][-1])
     spark = session.get("words")
-    found["mllib"].append(peers.mllib(spark, str(lines), 100, work, QUICK_MLLIB_TOKENS))
-    common.say("mllib", **found["mllib"][-1])
-    return compare(found, "d100")
+    runs["mllib"].append(peers.mllib(spark, str(lines), 100, work, QUICK_MLLIB_TOKENS))
+    common.say("mllib", **runs["mllib"][-1])
+    return compare(runs, "d100")
 
 
 def settings(lines: Path, folder: str, dim: int, epochs: int) -> list[str]:
@@ -146,15 +146,15 @@ def rates(folder: str) -> dict[str, list[float]]:
     }
 
 
-def compare(found: Mapping[str, Sequence[Mapping[str, Any]]], suffix: str) -> dict[str, float]:
+def compare(runs: Mapping[str, Sequence[Mapping[str, Any]]], suffix: str) -> dict[str, float]:
     """Return our medians against the peers'; above 1 is better, differences of quality above 0."""
-    us = found.get("ours", [])
+    us = runs.get("ours", [])
     ratios = {
         f"training_over_{name}": _median(us, "words_per_second") / _median(them, "words_per_second")
-        for name, them in found.items()
+        for name, them in runs.items()
         if name != "ours"
     }
-    gensim = found.get("gensim", [])
+    gensim = runs.get("gensim", [])
     for name, key in (("end_to_end", "seconds"), ("memory", "peak_bytes")):
         ratios[f"{name}_over_gensim"] = _median(gensim, key) / _median(us, key)
     for key in ("analogy", "ws353", "simlex"):

@@ -1,4 +1,4 @@
-"""Is this machine ready? One check per thing that a run needs; Delta's jars are resolved here, once."""
+"""Checks of what a run needs on this machine; the first one downloads Delta's jars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DISK = 5 * _GIB
 
 
 class Check(NamedTuple):
-    """What was found; ``fix`` is empty where it is as it should be."""
+    """The result of one check; ``fix`` is empty if it passed."""
 
     name: str
     ok: bool
@@ -34,8 +34,8 @@ class Check(NamedTuple):
 
 
 def checks() -> Iterator[Check]:
-    """Yield one check per thing that a run needs, in the order in which to mend them. Starts Spark."""
-    todo: dict[str, Callable[[], str]] = {
+    """Yield one result per requirement, in the order in which to fix them. Starts Spark."""
+    requirements: dict[str, Callable[[], str]] = {
         "Python": python,
         "Java": java,
         "Spark": spark,
@@ -48,12 +48,12 @@ def checks() -> Iterator[Check]:
         "compiled kernels": kernels,
         "network": network,
     }
-    for name, look in todo.items():
+    for name, look in requirements.items():
         yield _check(name, look)
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
-    """Return what a function has found; what it raises reads ``what is wrong; what to do``."""
+    """Return the result of a check, whose errors read ``what is wrong; what to do``."""
     try:
         return Check(name, True, look(), "")
     except EmbedallError as error:
@@ -67,16 +67,16 @@ def python() -> str:
     """Return the version of Python.
 
     Raises:
-        SetupError: it is not one that all our dependencies have.
+        SetupError: not all dependencies support this version.
     """
     found = f"{sys.version_info.major}.{sys.version_info.minor}"
     if found not in ("3.11", "3.12"):
-        raise SetupError(f"found Python {found}, need 3.11 or 3.12; make the virtual environment with one of these")
+        raise SetupError(f"found Python {found}, need 3.11 or 3.12; create the virtual environment with one of these")
     return f"{sys.version.split()[0]} ({sys.executable})"
 
 
 def java() -> str:
-    """Return the version of Java that Spark starts; SetupError where it is no good."""
+    """Return the version of Java that Spark starts; raise SetupError if Spark does not support it."""
     return str(session.java_version())
 
 
@@ -84,7 +84,7 @@ def spark() -> str:
     """Return the version of Spark.
 
     Raises:
-        SetupError: there is none, or it is not 4.1.
+        SetupError: Spark is not installed, or is not version 4.1.
     """
     try:
         import pyspark
@@ -96,7 +96,7 @@ def spark() -> str:
 
 
 def delta() -> str:
-    """Write and read a small Delta table; the first time this fetches Delta's jars."""
+    """Write and read a small Delta table; the first time this downloads Delta's jars."""
     from pyspark.sql import SparkSession
 
     before = SparkSession.getActiveSession()
@@ -110,7 +110,7 @@ def delta() -> str:
             if before is None:
                 found.stop()
     if rows != 3:
-        raise SetupError(f"wrote 3 rows, read {rows}; look into Spark's log in {user_cache.folder('logs')}")
+        raise SetupError(f"wrote 3 rows, read {rows}; see Spark's log in {user_cache.folder('logs')}")
     jars = session.read_properties(session.conf_file("spark-local.conf"))["spark.jars.packages"]
     return f"{jars}, a table written and read"
 
@@ -122,10 +122,10 @@ def cores() -> str:
 
 
 def memory() -> str:
-    """Return the memory that this process may use, cgroup limits included.
+    """Return the memory that this process may use, with the limits of its cgroup.
 
     Raises:
-        SetupError: it is less than Spark and the trainer need for small data.
+        SetupError: it is too little for Spark and training on small data.
     """
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
@@ -140,25 +140,25 @@ def memory() -> str:
 
 
 def gpu() -> str:
-    """Return which GPUs torch can use; that there is none is fine."""
+    """Return the GPUs that torch can use; none is needed."""
     import torch
 
-    names = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join(names) or "none (not needed)"
 
 
 def mlflow() -> str:
-    """Return where runs are tracked, once it has answered; SetupError where it does not."""
+    """Return where runs are tracked; raise SetupError if the store does not answer."""
     with tempfile.TemporaryDirectory(prefix="embedall-doctor-") as folder:
         store = tracking.check(folder)
         return "SQLite file in the output folder" if folder in store else store
 
 
 def scratch() -> str:
-    """Return where host-local copies and spools go and how much room there is.
+    """Return the folder of host-local copies and spools, and its free space.
 
     Raises:
-        SetupError: nothing can be written there, or there is too little room.
+        SetupError: the folder cannot be written to, or has too little free space.
     """
     advice = "set TMPDIR, or SPARK_LOCAL_DIRS, to a folder on a large local disk"
     try:
@@ -174,14 +174,14 @@ def scratch() -> str:
 
 
 def kernels() -> str:
-    """Return where compiled kernels are kept.
+    """Return the folder of compiled kernels.
 
     Raises:
-        SetupError: nowhere, so that every task would compile them again.
+        SetupError: there is no such folder, so every task would compile them again.
     """
     folder = os.environ.get("NUMBA_CACHE_DIR") or user_cache.folder("numba")
     if folder is None:
-        raise SetupError("no folder to keep compiled kernels in; set NUMBA_CACHE_DIR to one that you can write")
+        raise SetupError("no folder for compiled kernels; set NUMBA_CACHE_DIR to one that you can write to")
     return str(folder)
 
 
@@ -189,7 +189,7 @@ def network() -> str:
     """Return the address at which tasks of this machine reach each other.
 
     Raises:
-        SetupError: they cannot.
+        SetupError: they cannot reach each other.
     """
     try:
         # As Spark does on a local master: a server on a free port, and a connection to it.
@@ -201,7 +201,7 @@ def network() -> str:
         resolved = socket.gethostbyname("localhost")
     except OSError as error:
         raise SetupError(
-            f"tasks cannot reach each other at localhost: {error}; look at /etc/hosts (127.0.0.1 localhost) and at "
+            f"tasks cannot reach each other at localhost: {error}; check /etc/hosts (127.0.0.1 localhost) and "
             "firewalls on the loopback interface"
         ) from None
     return f"{resolved}, ports free (tried {port})"

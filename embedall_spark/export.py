@@ -1,10 +1,14 @@
-"""Vectors out, in word2vec's text or binary format, as one stream from one task."""
+"""Vectors written to a file in word2vec's text or binary format, as one stream from one task."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +17,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import files
-from embedall_spark.errors import BadData, ResourceError
-from embedall_spark.search import exact
+from embedall_spark.errors import BadData, ConfigError, ResourceError
+from embedall_spark.vectors import mixed_dimensions, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +34,7 @@ _WRITTEN = T.StructType([T.StructField("rows", T.LongType(), False)])
 
 @dataclass(frozen=True)
 class Written:
-    """What an exported file holds, and how it differs from the table."""
+    """What an exported file holds, and how its ids differ from the table's."""
 
     rows: int
     vector_size: int
@@ -39,79 +43,111 @@ class Written:
 
     def text(self, path: str) -> str:
         """Return a sentence for the user."""
-        said = f"{path}: {self.rows:,} vectors of {self.vector_size} numbers"
+        parts = [f"{path}: {self.rows:,} vectors of {self.vector_size} dimensions"]
         if self.renamed:
-            said += f"; {self.renamed:,} ids had whitespace, which the format cannot hold: it is '_' in the file"
+            parts.append(f"{self.renamed:,} ids had whitespace, which the format cannot hold: it is '_' in the file")
         if self.dropped:
-            said += f"; {self.dropped:,} of them then had the name of a more frequent id and were left out"
-        return said
+            parts.append(f"{self.dropped:,} of them then had the name of a more frequent id and were left out")
+        return "; ".join(parts)
+
+
+def check(path: str) -> str:
+    """Return the path of a file to write, ``~`` expanded; raise ConfigError if it cannot be one."""
+    if not path.strip():
+        raise ConfigError("the file to export to has an empty name; give a path, such as vectors.txt")
+    path = files.expand_user(path)
+    if not files.is_local(path):
+        return path
+    target = Path(files.resolve(path)[1])
+    if target.is_dir() or path.endswith("/"):
+        raise ConfigError(f"{path}: is a folder; give a file in it, such as {path.rstrip('/')}/vectors.txt")
+    if parent := next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None):
+        raise ConfigError(f"{path}: {parent} is a file, so nothing can be written below it; give another path")
+    return path
 
 
 def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     """Write vectors in word2vec's format, most frequent first, ties and ids without a count in the order of ids.
 
-    gensim's ``KeyedVectors.load_word2vec_format`` and the original C tools read the file. Numbers keep every bit in
-    both formats. The formats cannot hold whitespace in an id: each run of it (and an empty id) becomes ``_``; where
-    two ids then have the same name, the more frequent one is kept.
+    gensim's ``KeyedVectors.load_word2vec_format`` and the original C tools read the file. Values keep every bit in
+    both formats. The formats cannot hold whitespace in an id: each run of it (and an empty id) becomes ``_``; if two
+    ids then have the same name, the more frequent one is kept.
 
     Args:
         vectors: VECTORS.
-        path: file to write, a path or URI that the tasks and the driver both see; an existing file is replaced.
+        path: file to write, a path or URI that the tasks and the driver both see; an existing file is replaced; it is
+            compressed if it ends in .gz or .bz2.
         binary: binary in place of text.
 
     Raises:
-        BadData: the table is empty, or its vectors differ in length.
-        ResourceError: the file that a task has written is not where the driver sees it.
+        BadData: the table is empty, or its vectors differ in dimension.
+        ConfigError: the path is that of a folder, or lies below a file.
+        ResourceError: the driver does not see the file that a task has written.
     """
+    path = check(path)
     target = os.path.abspath(path) if files.is_local(path) and "://" not in path else path
     name = F.regexp_replace("id", _WHITESPACE, "_")
     name = F.when(F.col("id") == "", "_").otherwise(name)
     rows = vectors.select("id", "vector", "count", name.alias("name"))
-    found = rows.agg(
+    totals = rows.agg(
         F.count("*").alias("rows"),
         F.count_if(F.col("name") != F.col("id")).alias("renamed"),
-        F.min(F.size("vector")).alias("least"),
-        F.max(F.size("vector")).alias("most"),
+        F.min(F.size("vector")).alias("shortest"),
+        F.max(F.size("vector")).alias("longest"),
     ).first()
-    assert found is not None
-    if not found["rows"]:
+    assert totals is not None
+    if not totals["rows"]:
         raise BadData(f"{path}: the table has no vectors to export")
-    if found["least"] != found["most"]:
-        raise BadData(
-            f"{path}: the table has vectors of {found['least']} and of {found['most']} numbers; need one length"
-        )
+    if totals["shortest"] != totals["longest"]:
+        raise mixed_dimensions(totals["shortest"], totals["longest"])
     order = [F.desc_nulls_last("count"), F.col("id")]
-    kept = found["rows"]
-    if found["renamed"]:
+    count, d = totals["rows"], totals["longest"]
+    if totals["renamed"]:
         place = F.row_number().over(Window.partitionBy("name").orderBy(*order))
         rows = rows.withColumn("place", place).where("place = 1")
-        kept = rows.count()
+        count = rows.count()
     # One task sorts, spilling to its disk, and streams: the file is one, and its order is part of the format.
     ordered = rows.repartition(1).sortWithinPartitions(*order).select("name", "vector")
-    done = ordered.mapInArrow(_writer(target, kept, found["most"], binary), _WRITTEN).first()
-    if done is None or done["rows"] != kept or not files.exists(target):
+    result = ordered.mapInArrow(_writer(target, count, d, binary), _WRITTEN).first()
+    if result is None or result["rows"] != count or not files.exists(target):
         raise ResourceError(
             f"{path}: written on another host's own disk, or the table changed meanwhile; "
             "give a path or URI that all hosts share, and export a table that no job is writing"
         )
-    return Written(kept, found["most"], found["renamed"], found["rows"] - kept)
+    return Written(count, d, totals["renamed"], totals["rows"] - count)
 
 
-def _writer(target: str, rows: int, numbers: int, binary: bool) -> Callable[[Batches], Batches]:
+def _writer(target: str, rows: int, d: int, binary: bool) -> Callable[[Batches], Batches]:
+    """Build the task's function: it writes the file and returns how many rows that were."""
+
     def write_file(batches: Batches) -> Batches:
-        done = 0
-        with files.create(target) as stream:
-            stream.write(f"{rows} {numbers}\n".encode())
+        written = 0
+        with files.create(target) as file, _compressed(file, target) as stream:
+            stream.write(f"{rows} {d}\n".encode())
             for batch in batches:
                 stream.writelines(_binary(batch) if binary else _text(batch))
-                done += batch.num_rows
-        yield pa.record_batch({"rows": pa.array([done], pa.int64())})
+                written += batch.num_rows
+        yield pa.record_batch({"rows": pa.array([written], pa.int64())})
 
     return write_file
 
 
+@contextmanager
+def _compressed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Yield a stream that compresses into a file as the end of its name says."""
+    if name.endswith(".gz"):
+        # Without name and time: the same vectors give the same bytes.
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+            yield stream  # type: ignore[misc]
+    elif name.endswith(".bz2"):
+        with bz2.BZ2File(file, "wb") as stream:
+            yield stream  # type: ignore[misc]
+    else:
+        yield file
+
+
 def _binary(batch: pa.RecordBatch) -> Iterator[bytes]:
-    matrix = exact.to_matrix(batch["vector"]).astype("<f4", copy=False)
+    matrix = to_matrix(batch["vector"]).astype("<f4", copy=False)
     for name, row in zip(batch["name"].to_pylist(), matrix, strict=True):
         yield b"%b %b\n" % (name.encode(), row.tobytes())
 
@@ -119,8 +155,8 @@ def _binary(batch: pa.RecordBatch) -> Iterator[bytes]:
 def _text(batch: pa.RecordBatch) -> Iterator[bytes]:
     # Arrow writes the shortest decimal that reads back as the same float32.
     column = batch["vector"]
-    numbers = pc.cast(column.flatten(), pa.string())
-    starts = pa.array(range(0, len(numbers) + 1, len(numbers) // len(column)), pa.int32())
-    fields = pc.binary_join(pa.ListArray.from_arrays(starts, numbers), " ")
+    values = pc.cast(column.flatten(), pa.string())
+    starts = pa.array(range(0, len(values) + 1, len(values) // len(column)), pa.int32())
+    fields = pc.binary_join(pa.ListArray.from_arrays(starts, values), " ")
     for line in pc.binary_join_element_wise(batch["name"], fields, " ").to_pylist():
         yield line.encode() + b"\n"

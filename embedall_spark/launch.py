@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
 from embedall_spark import (
-    files,
     kinds,
     path_checks,
     progress,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.config import Output, Section
-    from embedall_spark.run_result import Summary
+    from embedall_spark.run_result import Outcome, Summary
     from embedall_spark.run_store import StoredRun
     from embedall_spark.tracking import Tracked
 
@@ -69,6 +68,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
     inputs, version = module.read(spark, config), module.version(spark, config)
+    left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     # Fail early if the table is not writable; one that this run wrote is fine.
     resumed = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
@@ -76,32 +76,35 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     tables.check_writable(spark, output.table, schemas.VECTORS, mode, resumed, 0, vector_size)
     if options.dry_run:
         estimate = module.estimate(spark, config)
-        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **estimate}
+        return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **estimate}
     taken = take_over(spark, kind, config, output, version, options.run_id)
     if isinstance(taken, dict):
         return taken
     run, tracked = taken
-    try:
-        tracked.input(_input_name(config), version)
-        with reader_errors.translate_read_errors():
+    run.facts.update(left_out)
+
+    def embed() -> Outcome:
+        with progress.activity("embedding"), reader_errors.translate_read_errors():
             vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
         if options.preview is not None:
             options.preview(vectors)
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
-            summary = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
-    except BaseException as error:
-        full = run_result.disk_full(error, [run.folder, str(files.scratch())])
-        run_result.fail(run, tracked, kind, full or error)
-        if full is None:
-            raise
-        raise full from error
-    tracked.output(output.table, summary["version"])
-    summary |= {"seconds": round(time.monotonic() - since, 1), "mlflow_uri": tracked.store}
-    run.finish("done", summary=summary)
-    tracked.finish("FINISHED")
-    return summary
+            return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+
+    return run_result.complete(run, tracked, kind, since, embed)
+
+
+def _left_out(config: Any) -> Summary:
+    """Return how many files of the input are not read, by reason, for the summary; log them in one line."""
+    storage = getattr(config.input, "storage", None)
+    counts = storage.left_out() if storage is not None else {}
+    if not counts:
+        return {}
+    reasons = [f"{count:,} ({reason}), such as {example}" for reason, (count, example) in counts.items()]
+    log.warning("%s: files and folders that are not read: %s", _input_name(config), "; ".join(reasons))
+    return {"left_out": {reason: count for reason, (count, _) in counts.items()}}
 
 
 def start(app_name: str, output: Output, options: Options) -> SparkSession:
@@ -141,6 +144,7 @@ def take_over(
         mlflow_run_id=manifest.get("mlflow_run_id"),
     )
     run_manifest.note(folder, mlflow_run_id=tracked.id)
+    tracked.input(_input_name(config), version)
     tracker = run_store.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.log_trials, tracked.log_model)
     return run_store.StoredRun(spark, folder, manifest, output, tracker), tracked
 

@@ -1,4 +1,4 @@
-"""What a run in MLflow is given: its configuration, its inputs, and the tries of its sweep as runs under it."""
+"""Entries of an MLflow run: its parameters, its inputs, and the trials of its sweep as child runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from embedall_spark.config import Section
     from embedall_spark.run_context import Trial
 
-_MOST = 10_000  # tries that are looked up
+_MAX_TRIALS = 10_000  # existing trials that are looked up
 
 
 def log_params(client: Any, mlflow_run_id: str, config: Section) -> dict[str, str]:
-    """Record a configuration; return what a resumed run has otherwise already, since parameters cannot change."""
+    """Record the configuration as parameters; return those that a resumed run has recorded with another value."""
     from mlflow.entities import Param
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-    have = client.get_run(mlflow_run_id).data.params
+    recorded = client.get_run(mlflow_run_id).data.params
     flat = {key(name): value[:MAX_PARAM_VAL_LENGTH] for name, value in _flat(config.model_dump(mode="json"))}
-    params = [Param(name, value) for name, value in flat.items() if name not in have]
-    for at in range(0, len(params), 100):  # more are refused at once
-        client.log_batch(mlflow_run_id, params=params[at : at + 100])
-    return {name: value for name, value in flat.items() if have.get(name, value) != value}
+    params = [Param(name, value) for name, value in flat.items() if name not in recorded]
+    for start in range(0, len(params), 100):  # MLflow refuses larger batches
+        client.log_batch(mlflow_run_id, params=params[start : start + 100])
+    return {name: value for name, value in flat.items() if recorded.get(name, value) != value}
 
 
 def log_trials(client: Any, mlflow_run_id: str, tried: Sequence[Trial]) -> None:
@@ -39,7 +39,7 @@ def log_trials(client: Any, mlflow_run_id: str, tried: Sequence[Trial]) -> None:
     experiment = client.get_run(mlflow_run_id).info.experiment_id
     parent = {MLFLOW_PARENT_RUN_ID: mlflow_run_id}
     wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{mlflow_run_id}'"
-    there = {run.info.run_name: run.info for run in client.search_runs([experiment], wanted, max_results=_MOST)}
+    there = {run.info.run_name: run.info for run in client.search_runs([experiment], wanted, max_results=_MAX_TRIALS)}
     for one in tried:
         found = there.get(one.name)
         if found is not None and found.status == "FINISHED":
@@ -56,17 +56,17 @@ def log_trials(client: Any, mlflow_run_id: str, tried: Sequence[Trial]) -> None:
 
 
 def dataset(name: str, version: str) -> Any:
-    """Return what MLflow takes for an input: a table or folder, and which version of it."""
+    """Return MLflow's entry for an input: a table or folder and its version."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    # MLflow takes 36 characters.
+    # MLflow allows 36 characters.
     digest = version if 0 < len(version) <= 36 else hashlib.sha256(version.encode()).hexdigest()[:36]
-    found = Dataset(name[-500:], digest, "local", json.dumps({"path": name, "version": version}))
-    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])
+    data = Dataset(name[-500:], digest, "local", json.dumps({"path": name, "version": version}))
+    return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
 
 
 def key(name: str) -> str:
-    """Return a name that MLflow takes: without odd characters, and a plain path where it holds slashes."""
+    """Return a name that MLflow accepts: forbidden characters replaced, a name with slashes as a normal path."""
     return posixpath.normpath(re.sub(r"[^\w\-. /]", "_", name).strip("/. "))[:250]
 
 

@@ -1,4 +1,4 @@
-"""Models in MLflow: one that a run has fitted, logged from its code and arrays without pickle, and its versions."""
+"""Models in MLflow: a fitted model, logged as code and arrays without pickle, and its registered versions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DIGEST = "embedall.digest"
 
 
 def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
-    """Record a model under a run and return its address, ``models:/m-...``.
+    """Record a model under a run and return its URI, ``models:/m-...``.
 
-    A resumed run that has made the same model again gets the one that is there.
+    If a resumed run has already recorded the same model, that one is returned.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -28,7 +28,7 @@ def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
     there = [one for one in client.search_logged_models([experiment], wanted) if one.tags.get(_DIGEST) == digest]
     found = there[0] if there else client.create_logged_model(experiment, FOLDER, mlflow_run_id, {_DIGEST: digest})
     uri = f"models:/{found.model_id}"
-    # One that was begun when the store went away is not ready.
+    # It is not ready if the store stopped answering while it was recorded.
     if found.status != "READY":
         with tempfile.TemporaryDirectory(prefix="embedall-") as folder:
             _save(Path(folder), mlflow_run_id, found.model_id, model)
@@ -39,7 +39,7 @@ def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
 
 
 def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
-    """Make a recorded model a version of a registered model, unless it is one; return ``models:/NAME/VERSION``."""
+    """Register a recorded model as a version, unless it is one already; return ``models:/NAME/VERSION``."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -48,18 +48,18 @@ def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     model_id = uri.removeprefix("models:/")
-    # A server knows its own models by their address; a database or a folder asks the process's default store for them.
+    # Only a server resolves the URIs of its own models; a database would ask the process's default store for them.
     remote = client.tracking_uri.startswith(("http", "databricks"))
     source = uri if remote else client.get_logged_model(model_id).artifact_location
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.source == source:
-            return f"models:/{name}/{known.version}"
-    made = client.create_model_version(name, source, run_id=mlflow_run_id, model_id=model_id)
-    return f"models:/{name}/{made.version}"
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == source:
+            return f"models:/{name}/{version.version}"
+    created = client.create_model_version(name, source, run_id=mlflow_run_id, model_id=model_id)
+    return f"models:/{name}/{created.version}"
 
 
 def _save(folder: Path, mlflow_run_id: str, model_id: str, model: ServableModel) -> None:
-    """Write MLflow's files of a model into a new subfolder: a copy of its code and its arrays."""
+    """Write a model in MLflow's format, with copies of its code and arrays, into a new subfolder."""
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import Model
@@ -78,7 +78,7 @@ def _save(folder: Path, mlflow_run_id: str, model_id: str, model: ServableModel)
 
 
 def _signature(model: ServableModel) -> Any:
-    """Return what goes in, of which every column may be left out, and what comes out."""
+    """Return the types of the input columns, all of them optional, and of the output."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec

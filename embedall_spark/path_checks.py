@@ -35,7 +35,7 @@ def check(config: Section, run_root: str, store: str | None) -> None:
 
     Raises:
         ConfigError: an output lies inside an input, so that the run would read what it writes; an output lies below a
-            file; or an input file has a name that Hadoop cannot read.
+            file; or a Parquet file has a name that Hadoop cannot read.
     """
     inputs = configs.paths(config, configs.InputPath)
     outputs = configs.paths(config, configs.OutputPath) | {"output.run_root": run_root}
@@ -46,7 +46,8 @@ def check(config: Section, run_root: str, store: str | None) -> None:
     for key, path in inputs.items():
         for output, written in outputs.items():
             _check_apart(key, path, output, written)
-        _check_names(key, path)
+        if getattr(getattr(config, "input", None), "format", None) == "parquet":
+            _check_names(key, path)
 
 
 def _check_parents(key: str, path: str) -> None:

@@ -66,6 +66,10 @@ class Run(Protocol):
     def model_uri(self) -> str | None:
         """URI of the logged model that produced the rows; None if no model is logged."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Further entries of the run's summary, to be added to."""
+
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         """Return a stage's table: computed and written once, read back at every later call and rerun."""
 

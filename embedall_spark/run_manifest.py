@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from embedall_spark import config as configs
 from embedall_spark import files, tables
@@ -81,8 +82,17 @@ def configuration(folder: str) -> dict[str, Any]:
 
 def stage_path(folder: str, name: str) -> str:
     """Return the folder with the Parquet files of a run's finished stage."""
-    marker = json.loads(files.read_bytes(f"{folder}/stages/{name}.json"))
-    return f"{folder}/stages/{marker['folder']}"
+    return f"{folder}/stages/{_stage_marker(folder, name)['folder']}"
+
+
+def stage_schema(folder: str, name: str) -> T.StructType | None:
+    """Return the schema of a run's finished stage; None for one that an earlier release wrote."""
+    schema = _stage_marker(folder, name).get("schema")
+    return None if schema is None else T.StructType.fromJson(schema)
+
+
+def _stage_marker(folder: str, name: str) -> dict[str, Any]:
+    return dict(json.loads(files.read_bytes(f"{folder}/stages/{name}.json")))
 
 
 def note(folder: str, **facts: Any) -> None:

@@ -6,7 +6,8 @@ import errno
 import functools
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +18,7 @@ from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Sup
 from embedall_spark.vectors import dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedall_spark.config import Output
     from embedall_spark.run_store import StoredRun
@@ -26,6 +27,53 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
+
+
+class Outcome(NamedTuple):
+    """What a run has written."""
+
+    target: dict[str, Any]
+    """Entries of the summary that name it: table, version and rows, or file."""
+    rejects: str | None
+    """The table of refused rows."""
+    figures: dict[str, float]
+
+
+def complete(run: StoredRun, tracked: Tracked, kind: str, since: float, work: Callable[[], Outcome]) -> Summary:
+    """Do the work of a run, record how it ended, in its folder and in MLflow, and return its summary.
+
+    Args:
+        run: the run.
+        tracked: the run in MLflow.
+        kind: of the run.
+        since: when the run was started, by time.monotonic().
+        work: embeds and writes; what it raises is recorded as the run's failure.
+    """
+    try:
+        outcome = work()
+    except BaseException as error:
+        full = disk_full(error, [run.folder, str(files.scratch())])
+        _fail(run, tracked, kind, full or error)
+        if full is None:
+            raise
+        raise full from error
+    summary = {
+        "status": "done",
+        "kind": kind,
+        "run_id": run.id,
+        **outcome.target,
+        **run.facts,
+        "rejected": run.rejected,
+        "rejects": outcome.rejects,
+        "metrics": outcome.figures,
+        "mlflow_run_id": tracked.id,
+        "folder": run.folder,
+        "seconds": round(time.monotonic() - since, 1),
+        "mlflow_uri": tracked.store,
+    }
+    run.finish("done", summary=summary)
+    tracked.finish("FINISHED")
+    return summary
 
 
 def merges(output: Output) -> bool:
@@ -41,8 +89,8 @@ def publish(
     figures: dict[str, float],
     config: Any,
     vector_size: int | None,
-) -> Summary:
-    """Replace the table, or merge into it, in one commit; return the run's summary.
+) -> Outcome:
+    """Replace the table, or merge into it, in one commit.
 
     Raises:
         QualityGateFailed: a figure is below its gate; the table is left as it is.
@@ -63,7 +111,8 @@ def publish(
     run.check_ownership()
     registered = tracked.register()
     metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
-    rejects = write_rejects(run, metadata)
+    # Every refused row has been counted: none, and there is nothing to look for.
+    rejects = write_rejects(run, metadata) if run.rejected else None
     common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
     common["comment"] = f"Vectors of {kind}"
     if merges(output):
@@ -72,20 +121,8 @@ def publish(
         version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
     log.info("table %s: version %d", output.table, version)
     rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
-    return {
-        "status": "done",
-        "kind": kind,
-        "run_id": run.id,
-        "table": output.table,
-        "version": version,
-        "rows": rows,
-        "rejected": run.rejected,
-        "rejects": rejects,
-        "metrics": figures,
-        "mlflow_run_id": tracked.id,
-        **registered,
-        "folder": run.folder,
-    }
+    tracked.output(output.table, version)
+    return Outcome({"table": output.table, "version": version, "rows": rows, **registered}, rejects, figures)
 
 
 def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
@@ -127,7 +164,7 @@ def _main_reason(rejects: DataFrame, run_id: str) -> str:
     return f"{row['rows']:,} of them: {row['reason']}, such as {row['example'][0]!r} of {row['example'][1]}"
 
 
-def fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
+def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> None:
     """Record the failure in the manifest and in MLflow; the caller raises the error itself."""
     run.meter.close()
     if isinstance(error, Superseded):

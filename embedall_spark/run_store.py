@@ -51,6 +51,7 @@ class StoredRun:
         self.model_uri = tracker.model_uri
         self.meter = Meter()
         self.rejects: list[DataFrame] = []
+        self.facts: dict[str, Any] = {}
         self.rejected = 0
         self._token, self._attempt = manifest["token"], manifest["attempt"]
         self.output, self._tracker = output, tracker
@@ -68,16 +69,21 @@ class StoredRun:
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
         # Most columns of stages are binary and distinct: Parquet would build a dictionary and throw it away.
+        rows = make()
         with activity(name):
-            make().write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+            rows.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
         self.check_ownership()
-        files.write_bytes(marker, json.dumps({"folder": part}).encode())
+        files.write_bytes(marker, json.dumps({"folder": part, "schema": rows.schema.jsonValue()}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
-        return self.spark.read.parquet(files.spark_path(path))
+        return self.read_stage(name)
 
     def read_stage(self, name: str) -> DataFrame:
         """Return a finished stage's table."""
-        return self.spark.read.parquet(files.spark_path(self.stage_path(name)))
+        reader, schema = self.spark.read, run_manifest.stage_schema(self.folder, name)
+        if schema is not None:
+            # Else Spark starts a job to read it from a file's footer.
+            reader = reader.schema(schema)
+        return reader.parquet(files.spark_path(self.stage_path(name)))
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""

@@ -1,4 +1,4 @@
-"""The only place that builds a Spark session, or checks one that runs already."""
+"""The only place that starts a Spark session, or checks one that is already running."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REQUIRED = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
-_ADVISED = {
+_RECOMMENDED = {
     "spark.dynamicAllocation.enabled": "false",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     "spark.sql.execution.arrow.maxBytesPerBatch": "16777216",
@@ -38,7 +38,7 @@ _ADVISED = {
 _INSTALL_JAVA = (
     "install one: Debian/Ubuntu: sudo apt-get install openjdk-17-jre-headless; Fedora: sudo dnf install "
     "java-21-openjdk-headless; macOS: brew install openjdk@17; or conda install -c conda-forge openjdk=17; "
-    "where it is installed already, set JAVA_HOME to its folder"
+    "if it is already installed, set JAVA_HOME to its folder"
 )
 
 
@@ -46,7 +46,7 @@ def conf_file(name: str) -> Path:
     """Return the path of a file in the package's ``conf`` folder.
 
     Raises:
-        SetupError: there is no such file.
+        SetupError: the file does not exist.
     """
     folder = Path(__file__).parent / "conf"
     if not (folder / name).is_file():
@@ -62,15 +62,20 @@ def get(
     properties: str | Path | None = None,
     extra: dict[str, str] | None = None,
 ) -> SparkSession:
-    """Return the running session, checked and not changed, or start one.
+    """Return the running session after checking its settings, or start a new session.
 
-    A session runs already under spark-submit, on Databricks, through Spark Connect (``SPARK_REMOTE``) and in a
-    notebook. Otherwise Spark is started on this machine's JVM with ``properties`` (a Spark properties file; default:
-    the package's ``spark-local.conf``), then ``extra`` and ``master`` on top of it; what the JVM prints goes to a file
-    in our cache folder, and the beginning of it into the error where Spark does not start.
+    A session is already running under spark-submit, on Databricks, with Spark Connect (``SPARK_REMOTE``) and in some
+    notebooks; it is not changed. Otherwise Spark is started on this machine. The JVM's output goes to a file in the
+    user's cache folder; if Spark does not start, the error shows the relevant lines.
+
+    Args:
+        app_name: name of the Spark application.
+        master: Spark master, such as ``local[4]``; overrides the other settings.
+        properties: Spark properties file; the default is the package's ``spark-local.conf``.
+        extra: settings that override those of ``properties``.
 
     Raises:
-        SetupError: Java, Spark or Delta's jars are missing, or a running session lacks a setting that we need.
+        SetupError: Java, Spark or Delta's jars are missing, or the running session lacks a required setting.
     """
     try:
         from pyspark import SparkContext
@@ -104,35 +109,35 @@ def running_tasks() -> tuple[int, int]:
 
 
 def check(spark: SparkSession) -> None:
-    """Check a running session's settings; log those that are merely advised.
+    """Check a running session's required settings, and log a warning for each recommended one that differs.
 
     Raises:
-        SetupError: Delta is not set up in it; the text names the properties to pass.
+        SetupError: Delta is not set up in it; the message names the properties to pass.
     """
     advice = f"spark-submit --properties-file {conf_file('spark-standalone.conf')}"
     # Databricks has Delta built in, under other settings.
     if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
-        found = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
-        wrong = [f"{key}={need} (found {found[key]})" for key, need in _REQUIRED.items() if need not in found[key]]
-        if wrong:
-            raise SetupError(f"the running Spark session lacks {'; '.join(wrong)}; start it with {advice}")
-    for key, need in _ADVISED.items():
-        have = spark.conf.get(key, None)
-        if have != need and not (key == "spark.dynamicAllocation.enabled" and have is None):
-            log.warning("the running Spark session has %s=%s, better %s (%s)", key, have, need, advice)
+        values = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
+        missing = [f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]]
+        if missing:
+            raise SetupError(f"the running Spark session lacks {'; '.join(missing)}; start it with {advice}")
+    for key, recommended in _RECOMMENDED.items():
+        value = spark.conf.get(key, None)
+        if value != recommended and not (key == "spark.dynamicAllocation.enabled" and value is None):
+            log.warning("the running Spark session has %s=%s; recommended is %s (%s)", key, value, recommended, advice)
 
 
 def java_version() -> int:
     """Return the major version of the Java that Spark would start.
 
     Raises:
-        SetupError: there is none, or Spark does not run on it.
+        SetupError: Java is not installed, or Spark does not support this version.
     """
     return _java()[0]
 
 
 def _java() -> tuple[int, str]:
-    """Return the major version of the Java that Spark would start, and what it says of itself."""
+    """Return the major version of the Java that Spark would start, and its path and version text, which identify it."""
     needed = " or ".join(map(str, JAVA_VERSIONS))
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
@@ -140,17 +145,17 @@ def _java() -> tuple[int, str]:
     if java is None:
         raise SetupError(f"found no Java ({where}), need Java {needed}; {_INSTALL_JAVA}")
     try:
-        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SetupError(f"{java} ({where}) does not start: {error}; need Java {needed}; {_INSTALL_JAVA}") from None
-    said = (done.stderr + done.stdout).strip()
-    match = re.search(r'version "(?:1\.)?(\d+)', said)
+    text = (result.stderr + result.stdout).strip()
+    match = re.search(r'version "(?:1\.)?(\d+)', text)
     if match is None:
-        raise SetupError(f"{java} -version tells no version ({said[:200]!r}), need Java {needed}; {_INSTALL_JAVA}")
+        raise SetupError(f"{java} -version prints no version ({text[:200]!r}), need Java {needed}; {_INSTALL_JAVA}")
     version = int(match.group(1))
     if version not in JAVA_VERSIONS:
         raise SetupError(f"found Java {version} at {java} ({where}), need Java {needed}; {_INSTALL_JAVA}")
-    return version, f"{java}: {said}"
+    return version, f"{java}: {text}"
 
 
 def read_properties(path: str | Path) -> dict[str, str]:
@@ -168,21 +173,21 @@ def read_properties(path: str | Path) -> dict[str, str]:
 
 
 def _with_environment(settings: dict[str, str]) -> dict[str, str]:
-    """Add what depends on this machine: Python, folders of the catalog's tables and of Ivy."""
+    """Add what depends on this machine: Python, number of shuffle partitions, folders of the warehouse and of Ivy."""
     added: dict[str, str] = {}
     local = settings.get("spark.master", "local").startswith("local")
     if local:
-        # Not a cluster's: its hosts may have Python somewhere else.
+        # On a cluster the hosts may have Python in another place.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
         # Not for another Python, which may not have this package.
         if os.environ["PYSPARK_PYTHON"] == sys.executable and "spark.pyspark.python" not in settings:
             added["spark.python.daemon.module"] = "embedall_spark.python_daemon"
-        # Spark's 200 are for clusters; here each costs a file and some milliseconds in every stage.
+        # Spark's default of 200 is for clusters; here each partition costs a file and milliseconds in every stage.
         added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
         warehouse = user_cache.folder("warehouse")
         if warehouse is not None:
-            # By default Spark makes a folder in whatever folder the user stands in.
+            # By default Spark creates this folder in the current folder.
             added["spark.sql.warehouse.dir"] = str(warehouse)
     if not os.access(Path("~").expanduser(), os.W_OK):
         ivy = user_cache.folder("ivy")
@@ -196,21 +201,21 @@ def _start(settings: dict[str, str], java: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
     if SparkContext._gateway is not None:
-        # This process has had a session before: its JVM is still there.
+        # This process has had a session before, and its JVM is still running.
         return SparkSession.builder.config(conf=SparkConf().setAll(list(settings.items()))).getOrCreate()  # noqa: TID251
-    said = _log_file()
+    log_file = _log_file()
     prepared, jars = spark_jvm.prepare(settings, java)
     conf = SparkConf().setAll(list(prepared.items()))
     try:
-        with said.open("wb") as output, spark_jvm.classpath(jars):
+        with log_file.open("wb") as output, spark_jvm.classpath(jars):
             gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
-        # PySpark's own handler calls into Java in the middle of another call, and Ctrl-C ends as an error of py4j's.
-        with suppress(ValueError):  # only the main thread may do that, and only it gets Ctrl-C
+        # PySpark's own handler calls Java in the middle of another call, so that Ctrl-C would end as a py4j error.
+        with suppress(ValueError):  # only the main thread may set it, and only that one receives Ctrl-C
             signal.signal(signal.SIGINT, signal.default_int_handler)
         spark: SparkSession = SparkSession.builder.getOrCreate()  # noqa: TID251
     except Exception as error:
-        raise _failure(said, settings, error) from error
+        raise _failure(log_file, settings, error) from error
     if spark_jvm.PACKAGES in prepared:
         spark_jvm.remember_jars(settings, context.getConf().get("spark.jars") or "")
     _leave_jars_to_java(context)
@@ -218,13 +223,13 @@ def _start(settings: dict[str, str], java: str) -> SparkSession:
 
 
 def _leave_jars_to_java(context: SparkContext) -> None:
-    """Take Delta's jars off sys.path, where Spark puts them: every task would read all their listings again (0.2 s)."""
+    """Remove Delta's jars, which Spark adds, from sys.path: every task would list their contents again (0.2 s)."""
     for names in (context._python_includes or [], sys.path):
         names[:] = [name for name in names if not name.endswith(".jar")]
 
 
 def _log_file() -> Path:
-    """Return a new file for what Spark's JVM prints; of older ones the last nine are kept."""
+    """Return the path of a new log file for the JVM; delete all but the nine latest log files."""
     folder = user_cache.folder("logs") or Path(tempfile.mkdtemp(prefix="embedall-logs-"))
     for old in sorted(folder.glob("spark-*.log"))[:-9]:
         old.unlink(missing_ok=True)
@@ -232,20 +237,23 @@ def _log_file() -> Path:
 
 
 def _failure(log_file: Path, settings: dict[str, str], error: Exception) -> SetupError:
-    """Return what to tell about a Spark that did not start, from what its JVM has said."""
-    said = log_file.read_text(encoding="utf-8", errors="replace")
-    if "unresolved dependency" in said or "UNRESOLVED DEPENDENCIES" in said:
+    """Return the error for a Spark that did not start, with the relevant lines of its log."""
+    text = log_file.read_text(encoding="utf-8", errors="replace")
+    if "unresolved dependency" in text or "UNRESOLVED DEPENDENCIES" in text:
         ivy = settings.get("spark.jars.ivy", "~/.ivy2.5.2")
         return SetupError(
-            f"the jars of {settings.get('spark.jars.packages')} cannot be had: Maven Central does not answer or lacks "
-            f"them. Run 'embedall doctor' once with the network on, later sessions work offline; or copy {ivy} from a "
-            "machine where it has run; or name a mirror in an Ivy settings file (spark.jars.ivySettings). "
-            f"Spark said ({log_file}):\n{_excerpt(said, 'WARN|ERROR|unresolved|not found')}"
+            f"the jars of {settings.get('spark.jars.packages')} cannot be downloaded: Maven Central does not answer or "
+            "does not have them. Run 'embedall doctor' once with network access, later sessions work offline; or copy "
+            f"{ivy} from a machine where it has run; or name a mirror in an Ivy settings file "
+            f"(spark.jars.ivySettings). From Spark's log ({log_file}):\n"
+            f"{_excerpt(text, 'WARN|ERROR|unresolved|not found')}"
         )
-    reason = _excerpt(said, "ERROR|Exception|Error|cannot|could not") or str(error)[:2000]
-    return SetupError(f"Spark (master {settings.get('spark.master')}) did not start; it said ({log_file}):\n{reason}")
+    reason = _excerpt(text, "ERROR|Exception|Error|cannot|could not") or str(error)[:2000]
+    return SetupError(
+        f"Spark (master {settings.get('spark.master')}) did not start; from its log ({log_file}):\n{reason}"
+    )
 
 
-def _excerpt(said: str, pattern: str) -> str:
-    lines = [line for line in said.splitlines() if re.search(pattern, line) and "proxy server" not in line]
+def _excerpt(text: str, pattern: str) -> str:
+    lines = [line for line in text.splitlines() if re.search(pattern, line) and "proxy server" not in line]
     return "\n".join(lines[:12])

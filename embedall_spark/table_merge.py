@@ -1,4 +1,4 @@
-"""Delta tables that a run changes in part: its rows are merged in, what has vanished goes out, in one commit."""
+"""Merging into a Delta table: a run's rows are inserted or updated and vanished ids deleted, in one commit."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def merge(
     comment: str,
     metadata: dict[str, Any],
 ) -> int:
-    """Make a table hold ``vectors``, by writing only what this run has made; return the version that does.
+    """Make a table equal to ``vectors`` by writing only the rows of this run; return the resulting version.
 
-    Rows of ``run_id`` are inserted, or take the place of their id's row; where ``remove`` is set, ids that ``vectors``
-    lacks are deleted. Nothing to change, or this run's commit made before: nothing happens. A table that is not there
-    is made.
+    Rows of ``run_id`` are inserted, or replace the row with their id; if ``remove`` is set, ids that ``vectors`` lacks
+    are deleted. If nothing changes, or this run has made its commit before, no commit is made. A table that does not
+    exist is created.
 
     Args:
         spark: the session.
-        vectors: VECTORS, the whole table as it shall be.
-        name: the table.
-        run_id: whose rows are new.
+        vectors: VECTORS, the whole table as it should be afterward.
+        name: the table to change.
+        run_id: the run whose rows are new.
         vector_size: length of the vectors.
         remove: delete rows whose id is not in ``vectors``.
-        comment: of a new table.
-        metadata: goes into the commit as JSON, with run_id and txn_version.
+        comment: the comment of a new table.
+        metadata: stored with the commit as JSON, together with run_id and txn_version.
 
     Raises:
-        TableError: the table is none of VECTORS, or of another vector_size, or another writer was faster.
+        TableError: the table is not one of VECTORS or has another vector_size, or another writer was faster.
         BadData: a row violates a constraint; nothing was written.
     """
     if not tables.exists(spark, name):
@@ -84,7 +84,7 @@ def merge(
 
 
 def _changes(spark: SparkSession, vectors: DataFrame, name: str, run_id: str, remove: bool) -> DataFrame:
-    """Return the rows to write, and of ids to delete a row without a vector."""
+    """Return the rows to write, and for each id to delete a row without a vector."""
     new = vectors.where(F.col("run_id") == run_id)
     if not remove:
         return new
@@ -102,7 +102,7 @@ def _commit(changes: DataFrame, table: str) -> None:
 
 @contextmanager
 def _set(spark: SparkSession, **values: str) -> Iterator[None]:
-    """Set the options of one commit, which MERGE takes from the session alone."""
+    """Set the options of one commit; MERGE reads them from the session only."""
     try:
         for key, value in values.items():
             spark.conf.set(_OPTIONS[key], value)

@@ -1,6 +1,6 @@
-"""Delta tables, which only this file and merging.py touch: read, replaced or appended to in one commit each.
+"""Delta tables, which only this file and table_merge.py write: each write is one commit.
 
-A table is named by a path or URI (whatever holds a slash, or no dot) or as ``schema.table`` or
+A table is named by a path or URI (anything with a slash, or without a dot) or as ``schema.table`` or
 ``catalog.schema.table``. A commit carries its run's id, so that a rerun of the same run has no effect.
 """
 
@@ -29,15 +29,20 @@ _CONFLICTS = re.compile(r"DELTA_CONCURRENT|DELTA_METADATA_CHANGED|DELTA_PROTOCOL
 
 
 def exists(spark: SparkSession, name: str) -> bool:
-    """Tell whether there is a table of this name, or a Delta table in this folder.
+    """Return whether a table of this name, or a Delta table in this folder, exists.
 
     Raises:
-        TableError: the catalog or schema is not there.
+        TableError: the catalog or schema does not exist.
     """
     try:
         if not files.is_path(name):
             return bool(spark.catalog.tableExists(files.identifier(name)))
-        spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()
+        try:
+            # Of a Delta table this takes no Spark job.
+            _ = spark.read.table(files.identifier(name)).schema
+        except AnalysisException:
+            # Says why: there is no table, or one that cannot be read.
+            spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()
     except AnalysisException as error:
         if "DELTA_MISSING_DELTA_TABLE" in str(error):
             return False
@@ -46,16 +51,16 @@ def exists(spark: SparkSession, name: str) -> bool:
 
 
 def read(spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
-    """Return a table, as of a version where one is given.
+    """Return a table, or the given version of it.
 
     Raises:
-        TableError: there is no such table, or no such version of it.
+        TableError: the table or this version of it does not exist.
     """
     reader = spark.read if version is None else spark.read.option("versionAsOf", version)
     try:
-        found = reader.table(files.identifier(name))
-        # A version that is not there is noticed only by whoever looks at the columns.
-        _ = found.schema
+        table = reader.table(files.identifier(name))
+        # Spark notices that a version does not exist only when it needs the columns.
+        _ = table.schema
     except AnalysisException as error:
         if exists(spark, name):
             raise TableError(f"{name}: {_first_line(error)}") from None
@@ -63,11 +68,11 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
             "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
         )
         raise TableError(f"{name}: there is no such table (need {hint})") from None
-    return found
+    return table
 
 
 def version(spark: SparkSession, name: str) -> int | None:
-    """Return the number of a table's latest version, or None where there is no table."""
+    """Return a table's latest version; None if the table does not exist."""
     if not exists(spark, name):
         return None
     return int(spark.sql(f"DESCRIBE HISTORY {files.identifier(name)} LIMIT 1").collect()[0]["version"])
@@ -76,10 +81,10 @@ def version(spark: SparkSession, name: str) -> int | None:
 def history(spark: SparkSession, name: str) -> DataFrame:
     """Return one row per commit: version, timestamp, operation, run_id, txn_version, metadata (JSON).
 
-    The last three are null for commits that others made.
+    The last three are null for commits by others.
 
     Raises:
-        TableError: there is no such table, or it is no Delta table.
+        TableError: the table does not exist or is not a Delta table.
     """
     try:
         commits = spark.sql(f"DESCRIBE HISTORY {files.identifier(name)}")
@@ -111,7 +116,7 @@ def write(
 ) -> int:
     """Write ``df`` as one atomic commit and return the table's version that holds it.
 
-    A commit that this run has made before is not repeated. A new or replaced table gets the comments of ``schema`` and
+    A commit that this run made earlier is not repeated. A new or replaced table gets the comments of ``schema`` and
     CHECK constraints: its required columns are not null, its vectors have ``vector_size`` finite values.
 
     ``mode``: error refuses an existing table, overwrite replaces one of the same contract, append adds new ids to
@@ -132,7 +137,7 @@ def write(
     try:
         _commit(df, name, schema, mode, properties, options)
     except Exception as error:
-        # Two drivers of one run may write at once: one commit of it is what was asked for.
+        # Two drivers of one run may write at the same time; a commit by either of them is enough.
         done = committed(spark, name, run_id, txn_version) if exists(spark, name) else None
         if done is not None:
             return done
@@ -158,10 +163,10 @@ def check_writable(
     txn_version: int,
     vector_size: int | None,
 ) -> int | None:
-    """Check that write() with the same arguments can do its work; return the version where it has done it before.
+    """Check that write() with these arguments can succeed; return the version if this commit was made earlier.
 
     Raises:
-        TableError: the table exists and must not, or is none of this contract.
+        TableError: the table must not exist but does, or has another contract.
     """
     if not exists(spark, name):
         if files.is_path(name):
@@ -186,7 +191,7 @@ def _commit(
             _check_ids_are_new(rows, name)
         rows.writeTo(files.identifier(name)).using("delta").options(**options).append()
         return
-    # Delta's create() would leave out the commit's metadata.
+    # Delta's create() would drop the commit's metadata.
     _with(rows.writeTo(files.identifier(name)).using("delta").options(**options), properties).createOrReplace()
 
 
@@ -202,7 +207,7 @@ def _check_ids_are_new(rows: DataFrame, name: str) -> None:
 
 
 def _create_empty(rows: DataFrame, name: str, properties: dict[str, str]) -> None:
-    """Make the table to append to; another writer that makes it at the same time loses nothing by it."""
+    """Create the table to append to; it is fine if another writer creates it at the same time."""
     try:
         _with(rows.limit(0).writeTo(files.identifier(name)).using("delta"), properties).create()
     except Exception as error:
@@ -217,9 +222,9 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
 
 
 def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
-    """Return the version that this commit of this run has made, or None."""
+    """Return the version that this commit of this run created; None if it was not made."""
     ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
-    # The history is a local table of the driver: without an aggregation this starts no Spark job.
+    # The history is a local table of the driver; an aggregation would start a Spark job.
     return min((int(row["version"]) for row in ours.select("version").collect()), default=None)
 
 
@@ -230,7 +235,7 @@ def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> 
     required = [f"`{field.name}` IS NOT NULL" for field in schema if not field.nullable]
     properties = {"delta.constraints.required": " AND ".join(required)} if required else {}
     for field in vectors:
-        # In Spark NaN is greater than any other number, so array_max finds it too.
+        # Spark orders NaN above all numbers, so array_max finds it too.
         checks = (
             f"size(`{field.name}`) = {vector_size} AND array_max(`{field.name}`) < float('Infinity') "
             f"AND array_min(`{field.name}`) > float('-Infinity')"
@@ -246,7 +251,7 @@ def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> 
 def check_replaceable(
     spark: SparkSession, name: str, schema: T.StructType, mode: Mode, vector_size: int | None
 ) -> None:
-    """Raise TableError where an existing table must not be written to, or is none of this contract."""
+    """Raise TableError if an existing table must not be written to or has another contract."""
     if mode == "error":
         raise TableError(f"{name}: the table exists; name another, or ask for mode overwrite (old versions are kept)")
     table = read(spark, name)
@@ -255,30 +260,30 @@ def check_replaceable(
     except SchemaMismatch as error:
         raise TableError(f"{name}: exists and is none of our tables, so it is left as it is: {error}") from None
     if mode == "append" and vector_size is not None:
-        detail = spark.sql(f"DESCRIBE DETAIL {files.identifier(name)}").collect()[0]
-        have = detail["properties"].get(_SIZE)
-        if have is not None and int(have) != vector_size:
+        properties = spark.sql(f"SHOW TBLPROPERTIES {files.identifier(name)}").collect()
+        sizes = [row["value"] for row in properties if row["key"] == _SIZE]
+        if sizes and int(sizes[0]) != vector_size:
             raise TableError(
-                f"{name}: its vectors have {have} values, those to write {vector_size}; "
+                f"{name}: its vectors have {sizes[0]} values, those to write {vector_size}; "
                 "train with the same vector_size, or ask for mode overwrite"
             )
 
 
 def _check_free(path: str) -> None:
-    """Refuse a folder that holds something else: Delta itself would make a table around it."""
+    """Raise TableError if the folder holds other files: Delta would create a table among them."""
     if not files.exists(path):
         return
     try:
-        found = files.children(path)
+        names = files.children(path)
     except OSError:
         raise TableError(f"{path}: is a file; name a new or empty folder for the table") from None
-    # A write that failed or was killed before its commit leaves its files and an empty log.
-    if found and "_delta_log" not in found:
-        raise TableError(f"{path}: the folder exists and holds no Delta table, but {found[0]}; name a new or empty one")
+    # A write that was interrupted before its commit leaves files and an empty log.
+    if names and "_delta_log" not in names:
+        raise TableError(f"{path}: the folder exists and holds no Delta table, but {names[0]}; name a new or empty one")
 
 
 def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallError | None:
-    """Return what a failed commit means, or None where it is not about the table."""
+    """Return the error that explains a failed commit; None if the cause is not the table."""
     text = str(error)
     violated = re.search(r"CHECK constraint (\w+) ", text)
     if violated and violated.group(1) == "required":
@@ -288,9 +293,9 @@ def explain(name: str, error: Exception, vector_size: int | None) -> EmbedallErr
             f"{name}: some row's {violated.group(1)} is not {vector_size} finite values; nothing was written"
         )
     if "ALREADY_EXISTS" in text or "NonEmptyDir" in text:
-        return TableError(f"{name}: the table has been made by another writer meanwhile; nothing was written")
+        return TableError(f"{name}: another writer created the table in the meantime; nothing was written")
     if _CONFLICTS.search(text):
-        return TableError(f"{name}: another writer changed the table meanwhile; nothing was written, run again")
+        return TableError(f"{name}: another writer changed the table in the meantime; nothing was written, run again")
     if isinstance(error, AnalysisException) or "DELTA_NOT_A_DELTA_TABLE" in text:
         return TableError(f"{name}: {_first_line(error)}")
     return None

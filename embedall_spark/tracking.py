@@ -1,7 +1,7 @@
-"""One MLflow run per run, which goes on where it was resumed; with entries and registry all that touches MLflow.
+"""One MLflow run per run, continued when the run is resumed. Only this file and the mlflow_ modules use MLflow.
 
-The store is MLFLOW_TRACKING_URI's, or Databricks' own, else an SQLite file in the output folder. MLflow is imported
-inside the functions, because that takes seconds.
+The store is the one in MLFLOW_TRACKING_URI or Databricks' own; otherwise an SQLite file in the output folder. MLflow is
+imported inside the functions, because importing it takes seconds.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS, _RETRY_SECONDS = 2.0, 60.0
-_KEPT = 10_000
-_WRONG = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+_MAX_PENDING = 10_000
+_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
 
 class Tracked:
-    """A run in MLflow; a store that stops answering is warned about and never stops the run."""
+    """A run in MLflow; if the store stops answering, a warning is logged and the run continues."""
 
     def __init__(self, client: Any, store: str, mlflow_run_id: str) -> None:
         self._client = client
@@ -46,53 +46,53 @@ class Tracked:
         self._version: tuple[str, str] | None = None
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
-        """Record a figure; it reaches the store within seconds."""
+        """Record a metric; it reaches the store within seconds."""
         from mlflow.entities import Metric
 
-        if len(self._metrics) < _KEPT:
+        if len(self._metrics) < _MAX_PENDING:
             self._metrics.append(Metric(mlflow_entries.key(name), float(value), int(time.time() * 1000), step or 0))
         self.flush()
 
     def artifact(self, name: str, content: bytes) -> None:
-        """Record a file, whose name may hold folders (``maps/words.png``)."""
+        """Record a file; its name may contain folders (``maps/words.png``)."""
         self._later(lambda: self._put(PurePosixPath(name), content))
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag; of a long value only the beginning."""
+        """Set a tag; a long value is cut."""
         self._later(lambda: self._client.set_tag(self.id, mlflow_entries.key(name), value[:5000]))
 
     def input(self, name: str, version: str) -> None:
-        """Record what the run reads: a table or folder, and which version of it."""
+        """Record an input of the run: a table or folder and its version."""
         self.tag(f"embedall.input.{name}", version)
         self._later(lambda: self._client.log_inputs(self.id, [mlflow_entries.dataset(name, version)]))
 
     def output(self, name: str, version: int) -> None:
-        """Record which version of which table the run wrote."""
+        """Record the table that the run wrote, and its version."""
         self.tag("embedall.output.table", name)
         self.tag("embedall.output.version", str(version))
 
     def log_trials(self, tried: Sequence[Trial]) -> None:
-        """Record a sweep as runs under this one."""
+        """Record the trials of a sweep as child runs."""
         self._later(lambda: mlflow_entries.log_trials(self._client, self.id, tried))
 
     def log_model(self, model: ServableModel) -> str | None:
-        """Record a model and return its address; None where the store does not answer."""
+        """Record a model and return its URI; None if the store does not answer."""
         found: list[str] = []
         self._attempt(lambda: found.append(mlflow_models.log(self._client, self.id, model)))
         if not found:
-            log.warning("MLflow (%s) does not have the model; the run's folder has its arrays", self.store)
+            log.warning("MLflow (%s) could not record the model; its arrays are in the run's folder", self.store)
             return None
         self._version = (model.name, found[0]) if model.name else None
         return found[0]
 
     def register(self) -> dict[str, str]:
-        """Make the recorded model a version of its registered model, and return what a commit says of it."""
+        """Register the recorded model as a new version; return the entry for the metadata of the table's commit."""
         found: list[str] = []
         if self._version is not None:
             name, uri = self._version
             self._attempt(lambda: found.append(mlflow_models.register(self._client, self.id, name, uri)))
             if not found:
-                log.warning("%s was not made a version of %s; do it in MLflow", uri, name)
+                log.warning("%s could not be registered as a version of %s; register it in MLflow", uri, name)
         return {"registered_model": found[0]} if found else {}
 
     def finish(self, status: str) -> None:
@@ -100,38 +100,38 @@ class Tracked:
         self._calls.append(lambda: self._client.set_terminated(self.id, status))
         self.flush(now=True)
         if left := len(self._metrics) + len(self._calls):
-            log.warning("MLflow (%s) misses %d of this run's entries; its folder has them", self.store, left)
+            log.warning("MLflow (%s) could not record %d entries; they are in the run's folder", self.store, left)
 
     def flush(self, *, now: bool = False) -> None:
-        """Send what waits, unless that was done a moment ago or the store did not answer a moment ago."""
+        """Send pending entries, unless the last attempt, or the last failure of the store, is too recent."""
         if not now and time.monotonic() < self._next_flush:
             return
         self._next_flush = time.monotonic() + _FLUSH_SECONDS
         while self._metrics:
-            some = self._metrics[:1000]  # more are refused at once
-            if not self._attempt(lambda some=some: self._client.log_batch(self.id, metrics=some)):  # type: ignore[misc]
+            batch = self._metrics[:1000]  # MLflow refuses larger batches
+            if not self._attempt(lambda batch=batch: self._client.log_batch(self.id, metrics=batch)):  # type: ignore[misc]
                 return
-            del self._metrics[: len(some)]
+            del self._metrics[: len(batch)]
         while self._calls:
             if not self._attempt(self._calls[0]):
                 return
             del self._calls[0]
 
     def _later(self, call: Callable[[], object]) -> None:
-        if len(self._calls) < _KEPT:
+        if len(self._calls) < _MAX_PENDING:
             self._calls.append(call)
         self.flush(now=not self._down)
 
     def _attempt(self, call: Callable[[], object]) -> bool:
-        """Tell whether a call is done with: made, or refused for good."""
+        """Return whether a call needs no retry: it succeeded, or MLflow refused it."""
         try:
             call()
         except Exception as error:
-            if getattr(error, "error_code", None) in _WRONG:
+            if getattr(error, "error_code", None) in _REFUSED:
                 log.warning("MLflow refused an entry: %s", _short(error))
                 return True
             if not self._down:
-                log.warning("MLflow (%s) does not answer; the run goes on, and retries: %s", self.store, _short(error))
+                log.warning("MLflow (%s) does not answer; the run goes on and retries: %s", self.store, _short(error))
             self._down = True
             self._next_flush = time.monotonic() + _RETRY_SECONDS
             return False
@@ -150,10 +150,15 @@ class Tracked:
 def start(
     kind: str, run_id: str, config: Section, *, folder: str, experiment: str | None, mlflow_run_id: str | None
 ) -> Tracked:
-    """Return the MLflow run of a run: a new one with the configuration as its parameters, or a known one resumed.
+    """Return the MLflow run of a run: a new one with the configuration as parameters, or an existing one, resumed.
 
-    ``run_id`` is our own name of the run; ``folder`` is the output folder, where the default store lies; the default
-    ``experiment`` is ``embedall/KIND``; ``mlflow_run_id`` names the run to go on with.
+    Args:
+        kind: the kind that runs.
+        run_id: our own name of the run.
+        config: the configuration; becomes the parameters.
+        folder: the output folder, which holds the default store.
+        experiment: name of the experiment; None: ``embedall/KIND``.
+        mlflow_run_id: id of the MLflow run to resume; None: create one.
 
     Raises:
         SetupError: the store cannot be reached or used.
@@ -172,7 +177,7 @@ def start(
 
 
 def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], pictures: Mapping[str, bytes]) -> None:
-    """Add figures and files to an ended run; ``folder`` is the output folder, where the default store lies."""
+    """Add metrics and files to a finished run; ``folder`` is the output folder, which holds the default store."""
     with _usable(uri := store_uri(folder or ".")):
         tracked = Tracked(*_client(uri), mlflow_run_id)
     for name, value in figures.items():
@@ -183,10 +188,10 @@ def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], 
 
 
 def check(folder: str) -> str:
-    """Return the address of the store that a run with this output folder has, once it has answered.
+    """Check that the store of a run with this output folder answers; return its address.
 
     Raises:
-        SetupError: it cannot be reached or used.
+        SetupError: the store cannot be reached or used.
     """
     uri = store_uri(folder)
     with _usable(uri):
@@ -194,10 +199,10 @@ def check(folder: str) -> str:
 
 
 def store_uri(folder: str) -> str | None:
-    """Return the address of the store, None for MLflow's own choice on Databricks.
+    """Return the address of the store; None on Databricks, where MLflow chooses it.
 
     Raises:
-        SetupError: the output folder is on remote storage, where no SQLite file can lie.
+        SetupError: the output folder is on remote storage, which cannot hold an SQLite file.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     if configured or "DATABRICKS_RUNTIME_VERSION" in os.environ:
@@ -219,19 +224,19 @@ def store_file(folder: str) -> str | None:
 
 
 def default_experiment(kind: str, store: str) -> str:
-    """Return the experiment's name where none is configured."""
-    # There experiments are files of the workspace, with absolute paths.
+    """Return the default name of a kind's experiment."""
+    # On Databricks experiments are files of the workspace, with absolute paths.
     return f"/Shared/embedall-{kind}" if store.startswith("databricks") else f"embedall/{kind}"
 
 
 def _client(uri: str | None) -> tuple[Any, str]:
-    """Return a client whose store answers, and the store's address as it may be shown."""
-    # A store that went away must cost seconds, not the minutes of MLflow's own patience.
+    """Return a client whose store answers, and the store's address without a password."""
+    # A store that does not answer must cost seconds, not minutes as with MLflow's own retries.
     patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     os.environ.update(patience | {"MLFLOW_DISABLE_TELEMETRY": "true"} | os.environ)
     import mlflow
 
-    # A new SQLite file is worth fifty lines to them, and each retry another.
+    # They log fifty lines for a new SQLite file, and one for each retry.
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if uri is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -242,7 +247,7 @@ def _client(uri: str | None) -> tuple[Any, str]:
 
 
 def _resume(client: Any, mlflow_run_id: str, store: str) -> Tracked | None:
-    """Return a known run, running again, or None where the store does not know it."""
+    """Return an existing run, set to running; None if the store does not have it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -250,13 +255,13 @@ def _resume(client: Any, mlflow_run_id: str, store: str) -> Tracked | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        log.warning("MLflow (%s) has no run %s; a new one is started", store, mlflow_run_id)
+        log.warning("MLflow (%s) has no run %s; a new run is created", store, mlflow_run_id)
         return None
     return Tracked(client, store, mlflow_run_id)
 
 
 def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
-    """Return an experiment's id; it is made where it is not there."""
+    """Return an experiment's id; create the experiment if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -266,7 +271,7 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException:
-            # Another run may have made it meanwhile.
+            # Another run may have created it in the meantime.
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -277,7 +282,7 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
 
 @contextmanager
 def _usable(uri: str | None) -> Iterator[None]:
-    """Raise SetupError where the store fails."""
+    """Translate a failure of the store into SetupError."""
     try:
         yield
     except SetupError:
@@ -285,7 +290,7 @@ def _usable(uri: str | None) -> Iterator[None]:
     except Exception as error:
         raise SetupError(
             f"the MLflow store {_without_password(uri or 'of Databricks')} cannot be used: {_short(error)}; start its "
-            "server, correct MLFLOW_TRACKING_URI, or unset it to have an SQLite file in the output folder"
+            "server, correct MLFLOW_TRACKING_URI, or unset it to use an SQLite file in the output folder"
         ) from error
 
 

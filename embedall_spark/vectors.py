@@ -126,3 +126,14 @@ def unqualify(kind: str | Column, ids: str = "id") -> Column:
 def is_of_kind(kind: str, ids: str = "id") -> Column:
     """Return whether ids, KIND:ID, are of this kind."""
     return F.startswith(F.col(ids), F.lit(f"{kind}{_SEPARATOR}"))
+
+
+def without_kind(ids: str = "id") -> Column:
+    """Return ID of a column of KIND:ID of any kinds; null where an id has no colon."""
+    place = F.instr(F.col(ids), _SEPARATOR)
+    return F.when(place > 0, F.substring(F.col(ids), place + 1, F.length(ids)))
+
+
+def is_qualified(qualified_id: str, local_id: str) -> bool:
+    """Return whether an id is KIND:ID of this ID."""
+    return qualified_id.partition(_SEPARATOR)[2] == local_id != ""

@@ -1,9 +1,21 @@
-"""One Spark session per test process, small and local, with Delta; what tests share."""
+"""One Spark session per process, small and local, with Delta; what tests share.
+
+A file runs in one process, so what its tests share is made once: by a fixture of scope ``module``. What exists:
+
+- ``spark``: the session; a test that uses it is left out of ``make test-fast``.
+- ``own_store``: MLflow's store lies beside each table, as for a user, whatever the environment says.
+- A finished run of each kind, with all that it left. Tests that read one stand in its file, whatever command they call:
+  ``done`` in test_words_, test_sequences_, test_nodes_ and test_latent_end_to_end.py, ``made`` in
+  test_images_end_to_end.py; ``again`` in test_latent_end_to_end.py is an embedding whose stages can be gone on from;
+  ``submitted`` in test_standalone.py is what a cluster has run; ``ran`` in test_docs_commands.py is every example of
+  the documents; ``short`` in train/test_trainer.py is a small model with its checkpoints.
+- Where a table of a few rows is enough, make it: ``vector_tables.table``. ``fake_run.FakeRun`` runs a kind or a stage
+  without the command, ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +27,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes share the cores already: threads of BLAS, torch and faiss would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For JVMs that live for seconds: the second compiler costs more than it brings.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
+# Classes of Spark fill 200 MB: by default each doubling on the way there is a full collection.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -54,7 +67,7 @@ def spark(tmp_path_factory):
             "spark.sql.warehouse.dir": str(folder / "warehouse"),
             "spark.local.dir": str(folder / "local"),
             "spark.driver.memory": "2g",
-            "spark.driver.extraJavaOptions": QUICK_JAVA,
+            "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
             "spark.sql.shuffle.partitions": "2",
         },
     )
@@ -65,31 +78,9 @@ def spark(tmp_path_factory):
     assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """An empty store of MLflow. To make one takes seconds: its tables go through all that they ever were."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
-    return file
-
-
 @pytest.fixture(scope="module")
-def own_store(empty_store):
-    """Runs are tracked beside their tables, whatever the environment says; a new store is a copy of an empty one."""
-    from embedall_spark import tracking
-
-    whole = tracking.store_uri
-
-    def store_uri(folder):
-        uri = whole(folder)
-        file = Path(uri.removeprefix("sqlite:///"))
-        if not file.exists():
-            shutil.copyfile(empty_store, file)
-        return uri
-
+def own_store():
+    """Runs are tracked beside their tables, whatever the environment says."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(tracking, "store_uri", store_uri)
         yield

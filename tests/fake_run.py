@@ -28,6 +28,7 @@ class FakeRun:
         self.max_reject_share = max_reject_share
         self.made: list[str] = []  # stages that were computed, not only read back
         self.rejects: list[DataFrame] = []
+        self.facts: dict[str, Any] = {}
         self.metrics: list[tuple[str, float, int | None]] = []
         self.artifacts: dict[str, bytes] = {}
         self.tried: list[Trial] = []

@@ -13,10 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The longest files. What starts last should be short, so that all processes end together.
 LONGEST = (
+    "tests/test_docs_commands.py",
     "tests/test_latent_end_to_end.py",
     "tests/test_words_end_to_end.py",
     "tests/test_kill_and_resume.py",
-    "tests/test_readme.py",
     "tests/train/test_trainer.py",
     "tests/test_standalone.py",
     "tests/test_images_end_to_end.py",

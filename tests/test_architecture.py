@@ -42,10 +42,7 @@ STAGES = (
 )
 # Circles that are still there; whoever ends one takes it out of this list.
 STAGE_EXCEPTIONS: set[tuple[str, str]] = set()
-FILE_CIRCLES = [
-    {"sources/image_files.py", "sources/image_tables.py", "sources/images.py"},
-    {"evaluate/cooccurrence_baseline.py", "evaluate/next_item.py", "evaluate/skipgram_ranking.py"},
-]
+FILE_CIRCLES: list[set[str]] = []
 KINDS = {"kinds"}
 OUTER = {"session", "spark_jvm", "path_checks", "tables", "table_merge", "run_manifest", "run_store", "run_result"}
 OUTER |= {"python_daemon", "progress", "launch", "doctor", "cli"}
@@ -54,22 +51,21 @@ OUTER |= {"tracking", "mlflow_store", "mlflow_entries", "mlflow_models"}
 MLFLOW = {"tracking.py", "mlflow_store.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}
 # Where results come to the driver, and why that does not grow with the data.
 COLLECTS = {
-    "cli/projector.py": "100 commits of a table",
     "latent/fit/covariance.py": "one matrix per side and of both, d at most 4,096",
     "latent/fit/contrastive_job.py": "what is kept for validation; limited",
     "latent/text/text_features.py": "words and their weights, at most a million, checked",
+    "cluster/label_agreement.py": "a table of clusters and labels, at most a million cells, checked",
     "cli/cluster.py": "k*n members, at most 10,000; a size per cluster",
     "cli/demo/pictures.py": "eight pictures",
     "cli/search.py": "k results of one query",
     "cli/suggest.py": "n titles of one row; a count for each of two reasons",
-    "cli/similar.py": "k neighbours of each asked word",
     "corpus/encoded_pages.py": "two sums",
     "corpus/phrases.py": "two sums",
     "corpus/vocabulary.py": "rows per partition",
     "path_checks.py": "whether the hosts see a file",
     "doctor.py": "the rows of its own tiny table",
     "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
-    "evaluate/label_metrics.py": "2,000 ids and their neighbours, 20,000 vectors; limited",
+    "evaluate/label_metrics.py": "2,000 ids and their neighbors, 20,000 vectors; limited",
     "evaluate/retrieval.py": "pairs that are asked for, and both sides' vectors of them; limited",
     "evaluate/skipgram_ranking.py": "the items before the answers of such stories",
     "evaluate/link_prediction.py": "100,000 pairs, 200,000 ids; limited",
@@ -82,7 +78,7 @@ COLLECTS = {
     "kinds/images.py": "the members shown of each cluster, at most 10,000; a size per cluster",
     "search/ann.py": "a row per part; the sample that recall is measured on",
     "search/exact_batch.py": "rows per partition",
-    "search/metadata.py": "metadata of the ids that are shown",
+    "sources/metadata.py": "metadata of the ids that are shown, at most a million, checked",
     "search/exact.py": "k results per query and partition, checked",
     "search/analogy.py": "k results per question, checked",
     "latent/suggest.py": "words beside those of a beginning, at most 100,000, checked",

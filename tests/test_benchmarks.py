@@ -21,7 +21,9 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", [*NAMES, *GRAPHS, "sequences", "hubs", "images", "search", "latent", "latent_words"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words"]
+)
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:
         load(name).main(["--help"])
@@ -65,12 +67,12 @@ def test_without_pictures_no_goal_is_met(load, capsys, monkeypatch, tmp_path):
     assert not json.loads(last)["met"]
 
 
-def test_neighbours_of_pictures_are_those_of_scikit_learn(load):
+def test_neighbors_of_pictures_are_those_of_scikit_learn(load):
     from sklearn.neighbors import NearestNeighbors
 
     rows = np.random.default_rng(1).normal(size=(60, 5)).astype(np.float32)
     labels = np.arange(60) % 4
-    found = load("images").neighbours(rows, labels.tolist())
+    found = load("images").neighbors(rows, labels.tolist())
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     by_distance, by_direction = (
         NearestNeighbors(n_neighbors=10).fit(some).kneighbors(return_distance=False) for some in (rows, unit)
@@ -141,7 +143,7 @@ def test_corpus_follows_the_rules_of_text8(load, monkeypatch, tmp_path):
     common, text = load("common"), tmp_path / "wiki.tsv.bz2"
     text.write_bytes(bz2.compress("1\tA\tOn 24 May, Zoë's\n2\tB\tthe\tend\n".encode()))
     monkeypatch.setattr(common, "SHARED", text)
-    monkeypatch.setattr(common.cache, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(common.user_cache, "folder", lambda _: tmp_path)
     assert common.corpus(None, None, tmp_path).read_text() == "on two four may zo s the end\n"
     given = tmp_path / "mine.txt"
     given.write_text("a b c\nd e f\ng\n")

@@ -13,8 +13,8 @@ import pytest
 from cli_runner import embedall
 
 from embedall_spark import cli, config, doctor, session
-from embedall_spark.cli import run_kind, similar
-from embedall_spark.cli.shared import console
+from embedall_spark.cli import run_kind
+from embedall_spark.cli.shared import console, options, table_snapshot
 from embedall_spark.errors import BadData
 from embedall_spark.search import exact, spelling
 
@@ -57,28 +57,39 @@ def test_config_cuts_nothing():
 
 
 def test_neighbours_in_a_pipe_are_a_block_per_name(capsys):
-    console.neighbours(["a", "[b]"], [HITS, [("도시", 0.125)]])
+    console.neighbors(["a", "[b]", "c"], [HITS, [("도시", 0.125)], []], "nothing")
     blocks = capsys.readouterr().out.split("\n\n")
     assert blocks[0].splitlines()[0] == "a"
     assert [line.split() for line in blocks[0].splitlines()[1:]] == [["1", "[/usr/lib]", "0.500"], ["2", WIDE, "0.250"]]
     assert blocks[1].splitlines() == ["[b]", "   1  도시  0.125"]
+    assert blocks[2].splitlines() == ["c", "   nothing"]
+
+
+def test_ids_from_the_data_stay_on_their_line(capsys):
+    long = "ab" * 200
+    console.neighbors(["two\nlines"], [[("a\tb\x1b[31m", 0.5), ("e\u202eg", 0.25), (long, 0.125)]], "nothing")
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading == "two\\nlines"
+    assert [row.split()[1] for row in rows[:2]] == ["a\\tb\\x1b[31m", "e\\u202eg"]
+    assert rows[2].split() == ["3", "ab" * 75, "…", "ab" * 20, "0.125"]
+    assert console.printable("é 𝄞 \u200d नि") == "é 𝄞 \u200d नि"
 
 
 def test_neighbours_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    console.neighbours(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]])
+    console.neighbors(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]], "nothing")
     assert capsys.readouterr().out.splitlines() == [
         "river             city",
         "[/usr/lib] 0.500  도시 0.125",
         "                  x 0.100",
     ]
-    console.neighbours(["river", "city"], [HITS, HITS])
+    console.neighbors(["river", "city"], [HITS, HITS], "nothing")
     assert capsys.readouterr().out.count(WIDE) == 2
 
 
 def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch):
-    monkeypatch.setattr(similar, "open_table", lambda *_: (None, None))
+    monkeypatch.setattr(table_snapshot, "open_table", lambda *_: (None, None))
     monkeypatch.setattr(exact, "find_vectors", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
     asked = []
@@ -186,6 +197,27 @@ def test_clean_wants_the_runs_folder(tmp_path):
 
 def test_plurals():
     assert [console.count(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+
+
+def test_words_that_begin_with_a_dash_get_a_hint(capfd):
+    for command in ("similar", "analogy"):
+        assert cli.call([command, "table", "-dash"]) == 2
+        text = " ".join(capfd.readouterr().err.replace("│", "").split())
+        assert f"give a word that begins with a dash after --: embedall {command} TABLE -- -word" in text
+    # The other options of a wrong command are told as before.
+    assert cli.call(["similar", "table", "a", "--master"]) == 2
+    assert "requires an argument" in capfd.readouterr().err
+
+
+def test_columns_to_show_come_in_one_form():
+    assert options.split_columns(["label, tags", "price", "tags", ""]) == ["label", "tags", "price"]
+
+
+@pytest.mark.usefixtures("no_spark")
+def test_export_refuses_paths_before_spark_starts(tmp_path):
+    for path, why in [(tmp_path, "is a folder"), ("", "has an empty name")]:
+        result = embedall("export", "table", path)
+        assert (result.code, why in result.log) == (2, True), result.log
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """'embedall cluster' as a user runs it: a table of assignments, what is printed, and a montage."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from PIL import Image
 from vector_tables import table
 
 from embedall_spark import tables
+from embedall_spark.cli.shared import provenance
+from embedall_spark.errors import BadData
 from embedall_spark.schemas import CLUSTERS, VECTORS
+from embedall_spark.sources.image_config import ImagesConfig
 
 COLORS = ("red", "green", "blue")
 
@@ -58,3 +62,10 @@ def test_what_cannot_be_done_is_told(things):
     result = embedall("cluster", f"{things}/things", "-k", 2000, "-n", 6)
     assert result.code == 2 and "10,000" in result.log
     assert not (things / "x.png").exists()
+
+
+def test_pictures_that_were_moved_are_an_error_that_names_the_option(spark, things, monkeypatch):
+    gone = SimpleNamespace(input=ImagesConfig(path=f"{things}/gone"))
+    monkeypatch.setattr(provenance, "image_config_of", lambda *_: gone)
+    with pytest.raises(BadData, match=r"/gone, where its run read them .*; if they were moved, give --images FOLDER"):
+        provenance.pictures(spark, f"{things}/things", None, "{id}")

@@ -14,8 +14,7 @@ from PIL import Image
 from vector_tables import table
 
 from embedall_spark import config, session, tables
-from embedall_spark.cli import search
-from embedall_spark.cli.shared import provenance
+from embedall_spark.cli.shared import provenance, search_query
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import images
 from embedall_spark.schemas import VECTORS
@@ -101,6 +100,24 @@ def test_where_and_metadata(place):
         # Spark's plans and stacks are no part of it.
         assert (len(result.log.splitlines()), "Filter" in result.log, "SQLSTATE" in result.log) == (1, False, False)
     assert embedall("search", colors, "--id", "rad.png").log.count("nearest spellings: red.png") == 1
+    nothing = embedall("search", colors, "--id", "red.png", "--where", "id = 'red.png'")
+    assert nothing.output.splitlines() == [
+        "red.png",
+        "   no row found: the table has no other row that fulfills --where",
+    ]
+    bare = place / "bare.csv"
+    bare.write_text("red.png,warm,Red\nblue.png,cold,Blue\n")
+    titled = lines(embedall("search", colors, "--id", "Blue", "-n", 1, "--names", bare, "--show", "label"))
+    assert titled[0] == ["Blue", "[blue.png]", "score", "label"]
+
+
+def test_a_table_of_something_else_is_named(spark, tmp_path):
+    spark.createDataFrame([(1, "x")], "number int, text string").write.format("delta").save(str(tmp_path / "other"))
+    for command in (["similar", tmp_path / "other", "x"], ["search", tmp_path / "other", "--id", "x"]):
+        result = embedall(*command)
+        assert result.code == 3
+        assert f"{tmp_path}/other: is not a table of vectors: " in result.log
+        assert "'embedall import'" in result.log
 
 
 def test_page_and_montage_show_what_was_found(place, tmp_path):
@@ -139,7 +156,7 @@ def test_names_of_pictures_by_a_pattern(spark, place, tmp_path):
 def test_a_table_of_queries(spark, place, tmp_path):
     colors, output = place / "colors", tmp_path / "near"
     result = embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--where", "id != 'rose.png'")
-    assert result.output == f"{output}: version 0, 6 neighbours\n"
+    assert result.output == f"{output}: version 0, 6 neighbors\n"
     near = {row["query"]: (row["rank"], row["id"]) for row in tables.read(spark, str(output)).collect()}
     assert near["red.png"] == (1, "pink.png")
     assert near["rose.png"] == (1, "red.png")
@@ -191,7 +208,7 @@ def test_index_and_search_by_it(spark, tmp_path):
     assert f"{colors}_index: holds no index; build it with: embedall index" in result.log
     result = embedall("index", colors, "--parts", 2)
     assert lines(result)[0][0] == f"{colors}_index:"
-    assert result.output.endswith("all rows looked at; recall of the 10 nearest 1.000 on 6 rows\n")
+    assert result.output.endswith("all rows compared; recall of the 10 nearest 1.000 on 6 rows\n")
     near = [["red.png"], ["1", "rose.png", "0.994"], ["2", "pink.png", "0.936"]]
     assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == near
     only = ["--where", "id != 'rose.png'"]
@@ -226,6 +243,7 @@ def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
         (["--id", "a", "--image-pattern", "x"], "need {id} in it"),
         (["--id", "a", "--names", tmp_path / "none.csv"], "no such file"),
         (["--vector", tmp_path / "none.npy"], "cannot be read as a vector"),
+        (["--text", " "], "--text: is empty"),
     ]:
         result = embedall("search", tmp_path / "t", *options)
         assert (result.code, why in result.log) == (2, True), result.log
@@ -233,18 +251,18 @@ def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
     assert "--index: required" in result.log
 
 
-@pytest.mark.parametrize("text", ["1 two", "", "[[1, 2], [3, 4]]", "1 nan", '{"a": 1}', "[[1], [2, 3]]"])
+@pytest.mark.parametrize("text", ["1 two", "", "0 0", "[[1, 2], [3, 4]]", "1 nan", '{"a": 1}', "[[1], [2, 3]]"])
 def test_what_is_no_vector(tmp_path, text):
     (tmp_path / "v.txt").write_text(text)
     with pytest.raises(ConfigError, match=r"v\.txt: "):
-        search._read_vector(str(tmp_path / "v.txt"))
+        search_query.read_vector(str(tmp_path / "v.txt"))
 
 
 def test_no_pickle_is_executed(tmp_path):
     with (tmp_path / "v.npy").open("wb") as file:
         np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ConfigError, match="cannot be read as a vector"):
-        search._read_vector(str(tmp_path / "v.npy"))
+        search_query.read_vector(str(tmp_path / "v.npy"))
 
 
 def test_a_picture_needs_a_table_of_pictures(place):

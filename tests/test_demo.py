@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from vector_tables import table
 
 from embedall_spark import config, kinds, session
@@ -36,6 +38,16 @@ def test_neighbors_are_shown_of_what_is_installed(spark, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["len", "open"]
     assert part.neighbors(shown, vectors, ["none"], 4) == []
     assert capsys.readouterr().out == ""
+
+
+def test_a_line_of_a_terminal_holds_what_fits(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    shown = Console(file=screen, force_terminal=True, width=30, color_system=None, soft_wrap=True)
+    part.print_rows(
+        part.Demo(shown, "out", None, None), "Near", [("a", ["b" * 40, "c"]), ("d", ["e" * 10, "f" * 10, "ggg"])]
+    )
+    assert screen.getvalue().splitlines()[2:] == [f"  a  {'b' * 40}", f"  d  {'e' * 10}, {'f' * 10}"]
 
 
 @pytest.mark.parametrize("kinds", [["images", "words"], list(demo.PARTS)])

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+
 import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 from vector_tables import table
 
 from embedall_spark import export, schemas
-from embedall_spark.errors import BadData
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.sources import word2vec_import
 
 D = 5
@@ -69,3 +72,31 @@ def test_an_empty_table_is_refused(spark, vectors, tmp_path):
     with pytest.raises(BadData, match="no vectors"):
         export.write(vectors.where("false"), str(tmp_path / "x"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("ending", "open_file"), [(".gz", gzip.open), (".bz2", bz2.open)])
+def test_the_ending_compresses(spark, vectors, matrix, tmp_path, ending, open_file):
+    path = str(tmp_path / f"x.vec{ending}")
+    export.write(vectors, path)
+    with open_file(path, "rt", encoding="utf-8") as file:
+        assert file.readline() == f"{len(IDS)} {D}\n"
+    rows = {row.id: row.vector for row in word2vec_import.read(spark, path, run_id="r").vectors.collect()}
+    assert set(rows) == set(IDS)
+    np.testing.assert_array_equal(np.array(rows["서울"], np.float32), matrix[2])
+
+
+def test_paths_that_are_no_file_to_write(tmp_path, monkeypatch):
+    (tmp_path / "file.txt").write_text("x")
+    for path, message in [
+        ("", "has an empty name"),
+        (f"{tmp_path}", r"is a folder; give a file in it, such as .*/vectors\.txt"),
+        (f"{tmp_path}/new/", "is a folder"),
+        (f"{tmp_path}/file.txt/below/x.txt", r"file\.txt is a file, so nothing can be written below it"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            export.check(path)
+    export.check(f"{tmp_path}/file.txt")
+    export.check(f"file://{tmp_path}/new/x.txt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert export.check("~/new/x.txt") == f"{tmp_path}/new/x.txt"
+    assert (tmp_path / "file.txt").read_text() == "x"

@@ -125,14 +125,13 @@ def test_a_rerun_embeds_only_what_has_changed(spark, made, tmp_path):
     asked = {"input": {"path": str(pictures)}, "output": {"remove_vanished": True}}
     file = configured(folder, "rerun", **asked)
     before = bits(tables.read(spark, table))
-    still = embedall("images", "--config", file, "--run-id", "two").summary
-    assert (still["version"], still["rows"]) == (0, 0)
     (pictures / "disc" / "0.png").write_bytes(saved(draw("disc", 77)))
     (pictures / "disc" / "new.png").write_bytes(saved(draw("disc", 78)))
     (pictures / "noise" / "1.png").unlink()
     (pictures / "noise" / "2.png").write_bytes(b"broken since")
     done = embedall("images", "--config", file, "--run-id", "three")
     assert (done.summary["version"], done.summary["rows"], done.summary["rejected"]) == (1, 2, 4)
+    assert done.summary["unchanged"] == 15
     after = bits(tables.read(spark, table))
     # What cannot be read tonight keeps its vector; what is gone goes.
     assert before.keys() - after.keys() == {"noise/1.png"}
@@ -189,8 +188,11 @@ def test_pictures_in_a_table_with_their_titles(spark, made):
     assert items["11"] == (["stripes", "small"], "stripes")
     # Vectors that are made otherwise never stand beside these.
     other = ("--set", "featurize.normalize=false")
-    assert embedall("images", "--config", file, *other, "--run-id", "held-two").summary["rows"] == 6
-    assert embedall("images", "--config", file, *other, "--run-id", "held-three").summary["rows"] == 0
+    new = embedall("images", "--config", file, *other, "--run-id", "held-two").summary
+    # Where nothing has changed, nothing is embedded or written.
+    still = embedall("images", "--config", file, *other, "--run-id", "held-three").summary
+    assert (new["version"], new["rows"], still["version"], still["rows"]) == (1, 6, 1, 0)
+    assert still["unchanged"] == 6
 
 
 def test_a_file_is_embedded_as_the_table_was(spark, made):

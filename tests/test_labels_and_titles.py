@@ -28,6 +28,8 @@ def films(spark, tmp_path_factory):
     lines += ["58,Remake,Comedy", "59,Remake,Noir", "99,Absent,Noir"]
     (folder / "films.csv").write_text("film,title,genres\n" + "\n".join(lines) + "\n")
     (folder / "names.tsv").write_text("0\tzero\n3\tthree\n")
+    (folder / "pairs.txt").write_text("3\t6\t7\n0\t3\t7\n")
+    (folder / "unknown.txt").write_text("a\tb\t1\nc\td\t2\n")
     return folder
 
 
@@ -78,6 +80,17 @@ def test_labels_measured_beside_baselines(films):
     assert "fewer than two ids of the table have a label" in none.log
     parts = embedall("evaluate", f"{films}/films", "--label-prefix", "0")
     assert parts.code == 0
+
+
+def test_figures_that_cannot_be_measured_are_no_numbers(films):
+    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/pairs.txt")
+    assert result.code == 3
+    assert result.output.splitlines()[1].split() == ["pairs", "(Spearman)", "-", "2", "2"]
+    assert "pairs.txt: the scores of its 2 pairs are all equal; no correlation" in result.log
+    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/unknown.txt")
+    assert (result.code, "nan" in result.output + result.log) == (3, False)
+    assert "unknown.txt: none of its 2 pairs has both words in the table" in result.log
+    assert "nothing could be measured" in result.log
 
 
 def test_wrong_options_show_before_spark_starts(films, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -19,7 +20,7 @@ from vector_tables import table
 
 from embedall_spark import config as configs
 from embedall_spark import tables
-from embedall_spark.errors import BadData
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import latent
 from embedall_spark.latent import input_tables, latent_model
 from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
@@ -279,19 +280,24 @@ def test_what_is_learnt_does_not_see_test_items(spark, tmp_path):
     assert models[0] == models[1]
 
 
-def test_reruns_and_partitioning_change_nothing(spark, place, tmp_path):
-    config = configs.load(latent.Config, configured(place, tmp_path))
-    given = latent.read(spark, config)
-    found = []
-    for number, rows in enumerate((given, given.repartition(5, "norm"))):
-        run = FakeRun(spark, tmp_path / str(number), 0.5)
-        found.append({row.id: row.vector for row in latent.embed(run, rows, config).collect()})
-        chosen = [value for name, value, _ in run.metrics if name == "chosen/try"]
-        found.append(chosen)
-    assert found[1] == found[3]
-    assert found[0].keys() == found[2].keys()
-    for name, vector in found[0].items():
-        np.testing.assert_allclose(vector, found[2][name], atol=1e-5)
+@pytest.fixture(scope="module")
+def again(spark, place, done, tmp_path_factory):
+    """Return a run of the same options over other partitions, its configuration and its rows."""
+    folder = tmp_path_factory.mktemp("again")
+    config = configs.load(latent.Config, configured(place, folder, fit={"k": [FIT["k"], 3]}))
+    run = FakeRun(spark, folder, 0.5)
+    rows = latent.embed(run, latent.read(spark, config).repartition(5, "norm"), config)
+    return run, config, {row.id: row.vector for row in rows.collect()}
+
+
+def test_reruns_and_partitioning_change_nothing(spark, done, again):
+    run, _, rows = again
+    first = MlflowClient(tracking_uri=done["mlflow_uri"]).get_run(done["mlflow_run_id"]).data.metrics
+    assert [value for name, value, _ in run.metrics if name == "chosen/try"] == [first["chosen/try"]]
+    before = {row.id: row.vector for row in tables.read(spark, done["table"]).collect()}
+    assert before.keys() == rows.keys()
+    for name, vector in before.items():
+        np.testing.assert_allclose(vector, rows[name], atol=1e-5)
 
 
 def test_another_table_is_the_right_side(spark, place, tmp_path):
@@ -367,8 +373,6 @@ def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path)
 
 def test_what_cannot_be_is_told(spark, place, tmp_path):
     for sections, text in [
-        ({"fit": {"k": 23}}, "the two sides relate along"),
-        ({"split": {"validation": 0}}, "no validation pair to choose options by"),
         ({"input": {"kind": "words"}}, "set input.kind"),
         ({"input": {"items": f"{place}/nothing"}}, "no such file or folder"),
         ({"input": {"right": f"{place}/images"}}, "input.right and input.pairs go together"),
@@ -380,6 +384,20 @@ def test_what_cannot_be_is_told(spark, place, tmp_path):
         assert done.code in (2, 3), done.log
         assert text in done.summary["message"], done.summary["message"]
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_fitted_is_told(spark, again, tmp_path):
+    """On the stages of a run that went well."""
+    run, config, _ = again
+    given = latent.read(spark, config)
+    with pytest.raises(ConfigError, match="the two sides relate along"):
+        wide = config.model_copy(update={"fit": config.fit.model_copy(update={"k": (23,)})})
+        latent.embed(FakeRun(spark, run.folder, 0.5), given, wide)
+    other = FakeRun(spark, shutil.copytree(f"{run.folder}/stages", tmp_path / "stages").parent, 0.5)
+    shutil.rmtree(other.stage_path("pairs"))
+    other.stage("pairs", lambda: run.read_stage("pairs").where("part != 'validation'"))
+    with pytest.raises(BadData, match="no validation pair to choose options by"):
+        latent.embed(other, given, config)
 
 
 def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, place, tmp_path):

@@ -9,8 +9,8 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import words
 
 
-def check(source, table, store="/elsewhere/mlflow.db"):
-    settings = config.parse(words.Config, {"input": {"path": source}, "output": {"table": table}})
+def check(source, table, store="/elsewhere/mlflow.db", kind="text"):
+    settings = config.parse(words.Config, {"input": {"path": source, "format": kind}, "output": {"table": table}})
     path_checks.check(settings, launch.run_root(settings.output), store)
     return settings
 
@@ -36,8 +36,6 @@ def folder(tmp_path, monkeypatch):
         ("in [v1]", "in [v1]/words", "lies inside input.path"),
         ("s3a://bucket/in", "s3://bucket/in/words", "lies inside input.path"),
         ("data", "file/words", r"output\.table: file/words lies below .*/file, which is a file"),
-        ("dates", "words", "colon in its name: rename .*2024-01-01 12:00.txt"),
-        ("dates/*.txt", "words", "colon in its name"),
     ],
 )
 def test_paths_that_are_refused(folder, source, table, message):
@@ -47,10 +45,19 @@ def test_paths_that_are_refused(folder, source, table, message):
 
 @pytest.mark.parametrize(
     ("source", "table"),
-    [("data", "words"), ("data", "data-words"), ("data/*.txt", "data/words"), ("in [v1]", "o"), ("in [v1]/*", "o")],
+    [
+        *(("data", "words"), ("data", "data-words"), ("data/*.txt", "data/words")),
+        *(("in [v1]", "o"), ("in [v1]/*", "o"), ("dates", "words"), ("dates/*.txt", "words")),
+    ],
 )
 def test_paths_that_pass(folder, source, table):
     check(source, table)
+
+
+@pytest.mark.parametrize("source", ["dates", "dates/*.txt"])
+def test_hadoop_reads_parquet_and_no_colons(folder, source):
+    with pytest.raises(ConfigError, match=r"colon in its name: rename .*2024-01-01 12:00\.txt"):
+        check(source, "words", kind="parquet")
 
 
 def test_the_store_beside_the_table_is_no_input(folder):

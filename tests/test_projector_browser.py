@@ -83,7 +83,7 @@ def folder(place):
     """What the command writes of that table alone."""
     made = embedall("projector", place / "things", "--output", place / "made")
     assert made.code == 0, made.log
-    assert made.output.splitlines()[0] == "things: 40 points of 16 numbers, pictures of 64 pixels"
+    assert made.output.splitlines()[0] == "things: 40 points of 16 dimensions, pictures of 64 pixels"
     return place / "made"
 
 
@@ -114,7 +114,7 @@ def test_two_tables_share_a_space(spark, place, matrix, tmp_path):
     asked += ["--ids", tmp_path / "ids.txt", "--id", "red", "--output", tmp_path / "made"]
     made = embedall("projector", place / "things", tmp_path / "words", *asked)
     assert made.code == 0, made.log
-    assert made.output.startswith("things_words: 3 points of 16 numbers, pictures of 64 pixels\n")
+    assert made.output.startswith("things_words: 3 points of 16 dimensions, pictures of 64 pixels\n")
     found = rows(tmp_path / "made" / "things_words_metadata.tsv")
     assert found[0] == ["title", "id", "year", "count", "kind"]
     assert sorted(found[1:]) == [

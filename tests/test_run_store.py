@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedall_spark import config, files, run_store
+from embedall_spark import config, files, run_manifest, run_store
 from embedall_spark.errors import BadData, ConfigError, Superseded
 from embedall_spark.kinds.words import Config
 
@@ -17,33 +17,33 @@ def tracker(log=None):
 
 
 def stored(spark, root, **train):
-    folder, manifest = run_store.begin(str(root), "words", settings(**train), "v1", None)
+    folder, manifest = run_manifest.begin(str(root), "words", settings(**train), "v1", None)
     return run_store.StoredRun(spark, folder, manifest, settings().output, tracker())
 
 
 def test_an_unfinished_run_with_equal_configuration_and_input_is_resumed(tmp_path):
     root = str(tmp_path)
-    folder, first = run_store.begin(root, "words", settings(), "v1", None)
-    again, second = run_store.begin(root, "words", settings(workers=2), "v1", None)  # where it trains may change
+    folder, first = run_manifest.begin(root, "words", settings(), "v1", None)
+    again, second = run_manifest.begin(root, "words", settings(workers=2), "v1", None)  # where it trains may change
     assert again == folder
     assert (first["attempt"], second["attempt"]) == (1, 2)
-    assert run_store.begin(root, "words", settings(epochs=9), "v1", None)[0] != folder
-    assert run_store.begin(root, "words", settings(), "v2", None)[0] != folder
-    run_store.note(folder, status="done")
-    assert run_store.begin(root, "words", settings(), "v1", None)[0] != folder
+    assert run_manifest.begin(root, "words", settings(epochs=9), "v1", None)[0] != folder
+    assert run_manifest.begin(root, "words", settings(), "v2", None)[0] != folder
+    run_manifest.note(folder, status="done")
+    assert run_manifest.begin(root, "words", settings(), "v1", None)[0] != folder
 
 
 def test_a_named_run_is_kept_to_its_configuration(tmp_path):
     root = str(tmp_path)
-    folder, _ = run_store.begin(root, "words", settings(), "v1", "night-7")
+    folder, _ = run_manifest.begin(root, "words", settings(), "v1", "night-7")
     assert folder.endswith("/night-7")
     with pytest.raises(
         ConfigError,
         match=r"night-7 exists and differs \(train\.epochs: was 5, is 6; the input has changed\)",
     ):
-        run_store.begin(root, "words", settings(epochs=6), "v2", "night-7")
-    run_store.note(folder, status="done")
-    assert run_store.begin(root, "words", settings(), "v1", "night-7")[1]["status"] == "done"
+        run_manifest.begin(root, "words", settings(epochs=6), "v2", "night-7")
+    run_manifest.note(folder, status="done")
+    assert run_manifest.begin(root, "words", settings(), "v1", "night-7")[1]["status"] == "done"
 
 
 def test_a_stage_is_made_once(spark, tmp_path):
@@ -68,7 +68,11 @@ def test_a_superseded_driver_stops_before_it_commits(spark, tmp_path):
     old = stored(spark, tmp_path)
     new = stored(spark, tmp_path)
     assert new.folder == old.folder
-    for action in (old.guard, lambda: old.stage("numbers", lambda: spark.range(3)), lambda: old.finish("done")):
+    for action in (
+        old.check_ownership,
+        lambda: old.stage("numbers", lambda: spark.range(3)),
+        lambda: old.finish("done"),
+    ):
         with pytest.raises(Superseded, match=r"attempt 2, this one is 1"):
             action()
     assert not files.exists(f"{old.folder}/stages/numbers.json")
@@ -95,10 +99,10 @@ def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
         run.stage("numbers", lambda: spark.range(3))
         run.finish("done" if number else "failed")
         names.append(run.id)
-    assert run_store.clean(str(tmp_path), 1) == [names[1], names[0]]
+    assert run_manifest.clean(str(tmp_path), 1) == [names[1], names[0]]
     assert not files.exists(f"{tmp_path}/{names[0]}/stages")
     assert files.exists(f"{tmp_path}/{names[2]}/stages/numbers.json")
-    assert run_store.read(f"{tmp_path}/{names[0]}")["status"] == "cleaned"
-    assert run_store.clean(str(tmp_path), 1) == []
+    assert run_manifest.read(f"{tmp_path}/{names[0]}")["status"] == "cleaned"
+    assert run_manifest.clean(str(tmp_path), 1) == []
     # A cleaned run is not resumed: it would have to start over.
-    assert run_store.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
+    assert run_manifest.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]

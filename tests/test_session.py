@@ -34,7 +34,7 @@ def test_java_that_spark_runs_on(tmp_path, monkeypatch, says, version):
         ('java version "1.8.0_392"', "found Java 8"),
         ('openjdk version "11.0.2" 2019-01-15', "found Java 11"),
         ('openjdk version "25-ea"', "found Java 25"),
-        ("no runtime present, requesting install", "tells no version"),
+        ("no runtime present, requesting install", "prints no version"),
     ],
 )
 def test_other_javas_are_named_with_the_way_out(tmp_path, monkeypatch, says, found):
@@ -133,7 +133,7 @@ def test_advised_settings_are_warned_about(caplog):
     session.check(Running())
     assert not caplog.records
     session.check(Running(dynamicAllocation__enabled="true"))
-    assert "spark.dynamicAllocation.enabled=true, better false" in caplog.text
+    assert "spark.dynamicAllocation.enabled=true; recommended is false" in caplog.text
 
 
 def test_jars_that_cannot_be_had_and_a_clean_terminal(tmp_path):

@@ -79,39 +79,52 @@ def master(environment, tmp_path_factory):
         yield address
 
 
-def submit(master, environment, *arguments):
+@pytest.fixture(scope="module")
+def glob(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("corpus") / "corpus", documents(), files=2)
+
+
+TRAIN = {"workers": 2, "context": True, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def submitted(master, environment, glob, tmp_path_factory):
+    """One application, since its processes take longest: a run, and one that wants more slots than there are."""
+    folder = tmp_path_factory.mktemp("submitted")
+    run = ["--config", configure(folder / "cluster", glob, train=TRAIN), "--run-id", "night-1"]
+    refused = ["--config", configure(folder / "refused", glob, train={"workers": 3}), "--dry-run"]
     command = [HOME / "bin" / "spark-submit", "--master", master]
     command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf"]
     for key, value in SMALL.items():
         command += ["--conf", f"{key}={value}"]
-    command += [ROOT / "jobs" / "words.py", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    command += [ROOT / "tests" / "run_script.py", ROOT / "jobs" / "words.py"]
+    command += [json.dumps([*run, "--summary", f"{folder}/summary.json"]), json.dumps(refused)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    outputs = done.stdout.split("exit code ")
+    assert len(outputs) == 3, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
+    return folder, done, outputs
 
 
-def test_spark_submit_on_two_workers(spark, master, environment, tmp_path):
-    glob = write(tmp_path / "corpus", documents(), files=2)
-    train = {"workers": 2, "context": True, "epochs": 2}
-    file = configure(tmp_path / "cluster", glob, train=train)
-    done = submit(master, environment, "--config", file, "--run-id", "night-1", "--summary", tmp_path / "summary.json")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary == json.loads((tmp_path / "summary.json").read_text())
+def test_spark_submit_on_two_workers(spark, submitted, glob, tmp_path):
+    folder, done, outputs = submitted
+    assert outputs[1].startswith("0"), done.stderr
+    summary = json.loads(outputs[0].splitlines()[-1])
+    assert summary == json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["run_id"], summary["rows"]) == ("done", "night-1", len(TOPIC_OF))
     saved = json.loads(Path(summary["folder"], "checkpoints", "0001-0000", "manifest.json").read_text())
     assert len(saved["reports"]) == 2
     assert all(report["sent_bytes"] > 0 for report in saved["reports"])
     # To the bit what one machine makes of it.
-    alone = embedall("words", "--config", configure(tmp_path / "alone", glob, train=train))
+    alone = embedall("words", "--config", configure(tmp_path / "alone", glob, train=TRAIN))
     assert alone.code == 0, alone.log
     found = tables.read(spark, summary["table"])
     assert bits(found) == bits(tables.read(spark, alone.summary["table"]))
     assert found.where("size(context) = 20").count() == len(TOPIC_OF)
 
 
-def test_a_cluster_with_too_few_slots_is_told_at_once(master, environment, tmp_path):
-    glob = write(tmp_path / "corpus", documents(300))
-    done = submit(master, environment, "--config", configure(tmp_path, glob, train={"workers": 3}), "--dry-run")
-    assert done.returncode == 1, done.stderr
-    assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1])["error"] == "ResourceError"
-    assert not (tmp_path / "output").exists()
+def test_a_cluster_with_too_few_slots_is_told_at_once(submitted):
+    folder, done, outputs = submitted
+    assert (done.returncode, outputs[2].strip()) == (1, "1"), done.stderr
+    assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in outputs[1]
+    assert json.loads(outputs[1].splitlines()[-1])["error"] == "ResourceError"
+    assert not (folder / "refused" / "output").exists()

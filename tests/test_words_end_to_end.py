@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,20 +140,33 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
     assert bits(words.embed(run, words.read(spark, settings), settings)) == first
 
 
-def test_a_gate_that_fails_leaves_the_table(spark, home, yaml_file, done, table):
-    before = commits(spark, table)
-    gate = ["--set", "evaluate.gates={similarity/pairs: 1.1}"]
-    low = embedall("words", "--config", yaml_file, *gate, "--set", "train.epochs=1")
-    assert low.code == 4
+def test_a_gate_that_fails_leaves_the_table_and_append_adds_no_id_twice(spark, home, done, table, tmp_path):
+    """One run over a copy of the first run's table: each time it goes on where it stopped."""
+    copy = str(shutil.copytree(table, tmp_path / "output" / "words"))
+    evaluate = {"similarity": [f"{home}/pairs.tsv"]}
+    output = {"mode": "append"}
+    file = configure(tmp_path, f"{home}/corpus/*.txt", output=output, evaluate=evaluate, train={"epochs": 1})
+    low = embedall("words", "--config", file, "--run-id", "b", "--set", "evaluate.gates={similarity/pairs: 1.1}")
+    assert low.code == 4, low.log
     assert "similarity/pairs is " in low.log and "need 1.1" in low.log
-    assert f"the table {table} was left as it is" in low.log
-    assert commits(spark, table) == before
-    # With a lower gate the run goes on where it stopped: there is nothing left to train.
-    enough = embedall("words", "--config", yaml_file, "--set", "evaluate.gates={}", "--set", "train.epochs=1")
+    assert f"the table {copy} was left as it is" in low.log
+    assert commits(spark, copy) == ["night-1"]
+    # With a lower gate there is nothing left to train.
+    twice = embedall("words", "--config", file, "--run-id", "b")
+    assert twice.code == 1, twice.log
+    assert "train   0%" not in twice.log
+    assert f"{len(TOPIC_OF)} of the ids to append are in the table already" in twice.log
+    assert commits(spark, copy) == ["night-1"]
+    shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
+    assert shorter.code == 1
+    assert "its vectors have 20 values, those to write 8" in shorter.log
+    spark.sql(f"DELETE FROM delta.`{copy}`")
+    enough = embedall("words", "--config", file, "--run-id", "b")
     assert enough.code == 0, enough.log
-    assert "train   0%" not in enough.log
-    assert len(commits(spark, table)) == len(before) + 1
-    unknown = embedall("words", "--config", yaml_file, "--set", "evaluate.gates={analogy/total: 0.5}")
+    assert commits(spark, copy) == ["night-1", None, "b"]
+    counts = tables.read(spark, copy).groupBy("run_id").count().collect()
+    assert {row.run_id: row["count"] for row in counts} == {"b": len(TOPIC_OF)}
+    unknown = embedall("words", "--config", file, "--set", "evaluate.gates={analogy/total: 0.5}")
     assert unknown.code == 2
     assert "evaluate.gates.analogy/total: no such figure" in unknown.log
 
@@ -233,45 +247,26 @@ def test_a_table_that_must_not_exist_is_noticed_before_the_work(spark, yaml_file
     assert not (home / "output" / ".runs" / "refused" / "stages").exists()
 
 
-def test_a_run_that_was_killed_after_its_commit_only_has_to_say_so(spark, home, tmp_path):
-    file = configure(tmp_path, f"{home}/corpus/*.txt", output={"mode": "error"}, train={"epochs": 1})
-    first = embedall("words", "--config", file)
-    assert first.code == 0, first.log
-    run_manifest.note(first.summary["folder"], status="running")
-    again = embedall("words", "--config", file)
-    assert again.code == 0, again.log
-    assert (again.summary["run_id"], again.summary["version"]) == (first.summary["run_id"], 0)
-    assert commits(spark, f"{tmp_path}/output/words") == [first.summary["run_id"]]
-    assert json.loads(Path(first.summary["folder"], "manifest.json").read_text())["attempt"] == 2
-    assert "the table exists" in embedall("words", "--config", file).log
-
-
-def test_append_adds_a_run_to_the_table_but_no_id_twice(spark, home, tmp_path):
-    file = configure(tmp_path, f"{home}/corpus/*.txt", output={"mode": "append"}, train={"epochs": 1})
-    assert embedall("words", "--config", file, "--run-id", "a").code == 0
-    again = embedall("words", "--config", file, "--run-id", "b")
-    assert again.code == 1
-    assert f"{len(TOPIC_OF)} of the ids to append are in the table already" in again.log
-    counts = tables.read(spark, f"{tmp_path}/output/words").groupBy("run_id").count().collect()
-    assert {row.run_id: row["count"] for row in counts} == {"a": len(TOPIC_OF)}
-    shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
-    assert shorter.code == 1
-    assert "its vectors have 20 values, those to write 8" in shorter.log
-
-
-def test_a_table_in_a_catalog(spark, home, tmp_path):
+def test_a_table_in_a_catalog_and_a_run_killed_after_its_commit_that_only_has_to_say_so(spark, home, tmp_path):
     from mlflow.tracking import MlflowClient
 
     name = "spark_catalog.default.words_end_to_end"
-    output = {"table": name, "run_root": f"{tmp_path}/runs"}
+    output = {"table": name, "run_root": f"{tmp_path}/runs", "mode": "error"}
     file = configure(tmp_path, f"{home}/corpus/*.txt", output=output, train={"epochs": 1})
     try:
-        result = embedall("words", "--config", file)
-        assert result.code == 0, result.log
+        first = embedall("words", "--config", file)
+        assert first.code == 0, first.log
         assert spark.table(name).count() == len(TOPIC_OF)
         assert embedall("evaluate", name, "--similarity", home / "pairs.tsv").code == 0
-        client = MlflowClient(tracking_uri=result.summary["mlflow_uri"])
-        assert "similarity/pairs" in client.get_run(result.summary["mlflow_run_id"]).data.metrics
+        client = MlflowClient(tracking_uri=first.summary["mlflow_uri"])
+        assert "similarity/pairs" in client.get_run(first.summary["mlflow_run_id"]).data.metrics
+        run_manifest.note(first.summary["folder"], status="running")
+        again = embedall("words", "--config", file)
+        assert again.code == 0, again.log
+        assert (again.summary["run_id"], again.summary["version"]) == (first.summary["run_id"], 0)
+        assert commits(spark, name) == [first.summary["run_id"]]
+        assert json.loads(Path(first.summary["folder"], "manifest.json").read_text())["attempt"] == 2
+        assert "the table exists" in embedall("words", "--config", file).log
     finally:
         spark.sql(f"DROP TABLE IF EXISTS {name}")
 
@@ -339,9 +334,10 @@ def test_export_and_import(spark, done, table, tmp_path, binary):
     assert result.code == 0, result.log
     assert "version 0, 20 dimensions" in result.output
     assert bits(tables.read(spark, back)) == bits(tables.read(spark, table))
-    assert embedall("import", target, back).code == 1
-    assert embedall("import", target, back, "--mode", "overwrite").code == 0
-    assert embedall("similar", back, "река", "-n", 2).code == 0
+    if not binary:
+        assert embedall("import", target, back).code == 1
+        assert embedall("import", target, back, "--mode", "overwrite").code == 0
+        assert embedall("similar", back, "река", "-n", 2).code == 0
 
 
 def test_clean_removes_what_old_runs_left(home, done):

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import __version__, progress
-from embedall_spark.cli import cluster, evaluate, projector, run_kind, search, similar, suggest, train_backbone
+from embedall_spark.cli import (
+    analogy,
+    cluster,
+    evaluate,
+    export_import,
+    index,
+    projector,
+    run_kind,
+    search,
+    similar,
+    suggest,
+    train_backbone,
+)
 from embedall_spark.errors import Terminated
 
 if TYPE_CHECKING:
@@ -22,9 +34,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Embed all the things on Spark.", no_args_is_help=True, pretty_exceptions_enable=False)
 run_kind.register(app)
 similar.register(app)
+analogy.register(app)
+export_import.register(app)
 evaluate.register(app)
 projector.register(app)
 search.register(app)
+index.register(app)
 suggest.register(app)
 cluster.register(app)
 train_backbone.register(app)

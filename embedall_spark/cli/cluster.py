@@ -10,12 +10,10 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
-from embedall_spark.search import title_lookup
+from embedall_spark.sources import metadata as metadata_source
+from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-_MOST_SHOWN = 10_000  # members of all clusters together
+_MAX_SHOWN = 10_000  # members of all clusters together
 
 
 def register(app: typer.Typer) -> None:
@@ -32,99 +30,112 @@ def register(app: typer.Typer) -> None:
 
 
 def _cluster(
-    table: str = similar.TABLE,
+    table: str = options.TABLE,
     k: int = typer.Option(..., "-k", min=2, help="How many clusters."),
     output: str | None = typer.Option(
         None, "--output", help="Table to replace by id, cluster and distance.", metavar="TABLE"
     ),
     n: int = typer.Option(10, "-n", min=1, max=1000, help="How many members of each to show, nearest first."),
-    seed: int = typer.Option(1, "--seed", help="Of the clusters' starts."),
+    seed: int = typer.Option(1, "--seed", help="Random seed of the initial centers."),
     names: str | None = typer.Option(
         None,
         "--names",
         help="File (.csv, .tsv, .json, .parquet) or table of titles and labels; unset: the table's name with "
-        "_metadata, where that is a table.",
+        "_metadata, if there is such a table.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
     label: str | None = typer.Option(
-        None, "--label-column", help="With --names: the column of labels, to tell purity and NMI."
+        None, "--label-column", help="With --names: the column of labels, to compute purity and NMI."
     ),
     montage: str | None = typer.Option(None, "--montage", help="Write the members' pictures as a PNG to this file."),
     images: str | None = typer.Option(
-        None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run had them from."
+        None, "--images", help="With --montage: the folder of the pictures; unset: where the table's run read them."
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
-    """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its centre."""
-    if k * n > _MOST_SHOWN:
-        raise ConfigError(f"-k {k} -n {n}: at most {_MOST_SHOWN:,} members are shown; ask for fewer of each (-n)")
+    """Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its center."""
+    if k * n > _MAX_SHOWN:
+        raise ConfigError(f"-k {k} -n {n}: at most {_MAX_SHOWN:,} members can be shown; lower -n")
     if images is not None and montage is None:
-        raise ConfigError("--images: pictures are shown with --montage FILE")
+        raise ConfigError("--images: pictures are shown with --montage FILE; give that too")
     if "{id}" not in pattern:
         raise ConfigError(f"--image-pattern {pattern}: need {{id}} in it, such as {{id}}.jpg")
-    known = _known(names, id_column, title, label)
-    # Imported here: what pyspark.ml and pictures need takes a second, which other commands need not wait.
+    metadata_config = _metadata_config(names, id_column, title, label)
+    # Imported here: pyspark.ml and the libraries of pictures take a second, which other commands need not wait.
     from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 
-    spark, vectors = similar.open_table(table, master)
+    spark, vectors = table_snapshot.open_table(table, master)
     run_id = f"cluster-{uuid.uuid4().hex[:12]}"
     if output is not None:
         tables.check_writable(spark, output, schemas.CLUSTERS, "overwrite", run_id, 0, None)
     pictures = provenance.pictures(spark, table, images, pattern) if montage is not None else None
-    about = _about(spark, table, known)
-    found = kmeans.fit(vectors, k, seed).persist()
+    metadata = _metadata(spark, table, metadata_config)
+    assignments = kmeans.fit(vectors, k, seed).persist()
     if output is not None:
-        version = _write(spark, found, output, run_id, {"table": table, "k": k, "seed": seed})
-    figures = label_agreement.purity_nmi(found, about) if about is not None else {}
-    nearest = kmeans.nearest(found, n).orderBy("cluster", "rank").collect()
-    sizes = {row["cluster"]: row["count"] for row in found.groupBy("cluster").count().collect()}
-    called = title_lookup.titles_by_id(about, [row["id"] for row in nearest]) if about is not None else {}
-    members = {at: [row["id"] for row in nearest if row["cluster"] == at] for at in sorted(sizes)}
-    rows = [(f"{at}", f"{sizes[at]:,}", ", ".join(called.get(name, name) for name in members[at])) for at in members]
-    console.table([("cluster", "ids", "nearest to its centre"), *rows])
+        version = _write(spark, assignments, output, run_id, {"table": table, "k": k, "seed": seed})
+    figures = label_agreement.purity_nmi(assignments, metadata) if metadata is not None else {}
+    nearest = kmeans.nearest(assignments, n).orderBy("cluster", "rank").collect()
+    sizes = {row["cluster"]: row["count"] for row in assignments.groupBy("cluster").count().collect()}
+    titles = _titles(metadata, [row["id"] for row in nearest])
+    members = {cluster: [row["id"] for row in nearest if row["cluster"] == cluster] for cluster in sorted(sizes)}
+    rows = [
+        (f"{cluster}", f"{sizes[cluster]:,}", ", ".join(_name(name, titles) for name in ids))
+        for cluster, ids in members.items()
+    ]
+    console.table([("cluster", "ids", "nearest to its center"), *rows])
     if figures:
         typer.echo(", ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in figures.items()))
-    drawn = {}
+    plots = {}
     if montage is not None and pictures is not None:
-        drawn = {f"clusters_{k}.png": cluster_montage.draw(members, sizes, *pictures, called)}
-        files.write_bytes(montage, drawn[f"clusters_{k}.png"])
+        plots = {f"clusters_{k}.png": cluster_montage.draw(members, sizes, *pictures, titles)}
+        files.write_bytes(montage, plots[f"clusters_{k}.png"])
         typer.echo(f"{montage}: a montage of {console.count(len(nearest), 'member')}")
     if output is not None:
         typer.echo(f"{output}: version {version}, {console.count(sum(sizes.values()), 'row')}")
-    if figures or drawn:
+    if figures or plots:
         renamed = {name.replace("clusters/", f"clusters_{k}/"): value for name, value in figures.items()}
-        provenance.log_to_producer(spark, table, renamed, drawn)
+        provenance.log_to_producer(spark, table, renamed, plots)
 
 
-def _known(names: str | None, id_column: str, title: str | None, label: str | None) -> Metadata | None:
+def _metadata_config(names: str | None, id_column: str, title: str | None, label: str | None) -> Names | None:
     """Return where titles and labels are, checked before Spark starts."""
     if names is None:
         return None
-    shown_as = title if title or label else "title"
-    known = configs.parse(Metadata, {"path": names, "id": id_column, "label": label, "title": shown_as})
-    label_metrics.check(known)
-    return known
+    title_column = title if title or label else "title"
+    config = configs.parse(Names, {"path": names, "id": id_column, "label": label, "title": title_column})
+    metadata_source.check(config)
+    return config
 
 
-def _about(spark: SparkSession, table: str, known: Metadata | None) -> DataFrame | None:
-    """Return id, label and title, as asked for or as a run has left them beside its table."""
-    if known is not None:
-        return label_metrics.read(spark, known)
-    beside = provenance.metadata(spark, table)
-    return None if beside is None else tables.read(spark, beside).select("id", "label", "title")
+def _metadata(spark: SparkSession, table: str, config: Names | None) -> DataFrame | None:
+    """Return id, label and title, from --names or from the table that a run wrote beside its own."""
+    if config is not None:
+        return metadata_source.read(spark, config)
+    name = provenance.metadata(spark, table)
+    return None if name is None else tables.read(spark, name).select("id", "label", "title")
 
 
-def _write(spark: SparkSession, found: DataFrame, output: str, run_id: str, facts: Mapping[str, object]) -> int:
+def _titles(metadata: DataFrame | None, ids: list[str]) -> dict[str, str]:
+    """Return the titles of those ids that have one."""
+    values = metadata_source.metadata_by_id(metadata, ids, ["title"]) if metadata is not None else {}
+    return {name: fields["title"] for name, fields in values.items() if fields}
+
+
+def _name(identity: str, titles: Mapping[str, str]) -> str:
+    return f"{titles[identity]} [{identity}]" if identity in titles else identity
+
+
+def _write(spark: SparkSession, clusters: DataFrame, output: str, run_id: str, source: Mapping[str, object]) -> int:
     return tables.write(
         spark,
-        found.withColumn("run_id", F.lit(run_id)),
+        clusters.withColumn("run_id", F.lit(run_id)),
         output,
         schemas.CLUSTERS,
         mode="overwrite",
         run_id=run_id,
-        comment=f"Clusters of {facts['table']}",
-        metadata={"kind": "clusters", **facts},
+        comment=f"Clusters of {source['table']}",
+        metadata={"kind": "clusters", **source},
     )

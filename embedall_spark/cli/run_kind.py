@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command("config")(_config)
 
 
-def summarised(kind: str, file: Path | None, work: Callable[[], dict[str, Any]]) -> None:
+def run_with_summary(kind: str, file: Path | None, work: Callable[[], dict[str, Any]]) -> None:
     """Do the work and show its summary, or that of its failure, and then end the command with its exit code.
 
     Raises:
@@ -58,14 +58,14 @@ def summarised(kind: str, file: Path | None, work: Callable[[], dict[str, Any]])
     if file is not None and not file.parent.is_dir():
         raise ConfigError(f"--summary {file}: there is no folder {file.parent}; make it first")
     try:
-        found = work()
+        result = work()
     except (Exception, KeyboardInterrupt) as error:
         code = explain(error)
         status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         message = str(error)[:2000] or status
         show_summary({"status": status, "kind": kind, "error": type(error).__name__, "message": message}, file)
         raise typer.Exit(code) from None
-    show_summary(found, file)
+    show_summary(result, file)
 
 
 def show_summary(summary: dict[str, Any], file: Path | None) -> None:
@@ -102,7 +102,7 @@ def _kind(name: str) -> Callable[..., None]:
         master: str | None = _MASTER,
     ) -> None:
         options = Options(run_id, properties, master, dry_run)
-        summarised(
+        run_with_summary(
             name, summary, lambda: launch(name, config, _overrides(name, source, table, config, overrides), options)
         )
 

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import os
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import index, similar
-from embedall_spark.cli.shared import console, csls_cache, provenance, search_output
-from embedall_spark.errors import ConfigError
-from embedall_spark.search import ann, exact, exact_batch, metadata, spelling, title_lookup
+from embedall_spark.cli.shared import (
+    console,
+    csls_cache,
+    options,
+    provenance,
+    search_output,
+    search_query,
+    table_snapshot,
+)
+from embedall_spark.cli.shared.search_output import DisplayOptions
+from embedall_spark.cli.shared.search_query import Query, SearchOptions
+from embedall_spark.search import ann, condition, exact, exact_batch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.search.exact import Hit
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command to the application."""
     app.command("search")(_search)
-    index.register(app)
 
 
 def _search(
-    table: str = similar.TABLE,
+    table: str = options.TABLE,
     image: str | None = typer.Option(None, "--image", help="Search by a picture, embedded as the table's were."),
     name: str | None = typer.Option(None, "--id", help="Search by a row: its id, or with --names its title."),
     vector: str | None = typer.Option(None, "--vector", help="Search by a vector: .npy, or numbers as JSON or text."),
@@ -44,7 +49,7 @@ def _search(
     output: str | None = typer.Option(
         None, "--output", help="With --queries: table to replace by the result.", metavar="TABLE"
     ),
-    n: int = typer.Option(10, "-n", min=1, max=1000, help="How many."),
+    n: int = options.K,
     where: str | None = typer.Option(
         None,
         "--where",
@@ -56,33 +61,33 @@ def _search(
         help="Let rows find themselves. Otherwise --id leaves its row out, and --queries, where both tables are the "
         "same one, the row of the query's own id.",
     ),
-    approximate: bool = typer.Option(False, "--approximate", help="By the index that 'embedall index' has built."),
-    index_folder: str | None = index.INDEX,
-    rebuild: bool = typer.Option(False, "--rebuild", help="Build the index first where it is stale."),
+    approximate: bool = typer.Option(False, "--approximate", help="Use the index that 'embedall index' has built."),
+    index: str | None = table_snapshot.INDEX,
+    rebuild: bool = typer.Option(False, "--rebuild", help="Build the index first if it is missing or stale."),
     csls: int | None = typer.Option(
         None,
         "--csls",
         min=1,
         max=1000,
         metavar="K",
-        help="Rank by CSLS over so many neighbours, against hubs, which are near to everything.",
+        help="Rank by CSLS over so many neighbors, against hubs, which are near to everything.",
     ),
     names: str | None = typer.Option(
         None,
         "--names",
-        help="File (.csv, .tsv, .json, .parquet) or table of metadata; unset: the table's name with _metadata, where "
-        "that is a table.",
+        help="File (.csv, .tsv, .json, .parquet) or table of metadata; unset: the table's name with _metadata, if "
+        "there is such a table.",
         metavar="TABLE_OR_FILE",
     ),
-    id_column: str = typer.Option("id", "--id-column", help="With --names: the column of ids."),
+    id_column: str = options.ID_COLUMN,
     title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
-    columns: str = typer.Option("", "--show", help="With --names: columns to show, such as label,tags.", metavar="A,B"),
+    columns: list[str] = options.SHOW,
     html: str | None = typer.Option(None, "--html", help="Write the result as a page to this file."),
     montage: str | None = typer.Option(None, "--montage", help="Write the pictures found as a PNG to this file."),
     images: str | None = typer.Option(
         None,
         "--images",
-        help="With --html and --montage: the folder of the pictures; unset: where the table's run had them from.",
+        help="With --html and --montage: the folder of the pictures; unset: where the table's run read them.",
     ),
     pattern: str = typer.Option("{id}", "--image-pattern", help="With --images: path below it, such as {id}.jpg."),
     work: str | None = typer.Option(
@@ -90,161 +95,107 @@ def _search(
         "--work",
         help="With --queries or --csls: folder on storage that all hosts share; unset: beside --output or the table.",
     ),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
-    """Show what is nearest by cosine to a row, a vector, a picture or words; or ask for every row of a table."""
-    by = {"--image": image, "--id": name, "--vector": vector, "--text": text, "--queries": queries}
-    if sum(value is not None for value in by.values()) != 1:
-        raise ConfigError(f"give one of {', '.join(by)}")
-    _check_together(queries, output, html or montage, csls, approximate)
-    measure = "cosine" if csls is None else f"CSLS over {csls} neighbours"
-    asked = search_output.DisplayOptions(names, id_column, title, columns, html, montage, images, pattern, measure)
-    search_output.check(asked)
-    given = None if vector is None else _read_vector(vector)
-    place = index.folder(table, index_folder) if approximate else None
-    opened = index.open_at_version(table, master)
-    beside = names or provenance.metadata(opened.spark, opened.name)
-    known = None if beside is None else metadata.read(opened.spark, beside, id_column if names else "id")
-    search_output.check_columns(asked, known)
+    """Show what is nearest by cosine to a row, a vector, a picture or words; or search by every row of a table."""
+    request = SearchOptions(
+        image, name, vector, text, queries, output, n, where, with_self, approximate, index, rebuild, csls, work
+    )
+    request.check(draws=html is not None or montage is not None)
+    display = DisplayOptions(
+        names, id_column, title, options.split_columns(columns), html, montage, images, pattern, request.measure
+    )
+    search_output.check(display)
+    query = None if vector is None else search_query.read_vector(vector)
+    folder = table_snapshot.index_folder(table, index) if approximate else None
+    snapshot = table_snapshot.open_snapshot(table, master)
+    metadata = search_output.read_metadata(snapshot, display)
     if where is not None:
-        opened = opened._replace(among=metadata.where(opened.vectors, where, known))
-    if place is not None:
-        opened = opened._replace(built=(place, index.manifest(opened, place, rebuild)))
+        snapshot = replace(snapshot, subset=condition.where(snapshot.vectors, where, metadata))
+    if folder is not None:
+        snapshot = replace(snapshot, index=table_snapshot.open_index(snapshot, folder, rebuild))
     if queries is not None and output is not None:
-        _many(opened, queries, output, n, with_self, work, csls)
+        _write_neighbors(snapshot, request, queries, output)
         return
-    source = search_output.pictures(opened.spark, table, asked)
-    if name is not None:
-        name, given = _by_id(opened.vectors, search_output.named(asked, known), name)
-    space = provenance.latent_table(opened.spark, table) if given is None or csls is not None else None
-    if given is None:
-        given, opened = _mapped(opened, space, image, text)
+    pictures = search_output.pictures(snapshot, display)
+    latent = provenance.latent_table(snapshot.spark, table) if (name is None and vector is None) or csls else None
+    if query is None:
+        query = search_query.resolve(snapshot, request, latent, search_output.titles(display, metadata))
+    if latent is not None and where is None and (image or text):
+        snapshot = replace(snapshot, subset=snapshot.vectors.where(F.col("kind") == latent.model.left_kind))
     if csls is not None:
-        opened = opened._replace(
-            hubs=csls_cache.cached_similarity(
-                opened, csls_cache.query_kind(opened, space, name, image, text), csls, work
-            )
-        )
-    hits = _one(opened, given, n, None if with_self else name)
-    about = search_output.Query(name or text or os.path.basename(image or vector or ""), name, image)
-    search_output.render(opened.name, asked, known, source, about, hits)
+        kind = search_query.kind_for_csls(snapshot, request, query, latent)
+        snapshot = replace(snapshot, similarity=csls_cache.cached_similarity(snapshot, kind, csls, work))
+    hits = _nearest(snapshot, query, n, None if with_self else query.id)
+    search_output.render(snapshot, display, metadata, pictures, query, hits)
 
 
-def _check_together(
-    queries: str | None, output: str | None, drawn: str | None, csls: int | None, approximate: bool
-) -> None:
-    """Raise ConfigError for options that do not go together."""
-    if (queries is None) != (output is None):
-        raise ConfigError("--queries and --output go together: a table of queries, and the table to write")
-    if queries is not None and drawn:
-        raise ConfigError(
-            "--html and --montage show one search; give --id, --image, --text or --vector in place of --queries"
-        )
-    if csls is not None and approximate:
-        raise ConfigError("--csls needs an exact search, an index is by cosine: leave --csls or --approximate out")
-
-
-def _one(opened: index.TableSnapshot, vector: NDArray[np.float32], n: int, itself: str | None) -> list[Hit]:
-    """Return the nearest of one vector, without the id ``itself``."""
-    source, alone = ann.in_memory_queries([itself or ""], vector[None]), itself is not None
-    if opened.hubs is not None:
-        rows = exact_batch.search(opened.rows, source, n, exclude_same_id=alone, hubs=opened.hubs)
-        return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
-    if opened.built is None:
-        [hits] = exact.top_k(opened.rows, vector[None], n, exclude=None if itself is None else [{itself}])
+def _nearest(snapshot: TableSnapshot, query: Query, n: int, excluded: str | None) -> list[Hit]:
+    """Return the nearest rows of one vector, without the id ``excluded``; each id once."""
+    if snapshot.index is None and snapshot.similarity is None:
+        exclude = None if excluded is None else [{excluded}]
+        [hits] = exact.top_k(snapshot.candidates, query.vector[None], n, exclude=exclude)
         return hits
-    place, manifest = opened.built
-    if len(vector) != manifest.d:
-        raise ConfigError(f"the queries have {len(vector)} numbers, the table's vectors {manifest.d}")
-    rows = ann.search(opened.spark, place, manifest, source, n, exclude_same_id=alone, among=opened.among)
-    return [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
+    source, exclude_same_id = ann.in_memory_queries([excluded or ""], query.vector[None]), excluded is not None
+    if snapshot.index is None:
+        similarity = snapshot.similarity
+        rows = exact_batch.search(
+            snapshot.candidates, source, n, exclude_same_id=exclude_same_id, similarity=similarity
+        )
+    else:
+        folder, manifest = snapshot.index
+        exact.check_dimension(len(query.vector), manifest.d)
+        rows = ann.search(
+            snapshot.spark, folder, manifest, source, n, exclude_same_id=exclude_same_id, subset=snapshot.subset
+        )
+    hits = [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
+    # An id that the table has twice is found twice; the better row comes first.
+    return list({name: (name, score) for name, score in reversed(hits)}.values())[::-1]
 
 
-def _many(
-    opened: index.TableSnapshot, queries: str, output: str, n: int, with_self: bool, work: str | None, csls: int | None
-) -> None:
-    """Write the nearest of all rows of a table; for CSLS they are the queries' side."""
-    spark, folder = opened.spark, index.temp_folder(output, work)
-    asked = schemas.conform(tables.read(spark, queries), schemas.VECTORS)
-    same = not with_self and opened.is_called(queries)
+def _write_neighbors(snapshot: TableSnapshot, request: SearchOptions, queries: str, output: str) -> None:
+    """Write the nearest rows of all rows of a table; for CSLS these are the queries' side."""
+    spark, folder = snapshot.spark, table_snapshot.temp_folder(output, request.work)
+    query_rows = table_snapshot.read_vectors(spark, queries)
     run_id = f"search-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
     try:
-        if opened.built is None:
-            near_to = None
-            if csls is not None:
-                near_to = exact_batch.mean_similarity(
-                    opened.rows, asked, csls, folder=f"{folder}/hubs", exclude_same_id=same
-                )
-            near = exact_batch.top_k(
-                opened.rows, asked, n, folder=f"{folder}/queries", exclude_same_id=same, hubs=near_to
-            )
-        else:
-            near = ann.top_k(asked, n, *opened.built, folder=folder, exclude_same_id=same, among=opened.among)
         version = tables.write(
             spark,
-            near,
+            _all_nearest(
+                snapshot, request, query_rows, not request.with_self and snapshot.is_same_table(queries), folder
+            ),
             output,
             schemas.NEIGHBOURS,
             mode="overwrite",
             run_id=run_id,
-            comment=f"Neighbours in {opened.name}",
-            metadata={"kind": "neighbours", "table": opened.name, "queries": queries, "version": opened.version},
+            comment=f"Neighbours in {snapshot.name}",
+            metadata={"kind": "neighbours", "table": snapshot.name, "queries": queries, "version": snapshot.version},
         )
     finally:
         files.delete(folder)
-    typer.echo(
-        f"{output}: version {version}, {console.count(tables.read(spark, output, version).count(), 'neighbour')}"
+    rows = tables.read(spark, output, version).count()
+    typer.echo(f"{output}: version {version}, {console.count(rows, 'neighbor')}")
+
+
+def _all_nearest(
+    snapshot: TableSnapshot, request: SearchOptions, queries: DataFrame, exclude_same_id: bool, folder: str
+) -> DataFrame:
+    """Return NEIGHBOURS of all queries; ``folder`` must stay until they have been computed."""
+    if snapshot.index is not None:
+        return ann.top_k(
+            queries, request.n, *snapshot.index, folder=folder, exclude_same_id=exclude_same_id, subset=snapshot.subset
+        )
+    similarity = None
+    if request.csls is not None:
+        similarity = exact_batch.mean_similarity(
+            snapshot.candidates, queries, request.csls, folder=f"{folder}/hubs", exclude_same_id=exclude_same_id
+        )
+    return exact_batch.top_k(
+        snapshot.candidates,
+        queries,
+        request.n,
+        folder=f"{folder}/queries",
+        exclude_same_id=exclude_same_id,
+        similarity=similarity,
     )
-
-
-def _by_id(vectors: DataFrame, named: DataFrame | None, text: str) -> tuple[str, NDArray[np.float32]]:
-    """Return the id that a text is, or is the title of, and its vector."""
-    there = exact.find_vectors(vectors, [text])
-    if text in there:
-        return text, there[text]
-    if named is None:
-        raise spelling.unknown(vectors, [text])
-    several = title_lookup.ids_by_title(named, vectors, [text])
-    if len(several.get(text, ())) != 1:
-        raise title_lookup.unknown(named, vectors, [text], several)
-    [meant] = several[text]
-    return meant, exact.require_vectors(vectors, [meant])[meant]
-
-
-def _mapped(
-    opened: index.TableSnapshot, space: provenance.LatentTable | None, image: str | None, text: str | None
-) -> tuple[NDArray[np.float32], index.TableSnapshot]:
-    """Return the vector of a picture or a text; with a latent table's left kind to find, unless others are asked."""
-    if space is None:
-        if image is not None:
-            return provenance.embed_image(opened.spark, opened.name, image), opened
-        raise ConfigError(f"--text: {opened.name} was not made by 'embedall latent'; give --id, --vector or --image")
-    if opened.among is None:
-        opened = opened._replace(among=opened.vectors.where(F.col("kind") == space.model.left_kind))
-    if image is not None:
-        return provenance.project_image(opened.spark, space, image)[0], opened
-    return provenance.project_text(opened.spark, space, text or ""), opened
-
-
-def _read_vector(path: str) -> NDArray[np.float32]:
-    """Return the vector in a file: .npy, or numbers as JSON, or with spaces, commas or lines between them.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no one vector of finite numbers.
-    """
-    import io
-
-    try:
-        content = files.read_bytes(path)
-        if content.startswith(b"\x93NUMPY"):
-            values = np.load(io.BytesIO(content), allow_pickle=False)
-        else:
-            text = content.decode("utf-8-sig").strip()
-            values = np.array(json.loads(text) if text.startswith("[") else text.replace(",", " ").split())
-        numbers = np.atleast_1d(np.squeeze(values.astype(np.float32)))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"--vector {path}: cannot be read as a vector: {error}") from None
-    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
-        raise ConfigError(f"--vector {path}: found an array {values.shape}, need one vector of finite numbers")
-    return numbers

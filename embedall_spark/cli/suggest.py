@@ -10,17 +10,19 @@ import typer
 from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
-from embedall_spark.cli import index, similar
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent import projection, suggest
 from embedall_spark.latent.text import item_tokens
-from embedall_spark.search import ann, exact_batch, metadata, spelling
+from embedall_spark.search import ann, exact_batch, spelling
+from embedall_spark.vectors import is_of_kind, local_id, qualified_id, qualify, unqualify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+    from embedall_spark.cli.shared.provenance import LatentTable
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.latent.latent_model import LatentModel
     from embedall_spark.search.exact import Hit
 
@@ -30,16 +32,19 @@ def register(app: typer.Typer) -> None:
     app.command("suggest")(_suggest)
 
 
-class _Options(NamedTuple):
-    """One row or picture."""
+class _Query(NamedTuple):
+    """One row or picture in the latent space."""
 
     vector: NDArray[np.float32]
+    """float32 [k], a unit vector."""
     length: float
-    own: str | None  # the id of its own title's row
+    """Its length before it was brought to 1."""
+    own: str | None
+    """The id of the row of its own title."""
 
 
 def _suggest(
-    table: str = similar.TABLE,
+    table: str = options.TABLE,
     name: str | None = typer.Option(None, "--id", help="For a row: its id, with or without its kind before a colon."),
     image: str | None = typer.Option(None, "--image", help="For a picture, embedded as the left side's were."),
     queries: str | None = typer.Option(
@@ -60,98 +65,97 @@ def _suggest(
     work: str | None = typer.Option(
         None, "--work", help="With --queries: folder on storage that all hosts share; unset: beside --output."
     ),
-    master: str | None = similar.MASTER,
+    master: str | None = options.MASTER,
 ) -> None:
     """Suggest titles of items near to a row or a picture, and single words for it; or for every row of a table."""
     if sum(value is not None for value in (name, image, queries)) != 1:
-        raise ConfigError("give --id, --image or --queries, one of them")
+        raise ConfigError("give one of --id, --image, --queries")
     if (queries is None) != (output is None):
         raise ConfigError("--queries and --output go together: a table of vectors, and the table to write")
     if queries is not None and prefix:
-        raise ConfigError("--prefix is of one title: give --id or --image in place of --queries")
-    opened = index.open_at_version(table, master)
-    space = provenance.latent_table(opened.spark, table)
-    if space is None or space.model.text is None:
+        raise ConfigError("--prefix begins one title: give --id or --image in place of --queries")
+    snapshot = table_snapshot.open_snapshot(table, master)
+    latent = provenance.latent_table(snapshot.spark, table)
+    if latent is None or latent.model.text is None:
         raise ConfigError(f"{table} has no titles: need a table that 'embedall latent' has made of titles or tags")
     if queries is not None and output is not None:
-        _many(opened, space, queries, output, n, with_self, work)
+        _write_suggestions(snapshot, latent, queries, output, n, with_self, work)
         return
     if image is not None:
-        asked = _Options(*provenance.project_image(opened.spark, space, image), None)
+        query = _Query(*provenance.project_image(snapshot.spark, latent, image), None)
     else:
-        asked = _row(opened, space, name or "")
-    own = None if with_self else asked.own
-    shown = [_titles(opened, space, asked.vector, own, prefix, n), _words(opened, space, asked, prefix)[:n]]
-    console.neighbours(["titles", "words"], shown)
+        query = _row(snapshot, latent, name or "")
+    own = None if with_self else query.own
+    titles = _titles(snapshot, latent, query.vector, own, prefix, n)
+    words = _words(snapshot, latent, query, prefix)[:n]
+    nothing = f"none begins with {prefix.strip()!r}" if prefix.strip() else "none found"
+    console.neighbors(["titles", "words"], [titles, words], nothing)
 
 
-def _row(opened: index.TableSnapshot, space: provenance.LatentTable, name: str) -> _Options:
+def _row(snapshot: TableSnapshot, latent: LatentTable, name: str) -> _Query:
     """Return a row of the table; an id without its kind is of the left side."""
-    kind, right = space.model.left_kind, space.model.right_kind
-    whole = f"{kind}:{name}"
-    rows = opened.vectors.where(F.col("id").isin(name, whole)).orderBy((F.col("id") != name), "id")
+    left, right = latent.model.left_kind, latent.model.right_kind
+    qualified = qualified_id(left, name)
+    rows = snapshot.vectors.where(F.col("id").isin(name, qualified)).orderBy((F.col("id") != name), "id")
     row = rows.select("id", "kind", "vector", "norm").first()
     if row is None:
-        raise spelling.unknown(opened.vectors.where(F.col("kind") == kind), [whole])
-    own = f"{right}:{row['id'].removeprefix(row['kind'])[1:]}" if row["kind"] in (kind, right) else None
-    return _Options(np.array(row["vector"], np.float32), float(row["norm"]), own)
+        raise spelling.unknown(snapshot.vectors.where(F.col("kind") == left), [qualified])
+    own = qualified_id(right, local_id(row["kind"], row["id"])) if row["kind"] in (left, right) else None
+    return _Query(np.array(row["vector"], np.float32), float(row["norm"]), own)
 
 
-def _items(opened: index.TableSnapshot, space: provenance.LatentTable) -> DataFrame:
+def _items(snapshot: TableSnapshot, latent: LatentTable) -> DataFrame:
     """Return ITEMS of the rows of titles."""
-    beside = space.config.output.metadata or files.metadata_of(opened.name)
-    if not tables.exists(opened.spark, beside):
-        raise ConfigError(f"{beside}: the table of titles is gone; run 'embedall latent' again")
-    rows = schemas.conform(metadata.read(opened.spark, beside, "id"), schemas.ITEMS)
-    return rows.where(F.startswith("id", F.lit(f"{space.model.right_kind}:")))
+    path = latent.config.output.metadata or files.metadata_of(snapshot.name)
+    if not tables.exists(snapshot.spark, path):
+        raise ConfigError(f"{path}: the table of titles is gone; run 'embedall latent' again")
+    rows = schemas.conform(tables.read(snapshot.spark, path), schemas.ITEMS)
+    return rows.where(is_of_kind(latent.model.right_kind))
 
 
-def _candidates(opened: index.TableSnapshot, space: provenance.LatentTable, prefix: str = "") -> DataFrame:
+def _candidates(snapshot: TableSnapshot, latent: LatentTable, prefix: str = "") -> DataFrame:
     """Return the rows whose titles may be suggested: those that begin with a prefix."""
-    titled = _items(opened, space).where("title IS NOT NULL")
-    if begun := prefix.strip():
-        titled = titled.where(F.startswith(F.lower("title"), F.lower(F.lit(begun))))
-    return suggest.candidates(opened.vectors.where(F.col("kind") == space.model.right_kind), titled)
+    titled = _items(snapshot, latent).where("title IS NOT NULL")
+    if beginning := prefix.strip():
+        titled = titled.where(F.startswith(F.lower("title"), F.lower(F.lit(beginning))))
+    return suggest.candidates(snapshot.vectors.where(F.col("kind") == latent.model.right_kind), titled)
 
 
 def _titles(
-    opened: index.TableSnapshot,
-    space: provenance.LatentTable,
+    snapshot: TableSnapshot,
+    latent: LatentTable,
     vector: NDArray[np.float32],
     own: str | None,
     prefix: str,
     n: int,
 ) -> list[Hit]:
     """Return different titles with their cosines, the nearest first."""
-    among = _candidates(opened, space, prefix)
-    if among.isEmpty():
+    candidates = _candidates(snapshot, latent, prefix)
+    if candidates.isEmpty():
         return []
     source = ann.in_memory_queries([own or ""], vector[None])
-    found = exact_batch.search(among, source, n * suggest.REACH, exclude_same_id=own is not None)
-    rows = suggest.titles(found, among, n).orderBy("rank").collect()
+    hits = exact_batch.search(candidates, source, n * suggest.REACH, exclude_same_id=own is not None)
+    rows = suggest.titles(hits, candidates, n).orderBy("rank").collect()
     return [(row["text"], row["score"]) for row in rows]
 
 
-def _words(opened: index.TableSnapshot, space: provenance.LatentTable, asked: _Options, prefix: str) -> list[Hit]:
-    """Return words by what is on the picture and, where a title is begun, by the words that it has."""
-    guess, begun = space.model.guess(asked.vector, asked.length), space.model.words(prefix)
-    known = set(space.model.tokens)
+def _words(snapshot: TableSnapshot, latent: LatentTable, query: _Query, prefix: str) -> list[Hit]:
+    """Return words guessed from the picture and, with a prefix, from the words that the title begins with."""
+    guess, begun = latent.model.guess(query.vector, query.length), latent.model.words(prefix)
+    vocabulary = set(latent.model.tokens)
     last = prefix.split()[-1].lower() if prefix.strip() and not prefix[-1].isspace() else ""
-    half = last if last not in known else ""
-    if given := [word for word in begun if word in known]:
-        items = _items(opened, space)
-        others = items if asked.own is None else items.where(F.col("id") != asked.own)
-        guess = suggest.rerank_by_prefix(
-            guess,
-            given,
-            suggest.cooccurrence_counts(item_tokens.tokenize_items(others, space.config.input.text), given),
-        )
-    return [hit for hit in guess if hit[0] not in begun and hit[0].startswith(half)]
+    unfinished = last if last not in vocabulary else ""
+    if known := [word for word in begun if word in vocabulary]:
+        items = _items(snapshot, latent)
+        others = items if query.own is None else items.where(F.col("id") != query.own)
+        tokens = item_tokens.tokenize_items(others, latent.config.input.text)
+        guess = suggest.rerank_by_prefix(guess, known, suggest.cooccurrence_counts(tokens, known))
+    return [hit for hit in guess if hit[0] not in begun and hit[0].startswith(unfinished)]
 
 
-def _many(
-    opened: index.TableSnapshot,
-    space: provenance.LatentTable,
+def _write_suggestions(
+    snapshot: TableSnapshot,
+    latent: LatentTable,
     queries: str,
     output: str,
     n: int,
@@ -159,38 +163,38 @@ def _many(
     work: str | None,
 ) -> None:
     """Write titles and words for all rows of a table; rows that cannot be mapped are counted."""
-    spark, folder, model = opened.spark, index.temp_folder(output, work), space.model
+    spark, folder, model = snapshot.spark, table_snapshot.temp_folder(output, work), latent.model
     run_id = f"suggest-{uuid.uuid4().hex[:12]}"
     tables.check_writable(spark, output, schemas.SUGGESTIONS, "overwrite", run_id, 0, None)
-    itself = opened.is_called(queries)
-    among, right = _candidates(opened, space), f"{model.right_kind}:"
+    itself = snapshot.is_same_table(queries)
+    candidates, right = _candidates(snapshot, latent), model.right_kind
     try:
-        _latent(opened, model, None if itself else queries).write.mode("overwrite").parquet(f"{folder}/latent")
-        every = spark.read.parquet(f"{folder}/latent")
-        rows = every.where("vector IS NOT NULL")
+        _project(snapshot, model, None if itself else queries).write.mode("overwrite").parquet(f"{folder}/latent")
+        projected = spark.read.parquet(f"{folder}/latent")
+        rows = projected.where("vector IS NOT NULL")
         if rows.isEmpty():
             raise BadData(
                 f"{queries}: none of its rows can be mapped into the latent space; are they of its left side?"
             )
-        # Under the id that its own title has; afterwards under that of the table again.
-        asked = rows.withColumn("id", F.concat(F.lit(right), "id"))
-        found = exact_batch.top_k(
-            among, asked, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
+        # Under the id of the row's own title; afterwards under that of the table again.
+        own = rows.withColumn("id", qualify(right))
+        hits = exact_batch.top_k(
+            candidates, own, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
         )
-        titles = suggest.titles(found, among, n).withColumn("id", F.expr(f"substring(id, {len(right) + 1})"))
-        guessed = suggest.words(rows, model.guessing(), model.tokens, n)
-        called = F.concat(F.lit(f"{model.left_kind}:" if itself else ""), "id")
+        titles = suggest.titles(hits, candidates, n).withColumn("id", unqualify(right))
+        words = suggest.words(rows, model.guessing(), model.tokens, n)
+        suggestions = titles.unionByName(words)
         version = tables.write(
             spark,
-            titles.unionByName(guessed).withColumn("id", called),
+            suggestions.withColumn("id", qualify(model.left_kind)) if itself else suggestions,
             output,
             schemas.SUGGESTIONS,
             mode="overwrite",
             run_id=run_id,
-            comment=f"Titles and words suggested by {opened.name}",
-            metadata={"kind": "suggestions", "table": opened.name, "queries": queries, "version": opened.version},
+            comment=f"Titles and words suggested by {snapshot.name}",
+            metadata={"kind": "suggestions", "table": snapshot.name, "queries": queries, "version": snapshot.version},
         )
-        reasons = every.where("problem IS NOT NULL").groupBy("problem").count().orderBy("problem").collect()
+        reasons = projected.where("problem IS NOT NULL").groupBy("problem").count().orderBy("problem").collect()
         typer.echo(f"{output}: version {version}, titles and words for {console.count(rows.count(), 'row')}")
         for reason in reasons:
             typer.echo(f"refused: {console.count(reason['count'], 'row')}: {reason['problem']}")
@@ -198,13 +202,11 @@ def _many(
         files.delete(folder)
 
 
-def _latent(opened: index.TableSnapshot, model: LatentModel, queries: str | None) -> DataFrame:
-    """Return id (without its kind), vector, norm and problem of rows to map, or of the left kind's, which are."""
+def _project(snapshot: TableSnapshot, model: LatentModel, queries: str | None) -> DataFrame:
+    """Return id (without its kind), vector, norm and problem of a table's rows, or of the table's own left kind."""
     if queries is None:
-        rows = opened.vectors.where(F.col("kind") == model.left_kind)
-        had = F.expr("substring(id, length(kind) + 2)").alias("id")
-        return rows.select(had, "vector", "norm", F.lit(None).cast("string").alias("problem"))
-    given = schemas.conform(tables.read(opened.spark, queries), schemas.VECTORS)
-    return projection.project(given.select("id", "vector", "norm"), model.left).select(
-        "id", "vector", "norm", "problem"
-    )
+        rows = snapshot.vectors.where(F.col("kind") == model.left_kind)
+        no_problem = F.lit(None).cast("string").alias("problem")
+        return rows.select(unqualify(F.col("kind")), "vector", "norm", no_problem)
+    rows = table_snapshot.read_vectors(snapshot.spark, queries).select("id", "vector", "norm")
+    return projection.project(rows, model.left).select("id", "vector", "norm", "problem")

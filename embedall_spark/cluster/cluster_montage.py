@@ -1,4 +1,4 @@
-"""A montage of clusters: the pictures nearest to each centre."""
+"""A montage of clusters: the pictures nearest to each center."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw(
     sizes: Mapping[int, int],
     pictures: DataFrame,
     limits: Limits,
-    called: Mapping[str, str],
+    titles: Mapping[str, str],
 ) -> bytes:
     """Return a PNG with a row for each cluster.
 
@@ -29,12 +29,12 @@ def draw(
         members: the ids to show of each cluster, at most thumbnails.MAX_IDS in all.
         sizes: how many ids each cluster has.
         pictures: IMAGES of these ids, or more.
-        limits: of what is decoded.
-        called: captions of ids; others are captioned by their id.
+        limits: which pictures are too large to be decoded.
+        titles: captions by id; an id without a title is its own caption.
     """
-    small = thumbnails.thumbnails_by_id(pictures, [name for some in members.values() for name in some], limits)
+    small = thumbnails.thumbnails_by_id(pictures, [name for ids in members.values() for name in ids], limits)
     rows = [
-        (f"Cluster {at}: {sizes[at]:,} ids", [Tile(small.get(name), called.get(name, name)) for name in some])
-        for at, some in members.items()
+        (f"Cluster {cluster}: {sizes[cluster]:,} ids", [Tile(small.get(name), titles.get(name, name)) for name in ids])
+        for cluster, ids in members.items()
     ]
     return montage.draw(rows)

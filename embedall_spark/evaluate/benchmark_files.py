@@ -18,27 +18,31 @@ if TYPE_CHECKING:
 def questions(file: str) -> list[Question]:
     """Return the questions of a file in questions-words format as (section, (a, b, c, expected)).
 
+    Lines that begin with "# " are comments.
+
     Raises:
         BadData: a line is neither ``: section`` nor four words, or there is no question; names the line.
         ConfigError: the file cannot be read.
     """
-    found: list[Question] = []
+    rows: list[Question] = []
     section = ""
     for number, line in _lines(file):
         if line.startswith(":"):
             section = line.removeprefix(":").strip()
             continue
         words = line.split()
+        if words[0].startswith("#") and (words[0] == "#" or len(words) != 4):
+            continue
         if not section:
             raise BadData(
                 f"{file}, line {number}: a question before the first section; put ': NAME' on a line above it"
             )
         if len(words) != 4:
             raise BadData(f"{file}, line {number}: need four words or ': SECTION', found {line[:80]!r}")
-        found.append((section, (words[0], words[1], words[2], words[3])))
-    if not found:
-        raise BadData(f"{file}: no question in it; need lines of four words below a line ': SECTION'")
-    return found
+        rows.append((section, (words[0], words[1], words[2], words[3])))
+    if not rows:
+        raise BadData(f"{file}: has no question; need lines of four words below a line ': SECTION'")
+    return rows
 
 
 def pairs(file: str) -> list[Pair]:
@@ -46,30 +50,33 @@ def pairs(file: str) -> list[Pair]:
 
     Fields are separated by tabs, commas, semicolons or blanks. The score is the first number after the two words, so
     that files with a part of speech between (SimLex-999 as published) are read too. A first line without a number is
-    a header.
+    a header. A line that begins with # is a comment, unless it is a pair whose first word does, such as #tag.
 
     Raises:
         BadData: a line is not two words and a number, or there is no pair; names the line.
         ConfigError: the file cannot be read.
     """
-    found: list[Pair] = []
+    rows: list[Pair] = []
     header = False
     for number, line in _lines(file):
         fields = _fields(line)
         score = next((value for value in map(_number, fields[2:]) if value is not None), None)
-        if len(fields) >= 3 and fields[0] and fields[1] and score is not None:
-            found.append((fields[0], fields[1], score))
-        elif not found and not header and len(fields) >= 3:
+        is_pair = len(fields) >= 3 and fields[0] and fields[1] and score is not None
+        if line.startswith("#") and (not is_pair or line[1:2] in (" ", "#")):
+            continue
+        if is_pair and score is not None:
+            rows.append((fields[0], fields[1], score))
+        elif not rows and not header and len(fields) >= 3:
             header = True
         else:
             raise BadData(f"{file}, line {number}: need two words and a number, found {line[:80]!r}")
-    if not found:
-        raise BadData(f"{file}: no word pair in it; need lines of two words and a number")
-    return found
+    if not rows:
+        raise BadData(f"{file}: has no word pair; need lines of two words and a number")
+    return rows
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are neither empty nor a comment, with their numbers."""
+    """Yield the lines that are not empty, with their numbers."""
     try:
         content = files.read_bytes(file)
     except OSError as error:
@@ -79,7 +86,7 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
             line = raw.decode("utf-8").strip()
         except UnicodeDecodeError as error:
             raise BadData(f"{file}, line {number}: is not UTF-8 ({error.reason}); convert the file") from None
-        if line and not line.startswith("#"):
+        if line:
             yield number, line
 
 

@@ -1,4 +1,4 @@
-"""Link prediction: do vectors tell edges that they have not seen from pairs that are none?"""
+"""Link prediction: do vectors distinguish held-out edges from pairs that are no edges?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.randomness import generator, permutation
-from embedall_spark.search import exact
+from embedall_spark.vectors import dimension, to_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,15 +23,16 @@ log = logging.getLogger(__name__)
 
 MAX_PAIRS = 100_000
 _MAX_BYTES = 128 << 20  # of the pairs' features on the driver
-_VERTICES = 200_000  # pairs that are no edges are drawn among so many vertices
-_LEAST = 4  # pairs of each kind; with fewer there is nothing to learn from, or to rank
+_MAX_VERTICES = 200_000  # among which pairs that are no edges are drawn
+_MIN_PAIRS = 4  # of each kind; with fewer there is nothing to train on, or to rank
 _ENDS = ("low", "high")
 
 
 def split(edges: DataFrame, share: float, seed: int) -> tuple[DataFrame, DataFrame]:
     """Return the edges to train on, and those held out, with the columns of ``edges``.
 
-    An edge is held out by a hash of its two ends, whatever their order: both directions and all duplicates together.
+    A hash of its two ends, in any order, decides whether an edge is held out: both directions and all duplicates
+    together.
 
     Args:
         edges: EDGES; rows without an end are kept.
@@ -46,45 +47,50 @@ def split(edges: DataFrame, share: float, seed: int) -> tuple[DataFrame, DataFra
 def auc(
     vectors: DataFrame, held: DataFrame, edges: DataFrame, *, seed: int = 1, limit: int = MAX_PAIRS
 ) -> dict[str, float]:
-    """Return how well vectors tell edges held out from pairs that are no edges.
+    """Return how well vectors distinguish held-out edges from pairs that are no edges.
 
     Method: node2vec (Grover and Leskovec 2016), section 4.4: as many random pairs of vertices that are no edge as
-    edges held out; a pair's features are the products of its two vectors, number by number (Hadamard); a logistic
-    regression learns from half of the pairs of each kind and ranks the other half. Features are brought to mean 0 and
-    variance 1, so that the penalty does not depend on the vectors' length.
+    held-out edges; a pair's features are the element-wise (Hadamard) product of its two vectors; a logistic regression
+    is trained on half of the pairs of each kind and ranks the other half. Features are scaled to mean 0 and variance 1,
+    so that the penalty does not depend on the vectors' length.
 
     Args:
-        vectors: VECTORS, learnt without the edges held out.
-        held: edges held out, from split(); those with an end that has no vector are left out.
-        edges: all true edges, those held out among them.
+        vectors: VECTORS, learnt without the held-out edges.
+        held: the held-out edges, from split(); those with an end that has no vector are left out.
+        edges: all edges, the held-out ones included.
         seed: of the pairs and the halves.
-        limit: so many pairs come to the driver at most, half of them edges, chosen by a hash; fewer where their
-            features would take more than 128 MiB.
+        limit: at most so many pairs come to the driver, half of them edges, chosen by a hash; fewer if their features
+            would take more than 128 MiB.
 
     Returns:
         ``links/auc``: area under the ROC curve, 0.5 by chance; ``links/pairs``: how many pairs were ranked. Nothing
-        where there are fewer than four pairs of a kind.
+        if there are fewer than four pairs of a kind.
     """
-    row = vectors.select(F.size("vector").alias("numbers")).first()
-    most = min(limit, _MAX_BYTES // (4 * row["numbers"])) // 2 if row else 0
+    d = dimension(vectors)
+    most = min(limit, _MAX_BYTES // (4 * d)) // 2 if d else 0
     place = F.xxhash64(F.lit(seed), "low", "high")
     true = _products(vectors, _pairs(held).withColumn("place", place), most)
     false = _products(vectors, _non_edges(vectors, edges, len(true), seed), len(true))
-    if min(len(true), len(false)) < _LEAST:
-        log.warning("links: %d edges held out and %d other pairs have vectors; too few", len(true), len(false))
+    if min(len(true), len(false)) < _MIN_PAIRS:
+        log.warning(
+            "links: %d held-out edges and %d other pairs have vectors, need %d of each; no AUC",
+            len(true),
+            len(false),
+            _MIN_PAIRS,
+        )
         return {}
-    # Each kind is halved by itself: one half to learn from, one to rank.
+    # Each kind is halved by itself: one half to train on, one to rank.
     halves = [np.array_split(kind[permutation(len(kind), seed)], 2) for kind in (true, false)]
-    learnt, asked = (
+    train, test = (
         (np.concatenate(kinds), np.repeat([True, False], [len(kind) for kind in kinds]))
         for kinds in zip(*halves, strict=True)
     )
-    figures = {"links/auc": _area(learnt, asked), "links/pairs": float(len(asked[0]))}
+    figures = {"links/auc": _auc(train, test), "links/pairs": float(len(test[0]))}
     log.info("links: AUC %.3f over %d pairs", *figures.values())
     return figures
 
 
-def _area(learnt: Examples, asked: Examples) -> float:
+def _auc(train: Examples, test: Examples) -> float:
     # Imported here: scikit-learn takes a second, which commands that do not need it need not wait.
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -92,8 +98,8 @@ def _area(learnt: Examples, asked: Examples) -> float:
     from sklearn.preprocessing import StandardScaler
 
     with threadpool_limits(1):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*learnt)
-        return float(roc_auc_score(asked[1], model.decision_function(asked[0])))
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*train)
+        return float(roc_auc_score(test[1], model.decision_function(test[0])))
 
 
 def _pairs(edges: DataFrame) -> DataFrame:
@@ -105,8 +111,8 @@ def _pairs(edges: DataFrame) -> DataFrame:
 def _non_edges(vectors: DataFrame, edges: DataFrame, count: int, seed: int) -> DataFrame:
     """Return random pairs that are no edges, more than ``count`` where the graph has them: low, high, place."""
     spark = vectors.sparkSession
-    some = vectors.select("id").orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(_VERTICES).toArrow()
-    names = some["id"].combine_chunks().sort()
+    sample = vectors.select("id").orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(_MAX_VERTICES).toArrow()
+    names = sample["id"].combine_chunks().sort()
     # In a small graph many draws hit an edge, or the same pair again.
     draws = generator(seed, len(names)).integers(max(len(names), 1), size=(2, 2 * count + 1000))
     low, high = draws.min(axis=0), draws.max(axis=0)
@@ -119,11 +125,11 @@ def _non_edges(vectors: DataFrame, edges: DataFrame, count: int, seed: int) -> D
 def _products(vectors: DataFrame, pairs: DataFrame, count: int) -> NDArray[np.float32]:
     """Return the products of the vectors of the first ``count`` pairs that have them, float32 [n, d]."""
     low, high = (vectors.select(F.col("id").alias(end), F.col("vector").alias(f"{end}_vector")) for end in _ENDS)
-    known = pairs.join(low.select("low"), "low", "left_semi").join(high.select("high"), "high", "left_semi")
-    chosen = known.orderBy("place", "low", "high").limit(count).join(low, "low").join(high, "high")
+    with_vectors = pairs.join(low.select("low"), "low", "left_semi").join(high.select("high"), "high", "left_semi")
+    chosen = with_vectors.orderBy("place", "low", "high").limit(count).join(low, "low").join(high, "high")
     product = F.zip_with("low_vector", "high_vector", lambda a, b: a * b).alias("product")
     table = chosen.select("place", "low", "high", product).toArrow()
     if not len(table):
         return np.zeros((0, 1), dtype=np.float32)
     table = table.sort_by([("place", "ascending"), ("low", "ascending"), ("high", "ascending")])
-    return exact.to_matrix(table["product"].combine_chunks())
+    return to_matrix(table["product"])

@@ -1,4 +1,4 @@
-"""Node classification as in the papers of DeepWalk and node2vec: how well vectors tell their ids' labels. No Spark."""
+"""Node classification as in the papers of DeepWalk and node2vec: how well vectors predict labels, without Spark."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ class F1(NamedTuple):
     macro: float
 
 
-class Learnt(NamedTuple):
-    """F1 of the vectors, and of always guessing the labels that are most frequent among those learnt from."""
+class Result(NamedTuple):
+    """F1 of the vectors, and of always guessing the most frequent labels of the training set."""
 
     vectors: F1
     majority: F1
 
 
-def learn(matrix: Matrix, member: Member, shares: Sequence[float], splits: int, seed: int) -> list[Learnt]:
-    """Return how well labels are told from vectors, for each share of ids to learn from, as the mean over splits.
+def learn(matrix: Matrix, member: Member, shares: Sequence[float], splits: int, seed: int) -> list[Result]:
+    """Return how well vectors predict labels, for each training share, as the mean over splits.
 
     Protocol of DeepWalk's scoring script (Perozzi et al. 2014), which node2vec (Grover and Leskovec 2016, section 4.3)
     follows: one logistic regression per label with an L2 penalty of C = 1 on the vectors as they are; how many labels
     each test id has is given, and so many of the likeliest are predicted; macro F1 counts every label. The solver is
     L-BFGS, which is several times faster here than the script's liblinear. It finds the same optimum, but for the
-    intercept, which liblinear alone penalises.
+    intercept, which liblinear alone penalizes.
 
     Args:
         matrix: a vector per id, floats [n, d], n of at least 2.
         member: which labels an id has, bool [n, labels], at least one each.
-        shares: how many of the ids to learn from, each above 0 and below 1.
+        shares: the shares of the ids to train on, each above 0 and below 1.
         splits: over how many random splits to take the mean.
         seed: of the splits; a larger share of the same split contains the smaller one.
     """
-    found = np.zeros((len(shares), 2, 2))
+    sums = np.zeros((len(shares), 2, 2))
     for split in range(splits):
         order = permutation(len(matrix), seed, split)
-        for at, share in enumerate(shares):
+        for place, share in enumerate(shares):
             cut = min(max(round(share * len(order)), 1), len(order) - 1)
-            found[at] += _one_split(matrix, member, order[:cut], order[cut:])
-    return [Learnt(F1(*vectors), F1(*majority)) for vectors, majority in (found / splits).tolist()]
+            sums[place] += _one_split(matrix, member, order[:cut], order[cut:])
+    return [Result(F1(*vectors), F1(*majority)) for vectors, majority in (sums / splits).tolist()]
 
 
 def f1(truth: Member, predicted: Member) -> F1:
@@ -80,19 +80,18 @@ def _one_split(matrix: Matrix, member: Member, train: NDArray[np.int64], test: N
     return [f1(truth, best(ranked, counts)) for ranked in (scores, majority)]
 
 
-def _decide(known: Matrix, member: Member, asked: Matrix) -> Matrix:
-    """Return how likely each label is for each vector asked, as log odds, floats [asked, labels]."""
+def _decide(train: Matrix, member: Member, test: Matrix) -> Matrix:
+    """Return the log odds of each label for each test vector, floats [test, labels]."""
     # Imported here, as all of scikit-learn and matplotlib: that takes seconds, and few commands need it.
     from sklearn.linear_model import LogisticRegression
 
-    odds = np.empty((len(asked), member.shape[1]), dtype=np.float32)
-    # The products are small: threads wait for each other longer than they work.
+    odds = np.empty((len(test), member.shape[1]), dtype=np.float32)
+    # The products are small: several threads would wait for each other longer than they work.
     with threadpool_limits(1):
-        for label, has in enumerate(member.T):
-            if has.all() or not has.any():
-                # Nothing to learn: none has it, or all have it.
-                odds[:, label] = np.inf if has.any() else -np.inf
+        for label, has_label in enumerate(member.T):
+            if has_label.all() or not has_label.any():
+                odds[:, label] = np.inf if has_label.any() else -np.inf
                 continue
-            model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000).fit(known, has)
-            odds[:, label] = model.decision_function(asked)
+            model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000).fit(train, has_label)
+            odds[:, label] = model.decision_function(test)
     return odds

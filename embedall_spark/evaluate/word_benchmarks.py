@@ -1,4 +1,4 @@
-"""Word vectors against published sets of analogies and of human judgements of similarity."""
+"""Word vectors measured by published analogies and human similarity scores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from pyspark.sql import types as T
 
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import benchmark_files as sets
+from embedall_spark.evaluate import benchmark_files
 from embedall_spark.search import analogy, exact
-from embedall_spark.search.exact_kernel import unit
+from embedall_spark.vectors import to_matrix, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_WORDS = 20_000
-_TRIED = 5  # nearest words among which the first that is no word of the question counts, as in gensim
+_CANDIDATES = 5  # nearest words; the first that is not in the question is the answer, as in gensim
 _FETCHED = T.StructType(
     [
         T.StructField("id", T.StringType(), False),
@@ -41,7 +41,7 @@ _FETCHED = T.StructType(
 
 @dataclass(frozen=True)
 class Score:
-    """How many questions of a section there are, how many had only known words, how many of those were answered."""
+    """The questions of a section, those of them with known words only, and those of these answered right."""
 
     section: str
     questions: int
@@ -50,7 +50,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers among the questions used; nan where there were none."""
+        """Share of right answers among the questions used; nan if there are none."""
         return self.right / self.used if self.used else math.nan
 
 
@@ -92,7 +92,7 @@ class Analogies:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Spearman's rank correlation of cosines with human scores; nan where it has no meaning."""
+    """Spearman's rank correlation of cosines with human scores; nan if it is undefined."""
 
     file: str
     spearman: float
@@ -113,8 +113,8 @@ class Similarity:
 def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True) -> Analogies:
     """Return how many analogies the vectors answer by 3CosAdd, as gensim's ``evaluate_word_analogies``.
 
-    A question with a word that is not among the ``restrict_vocab`` most frequent ids is not used. Where case does not
-    count, the most frequent variant of a word stands for it, and any variant is a right answer.
+    A question with a word that is not among the ``restrict_vocab`` most frequent ids is not used. If case does not
+    count, the most frequent variant of a word is used for it, and any variant is a right answer.
 
     Args:
         vectors: VECTORS.
@@ -127,23 +127,24 @@ def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case
         ConfigError: the file cannot be read, or has too many distinct words.
     """
     fold = _fold(case_insensitive)
-    asked = [(part, tuple(map(fold, words))) for part, words in sets.questions(file)]
-    among = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
-    known = _fetch(among, {word for _, words in asked for word in words}, case_insensitive)
-    used = [(part, words) for part, words in asked if all(word in known for word in words)]
-    names = {word: name for word, (name, _) in known.items()}
+    questions = [(part, tuple(map(fold, words))) for part, words in benchmark_files.questions(file)]
+    candidates = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    rows = _fetch(candidates, {word for _, words in questions for word in words}, case_insensitive)
+    used = [(part, words) for part, words in questions if all(word in rows for word in words)]
+    names = {word: name for word, (name, _) in rows.items()}
     triples = [(names[a], names[b], names[c]) for _, (a, b, c, _) in used]
-    hits = analogy.solve(among, dict(known.values()), triples, _TRIED)
+    hits = analogy.solve(candidates, dict(rows.values()), triples, _CANDIDATES)
     right = [
-        part for (part, words), found in zip(used, hits, strict=True) if _answer(words[:3], found, fold) == words[3]
+        part for (part, words), nearest in zip(used, hits, strict=True) if _answer(words[:3], nearest, fold) == words[3]
     ]
     scores = []
-    for section in dict.fromkeys(part for part, _ in asked):
-        counts = [
-            sum(part == section for part in parts) for parts in ([p for p, _ in asked], [p for p, _ in used], right)
-        ]
-        scores.append(Score(section, *counts))
+    for section in dict.fromkeys(part for part, _ in questions):
+        columns = ([part for part, _ in questions], [part for part, _ in used], right)
+        scores.append(Score(section, *(sum(part == section for part in column) for column in columns)))
     result = Analogies(metric_name(PurePosixPath(file).stem), tuple(scores))
+    if not used:
+        log.warning("%s: none of its %d questions has only words of the table; no accuracy", file, len(questions))
+        return result
     log.info(
         "%s: %.1f%% of %d questions right, %.1f%% used", file, 100 * result.total, len(used), 100 * result.coverage
     )
@@ -166,21 +167,24 @@ def similarity(
         ConfigError: the file cannot be read, or has too many distinct words.
     """
     fold = _fold(case_insensitive)
-    pairs = [(fold(a), fold(b), score) for a, b, score in sets.pairs(file)]
-    among = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
-    known = _fetch(among, {word for a, b, _ in pairs for word in (a, b)}, case_insensitive)
-    used = [pair for pair in pairs if pair[0] in known and pair[1] in known]
+    pairs = [(fold(a), fold(b), score) for a, b, score in benchmark_files.pairs(file)]
+    candidates = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    rows = _fetch(candidates, {word for a, b, _ in pairs for word in (a, b)}, case_insensitive)
+    used = [pair for pair in pairs if pair[0] in rows and pair[1] in rows]
     spearman = math.nan
-    if used:
-        left = unit(np.stack([known[a][1] for a, _, _ in used]))
-        right = unit(np.stack([known[b][1] for _, b, _ in used]))
+    if not used:
+        log.warning("%s: none of its %d pairs has both words in the table; no correlation", file, len(pairs))
+    else:
+        left = unit(np.stack([rows[a][1] for a, _, _ in used]))
+        right = unit(np.stack([rows[b][1] for _, b, _ in used]))
         cosines, scores = np.einsum("ij,ij->i", left, right), np.array([score for *_, score in used])
-        # A rank correlation with a constant has no value.
-        if np.ptp(cosines) > 0 and np.ptp(scores) > 0:
+        constant = [name for name, values in (("scores", scores), ("cosines", cosines)) if not np.ptp(values) > 0]
+        if constant:
+            log.warning("%s: the %s of its %d pairs are all equal; no correlation", file, constant[0], len(used))
+        else:
             spearman = _spearman(scores, cosines)
-    result = Similarity(metric_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
-    log.info("%s: Spearman %.3f over %d of %d pairs", file, result.spearman, result.used, result.pairs)
-    return result
+            log.info("%s: Spearman %.3f over %d of %d pairs", file, spearman, len(used), len(pairs))
+    return Similarity(metric_name(PurePosixPath(file).stem), spearman, len(used), len(pairs))
 
 
 def _spearman(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> float:
@@ -207,14 +211,14 @@ def metric_name(text: str) -> str:
 def _fetch(vectors: DataFrame, words: set[str], case_insensitive: bool) -> dict[str, tuple[str, NDArray[np.float32]]]:
     """Return the most frequent id of each word that has one, and its vector."""
     if len(words) > _MAX_WORDS:
-        raise ConfigError(f"{len(words):,} distinct words to look up, at most {_MAX_WORDS:,} are; use a smaller file")
+        raise ConfigError(f"{len(words):,} distinct words: need {_MAX_WORDS:,} or fewer; use a smaller file")
     table = vectors.mapInArrow(_matching(words, case_insensitive), _FETCHED).toArrow()
-    fold, rows = _fold(case_insensitive), exact.to_matrix(table["vector"].combine_chunks())
+    fold, matrix = _fold(case_insensitive), to_matrix(table["vector"])
     ids, counts = table["id"].to_pylist(), [-1 if count is None else count for count in table["count"].to_pylist()]
-    known: dict[str, tuple[str, NDArray[np.float32]]] = {}
+    rows: dict[str, tuple[str, NDArray[np.float32]]] = {}
     for row in sorted(range(len(ids)), key=lambda row: (-counts[row], ids[row])):
-        known.setdefault(fold(ids[row]), (ids[row], rows[row]))
-    return known
+        rows.setdefault(fold(ids[row]), (ids[row], matrix[row]))
+    return rows
 
 
 def _matching(words: set[str], case_insensitive: bool) -> Callable[[Batches], Batches]:
@@ -222,8 +226,8 @@ def _matching(words: set[str], case_insensitive: bool) -> Callable[[Batches], Ba
         fold = _fold(case_insensitive)
         for batch in batches:
             # Python's own rules of case, on both sides.
-            found = [row for row, name in enumerate(batch["id"].to_pylist()) if fold(name) in words]
-            if found:
-                yield batch.take(found)
+            rows = [row for row, name in enumerate(batch["id"].to_pylist()) if fold(name) in words]
+            if rows:
+                yield batch.take(rows)
 
     return matching

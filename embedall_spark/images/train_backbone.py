@@ -17,7 +17,7 @@ from embedall_spark.errors import BadData
 from embedall_spark.images import pixel_shards, train_loop, trainable_networks
 from embedall_spark.images.train_config import TrainConfig
 from embedall_spark.sources import tabular
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -61,7 +61,7 @@ class Small(nn.Module):
         self.embed = nn.Sequential(nn.Linear(inner * side * side, size, bias=False), nn.BatchNorm1d(size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return vectors [n, size] of pictures [n, 3, side, side]; grey ones have three equal channels."""
+        """Return vectors [n, size] of pictures [n, 3, side, side]; of gray pictures the first channel is read."""
         vectors: torch.Tensor = self.embed(self.features(x[:, : self.channels]))
         return vectors
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import ConfigError
-from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
+from embedall_spark.sources import metadata as metadata_source
+from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LabelledEvaluation(Evaluation):
     def check_metadata(self) -> None:
         """Raise ConfigError where the file of labels is missing or of an unknown format."""
         if self.metadata is not None:
-            label_metrics.check(self.metadata)
+            metadata_source.check(self.metadata)
 
 
 def draw_map(run: Run, vectors: DataFrame, count: int, seed: int, metadata: DataFrame | None = None) -> None:

@@ -27,7 +27,7 @@ from embedall_spark.latent.split import SplitConfig
 from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import input_version, tabular
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 from embedall_spark.visualize import latent_plots
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def version(spark: SparkSession, config: Config) -> str:
     for path, schema in [*paths, (source.words, VECTORS)]:
         if path is not None:
             inputs.read(spark, path, schema)
-            versions.append(input_version.version(spark, input_version.Delta(path)))
+            versions.append(input_version.DeltaTable(path).version(spark))
     return "+".join(versions)
 
 

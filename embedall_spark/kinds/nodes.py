@@ -19,6 +19,7 @@ from embedall_spark.graph.walk_jobs import Walks, WalksConfig
 from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
 from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vectors_of
 from embedall_spark.sources import edges, input_version, tabular
+from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
@@ -75,7 +76,7 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EDGES that the configuration names, after a check that the metadata have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    metadata_source.check_columns(spark, config.evaluate.metadata)
     return edges.read(spark, config.input)
 
 
@@ -141,7 +142,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
         train_edges, test_edges = _split(stored, config)
         figures |= link_prediction.auc(vectors, test_edges, train_edges.unionByName(test_edges), seed=seed)
     if section.metadata is not None:
-        metadata = label_metrics.read(run.spark, section.metadata, vectors)
+        metadata = metadata_source.read(run.spark, section.metadata, vectors)
         if section.has_labels:
             figures |= label_metrics.purity(vectors, metadata, seed=seed)
             figures |= label_metrics.classification(vectors, metadata, section.shares, section.splits, seed=seed)

@@ -16,6 +16,7 @@ from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
 from embedall_spark.schemas import EVENTS, conform, vectors_of
 from embedall_spark.sources import events, input_version, tabular
+from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.events import EventsConfig
 from embedall_spark.train import checkpoint, plan, preflight, trainer
 from embedall_spark.train.config import SkipGram
@@ -89,7 +90,7 @@ def check(config: Config) -> None:
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
     """Return the EVENTS that the configuration names, after a check that the metadata have their columns."""
-    label_metrics.check_columns(spark, config.evaluate.metadata)
+    metadata_source.check_columns(spark, config.evaluate.metadata)
     return events.read(spark, config.input)
 
 
@@ -156,7 +157,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     if section.holdout:
         figures |= _predict_last_items(run, config)
     if section.metadata is not None:
-        metadata = label_metrics.read(run.spark, section.metadata, vectors)
+        metadata = metadata_source.read(run.spark, section.metadata, vectors)
         if section.has_labels:
             figures |= label_metrics.purity(vectors, metadata, seed=seed)
     draw_map(run, vectors, section.map_items, seed, metadata)
@@ -169,6 +170,8 @@ def _sessionize(run: Run, table: DataFrame, config: Config) -> DataFrame:
     stored = run.stage("events", lambda: conform(table, EVENTS))
     run.reject(tabular.rejects(stored))
     run.check_reject_share(*tabular.reject_counts(stored))
+    if config.input.order is not None:
+        events.warn_of_mixed_units(stored)
     sequences = sessionize.sessionize(stored, config.stories, config.train.seed)
     stories = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     if stories.isEmpty():

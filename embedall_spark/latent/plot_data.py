@@ -13,7 +13,7 @@ from embedall_spark.errors import EmbedallError
 from embedall_spark.images import thumbnails
 from embedall_spark.latent import latent_model
 from embedall_spark.sources import images
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 from embedall_spark.visualize.latent_plots import Space
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact
-from embedall_spark.search.exact_kernel import block_top_k_mul, unit
+from embedall_spark.search.exact_kernel import block_top_k_mul
+from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,9 +49,11 @@ def answer(
 
     Raises:
         UnknownId: ids that are not in the table, with the nearest spellings.
+        BadData: an id's vector has no direction.
         ConfigError: too many questions at once.
     """
     words = exact.require_vectors(vectors, [word for question in questions for word in question])
+    exact.require_directions(words)
     return solve(vectors, words, questions, k, method=method, restrict=restrict, epsilon=epsilon)
 
 
@@ -60,36 +63,37 @@ def combine(
     negative: Sequence[str],
     k: int = 10,
     *,
-    among: DataFrame | None = None,
+    candidates: DataFrame | None = None,
     restrict: int | None = None,
 ) -> list[Hit]:
-    """Return the ``k`` ids nearest to the sum of some ids' unit vectors less the others', as (id, score), best first.
+    """Return the ``k`` ids nearest to the sum of some ids' unit vectors minus others', as (id, score), best first.
 
     None of the given ids is among the answers.
 
     Args:
         vectors: VECTORS.
         positive: ids whose vectors are added.
-        negative: ids whose vectors are taken away.
+        negative: ids whose vectors are subtracted.
         k: how many.
-        among: the rows to find; None: all.
+        candidates: the rows to find; None: all.
         restrict: answer with this many most frequent ids only.
 
     Raises:
         UnknownId: ids that are not in the table.
-        ConfigError: nothing is left of the sum.
+        BadData: an id's vector has no direction.
+        ConfigError: the vectors cancel each other out.
     """
     words = exact.require_vectors(vectors, [*positive, *negative])
-    added, taken = (
+    exact.require_directions(words)
+    added, subtracted = (
         unit(np.stack([words[name] for name in names])).sum(axis=0) if names else np.float32(0)
         for names in (positive, negative)
     )
-    query = np.atleast_1d(added - taken)
+    query = np.atleast_1d(added - subtracted)
     if not np.abs(query).max() > 1e-6:
-        raise ConfigError("the sum of these ids is nothing: they cancel each other; leave some out")
-    asked = {*positive, *negative}
-    some = vectors if among is None else among
-    [hits] = exact.top_k(some, query[None], k, exclude=[asked], restrict=restrict, own=True)
+        raise ConfigError("these ids cancel each other out: the sum of their vectors is zero; leave some of them out")
+    rows, exclude = vectors if candidates is None else candidates, [{*positive, *negative}]
+    [hits] = exact.top_k(rows, query[None], k, exclude=exclude, restrict=restrict, own=True)
     return hits
 
 
@@ -103,9 +107,9 @@ def solve(
     restrict: int | None = None,
     epsilon: float = 1e-3,
 ) -> list[list[Hit]]:
-    """Return answers as answer() does, with the questions' vectors, float32 [d], already fetched into ``words``.
+    """Return answers as answer() does, given the vectors of the questions' ids, float32 [d] each, as ``words``.
 
-    The questions may be many: they go through in parts that the tasks can take.
+    Many questions are answered in several jobs, each within what travels to a task.
     """
     if not questions:
         return []
@@ -113,16 +117,16 @@ def solve(
     units = unit(np.stack(list(words.values())))
     per_question = 3 * units.shape[1] * units.itemsize
     step = max(1, min(exact.MAX_QUERY_BYTES // per_question, exact.MAX_RESULTS // k))
-    among = vectors if restrict is None else exact.most_frequent(vectors, restrict)
+    candidates = vectors if restrict is None else exact.most_frequent(vectors, restrict)
     hits: list[list[Hit]] = []
     for start in range(0, len(questions), step):
-        some = questions[start : start + step]
-        triples = units[[[names[word] for word in question] for question in some]]
-        exclude = [set(question) for question in some]
+        part = questions[start : start + step]
+        triples = units[[[names[word] for word in question] for question in part]]
+        exclude = [set(question) for question in part]
         if method == "add":
             a, b, c = (triples[:, i] for i in range(3))
-            hits += exact.top_k(among, b - a + c, k, exclude=exclude, own=True)
+            hits += exact.top_k(candidates, b - a + c, k, exclude=exclude, own=True)
         else:
             block = partial(block_top_k_mul, triples=triples, epsilon=epsilon)
-            hits += exact.search(among, block, triples, k, exclude=exclude)
+            hits += exact.search(candidates, block, triples, k, exclude=exclude)
     return hits

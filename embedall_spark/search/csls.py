@@ -1,4 +1,4 @@
-"""Cross-domain similarity local scaling: ranks in which hubs, near to everything, do not stand above what is asked for.
+"""Cross-domain similarity local scaling (CSLS): cosines corrected so that hubs, near to everything, do not rank first.
 
 Conneau, Lample, Ranzato, Denoyer and Jegou 2018, "Word Translation Without Parallel Data", section 2.3. The score of a
 row y for a query x is 2 cos(x, y) - r(y), where r(y) is the mean cosine of y to the nearest of the queries' side. Its
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-LENGTHS = 3.2  # of rows() and queries(): sqrt(5) and sqrt(2) at most
+MAX_PRODUCT = 3.2  # of the lengths of a row of rows(), sqrt(5) at most, and one of queries(), sqrt(2)
 
 
 def rows(units: Float, similarity: Float) -> Float:

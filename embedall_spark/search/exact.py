@@ -1,7 +1,9 @@
-"""Exact nearest neighbours by cosine over any VECTORS table: blocks inside Spark tasks, no collect of the table."""
+"""Exact nearest neighbors by cosine in any VECTORS table: matrix products in Spark tasks, no collect of the table."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,14 +15,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from threadpoolctl import threadpool_limits
 
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import spelling
 from embedall_spark.search.exact_kernel import block_top_k
+from embedall_spark.vectors import dimension, unit
 from embedall_spark.vectors import to_matrix as to_matrix  # for modules that still import it from here
-from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     Block = Callable[..., tuple[NDArray[np.int64], NDArray[np.float32]]]
     Batches = Iterable[pa.RecordBatch]
 
+log = logging.getLogger(__name__)
+
 MAX_IDS = 10_000
 MAX_QUERY_BYTES = 64 << 20
 MAX_RESULTS = 1_000_000
-_MERGE_ROWS = 1_000_000  # results that a task holds before it keeps the best of them only
-_FOUND = pa.schema([("query", pa.int32()), ("id", pa.string()), ("score", pa.float32())])
+_MERGE_ROWS = 1_000_000  # results that a task buffers before it drops all but the best
+_HITS = pa.schema([("query", pa.int32()), ("id", pa.string()), ("score", pa.float32())])
 _RESULT = T.StructType(
     [
         T.StructField("query", T.IntegerType(), False),
@@ -48,7 +52,7 @@ def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray
 
     Raises:
         ConfigError: more than MAX_IDS ids.
-        UnknownId: ids that are not in the table; names them and the nearest spellings.
+        UnknownId: some ids are not in the table; names them and the nearest spellings.
     """
     found = find_vectors(vectors, ids)
     if missing := [name for name in dict.fromkeys(ids) if name not in found]:
@@ -64,17 +68,39 @@ def find_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np
     """
     wanted = list(dict.fromkeys(ids))
     if len(wanted) > MAX_IDS:
-        raise ConfigError(f"{len(wanted):,} ids asked for, at most {MAX_IDS:,} are fetched at once; join the table")
+        raise ConfigError(f"{len(wanted):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
     names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
     table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
-    return dict(zip(table["id"].to_pylist(), to_matrix(table["vector"].combine_chunks()), strict=True))
+    rows = zip(table["id"].to_pylist(), to_matrix(table["vector"]), strict=True)
+    # Of an id that the table has twice, the same row whatever the order in which rows arrive.
+    return dict(sorted(rows, key=lambda row: (row[0], row[1].tobytes())))
 
 
-def neighbours(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:
+def has_direction(vector: NDArray[np.float32]) -> bool:
+    """Return whether a vector, float32 [d], has a cosine to others: it is finite and not all zeros."""
+    return bool(unit(vector[None]).any())
+
+
+def require_directions(vectors: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise BadData for vectors, by id, that have no cosine to others."""
+    if bad := [name for name, vector in vectors.items() if not has_direction(vector)]:
+        raise BadData(
+            f"the vector of {', '.join(map(repr, bad))} is all zeros or not finite: it has no direction, and so no "
+            "nearest neighbors by cosine; search by another id"
+        )
+
+
+def check_dimension(queries: int, vectors: int) -> None:
+    """Raise ConfigError if queries and vectors differ in dimension."""
+    if queries != vectors:
+        raise ConfigError(f"the queries have {queries} dimensions, the table's vectors {vectors}; need the same")
+
+
+def neighbors(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:
     """Return the ``k`` ids nearest to each of a few ids of the same table, itself left out, best first.
 
     Raises:
-        UnknownId: ids that are not in the table.
+        UnknownId: some ids are not in the table.
     """
     found = require_vectors(vectors, ids)
     queries = np.stack([found[name] for name in ids])
@@ -95,18 +121,18 @@ def top_k(
     Args:
         vectors: VECTORS; only ``id``, ``vector`` and, with ``restrict``, ``count`` are read.
         queries: float32 [q, d]; they need not be unit vectors; they travel to the tasks, so their size is limited.
-        k: how many; fewer come back where the table has fewer.
+        k: how many; fewer come back if the table has fewer.
         exclude: ids that each query must not return.
-        restrict: look among this many most frequent ids only.
-        own: the queries come from these very vectors, so that their length need not be looked up.
+        restrict: search this many most frequent ids only.
+        own: the queries are vectors of this very table, so that their dimension need not be checked.
 
     Raises:
-        ConfigError: the queries are not of the vectors' length, or larger than MAX_QUERY_BYTES, or the results more
-            than MAX_RESULTS.
+        ConfigError: queries and vectors differ in dimension, or the queries take more than MAX_QUERY_BYTES, or there
+            are more than MAX_RESULTS results.
     """
-    row = None if own else vectors.select(F.size("vector").alias("numbers")).first()
-    if row is not None and row["numbers"] != queries.shape[1]:
-        raise ConfigError(f"the queries have {queries.shape[1]} numbers, the table's vectors {row['numbers']}")
+    d = None if own else dimension(vectors)
+    if d is not None:
+        check_dimension(queries.shape[1], d)
     block = partial(block_top_k, queries=unit(np.ascontiguousarray(queries, dtype=np.float32)))
     return search(vectors, block, queries, k, exclude=exclude, restrict=restrict)
 
@@ -120,7 +146,9 @@ def search(
     exclude: Sequence[Collection[str]] | None = None,
     restrict: int | None = None,
 ) -> list[list[Hit]]:
-    """Return the best ``k`` ids of each query, as top_k(), scored by ``block``.
+    """Return the best ``k`` ids of each query, as top_k() does, scored by ``block``.
+
+    An id that the table has several times is found once, by one of its rows; a warning says so.
 
     Args:
         vectors: VECTORS.
@@ -129,35 +157,51 @@ def search(
         queries: float32 [q, ..., d]; only their number and size are used here.
         k: how many.
         exclude: ids that each query must not return.
-        restrict: look among this many most frequent ids only.
+        restrict: search this many most frequent ids only.
     """
     if queries.nbytes > MAX_QUERY_BYTES:
         raise ConfigError(
             f"the queries take {queries.nbytes >> 20} MiB, at most {MAX_QUERY_BYTES >> 20} MiB travel with a task; "
-            "ask for fewer at once"
+            "search by fewer at once"
         )
     if k < 1 or len(queries) * k > MAX_RESULTS:
         raise ConfigError(f"{len(queries):,} queries with k = {k:,}: need k of at least 1, {MAX_RESULTS:,} in all")
     if not len(queries):
         return []
-    among = vectors if restrict is None else most_frequent(vectors, restrict)
-    found = among.select("id", "vector").mapInArrow(
-        _searcher(block, k, list(exclude or [])),
-        _RESULT,
-    )
+    candidates = (vectors if restrict is None else most_frequent(vectors, restrict)).select("id", "vector")
+    hits = _search(candidates, block, len(queries), k, list(exclude or []))
+    if twice := next((name for found in hits for name in _repeated(found)), None):
+        log.warning(
+            "the table has several rows of some ids, such as %r, and one row of each is used; to have each id once, "
+            "write the table again with output.mode merge or overwrite",
+            twice,
+        )
+        candidates = candidates.groupBy("id").agg(F.min_by("vector", F.xxhash64("vector")).alias("vector"))
+        hits = _search(candidates, block, len(queries), k, list(exclude or []))
+    return hits
+
+
+def _search(rows: DataFrame, block: Block, queries: int, k: int, exclude: list[Collection[str]]) -> list[list[Hit]]:
+    """Return the best ``k`` rows of id and vector of each query."""
     rank = F.row_number().over(Window.partitionBy("query").orderBy(F.desc("score"), "id"))
-    best = found.withColumn("rank", rank).where(F.col("rank") <= k).select("query", "id", "score").toArrow()
-    best = best.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
-    hits: list[list[Hit]] = [[] for _ in range(len(queries))]
-    for query, name, score in zip(*(best[column].to_pylist() for column in _FOUND.names), strict=True):
+    best = rows.mapInArrow(_searcher(block, k, exclude), _RESULT).withColumn("rank", rank).where(F.col("rank") <= k)
+    table = best.select("query", "id", "score").toArrow()
+    table = table.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
+    hits: list[list[Hit]] = [[] for _ in range(queries)]
+    for query, name, score in zip(*(table[column].to_pylist() for column in _HITS.names), strict=True):
         hits[query].append((name, score))
     return hits
+
+
+def _repeated(hits: list[Hit]) -> list[str]:
+    """Return the ids that were found more than once."""
+    return [name for name, times in Counter(name for name, _ in hits).items() if times > 1]
 
 
 def most_frequent(vectors: DataFrame, ids: int) -> DataFrame:
     """Return the rows of the most frequent ids, ties in the order of ids; all rows where fewer have a count."""
     rank = F.row_number().over(Window.orderBy(F.desc("count"), "id"))
-    # One task sorts ids and counts, never vectors, and only where there are more ids than asked for.
+    # One task sorts ids and counts, never vectors, and only if the table has more ids than that.
     if vectors.count() <= ids:
         return vectors
     ranked = vectors.where("count is not null").select("id", "count", rank.alias("rank"))
@@ -169,35 +213,36 @@ def most_frequent(vectors: DataFrame, ids: int) -> DataFrame:
 
 
 def _searcher(block: Block, k: int, exclude: list[Collection[str]]) -> Callable[[Batches], Batches]:
-    """Build the task's function: its own best ``k`` of every query over all its batches."""
-    excluded_by = np.repeat(np.arange(len(exclude)), [len(names) for names in exclude])
-    excluded_ids = [name for names in exclude for name in names]
+    """Build the task's function: the best ``k`` of every query among all rows of its batches."""
+    excluded_ids = sorted({name for names in exclude for name in names})
+    code_of = {name: code for code, name in enumerate(excluded_ids)}
+    excluded = [query * len(code_of) + code_of[name] for query, names in enumerate(exclude) for name in names]
     reach = k + max((len(names) for names in exclude), default=0)
 
-    def one(batch: pa.RecordBatch) -> pa.Table:
+    def best_of(batch: pa.RecordBatch) -> pa.Table:
         batch = batch.take(pc.sort_indices(batch["id"]))
         matrix = unit(to_matrix(batch["vector"]))
-        found, scores = block(matrix, k=reach)
-        query = np.repeat(np.arange(len(found)), found.shape[1])
-        found, scores = found.ravel(), scores.ravel()
+        rows, scores = block(matrix, k=reach)
+        query = np.repeat(np.arange(len(rows)), rows.shape[1])
+        rows, scores = rows.ravel(), scores.ravel()
         if excluded_ids:
-            here = pc.index_in(pa.array(excluded_ids), value_set=batch["id"])
-            at = here.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-            barred = (excluded_by * len(matrix) + at)[at >= 0]
-            keep = ~np.isin(query * len(matrix) + found, barred)
-            query, found, scores = query[keep], found[keep], scores[keep]
-        columns = [pa.array(query, pa.int32()), batch["id"].take(pa.array(found)), pa.array(scores)]
-        return pa.table(columns, schema=_FOUND)
+            # By row, not by id: an id may have several rows here.
+            codes = pc.index_in(batch["id"], value_set=pa.array(excluded_ids, pa.string()))
+            code = codes.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)[rows]
+            keep = (code < 0) | ~np.isin(query * len(code_of) + code, excluded)
+            query, rows, scores = query[keep], rows[keep], scores[keep]
+        columns = [pa.array(query, pa.int32()), batch["id"].take(pa.array(rows)), pa.array(scores)]
+        return pa.table(columns, schema=_HITS)
 
     def searcher(batches: Batches) -> Batches:
         with threadpool_limits(1):
-            held: list[pa.Table] = []
+            buffer: list[pa.Table] = []
             for batch in batches:
                 if batch.num_rows:
-                    held.append(one(batch))
-                if sum(map(len, held)) > _MERGE_ROWS:
-                    held = [_best(held, k)]
-            yield from _best([*held, _FOUND.empty_table()], k).to_batches()
+                    buffer.append(best_of(batch))
+                if sum(map(len, buffer)) > _MERGE_ROWS:
+                    buffer = [_best(buffer, k)]
+            yield from _best([*buffer, _HITS.empty_table()], k).to_batches()
 
     return searcher
 

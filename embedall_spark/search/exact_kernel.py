@@ -1,4 +1,4 @@
-"""The arithmetic of exact search on one block of vectors: numpy only, no Spark."""
+"""The arithmetic of exact search in one block of vectors, in numpy."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float = NDArray[np.float32]
-    Found = tuple[NDArray[np.int64], Float]
+    Hits = tuple[NDArray[np.int64], Float]
 
-CELLS = 1 << 22  # scores held at once: 16 MiB
+MAX_CELLS = 1 << 22  # scores in memory at once: 16 MiB
 _GROUP = 32  # columns whose best score stands for all of them
 _RESCORED = 1 << 14  # candidates scored in double precision at once
 
 
 def rounding(d: int, lengths: float) -> float:
-    """Return what no rounding of float32 dot products over ``d`` numbers exceeds on both sides of a comparison."""
+    """Return an upper bound of the rounding in a comparison of two float32 dot products of dimension ``d``."""
     return 2 * lengths * d * float(np.finfo(np.float32).eps)
 
 
-def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> Found:
+def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> Hits:
     """Return the ``k`` rows of a block that are nearest to each query by cosine.
 
     Args:
         matrix: unit rows, float32 [n, d], or those of csls.rows().
         queries: unit rows, float32 [q, d], or those of csls.queries().
-        k: how many; all ``n`` where there are fewer.
-        lengths: what the lengths of a row and a query multiply to at most.
+        k: how many; all ``n`` if there are fewer.
+        lengths: an upper bound of the product of a row's and a query's length.
 
     Returns:
         Rows, int64 [q, min(k, n)], and their scores, float32, best first. Equal scores are in the order of the rows,
@@ -42,41 +42,41 @@ def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> 
     """
     slack = rounding(matrix.shape[1], lengths)
 
-    def part(start: int, stop: int) -> Found:
-        at, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)
-        exact = dots_of(queries[start:stop], at, matrix, rows)
-        return _first(at, rows, exact, stop - start, min(k, len(matrix)))
+    def part(start: int, stop: int) -> Hits:
+        query, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)
+        exact = dots_of(queries[start:stop], query, matrix, rows)
+        return _first(query, rows, exact, stop - start, min(k, len(matrix)))
 
     return _in_parts(len(queries), len(matrix), part)
 
 
-def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Found:
+def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Hits:
     """Return the ``k`` rows of a block that answer each analogy best by 3CosMul (Levy and Goldberg 2014, eq. 4).
 
     Args:
         matrix: unit rows, float32 [n, d].
         triples: unit rows, float32 [q, 3, d]: "a is to b as c is to" the row.
-        k: how many; all ``n`` where there are fewer.
+        k: how many; all ``n`` if there are fewer.
         epsilon: keeps the quotient finite.
 
     Returns:
         As block_top_k(); the score is cos(b)cos(c) / (cos(a) + epsilon), each cosine shifted to [0, 1].
     """
 
-    def part(start: int, stop: int) -> Found:
+    def part(start: int, stop: int) -> Hits:
         a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
         # Rounding of a small cosine to a is up to a thousand times larger in the quotient.
-        at, rows = _candidates(_mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon), k, relative=2e-3)
-        to_a, to_b, to_c = (dots_of(word, at, matrix, rows) for word in (a, b, c))
+        query, rows = _candidates(_mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon), k, relative=2e-3)
+        to_a, to_b, to_c = (dots_of(word, query, matrix, rows) for word in (a, b, c))
         exact = _mul(to_a, to_b, to_c, epsilon)
-        return _first(at, rows, exact, stop - start, min(k, len(matrix)))
+        return _first(query, rows, exact, stop - start, min(k, len(matrix)))
 
     return _in_parts(len(triples), 3 * len(matrix), part)
 
 
-def _in_parts(queries: int, cells: int, part: Callable[[int, int], Found]) -> Found:
-    """Go through the queries, so many at a time that their scores stay within CELLS."""
-    step = max(1, CELLS // max(1, cells))
+def _in_parts(queries: int, cells: int, part: Callable[[int, int], Hits]) -> Hits:
+    """Return the results of all queries, computed so many at a time that their scores stay within MAX_CELLS."""
+    step = max(1, MAX_CELLS // max(1, cells))
     parts = [part(start, min(start + step, queries)) for start in range(0, queries, step)]
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
 
@@ -89,10 +89,10 @@ def _mul(to_a: NDArray[Any], to_b: NDArray[Any], to_c: NDArray[Any], epsilon: fl
 def _candidates(
     scores: Float, k: int, absolute: float = 0.0, relative: float = 0.0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (query, row) of every score that may be among the query's ``k`` best, ties at the border included.
+    """Return (query, row) of every score that may be among the query's ``k`` best, ties with the last included.
 
-    The k-th best of the maxima of groups is a floor that at least ``k`` scores reach; to find it costs a thirtieth of
-    a partition of all scores.
+    The k-th best of the maxima of groups is a threshold that at least ``k`` scores reach; finding it costs a thirtieth
+    of a partition of all scores.
     """
     n = scores.shape[1]
     k = min(k, n)
@@ -100,35 +100,37 @@ def _candidates(
     width = -(-n // group)
     best = scores[:, :width].copy()
     for first in range(width, n, width):
-        some = scores[:, first : first + width]
-        np.maximum(best[:, : some.shape[1]], some, out=best[:, : some.shape[1]])
-    least = np.partition(best, width - k, axis=1)[:, width - k]
-    floor = least - absolute - relative * np.abs(least)
-    at, column = np.nonzero(best >= floor[:, None])
+        group_scores = scores[:, first : first + width]
+        np.maximum(best[:, : group_scores.shape[1]], group_scores, out=best[:, : group_scores.shape[1]])
+    kth = np.partition(best, width - k, axis=1)[:, width - k]
+    threshold = kth - absolute - relative * np.abs(kth)
+    query, column = np.nonzero(best >= threshold[:, None])
     rows = column[:, None] + np.arange(0, n, width)
-    values = scores[at[:, None], np.minimum(rows, n - 1)]
-    which, member = np.nonzero((rows < n) & (values >= floor[at][:, None]))
-    return at[which], rows[which, member]
+    values = scores[query[:, None], np.minimum(rows, n - 1)]
+    which, member = np.nonzero((rows < n) & (values >= threshold[query][:, None]))
+    return query[which], rows[which, member]
 
 
-def dots_of(queries: Float, at: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the dot product of each pair of a query and a row in double precision, float64 [len(at)].
+def dots_of(queries: Float, query: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the dot product of each pair of a query and a row in double precision, float64 [pairs].
 
-    Its last bit does not depend on what else is asked for.
+    Its last bit does not depend on the other pairs.
     """
-    dots = np.empty(len(at))
-    for start in range(0, len(at), _RESCORED):
-        some = slice(start, start + _RESCORED)
+    dots = np.empty(len(query))
+    for start in range(0, len(query), _RESCORED):
+        pairs = slice(start, start + _RESCORED)
         # Converted first: einsum's own casting would sum in an order that depends on the pair's place.
-        left, right = queries[at[some]].astype(np.float64), matrix[rows[some]].astype(np.float64)
-        dots[some] = np.einsum("ij,ij->i", left, right)
+        left, right = queries[query[pairs]].astype(np.float64), matrix[rows[pairs]].astype(np.float64)
+        dots[pairs] = np.einsum("ij,ij->i", left, right)
     return dots
 
 
-def _first(at: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float64], queries: int, k: int) -> Found:
+def _first(
+    query: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float64], queries: int, k: int
+) -> Hits:
     """Return each query's ``k`` best candidates by (score descending, row)."""
     rounded = scores.astype(np.float32)
-    order = np.lexsort((rows, -rounded, at))
-    begin = np.searchsorted(at[order], np.arange(queries))
+    order = np.lexsort((rows, -rounded, query))
+    begin = np.searchsorted(query[order], np.arange(queries))
     chosen = order[begin[:, None] + np.arange(k)]
     return rows[chosen], rounded[chosen]

@@ -1,4 +1,4 @@
-"""Vectors as a task searches them: unit rows on its host's own disk, mapped, so that memory stays bounded."""
+"""Vectors as a task searches them: unit rows in a memory-mapped file on its host, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from embedall_spark import files, host_cache
-from embedall_spark.errors import BadData
-from embedall_spark.search import csls, exact
-from embedall_spark.search.exact_kernel import unit
+from embedall_spark.search import csls
+from embedall_spark.vectors import mixed_dimensions, to_matrix, unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 BATCH = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32()))])
-_GATHERED = 1 << 16  # rows that are put in order at once
-_READ = 1 << 14  # rows of a parquet file at once
+_SORTED_ROWS = 1 << 16  # at once
+_READ_ROWS = 1 << 14  # of a parquet file at once
 
 
 class Packed(NamedTuple):
@@ -44,44 +43,44 @@ Source = Callable[[], Packed]
 
 
 @contextmanager
-def ordered(batches: Iterable[pa.RecordBatch], d: int, *, hubs: bool = False) -> Iterator[Packed]:
-    """Pack a task's rows of id and vector in the order of their ids; gone with the block.
+def ordered(batches: Iterable[pa.RecordBatch], d: int, *, by_csls: bool = False) -> Iterator[Packed]:
+    """Yield a task's rows of id and vector in the order of their ids; their files go when the block ends.
 
     Args:
-        batches: of id and vector, with ``hubs`` also of similarity.
-        d: how many numbers a vector has.
-        hubs: the matrix is that of csls.rows(), float32 [n, d + 1].
+        batches: of id and vector, with ``by_csls`` also of similarity.
+        d: the vectors' dimension.
+        by_csls: the matrix is that of csls.rows(), float32 [n, d + 1].
 
     Raises:
-        BadData: a vector is not of ``d`` numbers.
+        BadData: a vector is not of dimension ``d``.
     """
-    # Files without a name: whatever ends the process, nothing is left behind.
+    # Files without a name: however the process ends, nothing is left behind.
     folder = files.scratch("search")
     with tempfile.TemporaryFile(dir=folder) as arrived, tempfile.TemporaryFile(dir=folder) as sorted_:
         ids = _write(batches, d, arrived)
         order = pc.sort_indices(ids).to_numpy()
-        matrix = _mapped(arrived, d + hubs)
+        matrix = _mapped(arrived, d + by_csls)
         if (order[1:] < order[:-1]).any():
-            for start in range(0, len(order), _GATHERED):
-                sorted_.write(matrix[order[start : start + _GATHERED]].data)
-            matrix, ids = _mapped(sorted_, d + hubs), ids.take(pa.array(order))
+            for start in range(0, len(order), _SORTED_ROWS):
+                sorted_.write(matrix[order[start : start + _SORTED_ROWS]].data)
+            matrix, ids = _mapped(sorted_, d + by_csls), ids.take(pa.array(order))
         yield Packed(ids, matrix)
 
 
 def store(queries: DataFrame, folder: str) -> int:
-    """Write the ids and vectors of a table where every host finds them, for stored(); return how many there are."""
+    """Write the ids and vectors of a table to a folder that all hosts share, for stored(); return their number."""
     queries.select("id", "vector").write.mode("overwrite").parquet(folder)
     filesystem, _ = files.resolve(folder)
     return sum(pq.read_metadata(info.path, filesystem=filesystem).num_rows for info in host_cache.parts(folder)[0])
 
 
 def stored(folder: str, d: int) -> Packed:
-    """Return what store() wrote, from this host's copy of it, which the first task to come makes.
+    """Return what store() wrote, from this host's copy of it, which the first task that needs it makes.
 
     Rows are in the same order on every host.
 
     Raises:
-        BadData: a vector is not of ``d`` numbers.
+        BadData: a vector is not of dimension ``d``.
     """
 
     def write(filesystem: pafs.FileSystem, paths: list[str], draft: Path) -> None:
@@ -107,7 +106,7 @@ def mapped_ids(path: Path) -> pa.Array:
 @contextmanager
 def task_threads() -> Iterator[None]:
     """Let faiss and BLAS use the cores of this task, and no other's."""
-    # Loaded first: a library that comes later is not held to any limit.
+    # Loaded first: the limit does not apply to a library that is loaded later.
     import faiss  # noqa: F401
     from pyspark import TaskContext
 
@@ -122,9 +121,9 @@ def _write(batches: Iterable[pa.RecordBatch], d: int, file: BinaryIO) -> pa.Arra
     for batch in batches:
         if not batch.num_rows:
             continue
-        matrix = exact.to_matrix(batch["vector"])
+        matrix = to_matrix(batch["vector"])
         if matrix.shape[1] != d:
-            raise BadData(f"vectors of {d} and of {matrix.shape[1]} numbers; one length per table is needed")
+            raise mixed_dimensions(d, matrix.shape[1])
         units = unit(matrix)
         if "similarity" in batch.schema.names:
             units = csls.rows(units, batch["similarity"].to_numpy())
@@ -143,5 +142,5 @@ def _mapped(file: BinaryIO, d: int) -> NDArray[np.float32]:
 
 def _batches(filesystem: pafs.FileSystem, path: str) -> Iterator[pa.RecordBatch]:
     with filesystem.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_READ, columns=["id", "vector"]):
+        for batch in pq.ParquetFile(file).iter_batches(_READ_ROWS, columns=["id", "vector"]):
             yield batch.cast(BATCH)

@@ -1,4 +1,4 @@
-"""What to say when an id is not in the table: the ids that are spelled most alike."""
+"""The error for an id that is not in the table: it names the ids that are spelled most alike."""
 
 from __future__ import annotations
 
@@ -9,51 +9,58 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import UnknownId
+from embedall_spark.vectors import is_qualified, without_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyspark.sql import DataFrame
 
-_NAMED = 10  # missing ids that an error lists
-_MOST = 3  # edits; with more, another word stands there
-_ASKED = pa.schema([("asked", pa.string()), ("most", pa.int32())])
+_MAX_LISTED = 10  # missing ids that an error lists
+_MAX_EDITS = 3  # with more, it is another word
+_MISSING = pa.schema([("missing", pa.string()), ("max_edits", pa.int32())])
 
 
 def nearest(vectors: DataFrame, ids: Sequence[str], k: int = 5) -> dict[str, list[str]]:
-    """Return the ids that are spelled most like each of ``ids``: other case first, then few edits, then frequent ones.
+    """Return the ids that are spelled most like each of ``ids``.
+
+    First come ids KIND:ID of which it is the second part, then other case, then few edits, then frequent ones.
 
     Args:
         vectors: VECTORS; only ``id`` and ``count`` are read, once.
-        ids: a few ids that were asked for.
+        ids: a few ids that are not in the table.
         k: how many at most for each.
     """
     # One edit in two letters is still the same word to a reader.
-    asked = pa.table([list(ids), [max(1, min(_MOST, len(id) // 2)) for id in ids]], schema=_ASKED)
-    pairs = vectors.select("id", "count").crossJoin(vectors.sparkSession.createDataFrame(asked))
-    near = pairs.withColumn("edits", F.levenshtein(F.lower("id"), F.lower("asked"), _MOST))
-    order = Window.partitionBy("asked").orderBy("edits", F.desc_nulls_last("count"), "id")
-    best = (
-        near.where("edits between 0 and most").withColumn("rank", F.row_number().over(order)).where(F.col("rank") <= k)
-    )
+    limits = [max(1, min(_MAX_EDITS, len(id) // 2)) for id in ids]
+    missing = vectors.sparkSession.createDataFrame(pa.table([list(ids), limits], schema=_MISSING))
+    lacks_kind = F.coalesce(without_kind() == F.col("missing"), F.lit(False))
+    # Beyond the limit Spark's distance is -1.
+    edits = F.when(lacks_kind, 0).otherwise(F.levenshtein(F.lower("id"), F.lower("missing"), _MAX_EDITS))
+    pairs = vectors.select("id", "count").crossJoin(missing).withColumns({"lacks_kind": lacks_kind, "edits": edits})
+    order = Window.partitionBy("missing").orderBy(F.desc("lacks_kind"), "edits", F.desc_nulls_last("count"), "id")
+    alike = pairs.where("edits BETWEEN 0 AND max_edits").withColumn("rank", F.row_number().over(order))
+    rows = alike.where(F.col("rank") <= k).orderBy("missing", "rank").select("missing", "id").collect()
     found: dict[str, list[str]] = {id: [] for id in ids}
-    for row in best.orderBy("asked", "rank").select("asked", "id").collect():
-        found[row.asked].append(row.id)
+    for row in rows:
+        found[row.missing].append(row.id)
     return found
 
 
 def unknown(vectors: DataFrame, missing: Sequence[str]) -> UnknownId:
     """Return the error for ids that are not in the table, with the nearest spellings of the first few."""
-    named, size = missing[:_NAMED], vectors.count()
-    among = f"{size:,} id{'' if size == 1 else 's'}"
-    names = ", ".join(map(repr, named))
-    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    text = f"{names}{more} {'is' if len(missing) == 1 else 'are'} not in the table ({among})"
-    near = nearest(vectors, named)
+    listed, size = missing[:_MAX_LISTED], vectors.count()
+    names = ", ".join(map(repr, listed))
+    more = f" and {len(missing) - _MAX_LISTED:,} more" if len(missing) > _MAX_LISTED else ""
+    verb = "is" if len(missing) == 1 else "are"
+    text = f"{names}{more} {verb} not in the table ({size:,} id{'' if size == 1 else 's'})"
+    alike = nearest(vectors, listed)
     if len(missing) == 1:
-        return UnknownId(f"{text}; {_alike(near[missing[0]])}")
-    return UnknownId("\n".join([text, *(f"{name!r}: {_alike(near[name])}" for name in named)]))
+        return UnknownId(f"{text}; {_hint(missing[0], alike[missing[0]])}")
+    return UnknownId("\n".join([text, *(f"{name!r}: {_hint(name, alike[name])}" for name in listed)]))
 
 
-def _alike(near: Sequence[str]) -> str:
-    return f"nearest spellings: {', '.join(near)}" if near else "nothing is spelled alike"
+def _hint(name: str, alike: Sequence[str]) -> str:
+    if qualified := [other for other in alike if is_qualified(other, name)]:
+        return f"ids of this table begin with their kind: give {' or '.join(qualified)}"
+    return f"nearest spellings: {', '.join(alike)}" if alike else "nothing is spelled alike"

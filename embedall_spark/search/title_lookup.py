@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -13,64 +13,100 @@ from embedall_spark.search import exact, spelling
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+MAX_TITLES = 1_000_000  # ids whose titles come to the driver
 _LISTED = 5  # ids that an error lists where they share a title
 
 
-def titles_by_id(known: DataFrame, ids: Collection[str]) -> dict[str, str]:
+class Resolved(NamedTuple):
+    """What some texts mean in a table."""
+
+    ids: dict[str, str]
+    """The id of each text that is an id, or the title of one id, in the order of the texts."""
+    vectors: dict[str, NDArray[np.float32]]
+    """The vectors of these ids, float32 [d] each."""
+    missing: list[str]
+    """The other texts."""
+    ambiguous: dict[str, list[str]]
+    """Those of them that several ids have as their title, with the first few of these ids."""
+
+
+def resolve(vectors: DataFrame, titles: DataFrame | None, texts: Sequence[str]) -> Resolved:
+    """Return the ids, and their vectors, that a few texts mean: an id, or the title of one id.
+
+    Args:
+        vectors: VECTORS.
+        titles: id and title; None: texts are ids only.
+        texts: what a user typed.
+    """
+    texts = list(dict.fromkeys(texts))
+    found = exact.find_vectors(vectors, texts)
+    ids, ambiguous = {text: text for text in texts if text in found}, {}
+    if titles is not None and len(ids) < len(texts):
+        ids_of = ids_by_title(titles, vectors, [text for text in texts if text not in ids])
+        by_title = {text: names[0] for text, names in ids_of.items() if len(names) == 1}
+        ambiguous = {text: names for text, names in ids_of.items() if len(names) > 1}
+        found |= exact.find_vectors(vectors, [name for name in by_title.values() if name not in found])
+        ids |= by_title
+    ids = {text: ids[text] for text in texts if text in ids}
+    return Resolved(ids, found, [text for text in texts if text not in ids], ambiguous)
+
+
+def titles_by_id(titles: DataFrame, ids: Collection[str]) -> dict[str, str]:
     """Return the titles of those of a few ids that have one, followed by the id: "Heat (1995) [6]".
 
     Args:
-        known: id and title, as evaluate.labels.read() returns them; of several titles the first in order is taken.
+        titles: id and title, as sources.metadata.read() returns them; of several titles the first in order is taken.
         ids: the ids.
 
     Raises:
-        ConfigError: more ids than exact.MAX_IDS times 100.
+        ConfigError: more than MAX_TITLES ids.
     """
-    if len(ids) > 100 * exact.MAX_IDS:
-        raise ConfigError(f"{len(ids):,} titles asked for, at most {100 * exact.MAX_IDS:,} are at once; join the table")
-    found = known.where("title IS NOT NULL").join(_table(known, "id", ids), "id", "left_semi")
-    table = found.groupBy("id").agg(F.min("title").alias("title")).toArrow()
+    if len(ids) > MAX_TITLES:
+        raise ConfigError(f"titles of {len(ids):,} ids: need {MAX_TITLES:,} ids or fewer; join the table in Spark")
+    rows = titles.where("title IS NOT NULL").join(_table(titles, "id", ids), "id", "left_semi")
+    table = rows.groupBy("id").agg(F.min("title").alias("title")).toArrow()
     return {name: f"{title} [{name}]" for name, title in zip(*(column.to_pylist() for column in table), strict=True)}
 
 
-def ids_by_title(known: DataFrame, vectors: DataFrame, titles: Collection[str]) -> dict[str, list[str]]:
+def ids_by_title(titles: DataFrame, vectors: DataFrame, texts: Collection[str]) -> dict[str, list[str]]:
     """Return the ids of a table that have each title, in order, the first few; titles that none has are left out.
 
     Args:
-        known: id and title, as evaluate.labels.read() returns them.
+        titles: id and title, as sources.metadata.read() returns them.
         vectors: VECTORS.
-        titles: a few titles.
+        texts: a few titles.
     """
-    found = known.join(_table(known, "title", titles), "title", "left_semi").join(vectors, "id", "left_semi")
-    several = F.slice(F.sort_array(F.collect_set("id")), 1, _LISTED + 1).alias("ids")
-    table = found.groupBy("title").agg(several).toArrow()
+    rows = titles.join(_table(titles, "title", texts), "title", "left_semi").join(vectors, "id", "left_semi")
+    ids = F.slice(F.sort_array(F.collect_set("id")), 1, _LISTED + 1).alias("ids")
+    table = rows.groupBy("title").agg(ids).toArrow()
     return dict(zip(*(column.to_pylist() for column in table), strict=True))
 
 
-def unknown(
-    known: DataFrame, vectors: DataFrame, missing: Sequence[str], several: Mapping[str, Sequence[str]]
-) -> UnknownId:
-    """Return the error for texts that are neither an id nor one id's title.
+def unknown(vectors: DataFrame, titles: DataFrame | None, resolved: Resolved) -> UnknownId:
+    """Return the error for texts that are neither an id nor one id's title, with what is spelled most like them.
 
     Args:
-        known: id and title, as evaluate.labels.read() returns them.
         vectors: VECTORS.
-        missing: the texts.
-        several: the ids of those texts that are several ids' title.
+        titles: as resolve() was given them.
+        resolved: as resolve() returned it.
     """
-    titled = known.where("title IS NOT NULL").join(vectors.select("id", "count"), "id")
-    near = spelling.nearest(titled.select(F.col("title").alias("id"), "count").distinct(), missing)
-    lines = []
-    for text in missing:
-        if some := several.get(text):
-            listed = ", ".join(some[:_LISTED]) + (", ..." if len(some) > _LISTED else "")
-            lines.append(f"{text!r} is the title of several ids: {listed}; give one of them")
-        else:
-            alike = f"nearest titles: {', '.join(near[text])}" if near[text] else "no title is spelled alike"
-            lines.append(f"{text!r} is neither an id nor a title in the table; {alike}")
-    return UnknownId("\n".join(lines))
+    if titles is None:
+        return spelling.unknown(vectors, resolved.missing)
+    titled = titles.where("title IS NOT NULL").join(vectors.select("id", "count"), "id")
+    alike = spelling.nearest(titled.select(F.col("title").alias("id"), "count").distinct(), resolved.missing)
+    return UnknownId("\n".join(_line(text, resolved.ambiguous, alike[text]) for text in resolved.missing))
+
+
+def _line(text: str, ambiguous: Mapping[str, Sequence[str]], alike: Sequence[str]) -> str:
+    if ids := ambiguous.get(text):
+        listed = ", ".join(ids[:_LISTED]) + (", ..." if len(ids) > _LISTED else "")
+        return f"{text!r} is the title of several ids: {listed}; give one of them"
+    nearest = f"nearest titles: {', '.join(alike)}" if alike else "no title is spelled alike"
+    return f"{text!r} is neither an id nor a title in the table; {nearest}"
 
 
 def _table(like: DataFrame, column: str, texts: Collection[str]) -> DataFrame:

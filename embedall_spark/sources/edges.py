@@ -11,22 +11,32 @@ from pyspark.sql import functions as F
 from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
-from embedall_spark.sources import csv_files, python_imports, reader_errors, tabular
+from embedall_spark.sources import (
+    csv_files,
+    expressions,
+    file_lines,
+    graph_formats,
+    ids,
+    input_version,
+    python_imports,
+    tabular,
+    text_streams,
+)
+from embedall_spark.sources.expressions import problem
+from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
 
-_BANNER = "%%MatrixMarket"
-_MATRIX = (
-    ": MatrixMarket, whose line of sizes would become an edge; remove all lines up to that one, or write the edges anew"
-)
-# All of a line's fields but the last end with a comma.
-_COMMAS = "^([^ ]+, +)+[^ ]+$"
+    from embedall_spark.sources.input_version import Storage
+
+# All of a line's fields but the last end with a comma; or it has no blank at all.
+_COMMAS = "^([^ ]+, +)+[^ ]+$|^[^ ,]+(,[^ ,]+)+$"
 _QUOTED = '(^| )"[^" ]+ [^"]*"( |$)'
 _CSV = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
 
 # Sums of weights, and their products with biases, must neither overflow nor lose their digits.
-LEAST, MOST = 1e-100, 1e100
+MIN_WEIGHT, MAX_WEIGHT = 1e-100, 1e100
 
 
 class HasEdges(Protocol):
@@ -44,13 +54,16 @@ class HasEdges(Protocol):
 class EdgesConfig(Section):
     """Where edges come from."""
 
-    path: InputPath = Field(description="a folder, glob or file (also gzip, bz2), or a table catalog.schema.table")
+    path: InputPath = Field(
+        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
+        "catalog.schema.table"
+    )
     format: Literal["edgelist", "csv", "json", "parquet", "delta", "imports"] = Field(
         "edgelist",
         description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks; more fields "
-        "are ignored; comments begin with # or %, and a line with the names of src and dst is a header; csv: with a "
-        "header line; json: JSON Lines; parquet; delta: a path or a table; imports: which module imports which, of "
-        "every .py file below the folder",
+        "are ignored; comments begin with # or %, and a line with the names of src and dst is a header, as is a first "
+        "line such as 'source target'; csv; json: JSON Lines; parquet; delta: a path or a table; imports: which module "
+        "imports which, of every .py file below the folder",
     )
     src: str = Field("src", description="the column where an edge begins, of any simple type")
     dst: str = Field("dst", description="the column where it ends")
@@ -59,13 +72,20 @@ class EdgesConfig(Section):
         description="the column of the weights, numbers from 1e-100 to 1e100; with format: edgelist any name stands "
         "for the third field; unset: 1 each. Equal edges become one of their summed weight",
     )
-    separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
+    encoding: Encoding = Field("utf-8", description=text_streams.ENCODING)
+    separator: str = Field(",", min_length=1, max_length=1, description=csv_files.SEPARATOR)
+    header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         csv_files.check_multiline(self.multiline, self.format)
         return self
+
+    @property
+    def storage(self) -> Storage:
+        """How the input is stored."""
+        return input_version.storage_of(self.path, self.format)
 
 
 def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
@@ -82,9 +102,11 @@ def read(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     columns = {"input.src": config.src, "input.dst": config.dst}
     if config.weight is not None:
         columns["input.weight"] = config.weight
-    return check(
-        tabular.read(spark, config.path, config.format, columns, separator=config.separator, multiline=config.multiline)
-    )
+    rows = tabular.read(
+        spark, config.path, config.format, columns, typed=["input.weight"],
+        separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
+    )  # fmt: skip
+    return check(rows)
 
 
 def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
@@ -103,68 +125,74 @@ def of(graph: DataFrame | HasEdges, weight: str | None = None) -> DataFrame:
         if missing := [name for name in names if name not in columns]:
             raise SchemaMismatch(f"the graph's {part} have no column {', '.join(missing)} (columns: {columns})")
     weights = [F.col(weight).alias("weight")] if weight else []
-    unknown = [F.lit("graph").alias("origin"), reader_errors.null().alias("problem")]
-    return check(graph.edges.select("src", "dst", *weights, *unknown))
+    added = [F.lit("graph").alias("origin"), expressions.null().alias("problem")]
+    return check(graph.edges.select("src", "dst", *weights, *added))
 
 
 def check(rows: DataFrame) -> DataFrame:
     """Return rows with src, dst, maybe weight, origin and problem as EDGES, with the reason why a row is no edge."""
     kinds = {field.name: field.dataType for field in rows.schema}
-    src, dst = (tabular.as_text(name, kinds[name]) for name in ("src", "dst"))
-    given = F.col("weight") if "weight" in kinds else F.lit(None)
-    number = given.try_cast("double")
+    src, dst = (ids.as_text(F.col(name), kinds[name]) for name in ("src", "dst"))
+    inexact = ids.is_inexact(F.col("src"), kinds["src"]) | ids.is_inexact(F.col("dst"), kinds["dst"])
+    weight = F.col("weight") if "weight" in kinds else F.lit(None)
+    number = weight.try_cast("double")
     parts = [F.col(name).cast("string") for name in ("src", "dst", "weight") if name in kinds]
     record = F.concat_ws(" ", *[F.coalesce(part, F.lit("null")) for part in parts])
-    problem = F.coalesce(
+    comma = F.contains(weight.cast("string"), F.lit(","))
+    reason = F.coalesce(
         F.col("problem"),
-        F.when(src.isNull() | (src == ""), reader_errors.problem("src is null or empty", record)),
-        F.when(dst.isNull() | (dst == ""), reader_errors.problem("dst is null or empty", record)),
-        F.when(
-            _comma(given) & number.isNull(), reader_errors.problem("weight has a comma, need a decimal point", record)
-        ),
-        F.when(given.isNotNull() & number.isNull(), reader_errors.problem("weight is no number", record)),
+        F.when(inexact, problem(ids.INEXACT, record)),
+        F.when(src.isNull() | (src == ""), problem("src is null or empty", record)),
+        F.when(dst.isNull() | (dst == ""), problem("dst is null or empty", record)),
+        F.when(comma & number.isNull(), problem("weight has a comma, need a decimal point", record)),
+        F.when(weight.isNotNull() & number.isNull(), problem("weight is no number", record)),
         # In Spark NaN is greater than any other number.
-        F.when(number >= F.lit(float("inf")), reader_errors.problem("weight is not finite", record)),
-        F.when(number <= 0, reader_errors.problem("weight is not above 0", record)),
+        F.when(number >= F.lit(float("inf")), problem("weight is not finite", record)),
+        F.when(number <= 0, problem("weight is not above 0", record)),
         F.when(
-            ~number.between(LEAST, MOST), reader_errors.problem(f"weight is not from {LEAST:g} to {MOST:g}", record)
+            ~number.between(MIN_WEIGHT, MAX_WEIGHT),
+            problem(f"weight is not from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}", record),
         ),
     )
     if "weight" in kinds:
-        problem = F.coalesce(problem, F.when(given.isNull(), reader_errors.problem("weight is null", record)))
+        reason = F.coalesce(reason, F.when(weight.isNull(), problem("weight is null", record)))
     return conform(
-        rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", problem.alias("problem")),
+        rows.select(src.alias("src"), dst.alias("dst"), number.alias("weight"), "origin", reason.alias("problem")),
         EDGES,
     )
 
 
-def _comma(weight: Column) -> Column:
-    return F.contains(weight.cast("string"), F.lit(","))
-
-
 def _lines(spark: SparkSession, config: EdgesConfig) -> DataFrame:
     """Return the lines of an edge list as EDGES; empty lines, comments and names of columns are none of its rows."""
-    found = reader_errors.opened(config.path, config.format, lambda: reader_errors.lines(spark, config.path))
+    heads = list(file_lines.heads(config.path, config.encoding))
+    graph_formats.check_inputs(config.path, heads, whole=len(heads) < file_lines.MAX_HEADS)
+    lines = file_lines.read(
+        spark, config.path, config.encoding, option="a limit of edge lists", check=graph_formats.check, comments=True
+    )
     # A tab at the beginning stands behind an empty field.
-    lines = found.select(F.ltrim(F.rtrim("value", F.lit(" \t"))).alias("value"), "origin")
-    banner = F.startswith("value", F.lit(_BANNER))
-    lines = lines.where((F.col("value") != "") & (banner | ~F.col("value").rlike("^[#%]")))
+    lines = lines.withColumn("value", F.ltrim(F.rtrim("value", F.lit(" \t"))))
+    lines = lines.where((F.col("value") != "") & ~F.col("value").rlike("^[#%]"))
     tabs = F.contains("value", F.lit("\t"))
     # Not F.trim itself: it would be given the places, too.
     between = F.transform(F.split("value", "\t"), lambda field: F.trim(field))
-    fields = F.when(tabs, between).otherwise(F.split("value", "[ ]+"))
-    parts = lines.withColumn("fields", fields)
-    parts = parts.where(F.slice("fields", 1, 2) != F.array(F.lit(config.src), F.lit(config.dst)))
+    rows = lines.withColumn("fields", F.when(tabs, between).otherwise(F.split("value", "[ ]+")))
+    ends = F.slice("fields", 1, 2)
+    rows = rows.where((ends != F.array(F.lit(config.src), F.lit(config.dst))) & ~(F.col("first") & _is_header(ends)))
     need = 2 if config.weight is None else 3
-    # Splitting would replace broken bytes in silence.
-    problem = F.coalesce(
-        F.when(banner, F.raise_error(F.concat("origin", F.lit(_MATRIX)))),
-        F.when(~F.is_valid_utf8("value"), reader_errors.problem("broken UTF-8", F.make_valid_utf8("value"))),
-        F.when(F.size("fields") < need, reader_errors.problem(f"fewer than {need} fields", F.col("value"))),
-        F.when(~tabs & F.col("value").rlike(_COMMAS), reader_errors.problem(f"commas, {_CSV}", F.col("value"))),
-        F.when(
-            ~tabs & F.col("value").rlike(_QUOTED), reader_errors.problem(f"a blank in quotes, {_CSV}", F.col("value"))
-        ),
+    value = F.col("value")
+    reason = F.coalesce(
+        F.concat("problem", F.lit(": "), F.left(F.make_valid_utf8(value), F.lit(expressions.EXCERPT))),
+        # Splitting would replace broken bytes in silence.
+        F.when(~F.is_valid_utf8(value), problem("broken UTF-8", F.make_valid_utf8(value))),
+        F.when(~tabs & value.rlike(_COMMAS), problem(f"commas, {_CSV}", value)),
+        F.when(F.size("fields") < need, problem(f"fewer than {need} fields", value)),
+        F.when(~tabs & value.rlike(_QUOTED), problem(f"a blank in quotes, {_CSV}", value)),
     )
-    columns = [F.get("fields", F.lit(at)).alias(name) for at, name in enumerate(("src", "dst", "weight")[:need])]
-    return check(parts.select(*columns, "origin", problem.alias("problem")))
+    columns = [F.get("fields", F.lit(place)).alias(name) for place, name in enumerate(("src", "dst", "weight")[:need])]
+    return check(rows.select(*columns, "origin", reason.alias("problem")))
+
+
+def _is_header(ends: Column) -> Column:
+    """Return whether the first two fields of a file are names of columns, as other programs write them."""
+    names = F.transform(ends, lambda field: F.lower(F.translate(field, "\"' _", "")))
+    return F.array_contains(F.array(*[F.array(*map(F.lit, pair)) for pair in graph_formats.HEADERS]), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -12,10 +13,16 @@ from pyspark.sql import types as T
 from embedall_spark.config import InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
-from embedall_spark.sources import csv_files, python_calls, reader_errors, tabular
+from embedall_spark.sources import csv_files, input_version, python_calls, tabular, text_streams
+from embedall_spark.sources.expressions import problem
+from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from embedall_spark.sources.input_version import Storage
+
+log = logging.getLogger(__name__)
 
 MAX_WEIGHT = 100
 # A story in memory is at most so many bytes times its longest length.
@@ -23,6 +30,8 @@ MAX_BYTES = 4096
 _ORDER = EVENTS["order"].dataType
 _DAY = 86_400
 _TIME = "such as 2024-02-29 12:00:00"
+# From 1973 on, and between these two what neither would be before the year 2286.
+_UNITS = {"seconds": (10**8, 10**10 - 1), "milliseconds": (10**11, 10**13), "neither": (10**10, 10**11 - 1)}
 # Text that is only a time of day would be read as today's.
 _DATED = r"^\s*[+-]?\d{4,6}-"
 
@@ -30,7 +39,10 @@ _DATED = r"^\s*[+-]?\d{4,6}-"
 class EventsConfig(Section):
     """Where events come from."""
 
-    path: InputPath = Field(description="a folder, glob or file (also gzip, bz2), or a table catalog.schema.table")
+    path: InputPath = Field(
+        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
+        "catalog.schema.table"
+    )
     format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
         "delta",
         description="delta: a path or a table; parquet; csv; json: JSON Lines; calls: the calls "
@@ -48,15 +60,16 @@ class EventsConfig(Section):
         description=f"the column that says how many times an event counts, at most {MAX_WEIGHT}: a fraction counts "
         "once more by chance, 0 leaves the event out; unset: once",
     )
-    separator: str = Field(",", min_length=1, max_length=1, description="with format: csv, what separates columns")
-    header: bool = Field(True, description="with format: csv, a first line of names; else columns are _c0, _c1, ...")
+    encoding: Encoding = Field("utf-8", description=text_streams.ENCODING)
+    separator: str = Field(",", min_length=1, max_length=1, description=csv_files.SEPARATOR)
+    header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        given = self.model_fields_set & {"key", "item", "order", "weight"}
-        if self.format == "calls" and given:
-            raise ValueError(f"format calls has no columns; remove {', '.join(sorted(given))}")
+        columns = self.model_fields_set & {"key", "item", "order", "weight"}
+        if self.format == "calls" and columns:
+            raise ValueError(f"format calls has no columns; remove {', '.join(sorted(columns))}")
         csv_files.check_multiline(self.multiline, self.format)
         return self
 
@@ -64,6 +77,11 @@ class EventsConfig(Section):
     def ordered(self) -> bool:
         """Whether the order of a story means something."""
         return self.order is not None or self.format == "calls"
+
+    @property
+    def storage(self) -> Storage:
+        """How the input is stored."""
+        return input_version.storage_of(self.path, self.format)
 
 
 def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
@@ -81,12 +99,12 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         return python_calls.read(spark, config.path)
     columns = {f"input.{name}": getattr(config, name) for name in ("key", "item", "order", "weight")}
     columns = {option: name for option, name in columns.items() if name is not None}
-    found = tabular.read(
-        spark, config.path, config.format, columns,
-        separator=config.separator, header=config.header, multiline=config.multiline,
+    rows = tabular.read(
+        spark, config.path, config.format, columns, typed=["input.order", "input.weight"],
+        separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
     )  # fmt: skip
-    kinds = {field.name: field.dataType for field in found.schema}
-    key, item = (tabular.as_text(name, kinds[name]) for name in ("key", "item"))
+    kinds = {field.name: field.dataType for field in rows.schema}
+    key, item = F.col("key"), F.col("item")
     order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
     weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
     checks = _missing("key", key) + _missing("item", item)
@@ -102,14 +120,32 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]
     record = F.to_json(F.struct(*[tabular.name(option) for option in columns]))
-    problem = F.coalesce("problem", *[F.when(wrong, reader_errors.problem(why, record)) for wrong, why in checks])
+    reason = F.coalesce("problem", *[F.when(wrong, problem(text, record)) for wrong, text in checks])
     return conform(
-        found.select(
+        rows.select(
             key.alias("key"), item.alias("item"), order.alias("order"), weight.alias("weight"), "origin",
-            problem.alias("problem"),
+            reason.alias("problem"),
         ),
         EVENTS,
     )  # fmt: skip
+
+
+def warn_of_mixed_units(rows: DataFrame) -> None:
+    """Log a warning if some orders look like seconds since 1970 and others like milliseconds."""
+    order = F.col("order")
+    figures = [
+        function(F.when(order.between(*limits), order)).alias(f"{unit}_{name}")
+        for unit, limits in _UNITS.items()
+        for name, function in (("min", F.min), ("max", F.max), ("rows", F.count))
+    ]
+    row = rows.agg(*figures).first()
+    if row is not None and row["seconds_rows"] and row["milliseconds_rows"] and not row["neither_rows"]:
+        ranges = [f"{row[f'{u}_min']:f} to {row[f'{u}_max']:f} ({row[f'{u}_rows']:,} rows)" for u in list(_UNITS)[:2]]
+        log.warning(
+            "input.order: %s look like seconds since 1970, %s like milliseconds; events with one of the two are out of "
+            "order: write all in the same unit",
+            *ranges,
+        )
 
 
 def _missing(name: str, value: Column) -> list[tuple[Column, str]]:

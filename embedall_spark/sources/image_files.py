@@ -1,61 +1,75 @@
-"""The pictures below a folder or glob, listed by Spark and not opened: ids, places and problems."""
+"""The pictures below a folder or glob, listed by a task and not opened: ids, paths and problems."""
 
 from __future__ import annotations
 
-import re
+from itertools import islice
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
+import pyarrow as pa
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from embedall_spark.errors import BadData
-from embedall_spark.sources import empty_files, image_paths, reader_errors
+from embedall_spark.sources import image_paths, input_files, text_streams
+from embedall_spark.sources.input_files import InputFile
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from collections.abc import Callable, Iterable, Iterator
 
-    from embedall_spark.sources.images import ImagesConfig
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.sources.image_config import ImagesConfig
+
+    Batches = Iterable[pa.RecordBatch]
+
+_ROWS = pa.schema(
+    [pa.field(name, pa.string()) for name in ("id", "below", "path", "origin")] + [pa.field("size", pa.int64())]
+)
+_ROWS_PER_BATCH = 1000
 
 
 def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     """Return id, path, origin and problem of each picture, lazily; ids may be shared where they are names.
 
-    The ids' root is the folder itself, the folder of a single file, or a glob's last folder before its first wildcard.
+    Ids are paths below the folder itself, the folder of a single file, or a glob's last folder before its first
+    wildcard; see input_files.walk() for what is read. Names come from one task, which walks over them.
 
     Raises:
         BadData: there is nothing at the path, or no picture.
     """
-    path = image_paths.absolute(config.path)
-    reader = reader_errors.strict(spark).format("binaryFile").option("recursiveFileLookup", True)
-    # Without its contents, a file is not opened.
-    columns = ("path", "length", reader_errors.origin())
-    listed = reader_errors.opened(config.path, "files", lambda: reader.load(path).select(*columns), "file")
-    inside = F.regexp_replace("path", image_paths.AUTHORITY, "")
-    below = F.substr(inside, F.lit(len(_root(listed, inside, path, config)) + 2))
-    name = F.regexp_replace(F.element_at(F.split("path", "/"), -1), r"\.[^.]+$", "")
-    # Hadoop's names of files are not URIs: blanks and the like are not encoded, as in those of mounts and local files.
-    plain = F.regexp_replace("path", image_paths.LOCAL, "")
-    place = F.when(plain.rlike("^(/|dbfs:)"), plain).otherwise(F.col("origin"))
-    problem = image_paths.size_problem(F.col("length"), config.limits.max_bytes, below)
-    every = listed.unionByName(empty_files.read(spark, path))
-    return every.where(_is_picture(config)).select(
-        (name if config.id == "name" else below).alias("id"),
-        F.when(problem.isNull(), place).alias("path"),
-        "origin",
-        problem.alias("problem"),
-    )
-
-
-def _root(listed: DataFrame, inside: Column, path: str, config: ImagesConfig) -> str:
-    """Return the folder that ids are below, without scheme, host and last slash; refuse an input without pictures."""
-    first = listed.where(_is_picture(config)).select(inside.alias("inside")).first()
-    if first is None:
-        endings = ", .".join(config.suffixes)
+    if not any(file.size for file in _pictures(config)):
+        endings = ", .".join(suffix.lstrip(".") for suffix in config.suffixes)
         raise BadData(f"{config.path}: no file of more than 0 bytes ends in .{endings}; correct path or suffixes")
-    root = re.sub(image_paths.AUTHORITY, "", path).rstrip("/")
-    # A file, which lies in its folder, is the only one.
-    return root.rpartition("/")[0] if first["inside"] == root else empty_files.folder_of(root)
+    rows = spark.range(0, 1, 1, 1).mapInArrow(_lister(config), from_arrow_schema(_ROWS))
+    problem = image_paths.size_problem(F.col("size"), config.limits.max_bytes, F.col("below"))
+    return rows.select("id", F.when(problem.isNull(), F.col("path")).alias("path"), "origin", problem.alias("problem"))
 
 
-def _is_picture(config: ImagesConfig) -> Column:
-    ending = "|".join(re.escape(suffix.lstrip(".")) for suffix in config.suffixes)
-    return F.col("path").rlike(rf"(?i)\.({ending})$")
+def _pictures(config: ImagesConfig) -> Iterator[InputFile]:
+    entries = input_files.walk(config.path, input_files.ending_in(config.suffixes))
+    return (entry for entry in entries if isinstance(entry, InputFile))
+
+
+def _lister(config: ImagesConfig) -> Callable[[Batches], Batches]:
+    config = config.model_copy(update={"path": input_files.absolute(config.path)})
+    path = config.path.rstrip("/")
+    root = input_files.folder_of(path)
+
+    def row_of(file: InputFile) -> tuple[str, str, str, str, int]:
+        # A file that is the whole input lies in its folder.
+        below = file.path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
+        below = unquote(below) if "://" in root else below
+        name = below.rpartition("/")[2].rpartition(".")[0]
+        return name if config.id == "name" else below, below, file.path, text_streams.origin(file.path), file.size
+
+    def rows(batches: Batches) -> Batches:
+        for _ in batches:
+            pictures = map(row_of, _pictures(config))
+            while values := list(islice(pictures, _ROWS_PER_BATCH)):
+                columns = zip(*values, strict=True)
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(column, field.type) for column, field in zip(columns, _ROWS, strict=True)], schema=_ROWS
+                )
+
+    return rows

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import expressions
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
 SCHEME = r"^[A-Za-z][A-Za-z0-9+.-]*:"
 """What a URI begins with, for Python and Java alike."""
-AUTHORITY = SCHEME + "(//[^/]*)?"
-"""A URI's scheme and host."""
 LOCAL = r"^file:(//)?(?=/)"
 """What to take away from the URI of a local file to have its path."""
-
-
-def absolute(path: str) -> str:
-    """Return a path from the root of the tree; a URI as it is."""
-    # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
-    return path if re.match(SCHEME, path) else os.path.abspath(path)
 
 
 def size_problem(size: Column, limit: int, record: Column) -> Column:
@@ -32,6 +22,6 @@ def size_problem(size: Column, limit: int, record: Column) -> Column:
     over = F.concat(
         size.cast("string"),
         F.lit(f" bytes, over limits.max_bytes={limit}: "),
-        F.left(record, F.lit(reader_errors.EXCERPT)),
+        F.left(record, F.lit(expressions.EXCERPT)),
     )
-    return F.when(size == 0, reader_errors.problem("empty", record)).when(size > limit, over)
+    return F.when(size == 0, expressions.problem("empty", record)).when(size > limit, over)

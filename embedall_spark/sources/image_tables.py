@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark.sources import empty_files, image_paths, input_version, reader_errors, tabular
+from embedall_spark.sources import expressions, image_paths, input_files, input_version, tabular
+from embedall_spark.sources.expressions import problem
+from embedall_spark.sources.image_config import COLUMNS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from embedall_spark.sources.images import ImagesConfig
-
-COLUMNS = ("content", "location", "title", "tags", "label")
-"""Options that name columns, beside ``id``."""
+    from embedall_spark.sources.image_config import ImagesConfig
 
 
 def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
-    """Return id, content or path, what else is asked for, origin and problem of each row, lazily; ids may be shared.
+    """Return id, content or path, the other columns, origin and problem of each row, lazily; ids may be shared.
 
     Raises:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
@@ -28,48 +27,42 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     assert config.format in ("delta", "parquet", "csv", "json")
     columns = {f"input.{name}": key for name in ("id", *COLUMNS) if (key := getattr(config, name)) is not None}
     types = {"input.content": ["binary"], "input.tags": ["array<string>", "string"]}
-    found = tabular.read(
-        spark, config.path, config.format, columns,
-        separator=config.separator, multiline=config.multiline, types=types,
+    rows = tabular.read(
+        spark, config.path, config.format, columns, types={key: types[key] for key in types if key in columns},
+        separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
     )  # fmt: skip
-    location = F.col("location") if config.location else reader_errors.null()
-    identity = F.col("id").cast("string") if config.id else location
+    location = F.col("location") if config.location else expressions.null()
+    identity = F.col("id") if config.id else location
     size = F.octet_length("content") if config.content else F.lit(None).cast("int")
     record = F.coalesce(identity, location, F.concat(size.cast("string"), F.lit(" bytes")), F.lit("null"))
     need = config.id or config.location
-    problem = F.coalesce(
+    reason = F.coalesce(
         F.col("problem"),
-        F.when(F.coalesce(identity, F.lit("")) == "", reader_errors.problem(f"{need} is null or empty", record)),
+        F.when(F.coalesce(identity, F.lit("")) == "", problem(f"{need} is null or empty", record)),
         _location_problem(config, location, record) if config.location else _content_problem(config, size, record),
     )
-    values = {"content": F.when(problem.isNull(), F.col("content"))} if config.content else {}
-    values["path"] = F.when(problem.isNull(), place_of(config, location))
-    values |= {name: F.col(name).cast("string") for name in ("title", "label") if getattr(config, name)}
+    values = {"content": F.when(reason.isNull(), F.col("content"))} if config.content else {}
+    values["path"] = F.when(reason.isNull(), place_of(config, location))
+    values |= {name: F.col(name) for name in ("title", "label") if getattr(config, name)}
     if config.tags:
-        values["tags"] = _words(found, config.tags_separator)
+        values["tags"] = _tags(rows, config.tags_separator)
     named = [value.alias(name) for name, value in values.items()]
-    return found.select(identity.alias("id"), *named, "origin", problem.alias("problem"))
+    return rows.select(identity.alias("id"), *named, "origin", reason.alias("problem"))
 
 
 def _content_problem(config: ImagesConfig, size: Column, record: Column) -> Column:
-    missing = F.when(size.isNull(), reader_errors.problem(f"{config.content} is null", record))
+    missing = F.when(size.isNull(), problem(f"{config.content} is null", record))
     return F.coalesce(missing, image_paths.size_problem(size, config.limits.max_bytes, record))
 
 
 def _location_problem(config: ImagesConfig, location: Column, record: Column) -> Column:
     problems = [
-        F.when(
-            F.coalesce(location, F.lit("")) == "", reader_errors.problem(f"{config.location} is null or empty", record)
-        ),
-        F.when(
-            location.rlike("(?i)^https?:"), reader_errors.problem("pictures are not fetched from the web", location)
-        ),
+        F.when(F.coalesce(location, F.lit("")) == "", problem(f"{config.location} is null or empty", record)),
+        F.when(location.rlike("(?i)^https?:"), problem("pictures are not fetched from the web", location)),
     ]
     if _base(config) is None:
         relative = ~location.rlike(f"{image_paths.SCHEME}|^/")
-        problems.append(
-            F.when(relative, reader_errors.problem("relative location in a table without a folder", location))
-        )
+        problems.append(F.when(relative, problem("relative location in a table without a folder", location)))
     return F.coalesce(*problems)
 
 
@@ -89,17 +82,17 @@ def place_of(config: ImagesConfig, location: Column) -> Column:
 def _base(config: ImagesConfig) -> str | None:
     """Return the folder that relative locations are below; None where a table is named in a catalog."""
     if config.root is not None:
-        return re.sub(image_paths.LOCAL, "", image_paths.absolute(config.root)).rstrip("/")
+        return re.sub(image_paths.LOCAL, "", input_files.absolute(config.root)).rstrip("/")
     if not input_version.is_path(config.path):
         return None
-    path = re.sub(image_paths.LOCAL, "", image_paths.absolute(config.path)).rstrip("/")
-    if (folder := empty_files.folder_of(path)) != path:
+    path = re.sub(image_paths.LOCAL, "", input_files.absolute(config.path)).rstrip("/")
+    if (folder := input_files.folder_of(path)) != path:
         return folder
     return path.rpartition("/")[0]
 
 
-def _words(found: DataFrame, separator: str) -> Column:
+def _tags(rows: DataFrame, separator: str) -> Column:
     tags = F.col("tags")
-    if found.schema["tags"].dataType.simpleString() == "string":
+    if rows.schema["tags"].dataType.simpleString() == "string":
         tags = F.split(tags, rf"\Q{separator}\E")
     return F.filter(F.transform(tags, lambda tag: F.trim(F.make_valid_utf8(tag))), lambda tag: tag != "")

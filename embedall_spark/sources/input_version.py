@@ -1,79 +1,58 @@
-"""What an input is made of: a digest that changes when it does, and its size."""
+"""What an input is made of: a digest that changes when it does, its size, and what of it is not read."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.sources import openmoji, python_files
+from embedall_spark.sources import input_files, openmoji, python_files
+from embedall_spark.sources.input_files import InputFile, LeftOut
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from collections.abc import Iterator
+
+    from pyspark.sql import Row, SparkSession
+
+
+class Storage(Protocol):
+    """How an input is stored."""
+
+    def version(self, spark: SparkSession) -> str:
+        """Return a digest that changes when the input does."""
+
+    def size(self, spark: SparkSession) -> int:
+        """Return about how many bytes the input has, as it is stored."""
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return for each reason how many files are not read for it, and one of them."""
 
 
 class Input(Protocol):
-    """What is asked of a source's configuration."""
+    """A source's configuration."""
 
     @property
-    def path(self) -> str:
-        """A path, or a table in a catalog."""
-
-    @property
-    def format(self) -> str:
-        """How it is stored."""
-
-
-class Delta(NamedTuple):
-    """A Delta table as an input."""
-
-    path: str
-    format: str = "delta"
+    def storage(self) -> Storage:
+        """How the input is stored."""
 
 
 def version(spark: SparkSession, config: Input) -> str:
     """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
-    if config.format in python_files.SHARES:
-        return python_files.version(config.path)
-    if config.format == "openmoji":
-        return openmoji.version()
-    if config.format == "delta":
-        detail = _detail(spark, config)
-        commit = (
-            spark.sql(f"DESCRIBE HISTORY {files.identifier(_table(config))} LIMIT 1").select("version").collect()[0]
-        )
-        return f"{detail['id']}@{commit['version']}"
-    found = _files(spark, config)
-    digest = found.select(F.xxhash64(*found.columns).alias("file")).agg(F.bit_xor("file"), F.count("*")).collect()[0]
-    return f"{digest[0] or 0:x}.{digest[1]}"
+    return config.storage.version(spark)
 
 
 def size(spark: SparkSession, config: Input) -> int:
     """Return about how many bytes the input has, as it is stored."""
-    if config.format in python_files.SHARES:
-        return python_files.size(config.path, config.format)
-    if config.format == "openmoji":
-        return openmoji.size()
-    if config.format == "delta":
-        return int(_detail(spark, config)["sizeInBytes"])
-    row = _files(spark, config).agg(F.sum("length")).first()
-    return int(row[0] or 0) if row else 0
+    return config.storage.size(spark)
 
 
-def _files(spark: SparkSession, config: Input) -> DataFrame:
-    """Return path, length and time of the input's files."""
-    if is_path(config.path) or config.format != "parquet":
-        # Folders of pictures are read to any depth; Spark's own readers of the other formats do not do that.
-        reader = spark.read.format("binaryFile").option("recursiveFileLookup", config.format == "files")
-        return reader.load(config.path).select("path", "length", "modificationTime")
-    size, time = F.col("_metadata.file_size").alias("length"), F.col("_metadata.file_modification_time")
-    return spark.table(config.path).select("_metadata.file_path", size, time).distinct()
-
-
-def _detail(spark: SparkSession, config: Input) -> Row:
-    return spark.sql(f"DESCRIBE DETAIL {files.identifier(_table(config))}").select("id", "sizeInBytes").collect()[0]
+def left_out(config: Input) -> dict[str, tuple[int, str]]:
+    """Return for each reason how many files are not read for it, and one of them."""
+    return config.storage.left_out()
 
 
 def is_path(path: str) -> bool:
@@ -81,6 +60,168 @@ def is_path(path: str) -> bool:
     return "/" in path or files.exists(path)
 
 
-def _table(config: Input) -> str:
-    # A folder without a slash in its name may look like a table of the catalog.
-    return os.path.abspath(config.path) if files.exists(config.path) else config.path
+def storage_of(path: str, format: str, suffixes: list[str] | None = None) -> Storage:
+    """Return how an input of a format is stored.
+
+    Args:
+        path: the input's.
+        format: of any source.
+        suffixes: with format files, the names' endings that count.
+    """
+    if format in python_files.SHARES:
+        return PythonFiles(path, format)
+    if format == "openmoji":
+        return OpenMoji()
+    if format == "delta":
+        return DeltaTable(path)
+    if format == "parquet":
+        return Parquet(path) if is_path(path) else CatalogTable(path)
+    return Files(path, input_files.ending_in(suffixes) if suffixes else None)
+
+
+class Files(NamedTuple):
+    """Files below a path."""
+
+    path: str
+    names: re.Pattern[str] | None = None
+
+    def version(self, spark: SparkSession) -> str:
+        """Return a digest of the files' paths, sizes and times, and how many there are."""
+        del spark
+        digest, count = hashlib.sha256(), 0
+        for file in self._files():
+            digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode())
+            count += 1
+        return f"{digest.hexdigest()[:16]}.{count}"
+
+    def size(self, spark: SparkSession) -> int:
+        """Return the sum of the files' sizes."""
+        del spark
+        return sum(file.size for file in self._files())
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return what input_files.walk() leaves out."""
+        counts: dict[str, tuple[int, str]] = {}
+        for entry in input_files.walk(self.path, self.names):
+            if reason := self._reason(entry):
+                count, example = counts.get(reason, (0, entry.path))
+                counts[reason] = count + 1, example
+        return counts
+
+    def _files(self) -> Iterator[InputFile]:
+        entries = input_files.walk(self.path, self.names)
+        return (entry for entry in entries if isinstance(entry, InputFile) and not self._reason(entry))
+
+    def _reason(self, entry: InputFile | LeftOut) -> str | None:
+        return entry.reason if isinstance(entry, LeftOut) else None
+
+
+class Parquet(Files):
+    """Parquet files below a path, which Spark lists by rules of its own."""
+
+    def _reason(self, entry: InputFile | LeftOut) -> str | None:
+        if isinstance(entry, LeftOut):
+            return entry.reason
+        path = input_files.absolute(self.path).rstrip("/")
+        root = input_files.folder_of(path)
+        *folders, name = entry.path.removeprefix(root).strip("/").split("/")
+        if any(part.startswith("_") and "=" not in part for part in [*folders, name]):
+            return "Spark does not read Parquet files whose names begin with _"
+        if root == path and any("=" not in folder for folder in folders):
+            return "Spark does not read Parquet files in folders below"
+        return None
+
+
+class DeltaTable(NamedTuple):
+    """A Delta table, by path or in a catalog."""
+
+    path: str
+
+    @property
+    def storage(self) -> Storage:
+        """The table itself."""
+        return self
+
+    def version(self, spark: SparkSession) -> str:
+        """Return the table's id and version, as ``id@version``."""
+        history = spark.sql(f"DESCRIBE HISTORY {files.identifier(self._name)} LIMIT 1")
+        return f"{self._detail(spark)['id']}@{history.select('version').collect()[0]['version']}"
+
+    def size(self, spark: SparkSession) -> int:
+        """Return the size of the table's files."""
+        return int(self._detail(spark)["sizeInBytes"])
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return nothing: the table itself says which files are its own."""
+        return {}
+
+    def _detail(self, spark: SparkSession) -> Row:
+        detail = spark.sql(f"DESCRIBE DETAIL {files.identifier(self._name)}")
+        return detail.select("id", "sizeInBytes").collect()[0]
+
+    @property
+    def _name(self) -> str:
+        # A folder without a slash in its name may look like a table of the catalog.
+        return os.path.abspath(self.path) if files.exists(self.path) else self.path
+
+
+class CatalogTable(NamedTuple):
+    """A table of Parquet files in a catalog."""
+
+    path: str
+
+    def version(self, spark: SparkSession) -> str:
+        """Return a digest of the files' paths, sizes and times, and how many there are."""
+        columns = ("file_path", "file_size", "file_modification_time")
+        listed = spark.table(self.path).select(*[f"_metadata.{name}" for name in columns]).distinct()
+        row = listed.select(F.xxhash64(*columns).alias("file")).agg(F.bit_xor("file"), F.count("*")).collect()[0]
+        return f"{row[0] or 0:x}.{row[1]}"
+
+    def size(self, spark: SparkSession) -> int:
+        """Return the sum of the files' sizes."""
+        sizes = spark.table(self.path).select("_metadata.file_path", "_metadata.file_size").distinct()
+        row = sizes.agg(F.sum("file_size")).first()
+        return int(row[0] or 0) if row else 0
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return nothing: the catalog says which files are the table's own."""
+        return {}
+
+
+class PythonFiles(NamedTuple):
+    """The Python files below a folder."""
+
+    path: str
+    format: str
+
+    def version(self, spark: SparkSession) -> str:
+        """Return a digest of the files' names, sizes and times."""
+        del spark
+        return python_files.version(self.path)
+
+    def size(self, spark: SparkSession) -> int:
+        """Return about how many bytes of the format the files hold."""
+        del spark
+        return python_files.size(self.path, self.format)
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return nothing: all files that end in .py are read."""
+        return {}
+
+
+class OpenMoji(NamedTuple):
+    """The drawings of the installed package."""
+
+    def version(self, spark: SparkSession) -> str:
+        """Return the versions of the packages."""
+        del spark
+        return openmoji.version()
+
+    def size(self, spark: SparkSession) -> int:
+        """Return how many bytes the drawings have."""
+        del spark
+        return openmoji.size()
+
+    def left_out(self) -> dict[str, tuple[int, str]]:
+        """Return nothing: which drawings are taken is part of the format."""
+        return {}

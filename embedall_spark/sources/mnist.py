@@ -33,7 +33,7 @@ Part = Literal["all", "train", "test"]
 _NAMES = {"train": ["train"], "test": ["t10k"], "all": ["train", "t10k"]}
 _IMAGES, _LABELS = 0x803, 0x801
 _PICTURES_PER_TASK = 10_000
-_LARGEST = 1 << 20
+_MAX_PIXELS = 1 << 20
 _CHUNK = 1 << 20
 _BROKEN = (OSError, EOFError, zlib.error)
 _ROWS = pa.schema([("id", pa.string()), ("content", pa.binary()), ("label", pa.string()), ("origin", pa.string())])
@@ -85,21 +85,21 @@ def _absolute(folder: str) -> str:
 
 def _pieces(folder: str, part: str) -> list[Piece]:
     images, labels = _find(folder, f"{part}-images-idx3-ubyte"), _find(folder, f"{part}-labels-idx1-ubyte")
-    number, rows, columns = _head(images, _IMAGES, 3)
-    (named,) = _head(labels, _LABELS, 1)
-    if number != named:
-        raise BadData(f"{images} has {number} pictures, {labels} has {named} labels; need as many of each")
-    if not 0 < rows * columns <= _LARGEST:
-        raise BadData(f"{images}: pictures of {rows} x {columns} pixels, need 1 to {_LARGEST} pixels")
-    starts = range(0, number, _PICTURES_PER_TASK)
-    ends = [min(start + _PICTURES_PER_TASK, number) for start in starts]
+    count, rows, columns = _head(images, _IMAGES, 3)
+    (label_count,) = _head(labels, _LABELS, 1)
+    if count != label_count:
+        raise BadData(f"{images} has {count} pictures, {labels} has {label_count} labels; need the same number")
+    if not 0 < rows * columns <= _MAX_PIXELS:
+        raise BadData(f"{images}: pictures of {rows} x {columns} pixels, need 1 to {_MAX_PIXELS} pixels")
+    starts = range(0, count, _PICTURES_PER_TASK)
+    ends = [min(start + _PICTURES_PER_TASK, count) for start in starts]
     return [Piece(part, images, labels, start, end, rows, columns) for start, end in zip(starts, ends, strict=True)]
 
 
 def _find(folder: str, name: str) -> str:
-    for found in (f"{folder}/{name}", f"{folder}/{name}.gz"):
-        if files.exists(found):
-            return found
+    for path in (f"{folder}/{name}", f"{folder}/{name}.gz"):
+        if files.exists(path):
+            return path
     raise BadData(f"{folder}: has neither {name} nor {name}.gz; give the folder of the idx files, or another part")
 
 
@@ -107,24 +107,24 @@ def _head(path: str, magic: int, dimensions: int) -> tuple[int, ...]:
     """Return the lengths of the dimensions that the beginning of a file tells."""
     size = 4 * (1 + dimensions)
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             head = stream.read(size)
     except _BROKEN as error:
         raise BadData(f"{path}: cannot be read ({error}); get the file again") from None
-    found = struct.unpack_from(">I", head)[0] if len(head) >= 4 else None
-    if found != magic or len(head) < size:
+    actual = struct.unpack_from(">I", head)[0] if len(head) >= 4 else None
+    if actual != magic or len(head) < size:
         raise BadData(
             f"{path}: need an idx file of bytes in {dimensions} dimensions (magic number {magic}), found magic number "
-            f"{found} in {len(head)} bytes; get the file again"
+            f"{actual} in {len(head)} bytes; get the file again"
         )
-    numbers = struct.unpack(f">{dimensions}I", head[4:])
-    if not numbers[0]:
+    lengths = struct.unpack(f">{dimensions}I", head[4:])
+    if not lengths[0]:
         raise BadData(f"{path}: holds nothing, by its header; need one picture at least")
-    return numbers
+    return lengths
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Stream]:
+def _open(path: str) -> Iterator[Stream]:
     filesystem, inside = files.resolve(path)
     # Unpacked by Python, not by Arrow, so that the error of a broken archive is always one of _BROKEN.
     with filesystem.open_input_stream(inside, compression=None) as stream:
@@ -139,8 +139,8 @@ def _checker(whole: list[Piece]) -> Callable[[Batches], Batches]:
     """Build the task's function that reads files to their end and returns what is wrong with them."""
 
     def check(batches: Batches) -> Batches:
-        for at in (at for batch in batches for at in batch.column(0).to_pylist()):
-            piece = whole[at]
+        for number in (number for batch in batches for number in batch.column(0).to_pylist()):
+            piece = whole[number]
             sizes = {piece.images: 16 + piece.stop * piece.rows * piece.columns, piece.labels: 8 + piece.stop}
             problems = [_problem(path, size) for path, size in sizes.items()]
             # An exception would reach the driver as Spark's own, with a stack of the task before the text.
@@ -150,22 +150,22 @@ def _checker(whole: list[Piece]) -> Callable[[Batches], Batches]:
 
 
 def _problem(path: str, size: int) -> str | None:
-    found = 0
+    size_read = 0
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             while chunk := stream.read(_CHUNK):
-                found += len(chunk)
+                size_read += len(chunk)
     except _BROKEN as error:
-        return f"{path}: breaks off after {found} bytes ({error}), its header says {size}; get the whole file"
-    return None if found == size else f"{path}: has {found} bytes, its header says {size}; get the whole file"
+        return f"{path}: ends after {size_read} bytes ({error}), its header says {size}; get the whole file"
+    return None if size_read == size else f"{path}: has {size_read} bytes, its header says {size}; get the whole file"
 
 
 def _reader(pieces: list[Piece]) -> Callable[[Batches], Batches]:
     def encode(batches: Batches) -> Batches:
-        for piece in (pieces[at] for batch in batches for at in batch.column(0).to_pylist()):
+        for piece in (pieces[number] for batch in batches for number in batch.column(0).to_pylist()):
             pixels = piece.rows * piece.columns
             step = max(1, _CHUNK // pixels)
-            with _opened(piece.images) as images, _opened(piece.labels) as labels:
+            with _open(piece.images) as images, _open(piece.labels) as labels:
                 _skip(images, 16 + piece.start * pixels)
                 _skip(labels, 8 + piece.start)
                 for start in range(piece.start, piece.stop, step):

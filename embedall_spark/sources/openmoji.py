@@ -25,7 +25,7 @@ Row = tuple[str, str, str, list[str]]
 
 
 def read(spark: SparkSession) -> DataFrame:
-    """Return IMAGES: the coloured drawings, without skin tones and flags, whose emoji has a name.
+    """Return IMAGES: the colored drawings, without skin tones and flags, whose emoji has a name.
 
     Ids are OpenMoji's: code points in hexadecimal, such as ``1F408-200D-2B1B``. The title is the emoji's English
     name; tags are its other names. The package must be installed in the same place on all hosts.
@@ -44,19 +44,19 @@ def pictures() -> list[Row]:
         SetupError: as read().
     """
     folder, emoji = _packages()
-    known: dict[str, Any] = emoji.EMOJI_DATA
-    there = {path.stem for path in folder.glob("*.svg")}
-    found: dict[str, Row] = {}
+    names: dict[str, Any] = emoji.EMOJI_DATA
+    drawings = {path.stem for path in folder.glob("*.svg")}
+    rows: dict[str, Row] = {}
     # The full spelling of an emoji comes before shorter ones, which some files are named by.
-    for text in sorted(known, key=lambda text: (known[text]["status"], text)):
+    for text in sorted(names, key=lambda text: (names[text]["status"], text)):
         points = {ord(letter) for letter in text}
         if points & (_TONES | _LETTERS_OF_FLAGS) or ord(text[0]) in _FLAGS:
             continue
-        name = next((name for name in (_hex(text), _hex(text.replace(_VARIANT, ""))) if name in there), None)
-        if name is not None and name not in found:
-            title, *tags = dict.fromkeys(map(_words, [known[text]["en"], *known[text].get("alias", [])]))
-            found[name] = (name, str(folder / f"{name}.svg"), title, tags)
-    return sorted(found.values())
+        name = next((name for name in (_hex(text), _hex(text.replace(_VARIANT, ""))) if name in drawings), None)
+        if name is not None and name not in rows:
+            title, *tags = dict.fromkeys(map(_words, [names[text]["en"], *names[text].get("alias", [])]))
+            rows[name] = (name, str(folder / f"{name}.svg"), title, tags)
+    return sorted(rows.values())
 
 
 def version() -> str:

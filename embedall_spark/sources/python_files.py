@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import gc
 import hashlib
-import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 # Formats of an input that are made of Python files, and how many bytes of them there are in a byte of source.
 SHARES = {"docstrings": 1 / 6, "calls": 0.2, "imports": 0.03}
 MAX_FILE_BYTES = 4 << 20
-_TEST = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|conftest\.py$)")
 _MAX_FILES = 1_000_000
 _FILES_PER_TASK = 256
 _ROWS_PER_BATCH = 1 << 14
@@ -36,7 +34,7 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OSError)
 
 
-def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema, *, tests: bool = True) -> DataFrame:
+def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> DataFrame:
     """Return what ``find`` finds in each .py file below a folder, and a problem for each file that is not Python.
 
     The folder must be visible to all hosts; only the files' names pass the driver.
@@ -47,7 +45,6 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema, *, te
         find: called in the tasks as ``find(tree, root, name)`` with the syntax tree of the file ``name`` below the
             folder ``root``; returns rows of ``columns``. A function of a module, so that it pickles.
         columns: what a row holds.
-        tests: whether to read files of tests too.
 
     Returns:
         ``columns``, all nullable, then ``origin`` (the file's name below the folder) and ``problem`` (string). A
@@ -56,7 +53,7 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema, *, te
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    paths = names(folder, tests=tests)
+    paths = names(folder)
     found = pa.schema([*columns, pa.field("origin", pa.string()), pa.field("problem", pa.string())])
     files = spark.createDataFrame([(name,) for name in paths], T.StructType([T.StructField("name", T.StringType())]))
     tasks = 1 + len(paths) // _FILES_PER_TASK
@@ -64,15 +61,14 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema, *, te
     return files.repartition(tasks, "name").mapInArrow(reader, from_arrow_schema(found))
 
 
-def names(folder: str, *, tests: bool = True) -> list[str]:
-    """Return the names below a folder of its .py files, sorted; of those of tests only where ``tests`` is true.
+def names(folder: str) -> list[str]:
+    """Return the names below a folder of its .py files, sorted.
 
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
     root = Path(folder)
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.py") if path.is_file())
-    paths = paths if tests else [path for path in paths if not _TEST.search(path)]
     if not paths or len(paths) > _MAX_FILES:
         raise BadData(
             f"{folder}: need a folder with 1 to {_MAX_FILES} .py files, found {len(paths)}; give another folder"

@@ -40,8 +40,6 @@ class PythonTables(NamedTuple):
 def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
     """Parse each .py file below a folder once, and return the tables of what is in them.
 
-    Tests are left out: they are a quarter of what packages hold, and say little about their libraries.
-
     The tables lie below ``output`` in a folder named after the files' version: a second call with the same files
     writes nothing.
 
@@ -56,7 +54,7 @@ def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
     target = f"{output}/{python_files.version(folder)}"
     parsed, texts = f"{target}/parsed", f"{target}/docstrings"
     if not files.exists(f"{parsed}/_SUCCESS"):
-        rows = python_files.read(spark, folder, _rows, _COLUMNS, tests=False)
+        rows = python_files.read(spark, folder, _rows, _COLUMNS)
         rows = rows.withColumn("part", F.coalesce("part", F.lit("problems")))
         rows.write.mode("overwrite").partitionBy("part").parquet(parsed)
     if not files.exists(f"{texts}/_SUCCESS"):
@@ -65,7 +63,7 @@ def write(spark: SparkSession, folder: str, output: str) -> PythonTables:
         distinct.write.mode("overwrite").parquet(texts)
     refused = spark.read.parquet(parsed).where("part = 'problems'").count()
     return PythonTables(
-        texts, f"{parsed}/part=calls", f"{parsed}/part=imports", len(python_files.names(folder, tests=False)), refused
+        texts, f"{parsed}/part=calls", f"{parsed}/part=imports", len(python_files.names(folder)), refused
     )
 
 

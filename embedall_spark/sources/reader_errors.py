@@ -1,4 +1,4 @@
-"""What readers of documents, events and edges share: how files are opened, and how a row that is none says why."""
+"""Errors of Spark's readers as BadData: which file cannot be read, and why."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyarrow import parquet
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import functions as F
 
+from embedall_spark import files
 from embedall_spark.errors import BadData
+from embedall_spark.sources import input_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
-
-JSON_LIMIT = (1 << 24) - 1024
-"""Bytes of a line of JSON: it is parsed to a variant, which holds no more."""
-EXCERPT = 200
-"""Letters of a record that its problem quotes."""
+    from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
 
-def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row") -> DataFrame:
-    """Return what ``make`` reads from a path, of which there must be one ``what``.
+def opened(path: str, kind: str, read: Callable[[], DataFrame]) -> DataFrame:
+    """Return what ``read`` reads from a path, of which there must be a row.
 
     Raises:
         BadData: there is nothing at the path, or nothing in it, or it is not of this kind.
     """
     try:
         with translate_read_errors():
-            found = make()
-            empty = found.isEmpty()
+            table = read()
+            empty = table.isEmpty()
     except AnalysisException as error:
         if error.getCondition() == "PATH_NOT_FOUND":
             raise BadData(f"{path}: no such file or folder; correct the input's path") from None
         # Without Spark's codes.
-        why = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
-        no_type = re.search("Parquet type|data type", why)
-        remedy = "write the column as text, or times in microseconds" if no_type else "correct path or format"
-        raise BadData(f"{path}: cannot be read as {kind}: {why}; {remedy}") from None
+        reason = re.sub(r"^\[[A-Z0-9_.]+\] | SQLSTATE: \w+$", "", str(error).splitlines()[0]).rstrip(" .")
+        remedy = "correct path or format"
+        if re.search("Parquet type|data type", reason):
+            remedy = "write the column as text, or times in microseconds"
+            reason += _nanosecond_columns(path)
+        raise BadData(f"{path}: cannot be read as {kind}: {reason}; {remedy}") from None
     except Exception as error:
         # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's.
         if "is not a Parquet file" not in str(error):
@@ -48,10 +48,22 @@ def opened(path: str, kind: str, make: Callable[[], DataFrame], what: str = "row
         raise BadData(f"{path}: cannot be read as {kind}: it is no Parquet file; correct path or format") from None
     if empty:
         raise BadData(
-            f"{path}: no {what} found as {kind}; need at least one file that is not empty and whose name begins with "
+            f"{path}: no row found as {kind}; need at least one file that is not empty and whose name begins with "
             "neither _ nor ."
         )
-    return found
+    return table
+
+
+def _nanosecond_columns(path: str) -> str:
+    """Return which columns of the first Parquet file hold times in nanoseconds, which Spark does not read."""
+    try:
+        file = next(file.path for file in input_files.list_files(path) if file.size)
+        filesystem, inside = files.resolve(file)
+        schema = parquet.read_schema(inside, filesystem=filesystem)
+    except (OSError, ValueError, StopIteration):
+        return ""
+    names = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.unit == "ns"]
+    return f", column {', '.join(names)}" if names else ""
 
 
 @contextmanager
@@ -61,6 +73,8 @@ def translate_read_errors() -> Iterator[None]:
         yield
     except (Py4JJavaError, PySparkException) as error:
         text = str(error)
+        if raised := re.search(r"embedall_spark\.errors\.BadData: (.*)", text):
+            raise BadData(raised[1].strip()) from None
         if refused := re.search(r"\[USER_RAISED_EXCEPTION\] (.*?)(?: SQLSTATE|$)", text, re.MULTILINE):
             raise BadData(refused[1]) from None
         file = re.search(r"\[FAILED_READ_FILE\.\w+\] [^\n]*? file (\S+)\. ", text)
@@ -77,35 +91,3 @@ def strict(spark: SparkSession) -> DataFrameReader:
     A session may be set to skip what it cannot read; a damaged archive would then lose its end in silence.
     """
     return spark.read.options(ignoreCorruptFiles=False, ignoreMissingFiles=False)
-
-
-def lines(spark: SparkSession, path: str) -> DataFrame:
-    """Return the lines of text files as ``value`` and ``origin``, lazily and unchecked."""
-    # A byte order mark belongs to the file, not to its first line.
-    return strict(spark).text(path).select(F.ltrim("value", F.lit("\ufeff")).alias("value"), origin())
-
-
-def problem(reason: str, record: Column) -> Column:
-    """Return a problem: the reason, and the beginning of the record."""
-    return F.concat(F.lit(f"{reason}: "), F.left(record, F.lit(EXCERPT)))
-
-
-def column(name: str) -> Column:
-    """Return the column of exactly this name, whatever it is made of."""
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-def json_path(key: str) -> str:
-    """Return the path of a key of a JSON object."""
-    quote = "'" if '"' in key else '"'
-    return f"$[{quote}{key}{quote}]"
-
-
-def origin() -> Column:
-    """Return the path of a row's file as ``origin``."""
-    return F.col("_metadata.file_path").alias("origin")
-
-
-def null() -> Column:
-    """Return no text."""
-    return F.lit(None).cast("string")

@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.schemas import VECTORS, conform
-from embedall_spark.sources import word2vec_parser as records
+from embedall_spark.sources import word2vec_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ _CHECKED = T.StructType([T.StructField("id", T.StringType(), True), T.StructFiel
 
 @dataclass(frozen=True)
 class Imported:
-    """The vectors of a file, not yet read beyond the check, and what the check has found."""
+    """The vectors of a file, checked but not yet read, and the figures of the check."""
 
     vectors: DataFrame
     vector_size: int
@@ -61,34 +61,34 @@ def read(spark: SparkSession, path: str, layout: Layout = "auto", *, run_id: str
     """
     source = os.path.abspath(path) if files.is_local(path) and "://" not in path else path
     try:
-        head = records.head(source, layout)
+        head = word2vec_parser.head(source, layout)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give an existing file") from None
-    one = spark.range(0, 1, 1, 1)
-    checked = one.mapInArrow(_checker(source, head), _CHECKED)
-    found = checked.agg(
+    task = spark.range(0, 1, 1, 1)
+    checked = task.mapInArrow(_checker(source, head), _CHECKED)
+    counts = checked.agg(
         F.count("id").alias("rows"), F.count_distinct("id").alias("ids"), F.max("problem").alias("problem")
     ).first()
-    assert found is not None
-    if found["problem"]:
-        raise BadData(found["problem"])
-    vectors = one.mapInArrow(_reader(source, head), _ROWS)
-    duplicates = found["rows"] - found["ids"]
+    assert counts is not None
+    if counts["problem"]:
+        raise BadData(counts["problem"])
+    vectors = task.mapInArrow(_reader(source, head), _ROWS)
+    duplicates = counts["rows"] - counts["ids"]
     if duplicates:
         log.warning("%s: %d rows repeat the id of an earlier one and are left out", path, duplicates)
         place = F.row_number().over(Window.partitionBy("id").orderBy("row"))
         vectors = vectors.withColumn("place", place).where("place = 1")
     vectors = vectors.withColumns({"kind": F.lit("words"), "run_id": F.lit(run_id)})
-    return Imported(conform(vectors, VECTORS), head.numbers, found["rows"], duplicates)
+    return Imported(conform(vectors, VECTORS), head.dimension, counts["rows"], duplicates)
 
 
-def _checker(source: str, head: records.Head) -> Callable[[Batches], Batches]:
+def _checker(source: str, head: word2vec_parser.Head) -> Callable[[Batches], Batches]:
     """Build the task's function that reads the whole file and returns its ids, and what is wrong with it."""
 
     def check(batches: Batches) -> Batches:
         for _ in batches:
             try:
-                for ids, _ in records.read(source, head):
+                for ids, _ in word2vec_parser.read(source, head):
                     yield pa.record_batch(
                         {"id": pa.array(ids, pa.string()), "problem": pa.nulls(len(ids), pa.string())}
                     )
@@ -99,12 +99,12 @@ def _checker(source: str, head: records.Head) -> Callable[[Batches], Batches]:
     return check
 
 
-def _reader(source: str, head: records.Head) -> Callable[[Batches], Batches]:
+def _reader(source: str, head: word2vec_parser.Head) -> Callable[[Batches], Batches]:
     def read_file(batches: Batches) -> Batches:
         for _ in batches:
             row = 0
-            for ids, matrix in records.read(source, head):
-                offsets = np.arange(len(ids) + 1, dtype=np.int32) * head.numbers
+            for ids, matrix in word2vec_parser.read(source, head):
+                offsets = np.arange(len(ids) + 1, dtype=np.int32) * head.dimension
                 yield pa.record_batch(
                     {
                         "row": np.arange(row, row + len(ids)),

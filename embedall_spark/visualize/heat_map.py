@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -50,7 +50,7 @@ def draw(
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     units = unit(right)
-    order = leaves_list(linkage(units.astype(np.float64), "average")) if len(units) > 1 else np.arange(len(units))
+    order = leaves_list(linkage(units.astype(np.float64), "average")).tolist() if len(units) > 1 else [0]
     scores = unit(left)[order].astype(np.float64) @ units[order].T.astype(np.float64)
     start = _MARGIN + _NAME + 6 + (_CELL if any(pictures) else 0)
     side, above = _CELL * len(scores), _HEAD + _NAME
@@ -95,10 +95,10 @@ def _draw_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
     from matplotlib.patches import Rectangle
 
     image = axes.imshow(scores, cmap="viridis", vmin=min(0.0, float(scores.min())), aspect="auto")
-    colors = image.cmap(image.norm(scores))[..., :3] @ np.array([0.299, 0.587, 0.114])
+    brightness = image.to_rgba(scores)[..., :3] @ np.array([0.299, 0.587, 0.114])
     for (row, column), score in np.ndenumerate(scores):
         digits = f"{score:.2f}".replace("0.", ".").replace("-.00", ".00")
-        color = INK if colors[row, column] > 0.55 else "white"
+        color = INK if brightness[row, column] > 0.55 else "white"
         axes.text(column, row, digits, fontsize=_points(_DIGITS), color=color, ha="center", va="center")
     for index in range(len(scores)):
         corner = (index - 0.5, index - 0.5)
@@ -107,7 +107,7 @@ def _draw_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
 
 def _write_names(axes: Axes, rows: Sequence[str], columns: Sequence[str], has_pictures: bool) -> None:
     """Write the names of rows to their left, and those of columns upwards above them."""
-    style = {"fontsize": _points(_LETTERS), "color": INK, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": _points(_LETTERS), "color": INK, "parse_math": False}
     axes.tick_params(length=0, pad=_points(6), top=False, labeltop=True, bottom=False, labelbottom=False)
     lines = [["\n".join(wrap(name, _SLACK * _NAME, 2, _LETTERS)) for name in names] for names in (rows, columns)]
     axes.set_yticks(range(len(rows)), lines[0], ha="right", multialignment="right", **style)
@@ -125,5 +125,5 @@ def _draw_picture(axes: Axes, picture: Image.Image, row: int) -> None:
     small = on_white(ImageOps.contain(picture, (_CELL - 4, _CELL - 4), Image.Resampling.LANCZOS))
     box = OffsetImage(np.asarray(small), zoom=1, dpi_cor=False)
     offset = (-_points(3 + _CELL / 2), 0.0)
-    place = {"xycoords": axes.get_yaxis_transform(), "boxcoords": "offset points", "frameon": False, "pad": 0}
-    axes.add_artist(AnnotationBbox(box, (0, row), xybox=offset, annotation_clip=False, **place))
+    style: dict[str, Any] = {"boxcoords": "offset points", "annotation_clip": False, "frameon": False, "pad": 0}
+    axes.add_artist(AnnotationBbox(box, (0, row), xybox=offset, xycoords=axes.get_yaxis_transform(), **style))

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from embedall_spark.search import exact, metadata
+from embedall_spark.search import exact
+from embedall_spark.sources import metadata
 from embedall_spark.vectors import kind_of, to_matrix, unit
 from embedall_spark.visualize import heat_map, image_map, montage, scatter_map, suggestion_sheet
 from embedall_spark.visualize.montage import Tile

@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import thumbnails
 from embedall_spark.search import spelling
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import expressions
 from embedall_spark.sources.image_limits import Limits
 from embedall_spark.vectors import dimension, to_matrix
 from embedall_spark.visualize import projector_format, sprites
@@ -175,7 +175,7 @@ def _metadata(metadata: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, st
     names = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     limit = F.lit(projector_format.MAX_LETTERS + 1)
     values = [
-        F.left(F.array_join(F.array_sort(F.collect_set(reader_errors.column(name))), "|"), limit).alias(f"c{index}")
+        F.left(F.array_join(F.array_sort(F.collect_set(expressions.column(name))), "|"), limit).alias(f"c{index}")
         for index, name in enumerate(shown)
     ]
     table = metadata.join(names, "id", "left_semi").groupBy("id").agg(*values).toArrow()
@@ -185,7 +185,7 @@ def _metadata(metadata: DataFrame, ids: Sequence[str]) -> dict[str, dict[str, st
 
 def _text(field: T.StructField) -> Column | None:
     """Return a column as text; None where its type cannot be shown."""
-    value = reader_errors.column(field.name)
+    value = expressions.column(field.name)
     if isinstance(field.dataType, T.ArrayType) and isinstance(field.dataType.elementType, T.StringType):
         return F.array_join(value, ", ")
     if isinstance(field.dataType, (T.ArrayType, T.MapType, T.StructType, T.BinaryType, T.VariantType)):

@@ -129,7 +129,8 @@ def _mosaic(image: Image.Image, panel: Mosaic) -> None:
     wanted = _spread(panel.places[:count]) * np.array([across - 1, down - 1])
     costs = ((wanted[:, None] - cells[None]) ** 2).sum(axis=2)
     for picture, cell in zip(panel.pictures, linear_sum_assignment(costs)[1], strict=False):
-        image.paste(_fit(picture, _TILE - 7), tuple(int(place) * _TILE for place in cells[cell]))
+        column, row = cells[cell].tolist()
+        image.paste(_fit(picture, _TILE - 7), (column * _TILE, row * _TILE))
 
 
 def _grid(image: Image.Image, pen: ImageDraw.ImageDraw, panel: Grid) -> None:

@@ -53,7 +53,7 @@ def draw(
         clusters: colors by k-means over the unit vectors, at most 10; 0 or 1: one color.
         seed: of the projection and the clusters.
         title: above the map.
-        metadata: id, label and title, as evaluate.label_metrics.read() returns them. A title replaces its id. If ids
+        metadata: id, label and title, as sources.metadata.read() returns them. A title replaces its id. If ids
             have labels, colors show the ten most frequent labels, with a legend, instead of clusters; of several labels
             of an id the most frequent one counts.
 

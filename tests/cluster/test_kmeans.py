@@ -13,9 +13,9 @@ from embedall_spark.errors import BadData, ConfigError
 def planted():
     """Five clusters of different size, of any length, in an order that tells nothing."""
     random = np.random.default_rng(3)
-    centres = np.eye(8)[:5] + 0.1
+    centers = np.eye(8)[:5] + 0.1
     group = np.repeat(np.arange(5), [90, 60, 45, 30, 15])
-    vectors = (centres[group] + random.normal(0, 0.08, (240, 8))) * random.uniform(0.5, 20, (240, 1))
+    vectors = (centers[group] + random.normal(0, 0.08, (240, 8))) * random.uniform(0.5, 20, (240, 1))
     order = random.permutation(240)
     return [f"v{i:03d}" for i in order], vectors[order].astype(np.float32), group[order]
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_clustered_is_told(spark, monkeypatch):
         kmeans.fit(table, 1)
     with pytest.raises(BadData, match="k = 3 clusters of 2 vectors"):
         kmeans.fit(table, 3)
-    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="k = 1 at most"):
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="at most k = 1 is possible"):
         patch.setattr(kmeans, "MAX_CENTER_BYTES", 31)
         kmeans.fit(table, 2)
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_clustered_is_told(spark, monkeypatch):
         column = pa.array(vectors, pa.list_(pa.float32()))
         return spark.createDataFrame(pa.table({"id": pa.array(["a", "b"]), "vector": column}))
 
-    with pytest.raises(BadData, match="of 1 and of 2 numbers"):
+    with pytest.raises(BadData, match="of 1 and of 2 dimensions"):
         kmeans.fit(uneven([1.0], [1.0, 2.0]), 2)
-    with pytest.raises(BadData, match="1 of 2 vectors hold"):
+    with pytest.raises(BadData, match="1 of 2 vectors have"):
         kmeans.fit(uneven([1.0, 2.0], [1.0, float("nan")]), 2)

@@ -114,7 +114,7 @@ def plain_figures(prepared, chosen, left):
 @pytest.mark.parametrize("options", [{"window": 3}, {"window": 30, "shrink_windows": False, "ns_exponent": -0.5}])
 def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
     # Several rounds of so many stories each.
-    monkeypatch.setattr(skipgram_ranking, "_BYTES", 8 * 6 * 31 * 40)
+    monkeypatch.setattr(skipgram_ranking, "_MAX_BYTES", 8 * 6 * 31 * 40)
     prepared = Prepared(spark, tmp_path, SkipGram(vector_size=6, **options))
     chosen, left = plain_split(stories(), SHARE, 1000, next_item.reach(prepared.config))
     held = prepared.held.orderBy("draw").collect()

@@ -19,7 +19,7 @@ def units(random, *shape):
 @pytest.fixture
 def data(monkeypatch):
     # Blocks of a few queries.
-    monkeypatch.setattr(retrieval, "_CELLS", 100)
+    monkeypatch.setattr(retrieval, "_MAX_CELLS", 100)
     random = np.random.default_rng(7)
     left, right = units(random, 30, 5), units(random, 20, 5)
     links = np.array(

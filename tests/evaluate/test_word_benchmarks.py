@@ -100,6 +100,12 @@ def test_a_file_of_unknown_words_has_coverage_but_no_score(vectors, tmp_path):
     assert nothing.metrics() == {"coverage/file": 0.0}
 
 
+def test_a_word_may_begin_with_a_number_sign(tmp_path):
+    text = "# a comment 1 2\n## two\n#none\n#tag\tword\t5\nword\t#tag\t4\n"
+    assert pairs(write(tmp_path, text)) == [("#tag", "word", 5.0), ("word", "#tag", 4.0)]
+    assert questions(write(tmp_path, "# x\n#only two\n: tags\n#a #b #c #d\n")) == [("tags", ("#a", "#b", "#c", "#d"))]
+
+
 def test_published_files_are_read():
     assert len(questions(str(shared("word_eval", "questions-words.txt")))) == 19544
     assert len(pairs(str(shared("word_eval", "EN-WS-353-ALL.txt")))) == 353

@@ -53,11 +53,12 @@ def save(path, state):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_last_layer_goes_by_structure(name):
-    module = torchvision_models._build(name, None)
-    whole = sum(value.numel() for value in module.parameters())
-    removed = torchvision_models.remove_last_layer(module)
-    with torch.inference_mode():
-        made = module(torch.randn(2, 3, 224, 224))
+    # Shapes alone: no weight is drawn and nothing is computed. This regnet asks for values while it is built.
+    with torch.device("cpu" if name == "regnet_y_400mf" else "meta"), torch.inference_mode():
+        module = torchvision_models._build(name, None)
+        whole = sum(value.numel() for value in module.parameters())
+        removed = torchvision_models.remove_last_layer(module)
+        made = module(torch.zeros(2, 3, 224, 224))
     assert made.shape == (2, SIZES[name])
     # What went is the last layer, 1,000 classes and perhaps a bias, and branches for training.
     gone = whole - sum(value.numel() for value in module.parameters())

@@ -5,7 +5,7 @@ import pytest
 from gensim.models import KeyedVectors
 from vector_tables import table
 
-from embedall_spark.errors import ConfigError, UnknownId
+from embedall_spark.errors import BadData, ConfigError, UnknownId
 from embedall_spark.search import analogy, exact
 
 N, D = 400, 10
@@ -60,7 +60,14 @@ def test_any_sum_same_as_gensim(vectors, peer):
     found = analogy.combine(vectors, ["w1", "w2", "w9"], ["w4", "w5"], 6, restrict=200)
     expected = peer.most_similar(positive=["w1", "w2", "w9"], negative=["w4", "w5"], topn=6, restrict_vocab=200)
     assert [name for name, _ in found] == [name for name, _ in expected]
-    few = analogy.combine(vectors, ["w1"], [], 3, among=vectors.where("id IN ('w1', 'w3', 'w5')"))
+    few = analogy.combine(vectors, ["w1"], [], 3, candidates=vectors.where("id IN ('w1', 'w3', 'w5')"))
     assert {name for name, _ in few} == {"w3", "w5"}
-    with pytest.raises(ConfigError, match="they cancel each other"):
+    with pytest.raises(ConfigError, match="cancel each other out"):
         analogy.combine(vectors, ["w1"], ["w1"])
+
+
+def test_an_id_without_direction(spark):
+    vectors = table(spark, ["a", "b", "zero"], [[1, 0], [0, 1], [0, 0]])
+    for ask in (lambda: analogy.answer(vectors, [("a", "b", "zero")]), lambda: analogy.combine(vectors, ["zero"], [])):
+        with pytest.raises(BadData, match="the vector of 'zero' is all zeros or not finite: it has no direction"):
+            ask()

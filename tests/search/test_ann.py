@@ -78,23 +78,23 @@ def test_all_lists_give_the_exact_neighbours(spark, vectors, names, matrix, inde
     some = [names[7], names[100], *names[200:210]]
     source = ann.in_memory_queries(some, matrix[[7, 100, *range(200, 210)]])
     got = found(ann.search(spark, folder, whole, source, 5, exclude_same_id=True))
-    for name, hits in zip(some, exact.neighbours(vectors, some, 5), strict=True):
+    for name, hits in zip(some, exact.neighbors(vectors, some, 5), strict=True):
         assert [other for other, _ in got[name]] == [other for other, _ in hits]
 
 
 def test_only_some_ids(spark, vectors, names, matrix, index):
     folder, manifest = index
     few = vectors.where("id < 'v0030'")
-    got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 40, among=few))
+    got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 40, subset=few))
     [expected] = exact.top_k(few, matrix[:1], 40)
     # With so few rows all lists are looked into.
     assert [name for name, _ in got["q"]] == [name for name, _ in expected]
     assert len(expected) == 30
     one = vectors.where(vectors.id == names[3])
-    alone = ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, among=one)
+    alone = ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, subset=one)
     assert [name for name, _ in found(alone)["q"]] == [names[3]]
     assert not found(
-        ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, among=vectors.where("false"))
+        ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 4, subset=vectors.where("false"))
     )
 
 
@@ -120,7 +120,7 @@ def test_a_stale_index_is_refused(index, tmp_path):
     with pytest.raises(TableError, match="holds no index; build it with"):
         ann.load(str(tmp_path / "none"), "x@3")
     (tmp_path / "manifest.json").write_text('{"table": "x"}')
-    with pytest.raises(TableError, match="is no manifest"):
+    with pytest.raises(TableError, match="is not an index manifest"):
         ann.load(str(tmp_path), "x@3")
 
 
@@ -139,7 +139,7 @@ def test_a_rebuild_that_is_ended_changes_nothing_and_one_that_ends_leaves_one_bu
         patch.setattr(ann.files, "delete", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             ann.build(few, folder, table="t", version="x@1", parts=1)
-    with pytest.raises(TableError, match="an index that was never finished"):
+    with pytest.raises(TableError, match="holds an unfinished index"):
         ann.load(folder, "x@1")
     first = ann.build(few, folder, table="t", version="x@1", parts=1)
     with monkeypatch.context() as patch:
@@ -159,3 +159,8 @@ def test_a_rebuild_that_is_ended_changes_nothing_and_one_that_ends_leaves_one_bu
 def test_efforts_end_with_all_lists():
     assert list(ann._efforts(1)) == [1]
     assert list(ann._efforts(50)) == [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 50]
+
+
+def test_a_single_row_has_nothing_to_find(spark, tmp_path):
+    manifest = ann.build(table(spark, ["a"], [[1, 0]]), str(tmp_path / "one"), table="t", version="x@1", parts=1)
+    assert (manifest.rows, manifest.recall) == (1, 1.0)

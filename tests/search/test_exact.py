@@ -67,7 +67,7 @@ def test_ties_do_not_depend_on_the_partitioning(spark):
 
 
 def test_neighbours_leave_the_id_itself_out(vectors, matrix):
-    found = exact.neighbours(vectors, ["w007", "w003"], 4)
+    found = exact.neighbors(vectors, ["w007", "w003"], 4)
     for hits, own in zip(found, (7, 3), strict=True):
         best = np.argsort(-cosines(matrix, matrix[own : own + 1]))[0, 1:5]
         assert [name for name, _ in hits] == [f"w{i:03}" for i in best]
@@ -103,10 +103,20 @@ def test_limits_say_what_to_do(vectors):
         exact.top_k(vectors, np.zeros((1 << 21, D), dtype=np.float32), 1)
     with pytest.raises(ConfigError, match="k = 0"):
         exact.top_k(vectors, np.zeros((1, D)), 0)
-    with pytest.raises(ConfigError, match="at most 10,000"):
+    with pytest.raises(ConfigError, match="need 10,000 ids or fewer"):
         exact.require_vectors(vectors, [str(i) for i in range(10_001)])
 
 
 def test_queries_of_another_length_are_refused(vectors):
-    with pytest.raises(ConfigError, match=f"queries have 3 numbers, the table's vectors {D}"):
+    with pytest.raises(ConfigError, match=f"queries have 3 dimensions, the table's vectors {D}"):
         exact.top_k(vectors, np.ones((1, 3)), 1)
+
+
+def test_an_id_with_several_rows_is_found_once(spark, caplog):
+    rows = [[1, 0], [1, 0.1], [1, 0.2], [1, 0.3], [0, 1]]
+    vectors = table(spark, ["cat", "sheep", "sheep", "cat", "dog"], rows, partitions=1)
+    assert [name for name, _ in exact.neighbors(vectors, ["cat"], 2)[0]] == ["sheep", "dog"]
+    assert "several rows of some ids, such as 'sheep', and one row of each is used" in caplog.text
+    assert exact.find_vectors(vectors, ["cat"])["cat"].tolist() == pytest.approx(
+        exact.find_vectors(vectors.orderBy("norm"), ["cat"])["cat"].tolist()
+    )

@@ -7,7 +7,8 @@ from vector_tables import table
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import ann, exact, exact_batch, faiss_exact, mapped_vectors
-from embedall_spark.search.exact_kernel import block_top_k, unit
+from embedall_spark.search.exact_kernel import block_top_k
+from embedall_spark.vectors import unit
 
 N, D = 300, 8
 
@@ -88,7 +89,7 @@ def test_partitioning_and_spreading_change_nothing(spark, vectors, names, matrix
     # The single search by numpy gives the same to the last bit.
     alone = exact.top_k(vectors, matrix[:50], 3, exclude=[{name} for name in names[:50]])
     assert [first[name] for name in names[:50]] == alone
-    monkeypatch.setattr(exact_batch, "_MANY", 10)
+    monkeypatch.setattr(exact_batch, "_MIN_SPREAD", 10)
     monkeypatch.setattr(exact_batch, "QUERIES", 16)
     lopsided = vectors.where("id < 'v200'").coalesce(1).union(vectors.where("id >= 'v200'").coalesce(1))
     for other, asked in [(vectors.repartition(7), queries.repartition(5)), (lopsided, queries.coalesce(1))]:
@@ -111,7 +112,7 @@ def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeyp
     queries = table(spark, [f"q{i:02}" for i in range(40)], asked)
     expected = csls(matrix.astype(np.float64), asked.astype(np.float64), 5)
     near = exact_batch.mean_similarity(vectors, queries, 5, folder=str(tmp_path / "hubs"))
-    found = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q"), hubs=near))
+    found = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q"), similarity=near))
     plain = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q")))
     for i in range(40):
         order = sorted(zip(names, expected[i].astype(np.float32).round(6), strict=True), key=lambda p: (-p[1], p[0]))
@@ -119,12 +120,15 @@ def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeyp
     firsts = [sum(one[0][0] == names[77] for one in each.values()) for each in (found, plain)]
     assert firsts[0] < firsts[1]
     # In other partitions, spread, and one by one: the same to the last bit.
-    monkeypatch.setattr(exact_batch, "_MANY", 10)
+    monkeypatch.setattr(exact_batch, "_MIN_SPREAD", 10)
     again = exact_batch.mean_similarity(
         vectors.repartition(5), queries.repartition(1), 5, folder=str(tmp_path / "other")
     )
-    assert hits(exact_batch.top_k(vectors.repartition(4), queries, 6, folder=str(tmp_path / "o"), hubs=again)) == found
-    alone = exact_batch.search(vectors, ann.in_memory_queries(["q07"], asked[7:8]), 6, hubs=again)
+    assert (
+        hits(exact_batch.top_k(vectors.repartition(4), queries, 6, folder=str(tmp_path / "o"), similarity=again))
+        == found
+    )
+    alone = exact_batch.search(vectors, ann.in_memory_queries(["q07"], asked[7:8]), 6, similarity=again)
     assert hits(alone)["q07"] == found["q07"]
     # A row does not count as near to itself.
     itself = exact_batch.mean_similarity(vectors, vectors, 3, folder=str(tmp_path / "self"), exclude_same_id=True)
@@ -147,14 +151,14 @@ def test_few_rows_and_equal_query_ids(spark, tmp_path):
 
 def test_what_cannot_be_asked_is_told(spark, vectors, matrix, tmp_path):
     folder = str(tmp_path / "q")
-    with pytest.raises(ConfigError, match="the queries have 2 numbers, the table's vectors 8"):
+    with pytest.raises(ConfigError, match="the queries have 2 dimensions, the table's vectors 8"):
         exact_batch.top_k(vectors, table(spark, ["a"], [[1, 0]]), 3, folder=folder)
     with pytest.raises(ConfigError, match="k = 0: need 1 to"):
         exact_batch.top_k(vectors, vectors, 0, folder=folder)
     with pytest.raises(BadData, match="table of vectors is empty"):
         exact_batch.top_k(vectors.where("false"), vectors, 3, folder=folder)
     mixed = vectors.unionByName(table(spark, ["z"], [[1, 0]]))
-    with pytest.raises(Exception, match="one length per table is needed"):
+    with pytest.raises(Exception, match="need one dimension in all of a table"):
         exact_batch.top_k(mixed, vectors, 3, folder=folder).collect()
 
 
@@ -196,5 +200,5 @@ def test_rows_are_packed_in_the_order_of_ids():
         np.testing.assert_allclose(rows.matrix, [[0, 1], [0.6, 0.8], [0, 0]], rtol=1e-6)
     with mapped_vectors.ordered(iter([]), 2) as rows:
         assert rows.matrix.shape == (0, 2)
-    with pytest.raises(BadData, match="of 3 and of 2 numbers"), mapped_vectors.ordered(iter(batches), 3):
+    with pytest.raises(BadData, match="of 3 and of 2 dimensions"), mapped_vectors.ordered(iter(batches), 3):
         pass

@@ -27,7 +27,7 @@ def test_same_as_sorting_all_scores(n, d, q, k):
 
 
 def test_many_queries_go_through_in_parts(monkeypatch):
-    monkeypatch.setattr("embedall_spark.search.exact_kernel.CELLS", 1000)
+    monkeypatch.setattr("embedall_spark.search.exact_kernel.MAX_CELLS", 1000)
     rng = np.random.default_rng(1)
     matrix, queries = (unit(rng.normal(size=(n, 6)).astype(np.float32)) for n in (300, 47))
     rows, _ = block_top_k(matrix, queries, 4)

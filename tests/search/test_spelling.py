@@ -44,3 +44,11 @@ def test_text_of_the_error(vectors):
     assert lines[2].startswith("'pariss': nearest spellings: paris, ")
     many = [f"q{i}" for i in range(12)]
     assert "'q9' and 2 more are not in the table" in str(spelling.unknown(vectors, many))
+
+
+def test_ids_without_their_kind(spark):
+    vectors = table(spark, ["images:a.png", "titles:a.png", "images:a:b"], np.ones((3, 2)))
+    assert str(spelling.unknown(vectors, ["a.png"])).endswith(
+        "not in the table (3 ids); ids of this table begin with their kind: give images:a.png or titles:a.png"
+    )
+    assert str(spelling.unknown(vectors, ["a:b"])).endswith("give images:a:b")

@@ -50,15 +50,19 @@ def test_edge_lists_as_others_write_them(spark, tmp_path):
     """Aligned columns, trailing separators, Windows, names of columns, quotes and commas; nothing but edges is one."""
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + OTHERS.replace("\n", "\r\n").encode())
     (tmp_path / "one line.txt").write_bytes(b"p q")
+    (tmp_path / "sub").mkdir()
+    for number, header in enumerate(("SRC DST", '"Source"\tTarget\tWeight', "# c\n\n% d\nfrom to")):
+        (tmp_path / "sub" / f"{number}.txt").write_text(f"{header}\n1\t2\n")
     for name in ("empty.txt", "_SUCCESS", ".hidden.txt"):
         (tmp_path / name).write_bytes(b"" if name == "empty.txt" else b"z z\n")
     found = edges.read(spark, EdgesConfig(path=str(tmp_path)))
     pairs = [*[("a", "b")] * 2, ("c", "d"), ('"x"', '"y"'), ('"', "the"), (",", "the"), ("the", ","), ("p", "q")]
-    assert rows(found) == sorted((*pair, None) for pair in [*pairs, ("to", "weight")])
+    pairs += [("to", "weight"), *[("1", "2")] * 3]
+    assert rows(found) == sorted((*pair, None) for pair in pairs)
     hint = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
     assert problems(found) == sorted([
         "src is null or empty:  e f", f'a blank in quotes, {hint}: "New York" Boston', f"commas, {hint}: 1, 2",
-        f"commas, {hint}: 1, 2, 3", "fewer than 2 fields: k,l",
+        f"commas, {hint}: 1, 2, 3", f"commas, {hint}: k,l",
     ])  # fmt: skip
 
 
@@ -66,17 +70,9 @@ def test_an_archive_that_breaks_off_is_named(spark, tmp_path):
     lines = "\n".join(f"{at * 7919 % 100_003} {at}" for at in range(40_000)).encode()
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:100_000])
     (tmp_path / "good.txt").write_bytes(b"a b\n")
-    told = r"/cut\.txt\.gz: the file cannot be read \(Unexpected end of input stream\); mend, replace or remove it$"
+    told = r"/cut\.txt\.gz: the file cannot be read \(Compressed file ended before .*\); mend, replace or remove it$"
     with pytest.raises(BadData, match=told), reader_errors.translate_read_errors():
         edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
-
-
-def test_a_matrix_market_file_is_told_not_read(spark, tmp_path):
-    # Its line of sizes looks like an edge.
-    (tmp_path / "a.mtx").write_text("%%MatrixMarket matrix coordinate real general\n% made\n3 3 2\n1 2 0.5\n2 3 1\n")
-    told = r"a\.mtx: MatrixMarket, .* remove all lines up to that one.* anew$"
-    with pytest.raises(BadData, match=told), reader_errors.translate_read_errors():
-        edges.read(spark, EdgesConfig(path=str(tmp_path), weight="weight")).collect()
 
 
 def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
@@ -109,7 +105,7 @@ def test_tables_of_any_simple_type(spark, tmp_path):
     found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="n"))
     assert rows(found) == [("1", "1.5", 2.0)]
     # What pandas writes for a missing number is none.
-    assert problems(found) == ["dst is null or empty: 2 null 1", "dst is null or empty: 3 NaN 1"]
+    assert problems(found) == ["dst is null or empty: 2 null 1", "dst is null or empty: 3 null 1"]
     with pytest.raises(SchemaMismatch, match="no column 'weight'"):
         edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="weight"))
 
@@ -131,7 +127,7 @@ def test_a_graph_frame_is_its_two_tables(spark):
 
 
 def test_what_is_wrong_with_the_source_is_told(spark, tmp_path):
-    with pytest.raises(BadData, match="no such file"):
+    with pytest.raises(BadData, match="no such file or folder"):
         edges.read(spark, EdgesConfig(path=f"{tmp_path}/nothing.txt"))
     with pytest.raises(ConfigError, match=r"separator"):
         configs.parse(EdgesConfig, {"path": "x", "format": "csv", "separator": ""})

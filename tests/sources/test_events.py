@@ -115,13 +115,26 @@ def test_orders_of_every_type(spark, tmp_path, values, expected):
     assert len(problems(rows)) == len(values) - len(expected)
 
 
+def test_seconds_beside_milliseconds_are_warned_of(spark, caplog):
+    def warned(*orders):
+        caplog.clear()
+        rows = spark.createDataFrame([(Decimal(order),) for order in orders], "order decimal(38,6)")
+        events.warn_of_mixed_units(rows)
+        return caplog.messages
+
+    (message,) = warned(1709208000, 1709208001, 1709208000123)
+    assert "1709208000.000000 to 1709208001.000000 (2 rows) look like seconds since 1970" in message
+    assert "1709208000123.000000 to 1709208000123.000000 (1 rows) like milliseconds" in message
+    assert not warned(1, 2, 1709208000) and not warned(10**9, 2 * 10**10, 10**12)
+
+
 def test_keys_and_items_of_every_type(spark, tmp_path):
     path = table(
         tmp_path, key=pa.array([1.5, float("nan"), 2.0]), item=pa.array([True, True, None]), origin=["a", "b", "c"]
     )
     rows = read(spark, path, format="parquet")
     assert good(rows) == [("1.5", "true", None, None)]
-    assert problems(rows) == ['no item: {"key":2.0}', 'no key: {"key":"NaN","item":true}']
+    assert problems(rows) == ['no item: {"key":"2"}', 'no key: {"item":"true"}']
     assert good(read(spark, path, format="parquet", key="item", item="origin")) == [
         ("true", "a", None, None), ("true", "b", None, None),
     ]  # fmt: skip

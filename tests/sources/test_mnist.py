@@ -13,7 +13,7 @@ from embedall_spark import config
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import images, input_version, mnist
-from embedall_spark.sources.images import ImagesConfig
+from embedall_spark.sources.image_config import ImagesConfig
 
 RANDOM = np.random.default_rng(0)
 PIXELS = {"train": RANDOM.integers(0, 256, (7, 3, 5), np.uint8), "t10k": RANDOM.integers(0, 256, (4, 3, 5), np.uint8)}
@@ -88,9 +88,13 @@ LABELS, PICTURES = "t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte"
         (PICTURES, lambda old: idx(0x803, (4, 0, 5), b""), "pictures of 0 x 5 pixels, need 1 to"),
         (PICTURES, lambda old: idx(0x803, (4, 60_000, 60_000), b""), "pictures of 60000 x 60000 pixels"),
         (PICTURES, lambda old: idx(0x803, (0, 3, 5), b""), "holds nothing, by its header"),
-        (PICTURES, lambda old: idx(0x803, (3, 3, 5), old[16:61]), "has 3 pictures, .* has 4 labels; need as many"),
-        (LABELS, lambda old: old[:-9], "breaks off after [0-9]+ bytes"),
-        (LABELS, lambda old: old[:-8] + b"abcdefgh", "breaks off after [0-9]+ bytes"),
+        (
+            PICTURES,
+            lambda old: idx(0x803, (3, 3, 5), old[16:61]),
+            "3 pictures, .* has 4 labels; need the same number",
+        ),
+        (LABELS, lambda old: old[:-9], "ends after [0-9]+ bytes"),
+        (LABELS, lambda old: old[:-8] + b"abcdefgh", "ends after [0-9]+ bytes"),
         (LABELS, lambda old: b"plain", "cannot be read .*get the file again"),
         (LABELS, lambda old: gzip.compress(gzip.decompress(old)[:-1]), "has 11 bytes, its header says 12"),
     ],

@@ -12,8 +12,8 @@ from embedall_spark.errors import SetupError
 from embedall_spark.images.decode import decode
 from embedall_spark.schemas import IMAGES
 from embedall_spark.sources import images, input_version, openmoji
+from embedall_spark.sources.image_config import ImagesConfig
 from embedall_spark.sources.image_limits import Limits
-from embedall_spark.sources.images import ImagesConfig
 
 
 @pytest.fixture(scope="module")

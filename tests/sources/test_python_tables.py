@@ -1,4 +1,4 @@
-"""One pass over a small folder of Python files: three tables; tests are left out; a second call writes nothing."""
+"""One pass over a small folder of Python files: three tables; a second call writes nothing."""
 
 from embedall_spark.sources import python_files, python_tables
 
@@ -12,12 +12,10 @@ def load(text):
 
 def test_one_pass_writes_three_tables(spark, tmp_path, monkeypatch):
     folder, output = tmp_path / "code", f"{tmp_path}/out"
-    (folder / "pkg" / "tests").mkdir(parents=True)
+    (folder / "pkg").mkdir(parents=True)
     (folder / "pkg" / "a.py").write_text(CODE)
     (folder / "pkg" / "b.py").write_text('"""Shared."""\nimport pkg.a\n')
     (folder / "pkg" / "broken.py").write_text("def f(:\n")
-    for name in ("tests/helper.py", "test_a.py", "conftest.py"):
-        (folder / "pkg" / name).write_text('"""A test."""\n')
     tables = python_tables.write(spark, str(folder), output)
     rows = {name: spark.read.parquet(getattr(tables, name)).collect() for name in ("docstrings", "calls", "imports")}
     assert sorted(row.text for row in rows["docstrings"]) == ["A module.", "Shared."]

@@ -74,30 +74,38 @@ def test_a_document_per_file(spark, tmp_path):
     put(tmp_path, "a.txt", "one\ntwo")
     put(tmp_path, "b.txt.gz", gzip.compress(b"three\nfour"))
     put(tmp_path, "empty.txt", b"")
-    # Read, it would not fit into memory.
-    with put(tmp_path, "huge.txt", b"").open("wb") as stream:
-        os.truncate(stream.fileno(), 6 << 30)
+    put(tmp_path, "long.txt", "word ж " * 1000)
     rows = read(spark, tmp_path, per="file", max_document_bytes=1000)
-    assert texts(rows) == ["one\ntwo", "three\nfour"]
-    (problem,) = [row for row in rows if row.problem]
-    assert problem.problem == "document over 1000 bytes" and problem.origin.endswith("huge.txt")
+    pieces = [row.text for row in rows if row.text and row.origin.endswith("long.txt")]
+    assert "".join(pieces) == "word ж " * 1000 and max(len(piece.encode()) for piece in pieces) <= 1000
+    assert texts(row for row in rows if row.text not in pieces) == ["one\ntwo", "three\nfour"]
+    # The same where the file is one line.
+    assert texts(read(spark, tmp_path / "long.txt", max_document_bytes=1000)) == sorted(pieces)
 
 
 def test_json_lines(spark, tmp_path):
     records = [{"text": "one", "id": 5}, {"text": 5}, {"other": 1}, {"text": None}, {"text": "Ж\n", "id": "k"}]
     lines = [json.dumps(record).encode() for record in records]
-    lines += [b"oops", b'["text"]', b'{"text": "bad \xff"}', b'{"text": "' + b"x" * 300 + b'"}']
+    lines += [
+        b"oops",
+        b'{"text": "a", "text": "b"}',
+        b"  ",
+        b'["text"]',
+        b'{"text": "bad \xff"}',
+        b'{"text": "' + b"x" * 300 + b'"}',
+    ]
     put(tmp_path, "a.json", b"\n".join(lines))
     rows = read(spark, tmp_path, format="json", max_document_bytes=200)
     assert texts(rows) == ["one", "Ж\n"]
     assert problems(rows) == [
+        'a key is there twice in the object: {"text": "a", "text": "b"}',
         'broken UTF-8: {"text": "bad \ufffd"}',
-        "document over 200 bytes",
-        'no text under text: ["text"]',
+        f"line over 200 bytes (input.max_document_bytes): {lines[-1].decode()[:200]}",
         'no text under text: {"other": 1}',
         'no text under text: {"text": 5}',
         'no text under text: {"text": null}',
         "not JSON: oops",
+        'not a JSON object: ["text"]',
     ]
     by_text = {row.text: row.id for row in read(spark, tmp_path, format="json", id_column="id")}
     hashed = spark.sql("select xxhash64('k')").first()[0]
@@ -167,20 +175,25 @@ def test_a_damaged_archive_fails_and_is_named(spark, tmp_path, name):
     ("options", "error", "message"),
     [
         ({"path": "nothing"}, BadData, "nothing: no such file or folder"),
-        ({"path": "nothing*.txt"}, BadData, "nothing*.txt: no such file or folder"),
-        ({"path": "empty"}, BadData, "no document found"),
+        ({"path": "nothing*.txt"}, BadData, "nothing*.txt: no such file, or a folder without files"),
+        ({"path": "empty"}, BadData, "no such file, or a folder without files"),
+        ({"path": "hidden"}, BadData, "found none (1 of 0 bytes; 1: the name begins with a dot)"),
         ({"path": "empty", "format": "parquet"}, BadData, "cannot be read as parquet"),
         ({"path": "lines", "format": "delta"}, BadData, "cannot be read as delta"),
         ({"path": "nothing", "format": "delta"}, BadData, "nothing: "),
         ({"path": "lines", "format": "json"}, BadData, "is JSON"),
         ({"path": "json", "format": "json", "column": "body"}, SchemaMismatch, "keys found: text, n"),
-        ({"path": "csv", "format": "csv", "column": "body"}, SchemaMismatch, "columns: n string, text string"),
-        ({"path": "csv", "format": "csv", "id_column": "key"}, SchemaMismatch, "set id_column"),
+        ({"path": "csv", "format": "csv", "column": "body"}, SchemaMismatch, "(columns: n, text); set input.column"),
+        ({"path": "semicolons.csv", "format": "csv"}, SchemaMismatch, "separated by ';', set input.separator to it"),
+        ({"path": "csv", "format": "csv", "id_column": "key"}, SchemaMismatch, "set input.id_column"),
         ({"path": "parquet", "format": "parquet", "column": "n"}, SchemaMismatch, "'n' is bigint, need string"),
     ],
 )  # fmt: skip
 def test_a_wrong_input_is_named_at_once(spark, tmp_path, options, error, message):
     (tmp_path / "empty").mkdir()
+    put(tmp_path, "hidden/.a.txt", "a")
+    put(tmp_path, "hidden/b.txt", "")
+    put(tmp_path, "semicolons.csv", "id;text\n1;alpha beta\n")
     put(tmp_path, "lines/a.txt", "one\ntwo\n")
     put(tmp_path, "json/a.json", '{"text": "a", "n": 1}\n')
     put(tmp_path, "csv/a.csv", "n,text\n1,a\n")
@@ -192,7 +205,17 @@ def test_a_wrong_input_is_named_at_once(spark, tmp_path, options, error, message
     assert "SQLSTATE" not in str(caught.value)
 
 
+def test_csv_with_another_separator_and_without_names(spark, tmp_path):
+    put(tmp_path, "a.csv", "1;alpha beta\n2;gamma\n")
+    rows = read(spark, tmp_path, format="csv", separator=";", header=False, column="_c1", id_column="_c0")
+    assert {row.id: row.text for row in rows} == {1: "alpha beta", 2: "gamma"}
+
+
 def test_options_that_do_not_go_together():
+    with pytest.raises(ConfigError, match="no text encoding that Python knows: 'nothing'"):
+        parse(text.TextConfig, {"path": "x", "encoding": "nothing"})
+    with pytest.raises(ConfigError, match="'zip' encodes no text"):
+        parse(text.TextConfig, {"path": "x", "encoding": "zip"})
     with pytest.raises(ConfigError, match="per: file"):
         parse(text.TextConfig, {"path": "x", "format": "csv", "per": "file"})
     with pytest.raises(ConfigError, match="id_column"):

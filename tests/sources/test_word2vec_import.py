@@ -64,22 +64,54 @@ def test_trailing_blanks_as_the_c_tool_writes_them(tmp_path):
     assert matrix.tolist() == [[0.5, 1.5], [1, 2]]
 
 
+ROWS = [[1, 2, 3], [1, 2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("content", "ids"),
+    [
+        ("\ufeff2 3\na 1 2 3\nb 1 2 4\n", ["a", "b"]),
+        ("\ufeffthe 1 2 3\nb 1 2 4\n", ["the", "b"]),
+        ("2\t3\na\t1\t2\t3\nb\t1\t2\t4\n", ["a", "b"]),
+        ("a\t1\t2\t3\nb 1  2 4", ["a", "b"]),
+        ("2 3\nNew York 2024 1 2 3\nWindows 1 2 4\n", ["New York 2024", "Windows"]),
+        ("2 3\nthe 1 2 3\nWindows 10 1 2 4\n", ["the", "Windows 10"]),
+        ("New York 1 2 3\nb 1 2 4\n", ["New York", "b"]),
+    ],
+)
+@pytest.mark.parametrize("chunk", [2, 4 << 20])
+def test_marks_tabs_and_words_that_end_in_numbers(tmp_path, monkeypatch, content, ids, chunk):
+    monkeypatch.setattr(word2vec_parser, "_CHUNK", chunk)
+    names, matrix = records(write(tmp_path, content))
+    assert names == ids and matrix.tolist() == ROWS
+
+
+@pytest.mark.parametrize("header", ["2 120000\n", ""])
+def test_a_row_may_be_longer_than_what_is_looked_at_first(tmp_path, header):
+    values = " ".join(["0.123456789"] * 120_000)
+    names, matrix = records(write(tmp_path, f"{header}a {values}\nb {values}\n"))
+    assert names == ["a", "b"] and matrix.shape == (2, 120_000)
+
+
 F4 = np.array([1, 2], "<f4").tobytes()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "line 1: need 'ROWS NUMBERS'"),
-        ("just some words\nof text\n", "line 1: need 'ROWS NUMBERS'"),
+        ("", "line 1: need 'ROWS DIMENSION'"),
+        ("just some words\nof text\n", "line 1: need 'ROWS DIMENSION'"),
         ("0 5\n", "holds no vectors"),
         ("2 2\na 1 2\n", "has 1 rows, its header says 2"),
         ("1 2\na 1 2\nb 1 2\n", "has 2 rows, its header says 1"),
-        ("2 2\na 1 2\nb 1\n", "line 3: need a word and 2 numbers, found b'b 1'"),
-        ("2 2\na 1 2\nb 1 2 3\n", "line 3: more than 2 numbers"),
+        ("2 2\na 1 2\nb 1\n", "line 3: need a word and 2 numbers, as the header says, found b'b 1'"),
+        ("2 3\na 1 2\nb 5 6\n", "line 2: need a word and 3 numbers, as the header says, found b'a 1 2'"),
+        ("2 2\na 1 2 3\nb 1 2 3\n", "line 2: .* as the header says, found more in each line, such as b'a 1 2 3'"),
+        ("a 1 2\nb 1 2\nc 1 2 3\n", "line 3: more than 2 numbers after the word"),
+        ("2 3\na 1 2 3\n".encode("utf-16"), "in UTF-16, by its byte order mark; write it in UTF-8"),
         ("2 2\na 1 2\nb 1 x\n", "line 3: need a number, found b'x'"),
         ("a 1 2\nb 1 2\nc 1,5 2\n", "line 3: need a number, found b'1,5'"),
-        ("a 1 2\nb nan 2\n", "line 2: a number is not finite"),
+        ("a 1 2\nb nan 2\n", "line 2: a value is not finite"),
         ("a 1 2\n\nb 1 2\n", "line 2: need a word"),
         (b"a 1 2\n\xff\xfe 1 2\n", "line 2: the id .* is not UTF-8"),
         (b"2 2\na " + F4 + b"b " + F4[:5], "row 2: the file ends here; its header says 2 rows"),
@@ -87,7 +119,7 @@ F4 = np.array([1, 2], "<f4").tobytes()
         (b"1 2\na " + F4 + b"\nb " + F4, "goes on after row 1"),
         (b"1 2\n\xff " + F4, "row 1: the id .* is not UTF-8"),
         (b"1 2\n " + F4, "row 1: the id is empty"),
-        (b"1 2\na " + np.array([1, np.nan], "<f4").tobytes(), "row 1: a number is not finite"),
+        (b"1 2\na " + np.array([1, np.nan], "<f4").tobytes(), "row 1: a value is not finite"),
         (b"9 100000\n" + b"\xff" * 500_000, "row 1: no space after the id"),
     ],
 )
@@ -99,7 +131,7 @@ def test_broken_files_name_the_row(tmp_path, content, message):
 def test_the_check_comes_before_any_row(spark, tmp_path):
     with pytest.raises(BadData, match="line 2: need a number, found b'y'"):
         word2vec_import.read(spark, write(tmp_path, "a 1 2\nb 1 y\n"), run_id="r")
-    with pytest.raises(BadData, match="this is no word2vec binary file"):
+    with pytest.raises(BadData, match="no word2vec binary file"):
         word2vec_import.read(spark, write(tmp_path, "a 1 2\n"), "binary", run_id="r")
     with pytest.raises(ConfigError, match="cannot be read"):
         word2vec_import.read(spark, str(tmp_path / "none"), run_id="r")

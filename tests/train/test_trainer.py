@@ -104,10 +104,17 @@ def test_rotation_trains_every_pair_once_an_epoch(spark, corpus, tmp_path):
         assert sum(report["pairs"] for report in checkpoint.latest(run)["reports"]) == expected
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypatch):
+@pytest.fixture(scope="module", params=[1, 2])
+def short(request, spark, corpus, tmp_path_factory):
+    """Two epochs in several slices: the number of workers, the run's folder, which is only copied, and its vectors."""
+    folder = tmp_path_factory.mktemp("short")
+    options = config(workers=request.param, slice_tokens=12_000, epochs=2)
+    return request.param, folder, train(spark, corpus, folder, options)[1]
+
+
+def test_a_resumed_run_ends_the_same(spark, corpus, short, tmp_path, monkeypatch):
+    workers, _, whole = short
     options = config(workers=workers, slice_tokens=12_000, epochs=2)
-    _, whole, _ = train(spark, corpus, tmp_path / "whole", options)
     built, slices = trainer._train_slice, []
 
     def stopping(*arguments):
@@ -118,21 +125,36 @@ def test_a_resumed_run_ends_the_same(spark, corpus, tmp_path, workers, monkeypat
 
     monkeypatch.setattr(trainer, "_train_slice", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(spark, corpus, tmp_path / "cut", options)
+        train(spark, corpus, tmp_path, options)
     monkeypatch.setattr(trainer, "_train_slice", built)
-    run, resumed, _ = train(spark, corpus, tmp_path / "cut", options)
+    run, resumed, _ = train(spark, corpus, tmp_path, options)
     assert np.array_equal(whole, resumed)
-    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2  # older ones are gone
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2  # older ones are gone
     assert len(checkpoint.latest(run)["inputs"]) == workers
 
 
-def test_a_run_goes_on_with_another_number_of_workers(spark, corpus, tmp_path):
-    train(spark, corpus, tmp_path, config(workers=2, epochs=2))
-    shutil.copytree(tmp_path, tmp_path.with_name("other"))
-    run, vectors, rows = train(spark, corpus, tmp_path.with_name("other"), config(workers=1, epochs=4))
+def test_a_run_goes_on_with_another_number_of_workers(spark, corpus, short, tmp_path):
+    workers, folder, _ = short
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    options = config(workers=3 - workers, slice_tokens=12_000, epochs=4)
+    run, vectors, rows = train(spark, corpus, tmp_path, options)
     assert purity(vectors) > 0.95
     assert len(rows) == CLUSTERS * EACH
-    assert len(checkpoint.latest(run)["inputs"]) == 1
+    assert len(checkpoint.latest(run)["inputs"]) == 3 - workers
+
+
+def test_a_diverged_shard_is_never_checkpointed(spark, corpus, short, tmp_path):
+    workers, folder, _ = short
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    last = max((tmp_path / "checkpoints").iterdir())
+    damaged = last / json.loads((last / "manifest.json").read_text())["inputs"][0]
+    rows = np.fromfile(damaged, np.float32)
+    rows[5] = np.nan
+    rows.tofile(damaged)
+    message = r"epoch 3, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"
+    with pytest.raises(TrainingDiverged, match=message):
+        train(spark, corpus, tmp_path, config(workers=workers, slice_tokens=12_000, epochs=3))
+    assert max((tmp_path / "checkpoints").iterdir()) == last
 
 
 def test_hogwild_threads_learn_too(spark, corpus, tmp_path):
@@ -145,20 +167,6 @@ def test_training_stops_when_the_figure_no_longer_gains(spark, corpus, tmp_path)
     until = Until(metric="similarity", min_gain=0.0, patience=1)
     run, _, _ = train(spark, corpus, tmp_path, config(until=until, epochs=10), lambda vectors: next(figures))
     assert checkpoint.latest(run)["epoch"] + 1 == 3
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_diverged_shard_is_never_checkpointed(spark, corpus, tmp_path, workers):
-    train(spark, corpus, tmp_path, config(workers=workers, epochs=1))
-    saved = json.loads((tmp_path / "checkpoints/0000-0000/manifest.json").read_text())
-    damaged = tmp_path / "checkpoints/0000-0000" / saved["inputs"][0]
-    rows = np.fromfile(damaged, np.float32)
-    rows[5] = np.nan
-    rows.tofile(damaged)
-    message = r"epoch 2, block \(0, \d\), learning rate 0\.0\d+: a value is not finite"
-    with pytest.raises(TrainingDiverged, match=message):
-        train(spark, corpus, tmp_path, config(workers=workers, epochs=2))
-    assert not (tmp_path / "checkpoints/0001-0000").exists()
 
 
 def test_too_many_workers_for_the_slots(spark, corpus, tmp_path):

@@ -60,7 +60,7 @@ def run(folder: str, master: str | None, kinds: Collection[str]) -> None:
 
 def _parse(demo: Demo) -> PythonTables:
     """Return the tables of what the installed packages' Python files hold, parsed now or by an earlier demo."""
-    heading(demo, "The Python files of the installed packages, their tests left out")
+    heading(demo, "The Python files of the installed packages")
     since = time.monotonic()
     with progress.activity("parsing Python files"):
         spark, packages = session.get("embedall demo"), sysconfig.get_paths()["purelib"]

@@ -75,11 +75,16 @@ def embed(
 
 
 def print_rows(demo: Demo, title: str, rows: Sequence[tuple[str, Iterable[str]]]) -> None:
-    """Print a title, and below it a line for each name with what belongs to it."""
+    """Print a title, and below it a line for each name with what belongs to it; a terminal's line holds what fits."""
     width = max((len(name) for name, _ in rows), default=0)
+    room = demo.console.width - width - 4 if demo.console.is_terminal else None
     demo.console.print(f"\n{title}:")
     for name, others in rows:
-        demo.console.print(Text(f"  {name:>{width}}  ", "bold"), Text(", ".join(others)), sep="")
+        text = ", ".join(others)
+        if room is not None and len(text) > room:
+            # The first one is shown, however long it is.
+            text = text[: max(text.rfind(", ", 0, room), text.find(","))]
+        demo.console.print(Text(f"  {name:>{width}}  ", "bold"), Text(text), sep="")
 
 
 def neighbors(demo: Demo, vectors: DataFrame, ids: Sequence[str], restrict: int) -> list[tuple[str, list[str]]]:

@@ -46,7 +46,7 @@ def images(demo: Demo) -> Part:
     with progress.activity("searching"):
         ids = {title: names[0] for title, names in title_lookup.ids_by_title(metadata, vectors, _PICTURES).items()}
         queries = [title for title in _PICTURES if title in ids]
-        hits = exact.neighbours(vectors, [ids[title] for title in queries], 8)
+        hits = exact.neighbors(vectors, [ids[title] for title in queries], 8)
         near = [[name for name, _ in row] for row in hits]
         mapped, places = layout(vectors)
         shown = {*ids.values(), *(name for row in near for name in row)}

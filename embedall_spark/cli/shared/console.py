@@ -1,4 +1,4 @@
-"""How commands print: texts as they are, nothing cut, in a terminal of any width and in a pipe."""
+"""How commands print: a line per row, whatever is in the data, in a terminal of any width and in a pipe."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from embedall_spark.config_help import Option
     from embedall_spark.search.exact import Hit
 
-_WIDEST = 100  # columns of running text
+_MAX_WIDTH = 100  # columns of running text
+_MAX_CELLS = 200  # of an id or a title
+_HEAD, _TAIL = 150, 40  # what is shown of a longer one
+# Control characters, line and paragraph separators, and what changes the direction of the text after it.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def console() -> Console:
-    """Return a console that takes no text for markup: names come from data, and they hold brackets."""
+    """Return a console that interprets no markup: ids come from data, and they hold brackets."""
     return Console(markup=False, highlight=False, soft_wrap=True)
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where it is one."""
+    """Return a number and its noun, in the plural unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -36,48 +40,64 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def printable(text: str) -> str:
+    r"""Return a text from the data as it fits on a line.
+
+    Control characters are escaped (a line break is shown as ``\n``); a text of over 200 cells lacks its middle.
+    """
+    text = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return text if cell_len(text) <= _MAX_CELLS else f"{text[:_HEAD]} … {text[-_TAIL:]}"
+
+
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in straight columns; the first is the heading."""
     _lines(console(), _aligned(rows))
 
 
-def neighbours(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
-    """Print each name with its neighbours and their scores: side by side where a terminal has the width, else below."""
+def neighbors(names: Sequence[str], hits: Sequence[Sequence[Hit]], nothing: str) -> None:
+    """Print each name with its neighbors and their scores: side by side if the terminal is wide enough, else below.
+
+    Args:
+        names: the headings.
+        hits: the neighbors of each.
+        nothing: what to print in place of no neighbors.
+    """
     out = console()
-    cells = [[f"{near} {score:.3f}" for near, score in hits] for hits in found]
+    cells = [[f"{printable(near)} {score:.3f}" for near, score in ranked] or [nothing] for ranked in hits]
     columns = [[name, *below] for name, below in zip(names, cells, strict=True)]
     beside = _aligned(list(itertools.zip_longest(*columns, fillvalue="")))
     if len(names) > 1 and out.is_terminal and max(map(cell_len, beside)) <= out.width:
         _lines(out, beside)
         return
-    for at, (name, hits) in enumerate(zip(names, found, strict=True)):
+    for at, (name, ranked) in enumerate(zip(names, hits, strict=True)):
         if at:
             out.print()
-        ranked = [(f"{rank:>4}", near, f"{score:.3f}") for rank, (near, score) in enumerate(hits, 1)]
-        _lines(out, [name, *_aligned(ranked)])
+        rows = [(f"{rank:>4}", near, f"{score:.3f}") for rank, (near, score) in enumerate(ranked, 1)]
+        _lines(out, [printable(name), *(_aligned(rows) if rows else [f"   {nothing}"])])
 
 
-def options(found: Iterable[Option]) -> None:
+def options(rows: Iterable[Option]) -> None:
     """Print each option with its type and default, and below that its meaning."""
     out = console()
-    for option in found:
+    for option in rows:
         default = "required" if option.default == "required" else f"default {option.default}"
         out.print(Text.assemble((option.path, "bold"), f"  {_type(option.kind)}, {default}"))
-        width = min(out.width, _WIDEST) - 4
+        width = min(out.width, _MAX_WIDTH) - 4
         for line in textwrap.wrap(option.description, width, break_long_words=False, break_on_hyphens=False):
             out.print(f"    {line}")
 
 
 def _type(kind: str) -> str:
-    """Return an option's type in the words in which YAML writes its values."""
-    kind = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "").replace(", ", " | "), kind)
+    """Return an option's type in the words of YAML."""
+    kind = re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("'", "").replace(", ", " | "), kind)
     return re.sub(r"\bembedall_spark[\w.]+", "section", kind).replace("None", "null")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines with straight columns; some characters take two places in a terminal."""
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in rows]
+    """Return rows as lines with straight columns; some characters take two cells in a terminal."""
+    texts = [list(map(printable, row)) for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in texts]
 
 
 def _lines(out: Console, lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How a table of pictures or of a latent space was made, and where its pictures are."""
+"""The run that made a table of pictures or of a latent space: its configuration, its model, its pictures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, run_manifest, schemas, tables, tracking
 from embedall_spark.config import Output
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
+from embedall_spark.vectors import qualify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,67 +35,67 @@ class LatentTable(NamedTuple):
 
 
 def image_config_of(spark: SparkSession, table: str, instead: str) -> images.Config:
-    """Return the configuration of the run of ``embedall images`` that has made a table.
+    """Return the configuration of the run of ``embedall images`` that made a table.
 
     Args:
         spark: the session.
         table: the table.
-        instead: the option to give where there is no such run.
+        instead: the option to give if there is no such run.
 
     Raises:
-        ConfigError: no run of ours has made the table of pictures, or its folder is gone.
+        ConfigError: no such run made the table, or its folder is gone.
     """
     from embedall_spark.kinds import images
 
-    made = run_manifest.producer_of(spark, table)
-    if made.get("kind") != "images" or "run_folder" not in made:
+    producer = run_manifest.producer_of(spark, table)
+    if producer.get("kind") != "images" or "run_folder" not in producer:
         raise ConfigError(f"{table} was not made by 'embedall images'; give {instead}")
-    return configs.parse(images.Config, _configured(table, made, instead))
+    return configs.parse(images.Config, _configuration(table, producer, instead))
 
 
 def latent_table(spark: SparkSession, table: str) -> LatentTable | None:
-    """Return how a latent table was made; None where the table is none.
+    """Return how a latent table was made; None if it is no latent table.
 
     Raises:
         ConfigError: the folder of the run that made it is gone.
         BadData: its model is gone, or cannot be read.
     """
-    made = run_manifest.producer_of(spark, table)
-    if made.get("kind") != "latent" or "run_folder" not in made:
+    producer = run_manifest.producer_of(spark, table)
+    if producer.get("kind") != "latent" or "run_folder" not in producer:
         return None
     from embedall_spark.kinds import latent
     from embedall_spark.latent import latent_model
 
-    config = configs.parse(latent.Config, _configured(table, made, "a table whose run is still there"))
-    return LatentTable(config, latent_model.load(made["run_folder"]), made["run_id"])
+    config = configs.parse(latent.Config, _configuration(table, producer, "a table whose run is still there"))
+    return LatentTable(config, latent_model.load(producer["run_folder"]), producer["run_id"])
 
 
-def project_text(spark: SparkSession, made: LatentTable, text: str) -> NDArray[np.float32]:
-    """Return a text in a latent space, float32 [k].
+def project_text(spark: SparkSession, table: LatentTable, text: str) -> NDArray[np.float32]:
+    """Return the vector of a text in a latent space, float32 [k].
 
     Raises:
-        UnknownId: no word of it is known; with the nearest spellings.
+        UnknownId: all its words are unknown; with the nearest spellings.
         BadData: the space has no words.
     """
-    words, side = made.model.words(text), made.model.text
+    words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
-        # Vectors that the run has learnt may be replaced by those of a later one whose gates fail.
-        version = tables.committed(spark, side.table, made.run_id, 0)
+        # A later run whose gates failed may have replaced the vectors that this run learnt.
+        version = tables.committed(spark, side.table, table.run_id, 0)
         vectors = exact.find_vectors(schemas.conform(tables.read(spark, side.table, version), schemas.VECTORS), words)
-    found = made.model.of_text(text, vectors)
-    if found is not None:
-        return found
+    vector = table.model.of_text(text, vectors)
+    if vector is not None:
+        return vector
     tokens = side.bags.tokens if side is not None else []
-    known = spark.createDataFrame([(token, None) for token in tokens], "id string, count bigint")
-    raise spelling.unknown(known, words or [text])
+    vocabulary = spark.createDataFrame([(token, None) for token in tokens], "id string, count bigint")
+    raise spelling.unknown(vocabulary, words or [text])
 
 
 def embed_image(spark: SparkSession, table: str, path: str) -> NDArray[np.float32]:
-    """Return the vector of a picture in a file, by the network that has made a table, float32 [d].
+    """Return the vector of a picture in a file, by the network that made a table, float32 [d].
 
     Raises:
-        ConfigError: as by().
+        ConfigError: as image_config_of().
         BadData: the file cannot be read, or is not a picture that can be used.
     """
     from embedall_spark.kinds import images
@@ -102,22 +103,22 @@ def embed_image(spark: SparkSession, table: str, path: str) -> NDArray[np.float3
     return images.embed_file(image_config_of(spark, table, "--id or --vector"), path)
 
 
-def project_image(spark: SparkSession, made: LatentTable, path: str) -> tuple[NDArray[np.float32], float]:
-    """Return the vector of a picture in a file in a latent space of pictures, and its length before it was made 1.
+def project_image(spark: SparkSession, table: LatentTable, path: str) -> tuple[NDArray[np.float32], float]:
+    """Return the unit vector of a picture in a file in a latent space of pictures, float32 [k], and its length before.
 
     Raises:
-        ConfigError: the left side is no table of pictures of ours.
-        BadData: as embedded().
+        ConfigError: the left side's table was not made by ``embedall images``.
+        BadData: as embed_image().
     """
     from embedall_spark.kinds import images
 
-    return made.model.of_left(images.embed_file(image_config_of(spark, made.config.input.path, "--id"), path))
+    return table.model.of_left(images.embed_file(image_config_of(spark, table.config.input.path, "--id"), path))
 
 
 def metadata(spark: SparkSession, table: str) -> str | None:
-    """Return the table of titles, tags and labels that a run has left beside a table; None where there is none."""
-    beside = files.metadata_of(table)
-    return beside if tables.exists(spark, beside) else None
+    """Return the table of titles, tags and labels that a run wrote beside a table; None if there is none."""
+    name = files.metadata_of(table)
+    return name if tables.exists(spark, name) else None
 
 
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
@@ -126,47 +127,54 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
     Args:
         spark: the session.
         table: the table.
-        folder: where the pictures lie; none: where the run that made the table had them from.
+        folder: of the pictures; None: where the run that made the table read them.
         pattern: the path below the folder, with ``{id}`` in it.
 
     Raises:
-        ConfigError: as by(), where there is no folder.
-        BadData: there are no pictures any more where the run had them from.
+        ConfigError: as image_config_of(), if no folder is given.
+        BadData: the pictures are no longer where the run read them.
     """
     from embedall_spark.sources import images
     from embedall_spark.sources.image_limits import Limits
 
     if folder is None:
-        made = latent_table(spark, table)
-        source = None if made is None else made.config.evaluate.pictures
+        latent = latent_table(spark, table)
+        source = None if latent is None else latent.config.evaluate.pictures
         if source is None:
-            source = image_config_of(spark, table if made is None else made.config.input.path, "--images FOLDER").input
-        found = images.read(spark, source)
-        if made is not None:
-            found = found.withColumn("id", F.concat(F.lit(f"{made.model.left_kind}:"), "id"))
-        return found, source.limits
+            made_of = table if latent is None else latent.config.input.path
+            source = image_config_of(spark, made_of, "--images FOLDER").input
+        try:
+            rows = images.read(spark, source)
+        except BadData as error:
+            raise BadData(
+                f"the pictures of {table} cannot be read from {source.path}, where its run read them ({error}); if "
+                "they were moved, give --images FOLDER"
+            ) from None
+        if latent is not None:
+            rows = rows.withColumn("id", qualify(latent.model.left_kind))
+        return rows, source.limits
     # An id comes from data, and must not lead out of the folder.
     inside = ~F.array_contains(F.split("id", "/"), "..")
     path = F.concat(F.lit(f"{folder.rstrip('/')}/"), F.replace(F.lit(pattern), F.lit("{id}"), F.col("id")))
     rows = tables.read(spark, table).where(inside).select("id", path.alias("path"))
-    return schemas.conform(rows, schemas.IMAGES), Limits()
+    return schemas.conform(rows, schemas.IMAGES), Limits(svg=pattern.endswith(".svg"))
 
 
 def log_to_producer(
     spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
 ) -> None:
-    """Add figures and files to the MLflow run that made a table, where a run of ours did."""
-    found = run_manifest.producer_of(spark, table)
-    if "mlflow_run_id" in found:
-        # A table in a catalog has its store with its runs.
-        folder = Output(table=table).folder or found["run_folder"].rpartition("/")[0]
-        tracking.amend(folder, found["mlflow_run_id"], figures, pictures)
+    """Add figures and files to the MLflow run that made a table, if an MLflow run did."""
+    producer = run_manifest.producer_of(spark, table)
+    if "mlflow_run_id" in producer:
+        # The store of a table in a catalog lies with its runs.
+        folder = Output(table=table).folder or producer["run_folder"].rpartition("/")[0]
+        tracking.amend(folder, producer["mlflow_run_id"], figures, pictures)
 
 
-def _configured(table: str, made: dict[str, Any], instead: str) -> dict[str, Any]:
+def _configuration(table: str, producer: dict[str, Any], instead: str) -> dict[str, Any]:
     """Return the configuration of the run that made a table."""
     try:
-        return run_manifest.configuration(made["run_folder"])
+        return run_manifest.configuration(producer["run_folder"])
     except OSError:
-        file = f"{made['run_folder']}/config.yaml"
+        file = f"{producer['run_folder']}/config.yaml"
         raise ConfigError(f"{file}: the configuration of the run that made {table} is gone; give {instead}") from None

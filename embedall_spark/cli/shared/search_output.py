@@ -5,164 +5,204 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import files
+from embedall_spark import config, files
 from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.evaluate import label_metrics
-from embedall_spark.evaluate.label_metrics import Metadata
-from embedall_spark.search import metadata, title_lookup
-from embedall_spark.sources import reader_errors
+from embedall_spark.search import title_lookup
+from embedall_spark.sources import expressions
+from embedall_spark.sources import metadata as metadata_source
+from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from PIL import Image
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
+    from embedall_spark.cli.shared.search_query import Query
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.search.exact import Hit
     from embedall_spark.sources.image_limits import Limits
 
+    Pictures = tuple[DataFrame, Limits]
 
 log = logging.getLogger(__name__)
 
 _EDGE = 192  # pixels of a picture on a page
+_NOTHING = "no row found: the table has no other row that fulfills --where"
 
 
 class DisplayOptions(NamedTuple):
-    """What the command line says of it."""
+    """How to show the result, as the command line says it."""
 
     names: str | None
     id_column: str
     title: str | None
-    columns: str
+    columns: list[str]
     html: str | None
     montage: str | None
     images: str | None
     pattern: str
-    by: str = "cosine"
+    measure: str
+    """What scores are."""
+
+    @property
+    def title_column(self) -> str:
+        """The column of titles."""
+        return self.title or "title"
+
+    @property
+    def draws(self) -> bool:
+        """Whether pictures may be shown."""
+        return self.html is not None or self.montage is not None
 
 
-class Query(NamedTuple):
-    """What was searched by: an id, a picture's file, or neither, and what to call it."""
+class _Result(NamedTuple):
+    """A query and its hits as they are shown."""
 
-    text: str
-    id: str | None
-    image: str | None
+    heading: str
+    hits: Sequence[Hit]
+    title_of: Mapping[str, str]
+    """The title of each id that has one."""
+    values_of: Mapping[str, Mapping[str, str]]
+    """The values of the columns to show, by id and column."""
+
+    def title(self, name: str) -> str:
+        return self.title_of.get(name, name)
+
+    def values(self, name: str) -> Mapping[str, str]:
+        return self.values_of.get(name, {})
 
 
-def check(shown: DisplayOptions) -> None:
+def check(display: DisplayOptions) -> None:
     """Raise ConfigError for options that contradict each other, before Spark starts."""
-    if shown.names is not None:
-        label_metrics.check(Metadata(path=shown.names))
-    if shown.images is not None and shown.html is None and shown.montage is None:
+    if display.names is not None:
+        metadata_source.check(_source(display, display.names))
+    if display.images is not None and not display.draws:
         raise ConfigError("--images: pictures are shown with --html FILE or --montage FILE; give one of them")
-    if "{id}" not in shown.pattern:
-        raise ConfigError(f"--image-pattern {shown.pattern}: need {{id}} in it, such as {{id}}.jpg")
+    if "{id}" not in display.pattern:
+        raise ConfigError(f"--image-pattern {display.pattern}: need {{id}} in it, such as {{id}}.jpg")
 
 
-def check_columns(shown: DisplayOptions, known: DataFrame | None) -> None:
-    """Raise ConfigError where the metadata lack a column that is to be shown."""
-    asked = {"--show": _columns(shown), "--title-column": [shown.title] if shown.title else []}
-    for option, columns in asked.items():
-        if columns and known is None:
+def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> DataFrame | None:
+    """Return the metadata of --names, or those that a run has left beside the table; None: there are none.
+
+    Raises:
+        ConfigError: a column to be shown is missing from the metadata.
+    """
+    metadata = None
+    if display.names is not None:
+        columns = [display.title_column, *display.columns]
+        metadata = metadata_source.read_all(snapshot.spark, _source(display, display.names), columns)
+    elif (beside := provenance.metadata(snapshot.spark, snapshot.name)) is not None:
+        metadata = metadata_source.read_all(snapshot.spark, Names(path=beside))
+    for option, columns in (("--show", display.columns), ("--title-column", [display.title] if display.title else [])):
+        if columns and metadata is None:
             raise ConfigError(f"{option} names columns of metadata: give --names TABLE_OR_FILE")
-        if known is not None and (missing := [column for column in columns if column not in known.columns]):
-            has = ", ".join(known.columns)
+        if metadata is not None and (missing := [column for column in columns if column not in metadata.columns]):
+            has = ", ".join(metadata.columns)
             raise ConfigError(f"{option}: the metadata have no column {', '.join(missing)} (columns: {has})")
+    return metadata
 
 
-def named(shown: DisplayOptions, known: DataFrame | None) -> DataFrame | None:
-    """Return id and title of ids, where the metadata have titles."""
-    if known is None or (shown.title or "title") not in known.columns:
+def titles(display: DisplayOptions, metadata: DataFrame | None) -> DataFrame | None:
+    """Return id and title, if the metadata have titles."""
+    if metadata is None or display.title_column not in metadata.columns:
         return None
-    return known.select("id", reader_errors.column(shown.title or "title").cast("string").alias("title"))
+    return metadata.select("id", expressions.column(display.title_column).cast("string").alias("title"))
 
 
-def pictures(spark: SparkSession, table: str, shown: DisplayOptions) -> tuple[DataFrame, Limits] | None:
-    """Return IMAGES of a table and the limits of what is decoded; None where none are shown, or a page has none.
+def pictures(snapshot: TableSnapshot, display: DisplayOptions) -> Pictures | None:
+    """Return IMAGES of a table and the limits of what is decoded; None if none are shown, or a page has none.
 
     Raises:
         ConfigError: a montage is asked for, and nothing tells where the pictures are.
     """
-    if shown.html is None and shown.montage is None:
+    if not display.draws:
         return None
     try:
-        return provenance.pictures(spark, table, shown.images, shown.pattern)
+        return provenance.pictures(snapshot.spark, snapshot.name, display.images, display.pattern)
     except (ConfigError, BadData) as error:
-        if shown.montage is not None:
+        if display.montage is not None:
             raise
         log.info("the page has no pictures: %s", error)
         return None
 
 
 def render(
-    table: str,
-    shown: DisplayOptions,
-    known: DataFrame | None,
-    source: tuple[DataFrame, Limits] | None,
-    asked: Query,
+    snapshot: TableSnapshot,
+    display: DisplayOptions,
+    metadata: DataFrame | None,
+    pictures: Pictures | None,
+    query: Query,
     hits: Sequence[Hit],
 ) -> None:
-    """Print what was found, and write it to the files that were asked for.
+    """Print the hits of a query, and write them to the files that are asked for.
 
     Args:
-        table: where it was found.
-        shown: how to show it.
-        known: metadata, as search.metadata.read() returns them.
-        source: as pictures() returns it.
-        asked: what was searched by.
-        hits: what was found.
+        snapshot: the table that was searched.
+        display: how to show them.
+        metadata: as read_metadata() returns them.
+        pictures: as pictures() returns them.
+        query: what was searched by.
+        hits: the hits.
     """
-    ids = [name for name, _ in hits] + ([asked.id] if asked.id is not None else [])
-    columns, titled = _columns(shown), named(shown, known)
-    facts = metadata.metadata_by_id(known, ids, columns) if known is not None else {}
-    called = {} if titled is None else title_lookup.titles_by_id(titled, ids)
-    heading = called.get(asked.id or "", asked.text)
-    if columns:
-        rows = [("", heading, "score", *columns)]
-        for rank, (name, score) in enumerate(hits, 1):
-            values = (facts.get(name, {}).get(column, "") for column in columns)
-            rows.append((f"{rank:>4}", called.get(name, name), f"{score:.3f}", *values))
-        console.table(rows)
-    else:
-        console.neighbours([heading], [[(called.get(name, name), score) for name, score in hits]])
-    if shown.html is None and shown.montage is None:
+    ids = [name for name, _ in hits] + ([query.id] if query.id is not None else [])
+    titled = titles(display, metadata)
+    title_of = {} if titled is None else title_lookup.titles_by_id(titled, ids)
+    values_of = {} if metadata is None else metadata_source.metadata_by_id(metadata, ids, display.columns)
+    result = _Result(title_of.get(query.id or "", query.text), hits, title_of, values_of)
+    _print(result, display.columns)
+    if not display.draws:
         return
     # Imported here, as below: what pictures need takes a second, which other searches need not wait.
     from embedall_spark.images import thumbnails
 
-    small = {} if source is None else thumbnails.thumbnails_by_id(source[0], ids, source[1], _EDGE)
-    first = _picture(asked.image) if asked.image is not None else small.get(asked.id or "")
-    if shown.html is not None:
+    small = {} if pictures is None else thumbnails.thumbnails_by_id(pictures[0], ids, pictures[1], _EDGE)
+    first = _picture(query.image) if query.image is not None else small.get(query.id or "")
+    if display.html is not None:
         from embedall_spark.visualize import html_page
 
         cards = [
-            html_page.Card(called.get(name, name), {"score": f"{score:.3f}", **facts.get(name, {})}, small.get(name))
+            html_page.Card(result.title(name), {"score": f"{score:.3f}", **result.values(name)}, small.get(name))
             for name, score in hits
         ]
-        top = html_page.Card(heading, facts.get(asked.id or "", {}), first)
-        files.write_bytes(
-            shown.html, html_page.render(f"Nearest to {heading}", f"{table}, by {shown.by}", top, cards).encode()
-        )
-    if shown.montage is not None:
+        top = html_page.Card(result.heading, result.values(query.id or ""), first)
+        about = f"{snapshot.name}, by {display.measure}"
+        files.write_bytes(display.html, html_page.render(f"Nearest to {result.heading}", about, top, cards).encode())
+    if display.montage is not None:
         from embedall_spark.visualize import montage
 
-        tiles = [montage.Tile(small.get(name), f"{score:.3f} {called.get(name, name)}") for name, score in hits]
+        # A caption is short: the title alone, or the id.
+        captions = {name: result.title(name).removesuffix(f" [{name}]") for name, _ in hits}
+        tiles = [montage.Tile(small.get(name), captions[name], f"{score:.3f}") for name, score in hits]
         if first is not None:
-            tiles.insert(0, montage.Tile(first, "asked for"))
-        files.write_bytes(shown.montage, montage.draw([(heading, tiles)]))
+            tiles.insert(0, montage.Tile(first, "the query"))
+        files.write_bytes(display.montage, montage.draw([(result.heading, tiles)]))
 
 
-def _columns(shown: DisplayOptions) -> list[str]:
-    return [column.strip() for column in shown.columns.split(",") if column.strip()]
+def _print(result: _Result, columns: Sequence[str]) -> None:
+    if not columns or not result.hits:
+        hits = [(result.title(name), score) for name, score in result.hits]
+        console.neighbors([result.heading], [hits], _NOTHING)
+        return
+    rows = [("", result.heading, "score", *columns)]
+    for rank, (name, score) in enumerate(result.hits, 1):
+        values = (result.values(name).get(column, "") for column in columns)
+        rows.append((f"{rank:>4}", result.title(name), f"{score:.3f}", *values))
+    console.table(rows)
+
+
+def _source(display: DisplayOptions, path: str) -> Names:
+    return config.parse(Names, {"path": path, "id": display.id_column, "title": display.title_column})
 
 
 def _picture(path: str) -> Image.Image | None:
-    """Return the picture that was asked for, mode RGB; None where it cannot be had: what was found is shown without."""
+    """Return the query's picture, mode RGB; None if it cannot be read: the hits are shown without it."""
     from embedall_spark.images.decode import BadImage, decode
     from embedall_spark.sources.image_limits import Limits
 
     try:
-        return decode(files.read_bytes(path), Limits())
+        return decode(files.read_bytes(path), Limits(svg=True))
     except (OSError, BadImage):
         return None

@@ -1,0 +1,24 @@
+"""What predictions of the next item are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Questions(NamedTuple):
+    """Stories whose last item is to be predicted; ids are those of VOCABULARY."""
+
+    context: NDArray[np.int32]
+    """The items before the last, the nearest one first, int32 [n, reach]; -1 if there is none, or it is unknown."""
+    weights: NDArray[np.float64]
+    """The weight of each of them, float64 [n, reach]; a story's sum is 1, or 0 if no item is known."""
+    answer: NDArray[np.int32]
+    """The last item, int32 [n]; -1 if it is unknown."""
+
+    def select(self, rows: slice | NDArray[np.bool_]) -> Questions:
+        """Return a part of the stories."""
+        return Questions(self.context[rows], self.weights[rows], self.answer[rows])
