@@ -200,7 +200,7 @@ def test_memory_and_disk_are_checked_before_training(spark):
 
 def test_nothing_to_train_on(spark, corpus, tmp_path):
     empty = spark.read.parquet(f"{corpus}/blocks").limit(0)
-    with pytest.raises(BadData, match="no sequence has two tokens .* of the vocabulary"):
+    with pytest.raises(BadData, match=r"no sequence has two tokens .* of the vocabulary"):
         train(spark, corpus, tmp_path, config(), sequences=empty)
 
 
