@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-FILE, SCRIPT = "model.npz", "served.py"
+FILE, SCRIPT = "model.npz", "mlflow_model.py"
 REQUIREMENTS = ("numpy", "pandas", "pyarrow")  # of the script, beside MLflow
 WORDS, TITLES = "words", "titles"  # kinds of text
 UNIT = Preparation(unit=True)
