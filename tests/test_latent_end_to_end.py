@@ -509,9 +509,9 @@ def test_titles_for_a_table_of_untitled_pictures(spark, done, tmp_path):
     ]
     assert not list(tmp_path.glob(".search*"))
     for options, why in [
-        ([], "give --id, --image or --queries, one of them"),
+        ([], "give one of --id, --image, --queries"),
         (["--queries", "t"], "--queries and --output go together"),
-        (["--queries", "t", "--output", "o", "--prefix", "a"], "--prefix is of one title"),
+        (["--queries", "t", "--output", "o", "--prefix", "a"], "--prefix begins one title"),
         (["--queries", done["table"], "--output", done["table"]], "is none of our tables"),
     ]:
         wrong = embedall("suggest", done["table"], *options)
@@ -530,8 +530,8 @@ def test_arithmetic_across_kinds(done):
     assert len(shown("analogy", done["table"], "words:red", "words:blue", name, "-n", 2)) == 3
     for arguments, text in [
         (["--negative", "words:red"], "give three ids A B C, or --positive"),
-        (["words:red", "--positive", "words:red"], "stand in place of A B C"),
-        (["--positive", "words:red", "--negative", "words:red"], "they cancel each other"),
+        (["words:red", "--positive", "words:red"], "are given in place of A B C"),
+        (["--positive", "words:red", "--negative", "words:red"], "these ids cancel each other out"),
         (["--positive", "words:rde"], "nearest spellings: words:red"),
     ]:
         assert text in embedall("analogy", done["table"], *arguments).log

@@ -143,6 +143,7 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
 def test_a_gate_that_fails_leaves_the_table_and_append_adds_no_id_twice(spark, home, done, table, tmp_path):
     """One run over a copy of the first run's table: each time it goes on where it stopped."""
     copy = str(shutil.copytree(table, tmp_path / "output" / "words"))
+    before = commits(spark, copy)
     evaluate = {"similarity": [f"{home}/pairs.tsv"]}
     output = {"mode": "append"}
     file = configure(tmp_path, f"{home}/corpus/*.txt", output=output, evaluate=evaluate, train={"epochs": 1})
@@ -150,13 +151,13 @@ def test_a_gate_that_fails_leaves_the_table_and_append_adds_no_id_twice(spark, h
     assert low.code == 4, low.log
     assert "similarity/pairs is " in low.log and "need 1.1" in low.log
     assert f"the table {copy} was left as it is" in low.log
-    assert commits(spark, copy) == ["night-1"]
+    assert commits(spark, copy) == before
     # With a lower gate there is nothing left to train.
     twice = embedall("words", "--config", file, "--run-id", "b")
     assert twice.code == 1, twice.log
     assert "train   0%" not in twice.log
     assert f"{len(TOPIC_OF)} of the ids to append are in the table already" in twice.log
-    assert commits(spark, copy) == ["night-1"]
+    assert commits(spark, copy) == before
     shorter = embedall("words", "--config", file, "--set", "train.vector_size=8")
     assert shorter.code == 1
     assert "its vectors have 20 values, those to write 8" in shorter.log

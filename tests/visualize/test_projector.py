@@ -168,7 +168,7 @@ def test_the_server_reads_the_numbers_whatever_they_are(tmp_path, matrix):
     plugin = pytest.importorskip("tensorboard.plugins.projector.projector_plugin", reason="needs TensorBoard")
     round_ones = np.array([[2.0, 0.0, 32.5], [0.0, 2.0, -0.125]], np.float32)
     for some in (matrix, round_ones, np.zeros((3, 4), np.float32)):
-        ending, content = projector_format.numbers(some)
+        ending, content = projector_format.vector_file(some)
         path = tmp_path / f"tensor.{ending}"
         path.write_bytes(content)
         try:
