@@ -196,5 +196,5 @@ def test_a_dry_run_and_an_input_that_is_not_there(spark, home, tmp_path):
     assert embedall("sequences", "--config", configure(tmp_path)).code == 3
     metadata = {"path": f"{home}/labels.csv", "label": "topic"}
     wrong = embedall("sequences", "--config", configure(home, evaluate={"metadata": metadata}), "--run-id", "never")
-    assert wrong.code == 3 and "no column 'topic' (columns: id text, label text); set metadata.label" in wrong.log
+    assert wrong.code == 3 and "no column 'topic' (columns: id, label); set metadata.label" in wrong.log
     assert not Path(home, "output", ".runs", "never").exists()
