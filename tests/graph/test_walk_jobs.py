@@ -36,7 +36,7 @@ def all_walks(spark, walks):
 
 
 def blocks_of(feed, wanted=None):
-    rows = feed.make(wanted or (lambda numbers: np.ones(len(numbers), bool))).toArrow().combine_chunks().to_batches()
+    rows = feed.select(wanted or (lambda numbers: np.ones(len(numbers), bool))).toArrow().combine_chunks().to_batches()
     return [block for batch in rows for block in blocking.unpack(batch)]
 
 
