@@ -48,7 +48,7 @@ def test_are_numpys_whatever_the_partitioning(spark, monkeypatch, data, prepared
         np.testing.assert_allclose(found.mean, np.average(z, axis=0, weights=w), rtol=1e-12)
         np.testing.assert_allclose(found.scatter / found.weight, expected, rtol=1e-9, atol=1e-9)
         xx, yy, xy = found.covariances
-        np.testing.assert_allclose(np.block([[xx, xy], [xy.T, yy]]), covariance, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(np.block([[xx, xy], [xy.T, yy]]), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_numbers_that_are_not_finite_and_weights_that_are_none_are_left_out(spark, data):

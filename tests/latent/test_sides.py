@@ -70,7 +70,7 @@ def test_bags_are_scikit_learns_tfidf_of_words_that_are_there(spark, items):
 def test_more_words_than_the_closed_form_takes_are_refused(items, monkeypatch):
     found = item_tokens.tokenize_items(items, ItemTextConfig())
     monkeypatch.setattr(covariance, "MAX_SIZE", 3)
-    with pytest.raises(ConfigError, match=r"over 3 words .* raise the least number .* most frequent .* words' vectors"):
+    with pytest.raises(ConfigError, match=r"over 3 words .* raise min_items.* most frequent .* words' vectors"):
         text_features.fit_bags(found, min_items=1)
     assert len(text_features.fit_bags(found, min_items=1, most=3).tokens) == 3
     with pytest.raises(ConfigError, match="most 4: need 1 to 3"):
