@@ -183,6 +183,8 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
         # Not for another Python, which may not have this package.
         if os.environ["PYSPARK_PYTHON"] == sys.executable and "spark.pyspark.python" not in settings:
             added["spark.python.daemon.module"] = "embedall_spark.python_daemon"
+        # Through TCP a Python task waits 40 ms for its first rows.
+        added["spark.python.unix.domain.socket.enabled"] = "true"
         # Spark's default of 200 is for clusters; here each partition costs a file and milliseconds in every stage.
         added["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 1))
         warehouse = user_cache.folder("warehouse")

@@ -69,6 +69,11 @@ def spark(tmp_path_factory):
             "spark.driver.memory": "2g",
             "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
             "spark.sql.shuffle.partitions": "2",
+            # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it. The settings of
+            # users are what the tests with a session of their own run with (documents, a killed run, a cluster).
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            "spark.sql.adaptive.enabled": "false",
         },
     )
     before = found.conf.getAll

@@ -126,7 +126,7 @@ def test_two_tables_share_a_space(spark, place, matrix, tmp_path):
 
 def test_errors_say_what_to_do(place, tmp_path, monkeypatch):
     nothing = embedall("projector")
-    assert nothing.code == 2 and "give TABLE to write a space, --open" in nothing.log
+    assert nothing.code == 2 and "give TABLE to write its files, --open" in nothing.log
     empty = embedall("projector", "--open", "--output", tmp_path)
     assert empty.code in (1, 2) and ("write it first" in empty.log or "not installed" in empty.log)
     blank = embedall("projector", "table", "--ids", tmp_path / "none.txt")
