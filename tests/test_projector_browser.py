@@ -69,7 +69,7 @@ def place(spark, matrix, tmp_path_factory):
     (folder / "run").mkdir()
     (folder / "run" / "config.yaml").write_text(f"input: {{path: {folder / 'pictures'}, id: name}}\n")
     ids = [str(at) for at in range(POINTS)]
-    commit = json.dumps({"kind": "images", "run_folder": str(folder / "run")})
+    commit = json.dumps({"run_id": "a", "kind": "images", "run_folder": str(folder / "run")})
     vectors = table(spark, ids, matrix, range(POINTS, 0, -1)).coalesce(1)
     vectors.write.format("delta").option("userMetadata", commit).save(str(folder / "things"))
     rows = [(name, f"thing {name}" if name != "39" else "007", ["round"], f"c{int(name) % 3}") for name in ids]
