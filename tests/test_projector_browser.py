@@ -67,7 +67,9 @@ def place(spark, matrix, tmp_path_factory):
         (folder / "pictures").mkdir(exist_ok=True)
         picture.save(folder / "pictures" / f"{at}.png")
     (folder / "run").mkdir()
-    (folder / "run" / "config.yaml").write_text(f"input: {{path: {folder / 'pictures'}, id: name}}\n")
+    (folder / "run" / "config.yaml").write_text(
+        f"input: {{path: {folder / 'pictures'}, id: name}}\noutput: {{table: {folder / 'things'}}}\n"
+    )
     ids = [str(at) for at in range(POINTS)]
     commit = json.dumps({"run_id": "a", "kind": "images", "run_folder": str(folder / "run")})
     vectors = table(spark, ids, matrix, range(POINTS, 0, -1)).coalesce(1)
