@@ -74,7 +74,7 @@ def exactness(data: Data) -> Figures:
     apart = [
         1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
     ]
-    straight = cca.ridge(moments, regularisation=0.1)
+    straight = cca.ridge(moments, regularization=0.1)
     peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
     difference = np.abs(straight.p - peer.coef_.T).max() / np.abs(peer.coef_).max()
     facts = {"sklearn_cca_apart": float(max(apart)), "sklearn_ridge_apart": float(difference)}

@@ -55,7 +55,7 @@ def test_regularised_cca_solves_the_generalised_eigenproblem(data, power):
 @pytest.mark.parametrize("towards", ["left", "right"])
 def test_ridge_is_scikit_learns(data, towards):
     x, y = data
-    found = cca.ridge(both(x, y), regularisation=0.05, towards=towards)
+    found = cca.ridge(both(x, y), regularization=0.05, towards=towards)
     source, target = (x, y) if towards == "right" else (y, x)
     alpha = 0.05 * np.var(source, axis=0).mean() * len(x)
     theirs = Ridge(alpha, solver="cholesky").fit(source, target).coef_.T
