@@ -127,13 +127,13 @@ def test_words_find_pictures_and_bad_rows_are_rejects(spark, place, done):
     right = 0
     for color in COLORS:
         for thing in THINGS:
-            asked = fitted.of_text(f"{color} {thing}")
+            asked = fitted.project_text(f"{color} {thing}")
             right += sum(facts[pictures[at]] == (color, thing) for at in np.argsort(-(matrix @ asked))[:3])
     assert right > 0.9 * 90
-    assert fitted.of_text("unheard of") is None
+    assert fitted.project_text("unheard of") is None
     rejects = {(row.origin, row.reason) for row in tables.read(spark, f"{done['table']}_rejects").collect()}
     assert rejects == {
-        ("007.png", "a number is not finite"),
+        ("007.png", "a value of the vector is not finite"),
         ("007.png", "no vector of this id on the left side"),
         ("008.png", "no vector of this id on the right side"),
         ("009.png", "no vector of this id on the right side"),
@@ -169,20 +169,20 @@ def test_the_model_maps_as_the_run_did(spark, place, done):
     fitted = latent_model.load(done["folder"])
     rows = {row.id: row for row in tables.read(spark, done["table"]).collect()}
     vectors = np.array(made()[1], np.float32)
-    mapped, length = fitted.of_left(vectors[11])
+    mapped, length = fitted.project_left(vectors[11])
     np.testing.assert_allclose(mapped, rows["images:011.png"].vector, atol=1e-6)
     assert abs(length - rows["images:011.png"].norm) < 1e-6
-    np.testing.assert_allclose(fitted.of_text("RED"), rows["words:red"].vector, atol=1e-6)
-    np.testing.assert_allclose(fitted.of_text("fashion, a blue dress"), rows["titles:001.png"].vector, atol=1e-6)
+    np.testing.assert_allclose(fitted.project_text("RED"), rows["words:red"].vector, atol=1e-6)
+    np.testing.assert_allclose(fitted.project_text("fashion, a blue dress"), rows["titles:001.png"].vector, atol=1e-6)
     color, thing = made()[0][11][1:]
-    guessed = [word for word, _ in fitted.guess(mapped, length)]
+    guessed = [word for word, _ in fitted.suggest_words(mapped, length)]
     assert {color, thing} <= set(guessed[:4])
     # What is bound to no package: arrays, and a line of JSON.
     with np.load(f"{done['folder']}/artifacts/model.npz", allow_pickle=False) as arrays:
         assert arrays["left.matrix"].shape == (SIZE, FIT["k"])
         assert json.loads(arrays["about"].tobytes())["left"] == "images"
-    with pytest.raises(BadData, match="numbers; the left side's have 24"):
-        fitted.of_left(vectors[0][:5])
+    with pytest.raises(BadData, match="dimensions; vectors of the left side have 24"):
+        fitted.project_left(vectors[0][:5])
     with pytest.raises(BadData, match="not a model"):
         latent_model.from_bytes(b"something else")
 
@@ -326,7 +326,7 @@ def test_another_table_is_the_right_side(spark, place, tmp_path):
     assert done.summary["rejected"] == 4
     fitted = latent_model.load(done.summary["folder"])
     with pytest.raises(BadData, match="a table of queries, not text"):
-        fitted.of_text("red dress")
+        fitted.project_text("red dress")
 
 
 def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
@@ -340,9 +340,9 @@ def test_words_vectors_are_put_beside_the_bags(spark, place, tmp_path):
     rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
     fitted = latent_model.from_bytes(run.artifacts["model.npz"])
     known = {name: vector.astype(np.float32) for name, vector in vectors.items()}
-    np.testing.assert_allclose(fitted.of_text("red", known), rows["words:red"], atol=1e-5)
+    np.testing.assert_allclose(fitted.project_text("red", known), rows["words:red"], atol=1e-5)
     # A word that no picture has is near to the one that its vector is near to.
-    asked = fitted.of_text("crimson", known)
+    asked = fitted.project_text("crimson", known)
     nearest = max(COLORS, key=lambda color: float(rows[f"words:{color}"] @ asked))
     assert nearest == "red"
 
@@ -364,10 +364,12 @@ def test_words_beyond_the_dense_ones_have_learnt_vectors(spark, place, tmp_path)
     pictures = [name for name in facts if name in rows]
     matrix = np.stack([rows[name].vector for name in pictures])
     for color, thing in {fact for fact in facts.values() if set(fact) & set(table)}:
-        asked = fitted.of_text(f"{color} {thing}", {name: table[name] for name in (color, thing) if name in table})
+        asked = fitted.project_text(f"{color} {thing}", {name: table[name] for name in (color, thing) if name in table})
         assert all(facts[pictures[at]] == (color, thing) for at in np.argsort(-(matrix @ asked))[:3])
-    np.testing.assert_allclose(fitted.of_text("fashion, a blue dress", table), rows["titles:001.png"].vector, atol=1e-5)
-    guessed = fitted.guess(np.array(rows["images:011.png"].vector), rows["images:011.png"].norm)
+    np.testing.assert_allclose(
+        fitted.project_text("fashion, a blue dress", table), rows["titles:001.png"].vector, atol=1e-5
+    )
+    guessed = fitted.suggest_words(np.array(rows["images:011.png"].vector), rows["images:011.png"].norm)
     assert {word for word, _ in guessed} == set(dense)
 
 
@@ -486,7 +488,7 @@ def test_titles_for_a_table_of_untitled_pictures(spark, done, tmp_path):
     result = embedall("suggest", done["table"], "--queries", tmp_path / "new", "--output", output, "-n", 3)
     assert result.code == 0, result.log
     assert result.output == (
-        f"{output}: version 0, titles and words for 3 rows\nrefused: 1 row: a number is not finite\n"
+        f"{output}: version 0, titles and words for 3 rows\nrefused: 1 row: a value of the vector is not finite\n"
     )
     rows = tables.read(spark, str(output)).orderBy("id", "kind", "rank").collect()
     assert [(row.kind, row.rank) for row in rows] == 3 * [

@@ -91,7 +91,7 @@ def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
     with pytest.raises(TrainingDiverged, match="not finite in epoch 1"):
         contrastive_job.refine(spark, str(tmp_path), broken, validation, config)
     monkeypatch.setattr(contrastive_job, "work", None)
-    with pytest.raises(WorkerLost, match=r"died, see above .*return code 1"):
+    with pytest.raises(WorkerLost, match=r"died; its output is above.*return code 1"):
         contrastive_job.refine(spark, str(tmp_path), train, validation, config)
 
 

@@ -77,7 +77,9 @@ def test_one_side_alone(spark, data):
 
 def test_vectors_too_long_or_of_two_lengths_are_refused(spark):
     long = vector_tables.table(spark, ["a"], np.ones((1, covariance.MAX_SIZE + 1)))
-    with pytest.raises(ConfigError, match="4,097 numbers, the closed form takes at most 4,096"):
+    with pytest.raises(
+        ConfigError, match="the left side have 4,097 dimensions, and the closed form takes at most 4,096"
+    ):
         covariance.of_vectors(long)
     with pytest.raises(BadData, match="the left side has no vectors"):
         covariance.of_vectors(long.where("id = 'b'"))

@@ -51,15 +51,15 @@ def test_both_sides_are_those_of_the_package(tmp_path):
     texts = ["A red DRESS", "crimson", "Crimson ÉTÉ, été", "nothing known"]
     found = predict(text=texts, word_vectors=[VECTORS] * 4, vector=[None] * 4)
     for text, one in zip(texts[:3], found, strict=False):
-        np.testing.assert_allclose(one, fitted.of_text(text, VECTORS), atol=1e-6)
+        np.testing.assert_allclose(one, fitted.project_text(text, VECTORS), atol=1e-6)
     assert not found[3].any()
     assert not predict(vector=[[np.nan] * 6]).any()
     learnt = of_text()
     learnt = learnt._replace(text=learnt.text._replace(composed=learnt.text.composed._replace(common=None)))
     one = loaded(tmp_path, learnt)(text=["Red dress"], word_vectors=[VECTORS])[0]
-    np.testing.assert_allclose(one, learnt.of_text("red dress", VECTORS), atol=1e-6)
+    np.testing.assert_allclose(one, learnt.project_text("red dress", VECTORS), atol=1e-6)
     plain = of_text(composed=False)
-    np.testing.assert_allclose(loaded(tmp_path, plain)(text=["red"])[0], plain.of_text("red"), atol=1e-6)
+    np.testing.assert_allclose(loaded(tmp_path, plain)(text=["red"])[0], plain.project_text("red"), atol=1e-6)
     tables = LatentModel(LEFT, RIGHT._replace(preparation=UNIT), "films", "people", None)
     both = loaded(tmp_path, tables)(vector=[rows[0], None], right_vector=[None, rows[1, :5]])
     np.testing.assert_allclose(both[0], LEFT.latent(rows[:1])[0][0], atol=1e-6)
@@ -71,11 +71,11 @@ def test_both_sides_are_those_of_the_package(tmp_path):
 def test_rows_that_are_not_as_said(tmp_path):
     predict = loaded(tmp_path, of_text())
     for columns, text in [
-        ({"text": ["red"]}, "vectors of words in a/table too: give word_vectors"),
+        ({"text": ["red"]}, "also composed of the word vectors in a/table: give word_vectors"),
         ({"text": ["red", None]}, r"row 1 has 0 of vector, text, right_vector; need one"),
         ({"text": ["red"], "vector": [[0.0] * 6]}, r"row 0 has 2 of"),
         ({"other": ["red"]}, r"row 0 has 0 of"),
-        ({"vector": [[1.0] * 5]}, r"a vector of 5 numbers; the left side's have 6"),
+        ({"vector": [[1.0] * 5]}, r"a vector has 5 dimensions; the left side has 6"),
     ]:
         with pytest.raises(ValueError, match=text):
             predict(**columns)

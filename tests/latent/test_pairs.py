@@ -46,5 +46,5 @@ def test_tables_lie_beside_each_other_with_zeros_where_one_lacks_an_id(spark, mo
     np.testing.assert_allclose(found["vector"], wished, atol=1e-7)
     np.testing.assert_allclose(found["norm"], np.linalg.norm(wished, axis=1))
     monkeypatch.setattr(covariance, "MAX_SIZE", 4)
-    with pytest.raises(ConfigError, match=r"2 \+ 3 numbers beside each other, the closed form takes at most 4"):
+    with pytest.raises(ConfigError, match=r"2 \+ 3 dimensions, and the closed form takes at most 4"):
         pairs.concat_vectors([one, other], [PLAIN, PLAIN])

@@ -47,9 +47,9 @@ def test_vectors_that_cannot_be_mapped_say_why_and_cost_no_other(spark):
 
 def test_a_matrix_for_other_vectors_is_refused(spark, side):
     table = vector_tables.table(spark, ["a"], np.ones((1, 4)), partitions=1)
-    with pytest.raises(ConfigError, match="vectors of 4 numbers, the matrix maps those of 6"):
+    with pytest.raises(ConfigError, match="the vectors have 4 dimensions and the matrix maps vectors of 6"):
         projection.project(table, side)
-    with pytest.raises(ConfigError, match="MiB travel with a task"):
+    with pytest.raises(ConfigError, match="MiB are sent to a task"):
         projection.project(table, projection.Side(np.zeros((4096, 4097), np.float32), np.zeros(4096)))
 
 

@@ -54,13 +54,13 @@ def test_bags_are_scikit_learns_tfidf_of_words_that_are_there(spark, items):
     theirs = TfidfVectorizer(analyzer=lambda tokens: tokens, sublinear_tf=False).fit(list(lists.values()))
     order = [theirs.vocabulary_[token] for token in model.tokens]
     assert model.tokens[0] == "dress"
-    bags = rows(text_features.bags(found.repartition(4), model), "vector")
+    bags = rows(text_features.bags_of_words(found.repartition(4), model), "vector")
     assert set(bags) == {"a", "b", "c", "f"}
     for name, bag in bags.items():
         np.testing.assert_allclose(bag, theirs.transform([lists[name]]).toarray()[0][order], atol=1e-6)
         np.testing.assert_allclose(model.bag(lists[name]), bag, atol=1e-7)
     assert model.bag(["unknown"]) is None
-    few = text_features.fit_bags(found, min_items=2, most=2)
+    few = text_features.fit_bags(found, min_items=2, max_words=2)
     assert few.tokens == ["dress", "summer"]
     assert item_tokens.report(found, text_features.vocabulary(found, few)) == {
         "items": 6, "items_without_words": 2, "items_unknown": 0, "words": 10, "words_unknown": 8,
@@ -70,11 +70,13 @@ def test_bags_are_scikit_learns_tfidf_of_words_that_are_there(spark, items):
 def test_more_words_than_the_closed_form_takes_are_refused(items, monkeypatch):
     found = item_tokens.tokenize_items(items, ItemTextConfig())
     monkeypatch.setattr(covariance, "MAX_SIZE", 3)
-    with pytest.raises(ConfigError, match=r"over 3 words .* raise min_items.* most frequent .* words' vectors"):
+    with pytest.raises(
+        ConfigError, match=r"more than 3 words .* raise input.min_items.* input.most_words, or leave input.words out"
+    ):
         text_features.fit_bags(found, min_items=1)
-    assert len(text_features.fit_bags(found, min_items=1, most=3).tokens) == 3
-    with pytest.raises(ConfigError, match="most 4: need 1 to 3"):
-        text_features.fit_bags(found, most=4)
+    assert len(text_features.fit_bags(found, min_items=1, max_words=3).tokens) == 3
+    with pytest.raises(ConfigError, match=r"input\.most_words=4: bags take 1 to 3 words"):
+        text_features.fit_bags(found, max_words=4)
     with pytest.raises(BadData, match="no word is in 9 of 6 training item"):
         text_features.fit_bags(found, min_items=9)
 
@@ -98,7 +100,7 @@ def test_composed_vectors_are_sif(spark, items):
     }
     common = np.linalg.svd(np.stack([plain[name] for name in "abc"]))[2][0]
     assert abs(common @ model.common) == pytest.approx(1, abs=1e-6)
-    composed = rows(text_features.composed(found.repartition(3), table.repartition(3), model), "vector")
+    composed = rows(text_features.compose(found.repartition(3), table.repartition(3), model), "vector")
     assert set(composed) == set(plain) == {"a", "b", "c", "f"}
     for name, vector in composed.items():
         np.testing.assert_allclose(vector, plain[name] - common * (common @ plain[name]), atol=1e-5)

@@ -10,7 +10,7 @@ from vector_tables import table
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.latent import suggest
-from embedall_spark.latent.latent_model import Guessing
+from embedall_spark.latent.latent_model import WordDecoder
 from embedall_spark.search import ann, exact_batch
 
 TITLES = {"t:1": "red hat", "t:2": "red hat", "t:3": "red hat", "t:4": "red hat", "t:5": "blue hat", "t:6": None}
@@ -37,7 +37,7 @@ def test_words_are_those_of_the_guess(spark, monkeypatch):
     mean, weights, tokens = rng.random(7), 1 + rng.random(7), list("abcdefg")
     monkeypatch.setattr(suggest, "_CELLS", 14)
     names = [f"r{at}" for at in range(9)]
-    found = suggest.words(table(spark, names, rows), Guessing(mean, decoder, weights), tokens, 4)
+    found = suggest.words(table(spark, names, rows), WordDecoder(mean, decoder, weights), tokens, 4)
     for at, name in enumerate(names):
         scores = (mean + np.linalg.norm(rows[at].astype(float)) * (rows[at].astype(float) @ decoder)) / weights
         mine = found.where(f"id = '{name}'").orderBy("rank").collect() if at in (0, 8) else []
@@ -45,8 +45,8 @@ def test_words_are_those_of_the_guess(spark, monkeypatch):
             assert (row.text, row.score) == (tokens[best], pytest.approx(scores[best], rel=1e-5))
         assert len(mine) == (4 if at in (0, 8) else 0)
     monkeypatch.setattr(suggest, "_MATRIX_BYTES", 10)
-    with pytest.raises(ConfigError, match="7 words take"):
-        suggest.words(table(spark, names, rows), Guessing(mean, decoder, weights), tokens, 4)
+    with pytest.raises(ConfigError, match="the decoder of 7 words has"):
+        suggest.words(table(spark, names, rows), WordDecoder(mean, decoder, weights), tokens, 4)
 
 
 def test_words_that_stand_beside_others_go_on(spark, monkeypatch):
@@ -63,6 +63,6 @@ def test_words_that_stand_beside_others_go_on(spark, monkeypatch):
     assert next(iter(ranked)) == "c"
     # Without a beginning that titles know the order is that of the guess.
     assert suggest.rerank_by_prefix(guess[:3], ["z"], counts) == guess[:3]
-    monkeypatch.setattr(suggest, "MAX_BESIDE", 2)
-    with pytest.raises(ConfigError, match="over 2 words stand beside"):
+    monkeypatch.setattr(suggest, "MAX_COOCCURRING", 2)
+    with pytest.raises(ConfigError, match="more than 2 words share a title"):
         suggest.cooccurrence_counts(found, ["a"])

@@ -71,7 +71,7 @@ def test_vectors_are_numpys_and_training_items_know_nothing_of_themselves(data):
     assert set(composed) == kept
     for name, vector in composed.items():
         np.testing.assert_allclose(vector, expected(int(name), int(name)), atol=1e-6)
-    plain = rows(text_features.composed(found, vectors, rest))
+    plain = rows(text_features.compose(found, vectors, rest))
     for name, vector in plain.items():
         np.testing.assert_allclose(vector, expected(int(name), None), atol=1e-6)
     # The order of rows and how they are parted change nothing.
@@ -123,13 +123,13 @@ def test_what_has_no_room_is_told(data, monkeypatch):
         (
             LatentInput(path="-", min_items=1),
             20,
-            r"beside vectors of 20 numbers .* at most 20: reduce input.dense",
+            r"learned vectors of 20 dimensions do not fit: .* at most 20 dimensions; reduce input.dense",
         ),
-        (LatentInput(path="-", min_items=1, dense_words=19), 6, "19 of 90 words beside vectors of 6 numbers"),
+        (LatentInput(path="-", min_items=1, dense_words=19), 6, "19 of 90 words and learned vectors of 6 dimensions"),
     ]:
         with pytest.raises(ConfigError, match=message):
             text_side.fit_text(found, given, None, size, "words")
     assert text_side.fit_text(found, LatentInput(path="-", most_words=20), None, 20, "words").composed is None
     monkeypatch.setattr(text_features, "MAX_TOKENS", 50)
-    with pytest.raises(ConfigError, match=r"over 50 words .* raise input.min_items, .* input.most_words"):
+    with pytest.raises(ConfigError, match=r"more than 50 words .* raise input.min_items, .* input.most_words"):
         text_features.fit_words(found, min_items=1)
