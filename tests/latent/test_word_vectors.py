@@ -86,7 +86,7 @@ def test_vectors_are_numpys_and_training_items_are_left_out_of_their_own(data):
 
 
 def test_a_hidden_map_is_recovered_beyond_the_limit(data, spark, monkeypatch):
-    """Left vectors are sums of words' hidden vectors: with more words than the limit, unseen items are still retrieved."""
+    """Left vectors are sums of hidden vectors of words: beyond the limit of words, unseen items are still retrieved."""
     ids, _, x, items, left = data
     monkeypatch.setattr(covariance, "MAX_SIZE", 60)
     train = training_items(items)
