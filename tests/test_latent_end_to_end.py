@@ -335,7 +335,11 @@ def test_word_vectors_are_concatenated_to_the_bags(spark, input_folder, tmp_path
     vectors = dict(zip(names, random.standard_normal((len(names), SIZE)), strict=True))
     vectors["crimson"] = vectors["red"] + 0.1 * random.standard_normal(SIZE)
     save(spark, table(spark, names, np.stack([vectors[name] for name in names])), tmp_path / "words")
-    config = configs.load(latent.Config, configured(input_folder, tmp_path, input={"words": f"{tmp_path}/words"}))
+    lines = "\n".join(f"{name},a {color} {thing}" for name, color, thing in planted()[0])
+    (tmp_path / "titles.csv").write_text(f"file,name\n{lines}\n,no id\n")
+    columns = {"id": "file", "title": "name"}
+    given = {"words": f"{tmp_path}/words", "items": f"{tmp_path}/titles.csv", "item_columns": columns}
+    config = configs.load(latent.Config, configured(input_folder, tmp_path, input=given))
     run = FakeRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
     fitted = latent_model.from_bytes(run.artifacts["model.npz"])
@@ -345,6 +349,8 @@ def test_word_vectors_are_concatenated_to_the_bags(spark, input_folder, tmp_path
     query = fitted.project_text("crimson", vectors_by_word)
     nearest = max(COLORS, key=lambda color: float(rows[f"words:{color}"] @ query))
     assert nearest == "red"
+    # A picture that is not finite with its pair, and the line without an id.
+    assert run.rejected == 3
 
 
 def test_words_beyond_the_dense_ones_have_learned_vectors(spark, input_folder, tmp_path):
@@ -403,14 +409,13 @@ def test_errors_say_why_nothing_can_be_fitted(spark, again, tmp_path):
 
 
 def test_ids_and_sizes_are_compared_before_anything_is_computed(spark, input_folder, tmp_path):
-    rows = [("pictures/001.png", "A red coat", None, None)]
-    spark.createDataFrame(rows, ITEMS).write.format("delta").save(f"{tmp_path}/items")
+    items = spark.createDataFrame([("pictures/001.png",)], "id string")
     config = configs.load(latent.Config, configured(input_folder, tmp_path, input={"items": f"{tmp_path}/items"}))
     left = spark.createDataFrame([("001.png",), ("002.png",)], "id string")
     with pytest.raises(
         BadData, match=r"items has 'pictures/001\.png'; .*images has '001\.png', '002\.png'\. Ids must be"
     ):
-        input_tables.check_ids(spark, left, config.input)
+        input_tables.check_ids(left, items, config.input)
     parts = left.withColumn("part", F.lit("train"))
     with pytest.raises(BadData, match=r"fit\.k=9 needs more than 9 training items, and there are 2"):
         input_tables.check_size(parts, 9)

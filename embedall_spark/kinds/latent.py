@@ -17,7 +17,7 @@ from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.kinds._evaluation import Evaluation, MapSize
 from embedall_spark.latent import input_tables as inputs
-from embedall_spark.latent import latent_model, pairs, plot_data, projection, split
+from embedall_spark.latent import item_table, latent_model, pairs, plot_data, projection, split
 from embedall_spark.latent.config import LatentInput
 from embedall_spark.latent.fit import cca, model_selection
 from embedall_spark.latent.fit.model_selection import FitConfig
@@ -105,6 +105,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
         )
+    if source.right is None:
+        item_table.check(source)
     config.evaluate.check_gates([f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
 
 
@@ -116,13 +118,14 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 def version(spark: SparkSession, config: Config) -> str:
     """Return the versions of all input tables."""
     source = config.input
-    items = source.items_table if source.right is None else None
-    paths = [(source.path, VECTORS), (source.right, VECTORS), (source.pairs, PAIRS), (items, ITEMS)]
+    paths = [(source.path, VECTORS), (source.right, VECTORS), (source.pairs, PAIRS), (source.words, VECTORS)]
     versions = []
-    for path, schema in [*paths, (source.words, VECTORS)]:
+    for path, schema in paths:
         if path is not None:
             inputs.read(spark, path, schema)
             versions.append(input_version.DeltaTable(path).version(spark))
+    if source.right is None:
+        versions.insert(1, item_table.version(spark, source))
     return "+".join(versions)
 
 
@@ -135,9 +138,7 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return rows per side, dimension and bytes of the result, estimated."""
     rows = read(spark, config).count()
     others = (
-        inputs.read(spark, config.input.right, VECTORS)
-        if config.input.right
-        else inputs.read(spark, config.input.items_table, ITEMS)
+        inputs.read(spark, config.input.right, VECTORS) if config.input.right else item_table.read(spark, config.input)
     )
     both = rows + others.count()
     longest = max(config.fit.k)
@@ -161,11 +162,15 @@ def embed(run: Run, rows: DataFrame, config: Config) -> DataFrame:
         ConfigError: the sides' kinds are the same, or k is more than they have in common.
     """
     kinds, left = inputs.kinds(run.spark, rows, config.input), rows.where(inputs.is_finite())
-    inputs.check_ids(run.spark, left, config.input)
+    items = item_table.load(run, config.input) if config.input.right is None else None
+    inputs.check_ids(left, _left_ids(run.spark, items, config), config.input)
     parts = run.stage("split", lambda: split.split(left, config.split))
     inputs.check_size(parts, min(config.fit.k))
-    right = _text_side(run, parts, left, config) if config.input.right is None else _vectors_side(run.spark, config)
-    seen = rows.count() + right.pairs.count()
+    right = _vectors_side(run.spark, config) if items is None else _text_side(run, items, parts, left, config)
+    refused = item_table.refuse(run, config.input) if items is not None else 0
+    seen = rows.count() + right.pairs.count() + refused
+    if refused:
+        run.check_reject_share(refused, seen)
     pairs = _pairs(run, rows, left, right, parts, seen)
     sides = model_selection.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
     text = right.text
@@ -194,7 +199,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, test_pairs.select(*names, "weight"), csls=options.csls, seed=options.seed)
-    items = None if config.input.right is not None else inputs.read(run.spark, config.input.items_table, ITEMS)
+    items = item_table.load(run, config.input) if config.input.right is None else None
     load_pictures = plot_data.pictures(run, kinds[0], config.input.path, options.pictures)
     space = plot_data.space(run, vectors, test_pairs.select(*names), kinds, items, load_pictures)
     sizes = latent_plots.Sizes(options.map_ids, options.heat_pairs, options.examples, options.seed)
@@ -203,12 +208,17 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _text_side(run: Run, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:
+def _left_ids(spark: SparkSession, items: DataFrame | None, config: Config) -> DataFrame:
+    """Return the ids that the left side should have, as ``id``."""
+    if items is not None:
+        return items.select("id")
+    assert config.input.pairs is not None
+    return inputs.read(spark, config.input.pairs, PAIRS).select(F.col("left").alias("id"))
+
+
+def _text_side(run: Run, items: DataFrame, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:
     """Return the right side made of titles and tags."""
     source = config.input
-    items = inputs.read(run.spark, config.input.items_table, ITEMS).where("id IS NOT NULL")
-    # Of several rows with one id the least counts, so that their order does not matter.
-    items = items.groupBy("id").agg(F.min(F.struct("title", "tags", "label")).alias("row")).select("id", "row.*")
     vectors = None if source.words is None else inputs.read(run.spark, source.words, VECTORS).where(inputs.is_finite())
     table = files.words_of(config.output.table)
     return text_side.build_text_side(run, items, parts, left, source, vectors, config.fit.left_preparation, table)

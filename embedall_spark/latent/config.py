@@ -13,6 +13,16 @@ from embedall_spark.latent.text.text_features import MAX_TOKENS
 _NAME = r"^[\w.-]+$"
 
 
+class ItemColumns(Section):
+    """Which columns of the items are what; a default that is missing in the table is left out."""
+
+    id: str = Field("id", description="the column of the left side's ids")
+    title: str = Field("title", description="the column of titles")
+    tags: str = Field("tags", description="the column of tags: an array of text, or text")
+    tags_separator: str = Field(",", min_length=1, description="what separates tags in text")
+    label: str = Field("label", description="the column that tells what the items are of")
+
+
 class LatentInput(Section):
     """Tables of the left and of the right side, and which of their rows belong together."""
 
@@ -22,9 +32,10 @@ class LatentInput(Section):
     )
     items: InputPath | None = Field(
         None,
-        description="table of titles and tags (id, title, tags) by ids of the left side: the right side is text; "
-        "unset: the name of path with _metadata",
+        description="titles and tags (id, title, tags) of the left side's ids: the right side is text; a Delta table, "
+        "or a file whose name ends in .csv, .tsv, .json, .jsonl or .parquet; unset: path's name with _metadata",
     )
+    item_columns: ItemColumns = ItemColumns()
     text: ItemTextConfig = ItemTextConfig()
     min_items: int = Field(2, ge=1, description="words of fewer training items are ignored")
     most_words: int | None = Field(
@@ -47,5 +58,5 @@ class LatentInput(Section):
 
     @property
     def items_table(self) -> str:
-        """The table of titles and tags, if the right side is text."""
+        """The table or file of titles and tags, where the right side is text."""
         return self.items or files.metadata_of(self.path)

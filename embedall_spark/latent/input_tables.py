@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent.latent_model import TITLES, WORDS
-from embedall_spark.schemas import ITEMS, PAIRS, VECTORS, conform
+from embedall_spark.schemas import VECTORS, conform
 from embedall_spark.sources import reader_errors
 
 if TYPE_CHECKING:
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from embedall_spark.latent.config import LatentInput
 
 
-def check_ids(spark: SparkSession, left: DataFrame, source: LatentInput) -> None:
-    """Raise BadData if no id of the left side has an item or a pair, before anything is computed from them."""
-    if source.right is None:
-        key, path, ids = "input.items", source.items_table, read(spark, source.items_table, ITEMS).select("id")
-    else:
-        assert source.pairs is not None
-        key, path = "input.pairs", source.pairs
-        ids = read(spark, path, PAIRS).select(F.col("left").alias("id"))
+def check_ids(left: DataFrame, ids: DataFrame, source: LatentInput) -> None:
+    """Raise BadData if no id of the left side has an item or a pair, before anything is computed from them.
+
+    Args:
+        left: VECTORS of the left side.
+        ids: a table whose ``id`` is that of an item or of the left side of a pair.
+        source: where they come from.
+    """
+    key, path = ("input.items", source.items_table) if source.pairs is None else ("input.pairs", source.pairs)
     if not left.join(ids, "id", "left_semi").isEmpty():
         return
     examples = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -21,6 +22,13 @@ def problem(reason: str, record: Column) -> Column:
 def column(name: str) -> Column:
     """Return the column of exactly this name, whatever it is made of."""
     return F.col("`" + name.replace("`", "``") + "`")
+
+
+def tags(value: Column, kind: T.DataType, separator: str) -> Column:
+    """Return tags, an array of text or text with a separator, as an array; blanks around them and empty ones go."""
+    if isinstance(kind, T.StringType):
+        value = F.split(value, rf"\Q{separator}\E")
+    return F.filter(F.transform(value, lambda tag: F.trim(F.make_valid_utf8(tag))), lambda tag: tag != "")
 
 
 def null() -> Column:

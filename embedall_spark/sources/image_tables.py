@@ -45,7 +45,7 @@ def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     values["path"] = F.when(reason.isNull(), place_of(config, location))
     values |= {name: F.col(name) for name in ("title", "label") if getattr(config, name)}
     if config.tags:
-        values["tags"] = _tags(rows, config.tags_separator)
+        values["tags"] = expressions.tags(F.col("tags"), rows.schema["tags"].dataType, config.tags_separator)
     named = [value.alias(name) for name, value in values.items()]
     return rows.select(identity.alias("id"), *named, "origin", reason.alias("problem"))
 
@@ -89,10 +89,3 @@ def _base(config: ImagesConfig) -> str | None:
     if (folder := input_files.folder_of(path)) != path:
         return folder
     return path.rpartition("/")[0]
-
-
-def _tags(rows: DataFrame, separator: str) -> Column:
-    tags = F.col("tags")
-    if rows.schema["tags"].dataType.simpleString() == "string":
-        tags = F.split(tags, rf"\Q{separator}\E")
-    return F.filter(F.transform(tags, lambda tag: F.trim(F.make_valid_utf8(tag))), lambda tag: tag != "")

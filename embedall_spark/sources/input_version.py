@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
 
 
+# Up to here files are compared by their contents, so that a file written again with the same bytes is the same input.
+_MAX_BYTES = 256 << 20
+_MAX_FILES = 10_000
+
+
 class Storage(Protocol):
     """How an input is stored."""
 
@@ -41,7 +46,7 @@ class Input(Protocol):
 
 
 def version(spark: SparkSession, config: Input) -> str:
-    """Return a digest of the input's files (names, sizes, times), or the id and version of a Delta table."""
+    """Return a digest of the input's files (see Files.version()), or the id and version of a Delta table."""
     return config.storage.version(spark)
 
 
@@ -86,13 +91,20 @@ class Files(NamedTuple):
     names: re.Pattern[str] | None = None
 
     def version(self, spark: SparkSession) -> str:
-        """Return a digest of the files' paths, sizes and times, and how many there are."""
+        """Return a digest of the files' paths and contents, and how many there are.
+
+        Files that are remote, many, or large together are told by their sizes and times in place of their contents.
+        """
         del spark
-        digest, count = hashlib.sha256(), 0
+        digest, count, size = hashlib.sha256(), 0, 0
+        small: list[InputFile] = []
         for file in self._files():
             digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode())
-            count += 1
-        return f"{digest.hexdigest()[:16]}.{count}"
+            count, size = count + 1, size + file.size
+            if count <= _MAX_FILES and size <= _MAX_BYTES and files.is_local(file.path):
+                small.append(file)
+        contents = _digest_of_contents(small) if len(small) == count else None
+        return f"{(contents or digest.hexdigest())[:16]}.{count}"
 
     def size(self, spark: SparkSession) -> int:
         """Return the sum of the files' sizes."""
@@ -114,6 +126,18 @@ class Files(NamedTuple):
 
     def _reason(self, entry: InputFile | LeftOut) -> str | None:
         return entry.reason if isinstance(entry, LeftOut) else None
+
+
+def _digest_of_contents(listed: list[InputFile]) -> str | None:
+    """Return a digest of local files' paths and contents; None where one cannot be read, which its reader reports."""
+    digest = hashlib.sha256()
+    for path, *_ in listed:
+        try:
+            with open(path, "rb") as file:
+                digest.update(f"{path}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        except OSError:
+            return None
+    return digest.hexdigest()
 
 
 class Parquet(Files):

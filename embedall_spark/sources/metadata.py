@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from embedall_spark import files
 from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import ConfigError, SchemaMismatch
-from embedall_spark.sources import csv_files, expressions, reader_errors, tabular
+from embedall_spark.sources import csv_files, expressions, json_lines, reader_errors, tabular
 from embedall_spark.sources import ids as id_text
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def check(config: Metadata) -> None:
     path = config.path
     if path is None:
         return
-    if _format(path)[0] == "delta":
+    if format_of(path)[0] == "delta":
         if Path(path).is_file():
             need = f"need {', '.join(_SUFFIXES)} or a Delta table's folder"
             raise ConfigError(f"{path}: the name tells no format; {need}: rename the file")
@@ -150,17 +151,28 @@ def read_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
         BadData: there is nothing at the path, or it is of another format.
         ConfigError: there is no such column of ids.
     """
+    rows = open_all(spark, config, columns)
+    return _readable(rows, config.path) if format_of(config.path or "")[0] in ("csv", "json") else rows
+
+
+def open_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ()) -> DataFrame:
+    """Return what read_all() returns, lazily; of .csv, .tsv and JSON Lines all rows, with their ``problem``."""
     assert config.path is not None
-    path, id_column, (kind, separator) = config.path, config.id, _format(config.path)
+    path, id_column, (kind, separator) = config.path, config.id, format_of(config.path)
     if kind == "csv":
         header = _header(path, separator, {*_columns(config).values(), *_NAMES, *columns})
         rows = reader_errors.opened(path, kind, lambda: _read_csv(spark, path, separator, header))
-        rows, id_column = _readable(rows, path), "id" if header.absent else id_column
+        if header.absent:
+            log.info("%s: no header: columns are %s", path, ", ".join(rows.columns[:-1]))
+            id_column = "id"
+    elif kind == "json":
+        rows = reader_errors.opened(path, kind, lambda: _read_json(spark, path))
     else:
-        rows = reader_errors.opened(path, kind, lambda: _read_table(spark, path, kind))
-    if id_column not in rows.columns:
-        has = ", ".join(rows.columns)
-        raise ConfigError(f"{path}: no column {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
+        rows = reader_errors.opened(path, kind, lambda: tabular.stored(spark, path, kind))
+    if (count := rows.columns.count(id_column)) != 1:
+        has = ", ".join(rows.columns[:-1] if kind in ("csv", "json") else rows.columns)
+        found = "several columns" if count else "no column"
+        raise ConfigError(f"{path}: {found} {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
     if id_column != "id":
         rows = rows.drop("id").withColumnRenamed(id_column, "id")
     return rows.withColumn("id", id_text.as_text(F.col("id"), rows.schema["id"].dataType))
@@ -208,7 +220,7 @@ class _Header(NamedTuple):
 def _open(spark: SparkSession, config: Metadata) -> DataFrame:
     """Return those of the columns id, label and title that are wanted, as they are, and ``problem``."""
     assert config.path is not None
-    kind, separator = _format(config.path)
+    kind, separator = format_of(config.path)
     columns = {f"metadata.{name}": column for name, column in _columns(config).items()}
     header = _header(config.path, separator, columns.values()) if kind == "csv" else _Header(False, 0)
     if header.absent:
@@ -244,8 +256,12 @@ def _read_csv(spark: SparkSession, path: str, separator: str, header: _Header) -
     return rows.select(*columns, "problem")
 
 
-def _read_table(spark: SparkSession, path: str, kind: str) -> DataFrame:
-    return spark.read.json(files.spark_path(path)) if kind == "json" else tabular.stored(spark, path, kind)
+def _read_json(spark: SparkSession, path: str) -> DataFrame:
+    """Return all keys as columns of the types that Spark infers, and ``problem``; a key of that name gives way."""
+    rows = json_lines.read(spark, path, {}, "utf-8", json_lines.MAX_BYTES, "a limit of JSON Lines")
+    inferred = spark.read.json(files.spark_path(path)).schema
+    fields = [field for field in inferred if field.name not in ("_corrupt_record", "problem")]
+    return rows.select(F.from_json("value", T.StructType(fields)).alias("row"), "problem").select("row.*", "problem")
 
 
 def _readable(rows: DataFrame, path: str | None) -> DataFrame:
@@ -256,7 +272,7 @@ def _readable(rows: DataFrame, path: str | None) -> DataFrame:
     return rows.where("problem is null").drop("problem")
 
 
-def _format(path: str) -> tuple[tabular.Format, str]:
+def format_of(path: str) -> tuple[tabular.Format, str]:
     """Return the format that a path's suffix tells, and the separator of its columns."""
     name = PurePosixPath(path)
     return _SUFFIXES.get((name.with_suffix("") if name.suffix in _COMPRESSED else name).suffix, ("delta", ","))

@@ -68,6 +68,26 @@ def test_links_are_followed_and_each_file_is_read_once(tmp_path):
     assert walk(tmp_path / "blobs", [".png"])[0] == ["0.png"]
 
 
+def test_files_written_again_with_the_same_bytes_are_the_same_input(tmp_path, monkeypatch):
+    put(tmp_path, "a.csv", "sub/b.csv")
+
+    def version(path=tmp_path):
+        return input_version.storage_of(str(path), "csv").version(None)
+
+    first = version()
+    put(tmp_path, "a.csv", "sub/b.csv")
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert version() == version(tmp_path.as_uri()) == first and first.endswith(".2")
+    (tmp_path / "a.csv").write_text("b.csv")
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert version() != first
+    # What is larger is told by sizes and times.
+    monkeypatch.setattr(input_version, "_MAX_BYTES", 10)
+    large = version()
+    os.utime(tmp_path / "a.csv", (2, 2))
+    assert len({first, large, version()}) == 3
+
+
 def test_a_glob_names_files_and_folders(tmp_path):
     put(tmp_path, "1/a.txt", "2/a.txt", "2/deep/b.txt", "3.txt", "in [v1]/c.txt", ".x/d.txt")
     assert walk(tmp_path / "*" / "a.txt")[0] == ["1/a.txt", "2/a.txt"]
