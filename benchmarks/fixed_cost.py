@@ -1,8 +1,9 @@
 """What a command costs before it does anything: session, first jobs, whole launches on tiny inputs; ours and plain.
 
 Plain is the same session without what makes ours start fast: Spark resolves the jars by Ivy, the JVM has its own
-options and no archive of classes, and each Python worker imports what it needs. Seconds depend on what else the machine
-does, CPU seconds of all processes hardly: those are compared. Starts before the first measurement fill the caches.
+options and no archive of classes, each Python worker imports what it needs, and each task reads the directories of
+Spark's archives anew. Seconds depend on what else the machine does, CPU seconds of all processes hardly: those are
+compared. Starts before the first measurement fill the caches.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _session(plain: bool, work: Path) -> dict[str, Any]:
     extra = {}
     if plain:
         spark_jvm.prepare = lambda settings, java: (settings, [])
-        extra = {"spark.python.daemon.module": "pyspark.daemon"}
+        extra = {"spark.python.daemon.module": "pyspark.daemon", "spark.python.unix.domain.socket.enabled": "false"}
     marks = [time.perf_counter()]
     spark = session.get("fixed cost", master=f"local[{common.THREADS}]", extra=extra)
     marks.append(time.perf_counter())

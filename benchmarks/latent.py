@@ -143,7 +143,7 @@ def _bags(spark: SparkSession, items: list[Product], train: NDArray[np.int64], u
         numbers=len(model.tokens),
         **item_tokens.report(items, text_features.vocabulary(items, model)),
     )
-    bags = text_features.bags(items, model).toArrow()
+    bags = text_features.bags_of_words(items, model).toArrow()
     of = dict(zip(bags["id"].to_pylist(), common.matrix(bags["vector"]), strict=True))
     nothing = np.zeros(len(model.tokens), np.float32)
     return np.stack([of.get(item.id, nothing) for item in items]), model
@@ -171,7 +171,7 @@ def left_side(data: Data, names: Sequence[str], power: float) -> Matrix:
 
 def latent_left(data: Data, one: Try, maps: Maps) -> Matrix:
     """Return all photos in the latent space, of length 1."""
-    from embedall_spark.search.exact_kernel import unit
+    from embedall_spark.vectors import unit
 
     return unit(((left_side(data, one.left, one.power) - maps.mean_left) @ maps.p).astype(np.float32))
 

@@ -34,7 +34,7 @@ def nearest_product(data: Data, right: str) -> Figures:
     the nearest title, whose photo is.
     """
     from embedall_spark.evaluate import retrieval
-    from embedall_spark.search.exact_kernel import unit
+    from embedall_spark.vectors import unit
 
     learnt, test = np.concatenate([data.parts["train"], data.parts["validation"]]), data.parts["test"]
     sides = {"image_to_text": (data.features["mobilenet"], data.bags[right])}
@@ -74,7 +74,7 @@ def exactness(data: Data) -> Figures:
     apart = [
         1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
     ]
-    straight = cca.ridge(moments, regularisation=0.1)
+    straight = cca.ridge(moments, regularization=0.1)
     peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
     difference = np.abs(straight.p - peer.coef_.T).max() / np.abs(peer.coef_).max()
     facts = {"sklearn_cca_apart": float(max(apart)), "sklearn_ridge_apart": float(difference)}
@@ -133,7 +133,7 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     from latent import latent_left, left_side, moments_of
 
     from embedall_spark.latent.fit import cca
-    from embedall_spark.search.exact_kernel import unit
+    from embedall_spark.vectors import unit
 
     model, test = data.models["title"], data.parts["test"]
     learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
@@ -172,7 +172,7 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
 
     from embedall_spark.latent import suggest
     from embedall_spark.latent.fit import cca
-    from embedall_spark.search.exact_kernel import unit
+    from embedall_spark.vectors import unit
 
     model, bags = data.models["title"], data.bags["title"]
     learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
@@ -197,7 +197,7 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
             text = (bag - maps.mean_right) @ maps.q
             both = unit((photo / np.linalg.norm(photo) + 0.5 * text / np.linalg.norm(text))[None])[0]
             columns = together[:, [place[word] for word in given]].tolist()
-            some = counts._replace(beside=dict(zip(model.tokens, columns, strict=True)))
+            some = counts._replace(together=dict(zip(model.tokens, columns, strict=True)))
             guess, summed = (_guess(model, maps, decoder, at) for at in (photo, np.linalg.norm(photo) * both))
             ways = {
                 "photo": guess,
@@ -231,7 +231,7 @@ def colours(data: Data, one: Try, maps: Maps, figure: Path | None) -> Figures:
     """
     from latent import latent_left
 
-    from embedall_spark.search.exact_kernel import unit
+    from embedall_spark.vectors import unit
 
     place = {token: at for at, token in enumerate(data.models["title"].tokens)}
     known = [colour for colour in COLOURS if colour in place]

@@ -1,4 +1,4 @@
-"""Words that are too many to be numbers of their own: what is found with vectors learnt for them, and without.
+"""Words that are too many to be dimensions: recall with vectors learned for them, and without.
 
 Photos and titles as in latent.py, MobileNetV2's last layer; options are chosen on validation products.
 """

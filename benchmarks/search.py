@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import randomness, schemas, session, tables
 from embedall_spark.search import ann, exact, exact_batch
-from embedall_spark.search.exact_kernel import unit
+from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,27 +55,34 @@ def setting(spark, key, value):
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory):
+def jvm_folder(tmp_path_factory):
+    """The folder in which the JVM runs: what relative paths begin at, for a test that runs there too."""
+    return tmp_path_factory.mktemp("jvm")
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory, jvm_folder):
     from embedall_spark import session
 
     folder = tmp_path_factory.mktemp("spark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    found = session.get(
-        "tests",
-        master="local[2]",
-        extra={
-            "spark.sql.warehouse.dir": str(folder / "warehouse"),
-            "spark.local.dir": str(folder / "local"),
-            "spark.driver.memory": "2g",
-            "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
-            "spark.sql.shuffle.partitions": "2",
-            # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it. The settings of
-            # users are what the tests with a session of their own run with (documents, a killed run, a cluster).
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-            "spark.sql.adaptive.enabled": "false",
-        },
-    )
+    with chdir(jvm_folder):
+        found = session.get(
+            "tests",
+            master="local[2]",
+            extra={
+                "spark.sql.warehouse.dir": str(folder / "warehouse"),
+                "spark.local.dir": str(folder / "local"),
+                "spark.driver.memory": "2g",
+                "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
+                "spark.sql.shuffle.partitions": "2",
+                # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it. Tests of a
+                # killed run and of a cluster start sessions with the settings of users.
+                "spark.sql.codegen.wholeStage": "false",
+                "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+                "spark.sql.adaptive.enabled": "false",
+            },
+        )
     before = found.conf.getAll
     yield found
     changed = {key: value for key in before if (value := found.conf.get(key, None)) != before[key]}

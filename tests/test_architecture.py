@@ -87,7 +87,7 @@ COLLECTS = {
     "search/exact_batch.py": "rows per partition",
     "sources/metadata.py": "metadata of the ids that are shown, at most a million, checked",
     "search/exact.py": "k results per query and partition, checked",
-    "latent/suggest.py": "words beside those of a beginning, at most 100,000, checked",
+    "latent/suggest.py": "words that share a title with a prefix, at most 100,000, checked",
     "search/title_lookup.py": "titles of the ids that are shown",
     "search/spelling.py": "a handful of spellings",
     "sources/input_version.py": "one digest; one table's id and version",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import struct
-import subprocess
-import sys
+import time
+import traceback
 
 import numpy as np
 import pytest
 import yaml
-from conftest import QUICK_JAVA
+from cli_runner import embedall
 from doc_blocks import ROOT, USER_DOCS, blocks
 from PIL import Image, ImageDraw
 
@@ -133,30 +132,41 @@ def cells(path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("docs")
-    write(folder)
-    return folder
+def folder(jvm_folder):
+    write(jvm_folder)
+    return jvm_folder
 
 
 @pytest.fixture(scope="module")
-def ran(folder):
-    """Return the folder in which everything has been run, and by document what went wrong."""
-    environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA, "MPLBACKEND": "Agg"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, str(ROOT / "tests" / "run_steps.py")]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        input=json.dumps(list(steps())),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
-    print(done.stdout)
-    return folder, json.loads((folder / "results.json").read_text())
+def ran(spark, own_store, folder):
+    """Return the folder where all is run, and what went wrong by document, of which the rest is then left out."""
+    failed, names = {}, {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MPLBACKEND", "Agg")
+        for step in steps():
+            document = step["document"]
+            if document not in failed:
+                begun = time.monotonic()
+                for key, value in step.get("environment", {}).items():
+                    patch.setenv(key, value)
+                try:
+                    run(step, names.setdefault(document, {"__name__": "__main__"}))
+                except Exception:
+                    failed[document] = traceback.format_exc()
+                what = " ".join(step.get("command", [step.get("code", "")[:40].replace("\n", " ")]))
+                print(f"{time.monotonic() - begun:6.1f} s  {document}: {what}")
+    return folder, failed
+
+
+def run(step, names):
+    """Run one step; raise what goes wrong."""
+    if "code" in step:
+        exec(compile(step["code"], step["document"], "exec"), names)
+        return
+    result = embedall(*step["command"])
+    if result.code != 0:
+        raise RuntimeError(f"{' '.join(step['command'])}: exit code {result.code}: {result.log[-2000:]}")
 
 
 @pytest.mark.parametrize("name", [path.name for path in [*USER_DOCS, *NOTEBOOKS]])

@@ -141,16 +141,16 @@ def _titles(
 
 def _words(snapshot: TableSnapshot, latent: LatentTable, query: _Query, prefix: str) -> list[Hit]:
     """Return words guessed from the picture and, with a prefix, from the words that the title begins with."""
-    guess, begun = latent.model.guess(query.vector, query.length), latent.model.words(prefix)
+    shares, prefix_words = latent.model.suggest_words(query.vector, query.length), latent.model.words(prefix)
     vocabulary = set(latent.model.tokens)
     last = prefix.split()[-1].lower() if prefix.strip() and not prefix[-1].isspace() else ""
     unfinished = last if last not in vocabulary else ""
-    if known := [word for word in begun if word in vocabulary]:
+    if known := [word for word in prefix_words if word in vocabulary]:
         items = _items(snapshot, latent)
         others = items if query.own is None else items.where(F.col("id") != query.own)
         tokens = item_tokens.tokenize_items(others, latent.config.input.text)
-        guess = suggest.rerank_by_prefix(guess, known, suggest.cooccurrence_counts(tokens, known))
-    return [hit for hit in guess if hit[0] not in begun and hit[0].startswith(unfinished)]
+        shares = suggest.rerank_by_prefix(shares, known, suggest.cooccurrence_counts(tokens, known))
+    return [hit for hit in shares if hit[0] not in prefix_words and hit[0].startswith(unfinished)]
 
 
 def _write_suggestions(
@@ -182,7 +182,7 @@ def _write_suggestions(
             candidates, own, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
         )
         titles = suggest.titles(hits, candidates, n).withColumn("id", unqualify(right))
-        words = suggest.words(rows, model.guessing(), model.tokens, n)
+        words = suggest.words(rows, model.word_decoder(), model.tokens, n)
         suggestions = titles.unionByName(words)
         version = tables.write(
             spark,

@@ -1,4 +1,4 @@
-"""Which tables a latent space is made of."""
+"""Configuration: the tables that a latent space is fitted to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = r"^[\w.-]+$"
 
 
 class ItemColumns(Section):
-    """Which columns of the items are what; a default that is missing in the table is left out."""
+    """Columns of the items; a column that is not configured may be missing, except that of the ids."""
 
     id: str = Field("id", description="the column of the left side's ids")
     title: str = Field("title", description="the column of titles")
@@ -24,39 +24,39 @@ class ItemColumns(Section):
 
 
 class LatentInput(Section):
-    """The two sides and which belong together."""
+    """Tables of the left and of the right side, and which of their rows belong together."""
 
     path: InputPath = Field(description="table of vectors: the left side, such as pictures")
     kind: str | None = Field(
-        None, pattern=_NAME, description="what ids of the left side begin with; unset: as the table's kind is"
+        None, pattern=_NAME, description="kind that ids of the left side begin with; unset: the table's column kind"
     )
     items: InputPath | None = Field(
         None,
-        description="titles and tags (id, title, tags) of the left side's ids: the right side is text; a Delta table, "
-        "or a file whose name ends in .csv, .tsv, .json, .jsonl or .parquet; unset: path's name with _metadata",
+        description="titles and tags (id, title, tags) by ids of the left side: the right side is text; a Delta table, "
+        "or a file whose name ends in .csv, .tsv, .json, .jsonl or .parquet; unset: the name of path with _metadata",
     )
     item_columns: ItemColumns = ItemColumns()
     text: ItemTextConfig = ItemTextConfig()
-    min_items: int = Field(2, ge=1, description="words of fewer training items are left out")
+    min_items: int = Field(2, ge=1, description="words of fewer training items are ignored")
     most_words: int | None = Field(
-        None, ge=1, le=MAX_TOKENS, description="keep only so many words, the most frequent; unset: all"
+        None, ge=1, le=MAX_TOKENS, description="keep only this many words, the most frequent; unset: all"
     )
     dense_words: int | None = Field(
         None, ge=1, le=MAX_SIZE,
-        description="so many words, the most frequent, are each a number of the right side and can be suggested; the "
-        "rarer ones are vectors learnt from the left side's, in a table with _words after output.table's name; unset: "
-        f"all if they are at most {MAX_SIZE:,}, else as many as fit beside such vectors",
+        description="this many words, the most frequent, are each a dimension of the right side and can be suggested; "
+        "rarer words get vectors learned from the left side's vectors, in the table output.table with _words appended; "
+        f"unset: all words if they are at most {MAX_SIZE:,}, else as many as fit beside the learned vectors",
     )  # fmt: skip
     words: InputPath | None = Field(
-        None, description="table of words' vectors, of which titles are composed too, beside their words themselves"
+        None, description="table of word vectors; titles are then composed of these as well as of the words themselves"
     )
-    right: InputPath | None = Field(None, description="table of vectors, the right side in place of text; with pairs")
+    right: InputPath | None = Field(None, description="table of vectors, the right side in place of text; needs pairs")
     right_kind: str | None = Field(
-        None, pattern=_NAME, description="what ids of that table begin with; unset: as the table's kind is"
+        None, pattern=_NAME, description="kind that ids of that table begin with; unset: the table's column kind"
     )
-    pairs: InputPath | None = Field(None, description="table of pairs (left, right, weight) of both tables' ids")
+    pairs: InputPath | None = Field(None, description="table of pairs (left, right, weight) of ids of both tables")
 
     @property
     def items_table(self) -> str:
-        """The table or file of titles and tags, where the right side is text."""
+        """The table or file of titles and tags, if the right side is text."""
         return self.items or files.metadata_of(self.path)

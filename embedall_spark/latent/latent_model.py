@@ -1,4 +1,4 @@
-"""A fitted latent space as one file of arrays, and what maps into it on the driver: a vector, a text, guessed words."""
+"""A fitted latent space, stored as one file of arrays; on the driver it projects vectors and texts, suggests words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float32]
 
 FILE, SCRIPT = "model.npz", "mlflow_model.py"
-REQUIREMENTS = ("numpy", "pandas", "pyarrow")  # of the script, beside MLflow
+REQUIREMENTS = ("numpy", "pandas", "pyarrow")  # of the script, besides MLflow
 WORDS, TITLES = "words", "titles"  # kinds of text
 UNIT = Preparation(unit=True)
 _FORMAT = 1
@@ -38,60 +38,51 @@ class TextSide(NamedTuple):
     config: ItemTextConfig
     bags: TextModel
     composed: TextModel | None
-    """None: bags alone; else composed vectors are put beside them."""
+    """None: bags alone; else composed vectors are concatenated to them."""
     table: str | None
-    """The table of the words' vectors that these are composed of."""
+    """The table of the word vectors that these are composed of."""
     decoder: NDArray[np.float32] | None = None
-    """float32 [k, words], see closed_form.decoder(); None before the fit."""
+    """float32 [k, words], see cca.decoder(); None before the fit."""
 
 
-class Guessing(NamedTuple):
-    """By what words are guessed."""
+class WordDecoder(NamedTuple):
+    """Predicts the words of an item of the left side."""
 
     mean: NDArray[np.float64]
-    """Of the training items' bags, float64 [words]."""
-    decoder: NDArray[np.float32]
-    """float32 [k, words]"""
+    """Mean of the training items' bags, float64 [words]."""
+    matrix: NDArray[np.float32]
+    """float32 [k, words], see cca.decoder()."""
     weights: NDArray[np.float64]
     """Of the words, float64 [words]."""
 
+    def shares(self, latents: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each word's share in rows of the left side, float64 [n, words], see LatentModel.suggest_words().
 
-def shares(
-    latents: NDArray[np.float32],
-    lengths: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    decoder: NDArray[np.float32],
-    weights: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return each word's share in rows of the left side, float64 [n, words], see LatentModel.guess().
-
-    Args:
-        latents: unit rows, float32 [n, k].
-        lengths: their lengths before, float64 [n].
-        mean: as Guessing has it, like what follows.
-        decoder: likewise.
-        weights: likewise.
-    """
-    found: NDArray[np.float64] = mean + lengths[:, None] * (latents.astype(np.float64) @ decoder.astype(np.float64))
-    return found / weights
+        Args:
+            latents: unit rows, float32 [n, k].
+            lengths: their lengths before scaling, float64 [n].
+        """
+        latent = latents.astype(np.float64)
+        bags: NDArray[np.float64] = self.mean + lengths[:, None] * (latent @ self.matrix.astype(np.float64))
+        return bags / self.weights
 
 
 class LatentModel(NamedTuple):
-    """All that a fit has learnt."""
+    """Both projections of a fit, the kinds of both sides, and the text model."""
 
     left: Side
     right: Side
     left_kind: str
     right_kind: str
-    """``titles`` where the right side is text."""
+    """``titles`` if the right side is text."""
     text: TextSide | None
 
-    def of_text(self, text: str, vectors: Mapping[str, Vector] | None = None) -> Vector | None:
-        """Return a text in the latent space, float32 [k], of length 1; None where no word of it is known.
+    def project_text(self, text: str, vectors: Mapping[str, Vector] | None = None) -> Vector | None:
+        """Return a text in the latent space, float32 [k], of length 1; None if no word of it is known.
 
         Args:
             text: as a user types it.
-            vectors: vectors of its words, where the text side is composed of such.
+            vectors: vectors of its words, if the text side is composed of word vectors.
 
         Raises:
             BadData: the right side is not text.
@@ -106,52 +97,54 @@ class LatentModel(NamedTuple):
             row[size:] = prepare(mean[None], UNIT)[0]
         if not row.any():
             return None
-        return _only(self.right.latent(row[None].astype(np.float32)))
+        units, lengths = self.right.latent(row[None].astype(np.float32))
+        return units[0] if lengths[0] > 0 else None
 
     def words(self, text: str) -> list[str]:
-        """Return the words of a text, as the text side splits it; raises BadData where the right side is not text."""
+        """Return the words of a text, as the text side splits it; raises BadData if the right side is not text."""
         return tokenize_text(text, self._text().config)
 
-    def of_left(self, vector: Vector) -> tuple[Vector, float]:
-        """Return a vector of the left side in the latent space, float32 [k], of length 1, and its length before.
+    def project_left(self, vector: Vector) -> tuple[Vector, float]:
+        """Return a left vector in the latent space, float32 [k], of length 1, and its length before scaling.
 
         Raises:
-            BadData: it is not of the left side's length, or has no direction in the latent space.
+            BadData: it does not have the left side's dimension, or has no direction in the latent space.
         """
         if len(vector) != len(self.left.matrix):
-            raise BadData(f"a vector of {len(vector):,} numbers; the left side's have {len(self.left.matrix):,}")
+            raise BadData(
+                f"the vector has {len(vector):,} dimensions; vectors of the left side have {len(self.left.matrix):,}"
+            )
         units, lengths = self.left.latent(vector[None])
         if not lengths[0] > 0:
             raise BadData("the vector has no direction in the latent space: it is the mean, or not finite")
         return units[0], float(lengths[0])
 
-    def guess(self, latent: Vector, length: float) -> list[tuple[str, float]]:
-        """Return all words, those that an item of the left side is most likely to have first, with their shares.
+    def suggest_words(self, latent: Vector, length: float) -> list[tuple[str, float]]:
+        """Return all words with their shares, the likeliest for an item of the left side first.
 
-        A share is the guessed number of the word in the item's bag, of what a word alone would have: the word's weight.
+        A share is the word's predicted value in the item's bag, divided by the word's weight, which is its value in a
+        bag of this word alone.
 
         Args:
             latent: float32 [k], of length 1.
-            length: its length before, ``norm`` in the latent table.
+            length: its length before scaling, ``norm`` in the latent table.
 
         Raises:
             BadData: the right side is not text.
         """
-        side = self._text()
-        found = shares(latent[None], np.array([length]), *self.guessing())[0]
-        order = np.argsort(-found, kind="stable")
-        return [(side.bags.tokens[at], float(found[at])) for at in order]
+        shares = self.word_decoder().shares(latent[None], np.array([length]))[0]
+        return [(self.tokens[index], float(shares[index])) for index in np.argsort(-shares, kind="stable")]
 
     @property
     def tokens(self) -> list[str]:
-        """The words that can be guessed; raises BadData where the right side is not text."""
+        """The words that can be suggested; raises BadData if the right side is not text."""
         return self._text().bags.tokens
 
-    def guessing(self) -> Guessing:
-        """Return what shares() needs; raises BadData where the right side is not text."""
+    def word_decoder(self) -> WordDecoder:
+        """Return what predicts words; raises BadData if the right side is not text."""
         side = self._text()
         assert side.decoder is not None
-        return Guessing(self.right.mean[: len(side.bags.tokens)], side.decoder, side.bags.weights)
+        return WordDecoder(self.right.mean[: len(side.bags.tokens)], side.decoder, side.bags.weights)
 
     def _text(self) -> TextSide:
         if self.text is None:
@@ -160,11 +153,11 @@ class LatentModel(NamedTuple):
 
 
 def servable(model: LatentModel, name: str | None) -> ServableModel:
-    """Return a model as MLflow takes it, with an example of each thing that it can be asked.
+    """Return a model as MLflow logs it, with an example row of each kind of input.
 
     Args:
         model: the model.
-        name: of the registered model of which it becomes a version; None: of none.
+        name: of the registered model that gets a new version; None: the model is not registered.
     """
     example: dict[str, list[Any]] = {"vector": [[0.5] * len(model.left.matrix), None]}
     if model.text is None:
@@ -180,46 +173,46 @@ def servable(model: LatentModel, name: str | None) -> ServableModel:
 
 
 def to_bytes(model: LatentModel) -> bytes:
-    """Return a model as the content of an .npz file that holds arrays only, no pickles."""
+    """Return a model as the content of an .npz file of arrays, without pickles."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, side in (("left", model.left), ("right", model.right)):
         arrays |= _prefixed(name, side.to_arrays())
-    about: dict[str, Any] = {"format": _FORMAT, "left": model.left_kind, "right": model.right_kind}
+    header: dict[str, Any] = {"format": _FORMAT, "left": model.left_kind, "right": model.right_kind}
     if (text := model.text) is not None:
-        about |= {"text": text.config.model_dump(mode="json"), "table": text.table}
+        header |= {"text": text.config.model_dump(mode="json"), "table": text.table}
         arrays |= _prefixed("bags", text.bags.to_arrays())
         if text.composed is not None:
             arrays |= _prefixed("composed", text.composed.to_arrays())
         if text.decoder is not None:
             arrays["decoder"] = text.decoder
-    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    arrays["about"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 
 def from_bytes(content: bytes) -> LatentModel:
-    """Return the model that to_bytes() gave.
+    """Return the model that to_bytes() wrote.
 
     Raises:
-        BadData: it is no such model, or of another version of this package.
+        BadData: the content is not a model, or one of another format.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
-        about = json.loads(arrays["about"].tobytes())
+        header = json.loads(arrays["about"].tobytes())
     except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise BadData(f"not a model of a latent space: {error}") from None
-    if about["format"] != _FORMAT:
-        raise BadData(f"a latent model of format {about['format']}, this version reads {_FORMAT}; fit it again")
+    if header["format"] != _FORMAT:
+        raise BadData(f"the latent model has format {header['format']}, and this version reads {_FORMAT}; fit it again")
     text = None
-    if "text" in about:
+    if "text" in header:
         composed = TextModel.from_arrays(_under("composed", arrays)) if "composed.weights" in arrays else None
-        config = ItemTextConfig.model_validate(about["text"])
+        config = ItemTextConfig.model_validate(header["text"])
         bags = TextModel.from_arrays(_under("bags", arrays))
-        text = TextSide(config, bags, composed, about["table"], arrays.get("decoder"))
+        text = TextSide(config, bags, composed, header["table"], arrays.get("decoder"))
     left, right = (Side.from_arrays(_under(name, arrays)) for name in ("left", "right"))
-    return LatentModel(left, right, about["left"], about["right"], text)
+    return LatentModel(left, right, header["left"], header["right"], text)
 
 
 def load(folder: str) -> LatentModel:
@@ -229,7 +222,7 @@ def load(folder: str) -> LatentModel:
         folder: of the run, as a table's commit names it.
 
     Raises:
-        BadData: the run has none, or it cannot be read.
+        BadData: the run has no model, or it cannot be read.
     """
     path = f"{folder}/artifacts/{FILE}"
     try:
@@ -244,8 +237,3 @@ def _prefixed(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
 
 def _under(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
-
-
-def _only(mapped: tuple[Vector, NDArray[np.float64]]) -> Vector | None:
-    units, lengths = mapped
-    return units[0] if lengths[0] > 0 else None

@@ -1,4 +1,4 @@
-"""Pairs that can be used, and sides that are put together of several tables."""
+"""Usable pairs, and vectors of several tables concatenated by id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedall_spark.errors import ConfigError
 from embedall_spark.latent.fit import covariance
 from embedall_spark.latent.preprocessing import prepare
 from embedall_spark.schemas import PAIRS, REJECTS, conform
-from embedall_spark.search import exact
+from embedall_spark.vectors import to_column, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,69 +29,71 @@ NO_WEIGHT = "the pair's weight is not above 0 and finite"
 
 
 def check(pairs: DataFrame, left: DataFrame, right: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Return the pairs that can be used, as PAIRS, and the others, as REJECTS.
+    """Return the usable pairs, as PAIRS, and the others, as REJECTS.
 
     Args:
         pairs: PAIRS.
-        left: VECTORS, of whose ids a pair's left one must be.
-        right: VECTORS, likewise.
+        left: VECTORS; a usable pair's left id is one of theirs.
+        right: VECTORS, likewise for the right id.
     """
-    known = conform(pairs, PAIRS)
+    checked = conform(pairs, PAIRS)
     for side, name in ((left, "left"), (right, "right")):
         ids = side.select(F.col("id").alias(name), F.lit(True).alias(f"has_{name}"))
-        known = known.join(ids, name, "left")
+        checked = checked.join(ids, name, "left")
     weight = F.coalesce("weight", F.lit(1.0))
     problem = (
         F.when(F.col("has_left").isNull(), NO_LEFT)
         .when(F.col("has_right").isNull(), NO_RIGHT)
         .when(~((weight > 0) & (weight < float("inf"))) | F.isnan(weight), NO_WEIGHT)
     )
-    told = known.withColumn("reason", problem)
+    checked = checked.withColumn("reason", problem)
     record = F.concat_ws(" ", "left", "right", F.col("weight").cast("string"))
-    bad = told.where("reason IS NOT NULL").select(F.col("left").alias("origin"), "reason", record.alias("record"))
-    return conform(told.where("reason IS NULL"), PAIRS), conform(bad, REJECTS)
+    rejects = checked.where("reason IS NOT NULL").select(
+        F.col("left").alias("origin"), "reason", record.alias("record")
+    )
+    return conform(checked.where("reason IS NULL"), PAIRS), conform(rejects, REJECTS)
 
 
-def concat_vectors(tables: Sequence[DataFrame], prepared: Sequence[Preparation]) -> DataFrame:
-    """Return the vectors of several tables side by side: id, vector, norm.
+def concat_vectors(tables: Sequence[DataFrame], preparations: Sequence[Preparation]) -> DataFrame:
+    """Return the vectors of several tables concatenated by id: id, vector, norm.
 
-    An id that a table lacks has zeros there, so that an item of known tags but no known word is not lost.
+    If a table lacks an id, zeros take the place of its vector; so an item of known tags but no known word is kept.
 
     Args:
         tables: VECTORS each.
-        prepared: what is done to each table's vectors first; of length 1 they all weigh the same.
+        preparations: how each table's vectors are transformed first; scaled to length 1 all weigh the same.
 
     Raises:
-        ConfigError: together they have more numbers than the closed form takes.
+        ConfigError: together the vectors have more dimensions than the closed form takes.
         BadData: a table is empty.
     """
-    sizes = [covariance.size(table, f"{number + 1}.") for number, table in enumerate(tables)]
+    sizes = [
+        covariance.side_dimension(table, f"table {number + 1} of the right side") for number, table in enumerate(tables)
+    ]
     if sum(sizes) > covariance.MAX_SIZE:
         raise ConfigError(
-            f"{' + '.join(f'{size:,}' for size in sizes)} numbers beside each other, the closed form takes at most "
-            f"{covariance.MAX_SIZE:,}; reduce a table first"
+            f"concatenated vectors have {' + '.join(f'{size:,}' for size in sizes)} dimensions, and the closed form "
+            f"takes at most {covariance.MAX_SIZE:,}; reduce the dimension of a table first"
         )
     parts = [table.select("id", F.col("vector").alias(f"v{number}")) for number, table in enumerate(tables)]
     joined = reduce(lambda a, b: a.join(b, "id", "full"), parts)
-    return joined.mapInArrow(_layer(sizes, list(prepared)), "id string, vector array<float>, norm double")
+    return joined.mapInArrow(_concatenator(sizes, list(preparations)), "id string, vector array<float>, norm double")
 
 
-def _layer(sizes: list[int], prepared: list[Preparation]) -> Callable[[Batches], Batches]:
+def _concatenator(sizes: list[int], preparations: list[Preparation]) -> Callable[[Batches], Batches]:
     """Build the task's function."""
 
-    def layer(batches: Batches) -> Iterator[pa.RecordBatch]:
+    def concatenate(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             block = np.zeros((batch.num_rows, sum(sizes)))
-            first = 0
-            for number, (size, how) in enumerate(zip(sizes, prepared, strict=True)):
+            start = 0
+            for number, (size, preparation) in enumerate(zip(sizes, preparations, strict=True)):
                 column = batch[f"v{number}"]
-                there = column.is_valid().to_numpy(zero_copy_only=False)
-                if there.any():
-                    block[there, first : first + size] = prepare(exact.to_matrix(column.drop_null()), how)
-                first += size
-            ends = np.arange(len(block) + 1, dtype=np.int32) * block.shape[1]
-            vector = pa.ListArray.from_arrays(pa.array(ends), pa.array(block.astype(np.float32).ravel()))
-            columns = [batch["id"], vector, pa.array(np.linalg.norm(block, axis=1))]
+                valid = column.is_valid().to_numpy(zero_copy_only=False)
+                if valid.any():
+                    block[valid, start : start + size] = prepare(to_matrix(column.drop_null()), preparation)
+                start += size
+            columns = [batch["id"], to_column(block), pa.array(np.linalg.norm(block, axis=1))]
             yield pa.RecordBatch.from_arrays(columns, ["id", "vector", "norm"])
 
-    return layer
+    return concatenate

@@ -1,4 +1,4 @@
-"""What of a run's latent space is drawn: its held-out pairs, words, titles and pictures."""
+"""Data for the plots of a latent space: its held-out pairs, words, titles and pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from embedall_spark.images import thumbnails
 from embedall_spark.latent import latent_model
 from embedall_spark.sources import images
 from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.vectors import qualify, unqualify
 from embedall_spark.visualize.latent_plots import Space
 
 if TYPE_CHECKING:
@@ -30,56 +31,59 @@ log = logging.getLogger(__name__)
 
 
 def space(
-    run: Run, vectors: DataFrame, held: DataFrame, kinds: tuple[str, str], items: DataFrame | None, find: Find | None
+    run: Run,
+    vectors: DataFrame,
+    test_pairs: DataFrame,
+    kinds: tuple[str, str],
+    items: DataFrame | None,
+    find_pictures: Find | None,
 ) -> Space:
-    """Return what spaces.draw() draws.
+    """Return the input of latent_plots.draw().
 
     Args:
-        run: the run that has fitted the space; of text, its stage ``words`` and its model are read.
+        run: the run that fitted the space; if the right side is text, its stage ``words`` and its model are read.
         vectors: VECTORS of the latent space.
-        held: PAIRS, by their latent ids, that were not learnt from.
+        test_pairs: PAIRS by latent ids, not trained on.
         kinds: of the left and the right side.
-        items: ITEMS by the left side's own ids, where the right side is text.
-        find: as pictures() returns it.
+        items: ITEMS by ids of the left side's own table, if the right side is text.
+        find_pictures: as pictures() returns it.
     """
-    had = F.expr("substring(id, length(kind) + 2)")
-    known = vectors.select("id", F.col("kind").alias("label"), had.alias("title"))
+    metadata = vectors.select("id", F.col("kind").alias("label"), unqualify(F.col("kind")).alias("title"))
     if items is None:
-        asked = held.groupBy(F.col("right").alias("id")).count()
-        return Space(vectors, held, asked, known, kinds, find, None)
-    called = items.where("title IS NOT NULL").select(F.col("id").alias("had"), F.col("title").alias("called"))
-    of_item = (F.col("had") == known["title"]) & F.col("label").isin(*kinds)
-    known = known.join(called, of_item, "left").select("id", "label", F.coalesce("called", "title").alias("title"))
-    own = held.select(F.expr(f"substring(left, {len(kinds[0]) + 2})").alias("id"))
-    tokens = run.read_stage("words").join(own, "id")
-    words = tokens.select(F.explode("tokens").alias("word")).groupBy("word").count()
-    asked = words.select(F.concat(F.lit(f"{latent_model.WORDS}:"), "word").alias("id"), "count")
-    return Space(vectors, held, asked, known, kinds, find, latent_model.load(run.folder).guess)
+        queries = test_pairs.groupBy(F.col("right").alias("id")).count()
+        return Space(vectors, test_pairs, queries, metadata, kinds, find_pictures, None)
+    titles = items.where("title IS NOT NULL").select(F.col("id").alias("item"), F.col("title").alias("item_title"))
+    of_item = (F.col("item") == metadata["title"]) & F.col("label").isin(*kinds)
+    title = F.coalesce("item_title", "title").alias("title")
+    metadata = metadata.join(titles, of_item, "left").select("id", "label", title)
+    test_items = test_pairs.select(unqualify(kinds[0], "left").alias("id"))
+    tokens = run.read_stage("words").join(test_items, "id").select(F.explode("tokens").alias("word"))
+    queries = tokens.groupBy("word").count().select(qualify(latent_model.WORDS, "word").alias("id"), "count")
+    suggest_words = latent_model.load(run.folder).suggest_words
+    return Space(vectors, test_pairs, queries, metadata, kinds, find_pictures, suggest_words)
 
 
-def pictures(run: Run, kind: str, table: str, given: ImagesConfig | None) -> Find | None:
-    """Return what finds small pictures of the left side's latent ids; None where it is not known where they are.
+def pictures(run: Run, kind: str, table: str, images_config: ImagesConfig | None) -> Find | None:
+    """Return a function from latent ids of the left side to small pictures; None if the pictures' place is not known.
 
     Args:
         run: the run.
         kind: of the left side.
-        table: the left side's; where ``embedall images`` has made it, its pictures are where that had them from.
-        given: where they are instead.
+        table: of the left side; if ``embedall images`` wrote it, that run's input is where the pictures are.
+        images_config: where the pictures are instead.
 
     Raises:
-        BadData: there are none where they are said to be.
+        BadData: there are no pictures at ``images_config``.
     """
-    made = run.producer_of(table) if given is None else None
-    if given is None and (made is None or made[0] != "images"):
+    producer = run.producer_of(table) if images_config is None else None
+    if images_config is None and (producer is None or producer[0] != "images"):
         return None
     try:
-        where = given or config.parse(ImagesConfig, made[1]["input"] if made else {})
-        rows = images.read(run.spark, where)
+        input_config = images_config or config.parse(ImagesConfig, producer[1]["input"] if producer else {})
+        rows = images.read(run.spark, input_config)
     except EmbedallError as error:
-        if given is not None:
+        if images_config is not None:
             raise
-        log.warning("no pictures are drawn; evaluate.pictures may tell where they are now: %s", error)
+        log.warning("no pictures are drawn; set evaluate.pictures to the folder where they are now: %s", error)
         return None
-    return partial(
-        thumbnails.thumbnails_by_id, rows.withColumn("id", F.concat(F.lit(f"{kind}:"), "id")), limits=where.limits
-    )
+    return partial(thumbnails.thumbnails_by_id, rows.withColumn("id", qualify(kind)), limits=input_config.limits)

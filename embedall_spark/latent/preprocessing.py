@@ -1,4 +1,4 @@
-"""What is done to a side's vectors, row by row, before anything is fitted or mapped."""
+"""Preprocessing of a side's vectors, row by row, before anything is fitted or mapped."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class Preparation(NamedTuple):
-    """How each vector is changed; the same in the fit and ever after."""
+    """How each vector is transformed, in the fit and in every later projection."""
 
     power: float = 1.0
-    """Each number x becomes sign(x) |x|^power; below 1 it evens out features that are seldom but then large."""
+    """Each value x becomes sign(x) |x|^power; below 1 it dampens features that are rare but large."""
     unit: bool = False
-    """Whether the vector is then brought to length 1."""
+    """Whether the vector is then scaled to length 1."""
 
 
 PLAIN = Preparation()
 
 
-def prepare(matrix: NDArray[np.float32], how: Preparation = PLAIN) -> NDArray[np.float64]:
+def prepare(matrix: NDArray[np.float32], preparation: Preparation = PLAIN) -> NDArray[np.float64]:
     """Return the prepared rows, float64 [n, d], of a matrix [n, d]; a row of zeros stays one."""
     rows = matrix.astype(np.float64)
-    if how.power != 1.0:
-        rows = np.sign(rows) * np.abs(rows) ** how.power
-    if how.unit:
+    if preparation.power != 1.0:
+        rows = np.sign(rows) * np.abs(rows) ** preparation.power
+    if preparation.unit:
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = np.divide(rows, lengths, out=rows, where=lengths > 0)
     return rows

@@ -1,4 +1,4 @@
-"""Titles and words suggested for rows of a latent space: one row or a whole table of them, as Spark jobs."""
+"""Titles and words suggested for rows of a latent space, one row or a whole table, as Spark jobs."""
 
 from __future__ import annotations
 
@@ -10,158 +10,157 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError
-from embedall_spark.latent.latent_model import shares
-from embedall_spark.latent.text.text_features import in_batches
 from embedall_spark.schemas import SUGGESTIONS, conform
-from embedall_spark.search import exact
+from embedall_spark.vectors import in_batches, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pyspark.sql import DataFrame
 
-    from embedall_spark.latent.latent_model import Guessing
+    from embedall_spark.latent.latent_model import WordDecoder
 
     Batches = Iterable[pa.RecordBatch]
 
 TITLE, WORD = "title", "word"
-REACH = 10  # rows looked at for each title: items of the same title may have other tags
-MAX_BESIDE = 100_000  # words whose counts come to the driver
-_MOST_GIVEN = 50  # words of a beginning that are counted
-_MATRIX_BYTES = 64 << 20  # of what travels to the tasks
-_CELLS = 1 << 21  # guesses held at once, in float64
-_LEAST = 1e-4  # of a share
-_LIFT, _SEEN = 0.35, 1.0  # chosen on validation products, see benchmarks/latent_measures.py
+REACH = 10  # candidate rows per title: items of the same title may have other tags
+MAX_COOCCURRING = 100_000  # words whose counts come to the driver
+_MAX_PREFIX_WORDS = 50  # words of a prefix that are counted
+_MATRIX_BYTES = 64 << 20  # the decoder, which is sent to every task
+_CELLS = 1 << 21  # shares of a batch, in float64
+_MIN_SHARE = 1e-4
+_LIFT_POWER, _SMOOTHING = 0.35, 1.0  # chosen on validation products, see benchmarks/latent_measures.py
 
 
 class CooccurrenceCounts(NamedTuple):
-    """In how many titles words stand that stand in one with one of some given words."""
+    """Number of titles that contain a word, and a word together with each word of a prefix."""
 
     titles: int
-    """How many there are."""
+    """Number of titles."""
     items: dict[str, int]
-    """In how many each of these words stands."""
-    beside: dict[str, list[int]]
-    """In how many together with each of the given words."""
+    """Titles that contain each word; only words that share a title with a word of the prefix are here."""
+    together: dict[str, list[int]]
+    """Titles that contain the word and each word of the prefix, in the prefix's order."""
 
 
 def candidates(rows: DataFrame, titled: DataFrame) -> DataFrame:
     """Return the rows whose titles may be suggested: id, vector and title.
 
-    Of those of the same title and vector two stay: where one of them is the row's own, the other has the title too.
+    Of rows with the same title and vector two are kept: if one is the query's own, the other still has the title.
 
     Args:
         rows: VECTORS of the latent space.
         titled: id and title.
     """
-    one = titled.where("title IS NOT NULL").groupBy("id").agg(F.min("title").alias("title"))
+    titles_by_id = titled.where("title IS NOT NULL").groupBy("id").agg(F.min("title").alias("title"))
     same = Window.partitionBy("title", F.xxhash64("vector")).orderBy("id")
-    both = rows.select("id", "vector").join(one, "id").withColumn("place", F.row_number().over(same))
-    return both.where("place <= 2").select("id", "vector", "title")
+    numbered = rows.select("id", "vector").join(titles_by_id, "id").withColumn("place", F.row_number().over(same))
+    return numbered.where("place <= 2").select("id", "vector", "title")
 
 
-def titles(found: DataFrame, among: DataFrame, n: int) -> DataFrame:
-    """Return the first ``n`` different titles of each query, as SUGGESTIONS; fewer where fewer were found.
+def titles(hits: DataFrame, titled: DataFrame, n: int) -> DataFrame:
+    """Return the first ``n`` different titles of each query, as SUGGESTIONS; fewer if the hits have fewer.
 
     Args:
-        found: NEIGHBOURS among the candidates, ``n * REACH`` of each query.
-        among: candidates().
-        n: how many.
+        hits: NEIGHBOURS among the candidates, ``n * REACH`` of each query.
+        titled: from candidates().
+        n: titles per query.
     """
-    called = found.join(among.select("id", "title"), "id")
-    best = called.groupBy("query", "title").agg(F.min("rank").alias("place"), F.max("score").alias("score"))
+    hit_titles = hits.join(titled.select("id", "title"), "id")
+    best = hit_titles.groupBy("query", "title").agg(F.min("rank").alias("place"), F.max("score").alias("score"))
     rank = F.row_number().over(Window.partitionBy("query").orderBy("place"))
     ranked = best.withColumn("rank", rank).where(F.col("rank") <= n).withColumn("kind", F.lit(TITLE))
     return conform(ranked.withColumnsRenamed({"query": "id", "title": "text"}), SUGGESTIONS)
 
 
-def words(rows: DataFrame, guessing: Guessing, tokens: Sequence[str], n: int) -> DataFrame:
+def words(rows: DataFrame, decoder: WordDecoder, tokens: Sequence[str], n: int) -> DataFrame:
     """Return the ``n`` likeliest words of each row, as SUGGESTIONS.
 
     Args:
         rows: id, vector and norm of the latent space.
-        guessing: of its model.
+        decoder: of its model.
         tokens: the words, in the order of the decoder.
-        n: how many.
+        n: words per row.
 
     Raises:
-        ConfigError: what guesses words is too large to travel to the tasks.
+        ConfigError: the decoder is too large to be sent to the tasks.
     """
-    if guessing.decoder.nbytes > _MATRIX_BYTES:
+    if decoder.matrix.nbytes > _MATRIX_BYTES:
         raise ConfigError(
-            f"{len(tokens):,} words take {guessing.decoder.nbytes >> 20} MiB, at most {_MATRIX_BYTES >> 20} MiB travel "
-            "to the tasks; fit with a smaller input.most_words or k"
+            f"the decoder of {len(tokens):,} words has {decoder.matrix.nbytes >> 20} MiB, and at most "
+            f"{_MATRIX_BYTES >> 20} MiB are sent to a task; fit with a smaller input.most_words or k"
         )
-    task = _guesser(guessing, pa.array(tokens, pa.string()), n)
-    found = rows.select("id", "vector", "norm").mapInArrow(task, "id string, rank int, text string, score float")
-    return conform(found.withColumn("kind", F.lit(WORD)), SUGGESTIONS)
+    task = _decode(decoder, pa.array(tokens, pa.string()), n)
+    suggestions = rows.select("id", "vector", "norm").mapInArrow(task, "id string, rank int, text string, score float")
+    return conform(suggestions.withColumn("kind", F.lit(WORD)), SUGGESTIONS)
 
 
-def cooccurrence_counts(found: DataFrame, given: Sequence[str]) -> CooccurrenceCounts:
-    """Count words that stand in titles beside words that are given.
+def cooccurrence_counts(items: DataFrame, prefix: Sequence[str]) -> CooccurrenceCounts:
+    """Return the counts of the words that share a title with a word of a prefix.
 
     Args:
-        found: tokens of each title, as latent.text.item_tokens.tokenize_items() gives them.
-        given: a few words.
+        items: tokens of each title, as item_tokens.tokenize_items() returns them.
+        prefix: the words of the prefix.
 
     Raises:
-        ConfigError: more words are given, or stand beside them, than can be counted at once.
+        ConfigError: the prefix has more words, or more words share a title with them, than can be counted at once.
     """
-    if len(given) > _MOST_GIVEN:
-        raise ConfigError(f"--prefix: {len(given):,} words, at most {_MOST_GIVEN:,} can be counted")
-    some = found.where(F.arrays_overlap("tokens", F.array(*map(F.lit, given))))
-    each = some.select("tokens", F.explode("tokens").alias("token")).select("token").distinct()
-    counts = [F.count_if(F.array_contains("tokens", word)) for word in given]
-    every = found.select("tokens", F.explode("tokens").alias("token")).join(each, "token", "left_semi")
-    counted = every.groupBy("token").agg(F.count("*").alias("items"), F.array(*counts).alias("beside"))
-    table = counted.limit(MAX_BESIDE + 1).toArrow()
-    if len(table) > MAX_BESIDE:
-        raise ConfigError(f"--prefix: over {MAX_BESIDE:,} words stand beside it in titles; begin with a rarer word")
-    tokens, items, beside = (column.to_pylist() for column in table.columns)
-    return CooccurrenceCounts(
-        found.count(), dict(zip(tokens, items, strict=True)), dict(zip(tokens, beside, strict=True))
-    )
+    if len(prefix) > _MAX_PREFIX_WORDS:
+        raise ConfigError(f"--prefix: {len(prefix):,} words, and at most {_MAX_PREFIX_WORDS:,} can be counted")
+    sharing = items.where(F.arrays_overlap("tokens", F.array(*map(F.lit, prefix))))
+    cooccurring = sharing.select("tokens", F.explode("tokens").alias("token")).select("token").distinct()
+    counts = [F.count_if(F.array_contains("tokens", word)) for word in prefix]
+    occurrences = items.select("tokens", F.explode("tokens").alias("token")).join(cooccurring, "token", "left_semi")
+    counted = occurrences.groupBy("token").agg(F.count("*").alias("items"), F.array(*counts).alias("together"))
+    table = counted.limit(MAX_COOCCURRING + 1).toArrow()
+    if len(table) > MAX_COOCCURRING:
+        raise ConfigError(
+            f"--prefix: more than {MAX_COOCCURRING:,} words share a title with its words; begin with a rarer word"
+        )
+    tokens, titles, together = (column.to_pylist() for column in table.columns)
+    by_token = dict(zip(tokens, titles, strict=True))
+    return CooccurrenceCounts(items.count(), by_token, dict(zip(tokens, together, strict=True)))
 
 
 def rerank_by_prefix(
-    guess: Sequence[tuple[str, float]], given: Sequence[str], counts: CooccurrenceCounts
+    shares: Sequence[tuple[str, float]], prefix: Sequence[str], counts: CooccurrenceCounts
 ) -> list[tuple[str, float]]:
-    """Return words ranked by the picture and by the words that a title begins with, the likeliest first.
+    """Return words ranked by the picture and by the prefix of a title, the likeliest first.
 
-    A word's guessed share is multiplied, for each of the g given words, by the lift to the power .35 / sqrt(g): how
-    many times more often the two stand in a title together than they would by chance (pointwise mutual information,
-    Church and Hanks 1990, as a factor), with a little added to the counts.
+    A word's share is multiplied, for each of the g prefix words, by the lift to the power .35 / sqrt(g): how many times
+    more often the two share a title than they would by chance (pointwise mutual information, Church and Hanks 1990, as
+    a factor), with smoothed counts.
 
     Args:
-        guess: as LatentModel.guess() returns it.
-        given: the words that are there.
-        counts: as beside() returns it for them.
+        shares: as LatentModel.suggest_words() returns them.
+        prefix: the words of the prefix.
+        counts: as cooccurrence_counts() returns them for the prefix.
     """
-    known = [(at, counts.items[word]) for at, word in enumerate(given) if word in counts.items]
-    power, ranked = _LIFT / max(1, len(known)) ** 0.5, []
-    for word, share in guess:
-        # What stands beside none of them is less likely by the same factor, however rare it is.
+    counted = [(index, counts.items[word]) for index, word in enumerate(prefix) if word in counts.items]
+    power, ranked = _LIFT_POWER / max(1, len(counted)) ** 0.5, []
+    for word, share in shares:
+        # A word that shares no title with a prefix word gets the same penalty, however rare it is.
         chance = counts.items.get(word, 1) / max(1, counts.titles)
-        score = max(share, _LEAST)
-        for at, items in known:
-            together = counts.beside[word][at] if word in counts.beside else 0
-            score *= ((together + _SEEN * chance) / ((items + _SEEN) * chance)) ** power
+        score = max(share, _MIN_SHARE)
+        for index, titles in counted:
+            together = counts.together[word][index] if word in counts.together else 0
+            score *= ((together + _SMOOTHING * chance) / ((titles + _SMOOTHING) * chance)) ** power
         ranked.append((word, score))
-    return sorted(ranked, key=lambda pair: -pair[1])
+    return sorted(ranked, key=lambda hit: -hit[1])
 
 
-def _guesser(guessing: Guessing, tokens: pa.Array, n: int) -> Callable[[Batches], Batches]:
+def _decode(decoder: WordDecoder, tokens: pa.Array, n: int) -> Callable[[Batches], Batches]:
     """Build the task's function."""
-    step, n = max(1, _CELLS // len(tokens)), min(n, len(tokens))
+    n = min(n, len(tokens))
 
-    def one(batch: pa.RecordBatch) -> pa.RecordBatch:
-        found = shares(exact.to_matrix(batch["vector"]), batch["norm"].to_numpy(), *guessing)
-        # Equal ones in the order of the words.
-        order = np.argsort(-found.astype(np.float32), axis=1, kind="stable")[:, :n]
-        rank = np.tile(np.arange(1, n + 1, dtype=np.int32), len(found))
-        scores = np.take_along_axis(found, order, axis=1).astype(np.float32)
-        ids = batch["id"].take(pa.array(np.repeat(np.arange(len(found)), n)))
+    def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
+        shares = decoder.shares(to_matrix(batch["vector"]), batch["norm"].to_numpy())
+        # Equal shares are in the order of the words.
+        order = np.argsort(-shares.astype(np.float32), axis=1, kind="stable")[:, :n]
+        rank = np.tile(np.arange(1, n + 1, dtype=np.int32), len(shares))
+        scores = np.take_along_axis(shares, order, axis=1).astype(np.float32)
+        ids = batch["id"].take(pa.array(np.repeat(np.arange(len(shares)), n)))
         columns = [ids, pa.array(rank), tokens.take(pa.array(order.ravel())), pa.array(scores.ravel())]
         return pa.RecordBatch.from_arrays(columns, ["id", "rank", "text", "score"])
 
-    return in_batches(one, step)
+    return in_batches(convert, max(1, _CELLS // len(tokens)))

@@ -18,8 +18,7 @@ from threadpoolctl import threadpool_limits
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import spelling
 from embedall_spark.search.exact_kernel import block_top_k
-from embedall_spark.vectors import dimension, unit
-from embedall_spark.vectors import to_matrix as to_matrix  # for modules that still import it from here
+from embedall_spark.vectors import dimension, to_matrix, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedall_spark.vectors import unit as unit  # for modules that still import it from here
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The contrastive loss against numpy; the refinement where there is something to gain, and where there is not."""
+"""The contrastive loss against numpy; the refinement with and without something to gain."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from embedall_spark.latent.fit.contrastive import ContrastiveConfig, Pairs
 torch = pytest.importorskip("torch")
 
 
-def test_loss_is_numpys():
+def test_the_loss_equals_numpys():
     random = np.random.default_rng(1)
     x, y = random.standard_normal((2, 6, 3))
     left, right = random.standard_normal((2, 3, 3))
@@ -26,13 +26,13 @@ def test_loss_is_numpys():
             total -= weights[row] * np.log(chances[partners]).mean() / 2
     batch = [torch.from_numpy(part) for part in (x, y, lefts, rights, weights)]
     ends = [torch.from_numpy(part) for part in (left, right)]
-    found = contrastive.loss(batch, *ends, torch.tensor(np.log(5.0)))
-    assert float(found) == pytest.approx(total / weights.sum())
+    actual = contrastive.loss(batch, *ends, torch.tensor(np.log(5.0)))
+    assert float(actual) == pytest.approx(total / weights.sum())
 
 
 @pytest.fixture(scope="module")
-def spoiled():
-    """Pairs that share three of ten numbers; the other seven, which are larger, tell nothing."""
+def noisy():
+    """Return pairs that share three of ten dimensions; the other seven, which are larger, are noise."""
     random = np.random.default_rng(2)
     shared = random.standard_normal((600, 3))
     sides = [
@@ -48,25 +48,25 @@ def spoiled():
     return Pairs(left[:500], right[:500], ids[:500], ids[:500], np.ones(500)), score
 
 
-def test_what_can_be_gained_is_and_twice_the_same(spoiled):
-    pairs, score = spoiled
+def test_refinement_improves_the_score_and_is_deterministic(noisy):
+    pairs, score = noisy
     config = ContrastiveConfig(epochs=15, batch=100, rate=0.1)
-    found, again = (contrastive.refine(pairs, config, score) for _ in range(2))
-    assert found.scores[0] < 0.3 < 0.7 < found.scores[found.epoch] == max(found.scores)
-    assert score(found.left, found.right) == found.scores[found.epoch]
-    np.testing.assert_array_equal(found.left, again.left)
-    assert len(found.scores) == 16
+    refined, again = (contrastive.refine(pairs, config, score) for _ in range(2))
+    assert refined.scores[0] < 0.3 < 0.7 < refined.scores[refined.epoch] == max(refined.scores)
+    assert score(refined.left, refined.right) == refined.scores[refined.epoch]
+    np.testing.assert_array_equal(refined.left, again.left)
+    assert len(refined.scores) == 16
 
 
-def test_the_closed_form_stays_where_nothing_is_better(spoiled):
-    pairs, _ = spoiled
-    found = contrastive.refine(pairs, ContrastiveConfig(epochs=2), lambda a, b: -np.abs(a - np.eye(10)).sum())
-    assert (found.epoch, found.temperature) == (0, 0.07)
-    np.testing.assert_array_equal(found.left, np.eye(10))
+def test_the_closed_form_stays_if_nothing_is_better(noisy):
+    pairs, _ = noisy
+    refined = contrastive.refine(pairs, ContrastiveConfig(epochs=2), lambda a, b: -np.abs(a - np.eye(10)).sum())
+    assert (refined.epoch, refined.temperature) == (0, 0.07)
+    np.testing.assert_array_equal(refined.left, np.eye(10))
 
 
-def test_what_cannot_be_refined_says_why(spoiled):
-    pairs, score = spoiled
+def test_errors_say_why_nothing_can_be_refined(noisy):
+    pairs, score = noisy
     with pytest.raises(ConfigError, match="need 2 or more"):
         contrastive.refine(Pairs(*(part[:1] for part in pairs)), ContrastiveConfig(), score)
     broken = pairs._replace(left=np.full_like(pairs.left, np.nan))

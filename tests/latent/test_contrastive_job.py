@@ -1,4 +1,4 @@
-"""The refinement through Spark: which pairs are sampled, and a process that gives what a call gives."""
+"""The refinement through Spark: the sample of pairs, and a process with the same result as a direct call."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def tables(spark):
     return left, right, pairs, sides
 
 
-def test_a_sample_is_chosen_by_a_hash(tables):
+def test_the_sample_is_chosen_by_a_hash(tables):
     left, right, pairs, sides = tables
     whole = contrastive_job.sample(left, right, pairs)
     assert len(whole.left) == 80
@@ -34,16 +34,16 @@ def test_a_sample_is_chosen_by_a_hash(tables):
     np.testing.assert_array_equal(whole.right, sides[1].astype(np.float32)[order])
     # Equal vectors are no negatives of each other.
     assert (len(set(whole.left_ids.tolist())), len(set(whole.right_ids.tolist()))) == (80, 79)
-    few = contrastive_job.sample(left.repartition(3), right, pairs.repartition(4), limit=5)
-    for part, all_ in zip(few, whole, strict=True):
-        np.testing.assert_array_equal(part, all_[:5])
+    limited = contrastive_job.sample(left.repartition(3), right, pairs.repartition(4), limit=5)
+    for part, everything in zip(limited, whole, strict=True):
+        np.testing.assert_array_equal(part, everything[:5])
     with pytest.raises(ConfigError, match="need 1 to 200,000"):
         contrastive_job.sample(left, right, pairs, limit=0)
     with pytest.raises(BadData, match="nothing can be refined"):
         contrastive_job.sample(left, right, pairs.where("right = 'gone'"))
 
 
-def test_a_part_of_many_items_tells_what_matrices_are_worth(tables, monkeypatch):
+def test_a_score_takes_a_part_of_many_items(tables, monkeypatch):
     pairs = contrastive_job.sample(*tables[:3])
     identity = np.eye(5)
     order = np.argsort(pairs.left_ids)
@@ -51,29 +51,29 @@ def test_a_part_of_many_items_tells_what_matrices_are_worth(tables, monkeypatch)
     rights = pairs.right[np.unique(pairs.right_ids, return_index=True)[1]]
     for scored in (80, 12):
         monkeypatch.setattr(contrastive_job, "_SCORED", scored)
-        kept, places = np.unique(links[:scored, 1], return_inverse=True)
-        wished = retrieval.measure(
-            pairs.left[order][:scored], rights[kept], np.stack([np.arange(scored), places], axis=1)
+        partners, partner = np.unique(links[:scored, 1], return_inverse=True)
+        expected = retrieval.measure(
+            pairs.left[order][:scored], rights[partners], np.stack([np.arange(scored), partner], axis=1)
         )
-        mean = [(wished[f"left_to_right/{name}"] + wished[f"right_to_left/{name}"]) / 2 for name in NAMES]
+        mean = [(expected[f"left_to_right/{name}"] + expected[f"right_to_left/{name}"]) / 2 for name in NAMES]
         assert list(contrastive_job.scorer(pairs)(identity, identity)) == pytest.approx(mean)
 
 
-def test_a_process_of_its_own_gives_what_a_call_gives(spark, tables, tmp_path):
+def test_a_separate_process_gives_the_result_of_a_direct_call(spark, tables, tmp_path):
     pairs = contrastive_job.sample(*tables[:3])
-    train, validation = (contrastive.Pairs(*(part[some] for part in pairs)) for some in (slice(50), slice(50, 80)))
+    train, validation = (contrastive.Pairs(*(part[rows] for part in pairs)) for rows in (slice(50), slice(50, 80)))
     config = ContrastiveConfig(epochs=4, batch=25, rate=0.05)
-    found = contrastive_job.refine(spark, str(tmp_path), train, validation, config)
+    refined = contrastive_job.refine(spark, str(tmp_path), train, validation, config)
     score = contrastive_job.scorer(validation)
-    plain = contrastive.refine(train, config, lambda a, b: score(a, b).mrr)
-    assert (found.epoch, found.scores) == (plain.epoch, pytest.approx(plain.scores))
-    np.testing.assert_allclose(found.left, plain.left, atol=1e-5)
-    assert found.epoch > 0
+    direct = contrastive.refine(train, config, lambda a, b: score(a, b).mrr)
+    assert (refined.epoch, refined.scores) == (direct.epoch, pytest.approx(direct.scores))
+    np.testing.assert_allclose(refined.left, direct.left, atol=1e-5)
+    assert refined.epoch > 0
 
 
 def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
     class Here:
-        """Runs the function in this process, and tells of no error but that there was one."""
+        """Runs the function in this process, and reports of an error only that there was one."""
 
         def __init__(self, processes, local_mode, use_gpu):
             assert (processes, local_mode, use_gpu) == (1, True, False)
@@ -91,11 +91,11 @@ def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
     with pytest.raises(TrainingDiverged, match="not finite in epoch 1"):
         contrastive_job.refine(spark, str(tmp_path), broken, validation, config)
     monkeypatch.setattr(contrastive_job, "work", None)
-    with pytest.raises(WorkerLost, match=r"died, see above .*return code 1"):
+    with pytest.raises(WorkerLost, match=r"died; its output is above.*return code 1"):
         contrastive_job.refine(spark, str(tmp_path), train, validation, config)
 
 
-def test_a_gpu_that_spark_has_not(spark, tables, tmp_path):
+def test_a_missing_gpu_is_refused(spark, tables, tmp_path):
     pairs = contrastive_job.sample(*tables[:3])
     with pytest.raises(ConfigError, match=r"Spark has no GPU \(GPUs were unable to be found.*spark-gpu.conf"):
         contrastive_job.refine(spark, str(tmp_path), pairs, pairs, ContrastiveConfig(gpu=True))

@@ -25,13 +25,13 @@ def data():
 
 
 def joined(x, y, pairs):
-    kept = [(int(a[1:]), int(b[1:]), w or 1.0) for a, b, w in pairs if int(a[1:]) < len(x) and int(b[1:]) < len(y)]
-    a, b, w = (np.array(column) for column in zip(*kept, strict=True))
+    usable = [(int(a[1:]), int(b[1:]), w or 1.0) for a, b, w in pairs if int(a[1:]) < len(x) and int(b[1:]) < len(y)]
+    a, b, w = (np.array(column) for column in zip(*usable, strict=True))
     return x[a].astype(float), y[b].astype(float), w
 
 
 @pytest.mark.parametrize("prepared", [(Preparation(), Preparation()), (Preparation(), Preparation(0.5, True))])
-def test_are_numpys_whatever_the_partitioning(spark, monkeypatch, data, prepared):
+def test_moments_equal_numpys_for_any_partitioning(spark, monkeypatch, data, prepared):
     x, y, pairs = data
     # Several panels, and blocks of a few rows.
     monkeypatch.setattr(covariance, "_PANEL_BYTES", 300)
@@ -42,16 +42,16 @@ def test_are_numpys_whatever_the_partitioning(spark, monkeypatch, data, prepared
     for partitions in (1, 5):
         left = vector_tables.table(spark, [f"l{i}" for i in range(60)], x, partitions=partitions)
         right = vector_tables.table(spark, [f"r{i}" for i in range(40)], y, partitions=partitions)
-        found = covariance.of_pairs(left, right, table(spark, pairs, partitions), prepared)
-        assert (found.rows, found.skipped, found.left) == (len(w), 0, 7)
-        assert found.weight == pytest.approx(w.sum())
-        np.testing.assert_allclose(found.mean, np.average(z, axis=0, weights=w), rtol=1e-12)
-        np.testing.assert_allclose(found.scatter / found.weight, expected, rtol=1e-9, atol=1e-9)
-        xx, yy, xy = found.covariances
+        moments = covariance.of_pairs(left, right, table(spark, pairs, partitions), prepared)
+        assert (moments.rows, moments.skipped, moments.left) == (len(w), 0, 7)
+        assert moments.weight == pytest.approx(w.sum())
+        np.testing.assert_allclose(moments.mean, np.average(z, axis=0, weights=w), rtol=1e-12)
+        np.testing.assert_allclose(moments.scatter / moments.weight, expected, rtol=1e-9, atol=1e-9)
+        xx, yy, xy = moments.covariances
         np.testing.assert_allclose(np.block([[xx, xy], [xy.T, yy]]), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_numbers_that_are_not_finite_and_weights_that_are_none_are_left_out(spark, data):
+def test_values_that_are_not_finite_and_unusable_weights_are_left_out(spark, data):
     x, y, _ = data
     x, y = x[:4].copy(), y[:4].copy()
     x[1, 2], y[2, 0] = np.nan, np.inf
@@ -59,10 +59,10 @@ def test_numbers_that_are_not_finite_and_weights_that_are_none_are_left_out(spar
     right = vector_tables.table(spark, ["r0", "r1", "r2", "r3"], y)
     pairs = [("l0", "r0", 1.0), ("l1", "r0", 1.0), ("l0", "r2", 1.0), ("l3", "r3", 2.0), ("l2", "r1", 0.0)]
     pairs += [("l2", "r1", float("nan")), ("l2", "r1", -1.0)]
-    found = covariance.of_pairs(left, right, table(spark, pairs))
-    assert (found.rows, found.skipped, found.weight) == (2, 5, 3.0)
+    moments = covariance.of_pairs(left, right, table(spark, pairs))
+    assert (moments.rows, moments.skipped, moments.weight) == (2, 5, 3.0)
     z = np.hstack([x, y])[[0, 3]].astype(float)
-    np.testing.assert_allclose(found.mean, (z[0] + 2 * z[1]) / 3)
+    np.testing.assert_allclose(moments.mean, (z[0] + 2 * z[1]) / 3)
     with pytest.raises(BadData, match=r"no pair can be used: .* 1 were left out"):
         covariance.of_pairs(left, right, table(spark, [("l1", "r0", None), ("none", "r0", None)]))
     with pytest.raises(BadData, match="no pair can be used"):
@@ -71,19 +71,21 @@ def test_numbers_that_are_not_finite_and_weights_that_are_none_are_left_out(spar
 
 def test_one_side_alone(spark, data):
     x = data[0]
-    found = covariance.of_vectors(vector_tables.table(spark, [str(i) for i in range(60)], x))
-    np.testing.assert_allclose(found.scatter / 60, np.cov(x.T.astype(float), bias=True), rtol=1e-9)
+    moments = covariance.of_vectors(vector_tables.table(spark, [str(i) for i in range(60)], x))
+    np.testing.assert_allclose(moments.scatter / 60, np.cov(x.T.astype(float), bias=True), rtol=1e-9)
 
 
-def test_vectors_too_long_or_of_two_lengths_are_refused(spark):
+def test_too_many_dimensions_and_empty_tables_are_refused(spark):
     long = vector_tables.table(spark, ["a"], np.ones((1, covariance.MAX_SIZE + 1)))
-    with pytest.raises(ConfigError, match="4,097 numbers, the closed form takes at most 4,096"):
+    with pytest.raises(
+        ConfigError, match="the left side have 4,097 dimensions, and the closed form takes at most 4,096"
+    ):
         covariance.of_vectors(long)
     with pytest.raises(BadData, match="the left side has no vectors"):
         covariance.of_vectors(long.where("id = 'b'"))
 
 
-def test_merging_is_adding_rows():
+def test_merged_moments_are_those_of_all_rows():
     random = np.random.default_rng(1)
     z, w = random.standard_normal((50, 6)) + 1e6, random.uniform(0.1, 3, 50)
     whole = covariance.of_arrays(z, 2, w)
@@ -100,5 +102,5 @@ def test_merging_is_adding_rows():
 
 
 def test_prepared_rows():
-    found = prepare(np.array([[4.0, -9.0], [0.0, 0.0]], np.float32), Preparation(0.5, True))
-    np.testing.assert_allclose(found, [[2 / 13**0.5, -3 / 13**0.5], [0, 0]])
+    rows = prepare(np.array([[4.0, -9.0], [0.0, 0.0]], np.float32), Preparation(0.5, True))
+    np.testing.assert_allclose(rows, [[2 / 13**0.5, -3 / 13**0.5], [0, 0]])

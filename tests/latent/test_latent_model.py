@@ -1,4 +1,4 @@
-"""A latent model in a file and out of it, and what it maps, against bare numpy."""
+"""A latent model written and read, and its projections, against bare numpy."""
 
 import io
 import subprocess
@@ -34,42 +34,42 @@ def unit(row):
     return row / np.linalg.norm(row)
 
 
-def test_what_is_mapped(fitted):
+def test_texts_and_vectors_are_projected_as_by_numpy(fitted):
     vectors = {"dress": np.array([1.0, 5.0], np.float32), "coat": np.array([2.0, -1.0], np.float32)}
     mean = (2 * vectors["dress"] + 4 * vectors["coat"]) / 6
     row = np.concatenate([unit([1.0, 2, 0]), unit(mean - (mean @ COMMON) * COMMON)])
-    found = fitted.of_text("Red dress COAT", vectors)
-    np.testing.assert_allclose(found, unit((row - MEANS[1]) @ Q), atol=1e-6)
+    projected = fitted.project_text("Red dress COAT", vectors)
+    np.testing.assert_allclose(projected, unit((row - MEANS[1]) @ Q), atol=1e-6)
     alone = np.concatenate([[0, 0, 1.0], [0, 0]])
-    np.testing.assert_allclose(fitted.of_text("été"), unit((alone - MEANS[1]) @ Q), atol=1e-6)
-    assert fitted.of_text("nothing known") is None
+    np.testing.assert_allclose(fitted.project_text("été"), unit((alone - MEANS[1]) @ Q), atol=1e-6)
+    assert fitted.project_text("nothing known") is None
     picture = RANDOM.standard_normal(6).astype(np.float32)
-    mapped, length = fitted.of_left(picture)
+    mapped, length = fitted.project_left(picture)
     plain = (unit(picture) - MEANS[0]) @ P
     np.testing.assert_allclose(mapped * length, plain, atol=1e-6)
     shares = (MEANS[1][:3] + plain @ D) / WEIGHTS
-    guessed = fitted.guess(mapped, length)
-    assert [word for word, _ in guessed] == [WORDS[at] for at in np.argsort(-shares)]
-    np.testing.assert_allclose([share for _, share in guessed], np.sort(shares)[::-1], atol=1e-6)
+    suggested = fitted.suggest_words(mapped, length)
+    assert [word for word, _ in suggested] == [WORDS[at] for at in np.argsort(-shares)]
+    np.testing.assert_allclose([share for _, share in suggested], np.sort(shares)[::-1], atol=1e-6)
     with pytest.raises(BadData, match="no direction"):
-        fitted.of_left(np.full(6, np.nan, np.float32))
+        fitted.project_left(np.full(6, np.nan, np.float32))
 
 
-def test_a_model_comes_back_from_its_file(fitted):
+def test_a_model_is_read_back_unchanged(fitted):
     content = latent_model.to_bytes(fitted)
     again = latent_model.from_bytes(content)
     assert latent_model.to_bytes(again) == content
     assert again.text.bags.tokens == WORDS
     assert (again.left_kind, again.right_kind, again.text.table) == ("images", "titles", "a/table")
-    np.testing.assert_array_equal(again.of_text("red"), fitted.of_text("red"))
+    np.testing.assert_array_equal(again.project_text("red"), fitted.project_text("red"))
     bare = fitted._replace(text=None, right_kind="queries")
     again = latent_model.from_bytes(latent_model.to_bytes(bare))
     assert again.text is None
     with pytest.raises(BadData, match="a table of queries, not text"):
-        again.guess(np.ones(2, np.float32), 1.0)
+        again.suggest_words(np.ones(2, np.float32), 1.0)
 
 
-def test_what_is_no_model_is_told(tmp_path):
+def test_errors_say_what_is_wrong_with_a_model(tmp_path):
     content = io.BytesIO()
     np.savez(content, other=np.zeros(3))
     for wrong in (b"", b"text", content.getvalue()):
@@ -79,9 +79,9 @@ def test_what_is_no_model_is_told(tmp_path):
         latent_model.load(str(tmp_path))
 
 
-def test_the_arrays_need_nothing_of_ours(fitted, tmp_path):
+def test_the_arrays_are_read_by_numpy_alone(fitted, tmp_path):
     file = tmp_path / "model.npz"
     file.write_bytes(latent_model.to_bytes(fitted))
     code = f"import numpy as np; print(*np.load({str(file)!r}, allow_pickle=False)['left.matrix'].shape)"
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["6", "2"]
+    process = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["6", "2"]

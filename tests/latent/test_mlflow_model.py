@@ -23,7 +23,7 @@ RIGHT = Side(RANDOM.standard_normal((5, 2)).astype(np.float32), RANDOM.standard_
 VECTORS = {word: RANDOM.standard_normal(2).astype(np.float32) for word in ("red", "crimson")}
 
 
-def of_text(composed=True):
+def latent_space(composed=True):
     bags = TextModel(TOKENS, np.array([1.0, 2.0, 3.0]), 4.0, None)
     more = TextModel(["red"], np.array([1.5]), 2.5, np.array([0.6, 0.8])) if composed else None
     right = RIGHT if composed else Side(RIGHT.matrix[:3], RIGHT.mean[:3])
@@ -31,58 +31,58 @@ def of_text(composed=True):
 
 
 def loaded(tmp_path, fitted):
-    """Return the function that maps a frame of the columns given."""
-    made = latent_model.servable(fitted, None)
-    (tmp_path / "model.npz").write_bytes(made.arrays)
+    """Return a function that projects a frame of the given columns."""
+    servable = latent_model.servable(fitted, None)
+    (tmp_path / "model.npz").write_bytes(servable.arrays)
     context = types.SimpleNamespace(artifacts={"arrays": str(tmp_path / "model.npz")})
-    found = mlflow_model.Latent()
-    found.load_context(context)
-    example = found.predict(context, pd.DataFrame(made.example))
-    assert example.shape == (2, made.width)
+    model = mlflow_model.Latent()
+    model.load_context(context)
+    example = model.predict(context, pd.DataFrame(servable.example))
+    assert example.shape == (2, servable.width)
     np.testing.assert_allclose(np.linalg.norm(example, axis=1), 1, atol=1e-6)
-    return lambda **columns: found.predict(context, pd.DataFrame(columns))
+    return lambda **columns: model.predict(context, pd.DataFrame(columns))
 
 
-def test_both_sides_are_those_of_the_package(tmp_path):
-    fitted = of_text()
+def test_projections_of_both_sides_are_the_packages(tmp_path):
+    fitted = latent_space()
     predict = loaded(tmp_path, fitted)
     rows = RANDOM.standard_normal((4, 6)).astype(np.float32)
     np.testing.assert_allclose(predict(vector=list(rows)), LEFT.latent(rows)[0], atol=1e-6)
     texts = ["A red DRESS", "crimson", "Crimson ÉTÉ, été", "nothing known"]
-    found = predict(text=texts, word_vectors=[VECTORS] * 4, vector=[None] * 4)
-    for text, one in zip(texts[:3], found, strict=False):
-        np.testing.assert_allclose(one, fitted.of_text(text, VECTORS), atol=1e-6)
-    assert not found[3].any()
+    projected = predict(text=texts, word_vectors=[VECTORS] * 4, vector=[None] * 4)
+    for text, actual in zip(texts[:3], projected, strict=False):
+        np.testing.assert_allclose(actual, fitted.project_text(text, VECTORS), atol=1e-6)
+    assert not projected[3].any()
     assert not predict(vector=[[np.nan] * 6]).any()
-    learnt = of_text()
-    learnt = learnt._replace(text=learnt.text._replace(composed=learnt.text.composed._replace(common=None)))
-    one = loaded(tmp_path, learnt)(text=["Red dress"], word_vectors=[VECTORS])[0]
-    np.testing.assert_allclose(one, learnt.of_text("red dress", VECTORS), atol=1e-6)
-    plain = of_text(composed=False)
-    np.testing.assert_allclose(loaded(tmp_path, plain)(text=["red"])[0], plain.of_text("red"), atol=1e-6)
+    learned = latent_space()
+    learned = learned._replace(text=learned.text._replace(composed=learned.text.composed._replace(common=None)))
+    actual = loaded(tmp_path, learned)(text=["Red dress"], word_vectors=[VECTORS])[0]
+    np.testing.assert_allclose(actual, learned.project_text("red dress", VECTORS), atol=1e-6)
+    bags_only = latent_space(composed=False)
+    np.testing.assert_allclose(loaded(tmp_path, bags_only)(text=["red"])[0], bags_only.project_text("red"), atol=1e-6)
     tables = LatentModel(LEFT, RIGHT._replace(preparation=UNIT), "films", "people", None)
-    both = loaded(tmp_path, tables)(vector=[rows[0], None], right_vector=[None, rows[1, :5]])
-    np.testing.assert_allclose(both[0], LEFT.latent(rows[:1])[0][0], atol=1e-6)
-    np.testing.assert_allclose(both[1], tables.right.latent(rows[1:2, :5])[0][0], atol=1e-6)
+    mixed = loaded(tmp_path, tables)(vector=[rows[0], None], right_vector=[None, rows[1, :5]])
+    np.testing.assert_allclose(mixed[0], LEFT.latent(rows[:1])[0][0], atol=1e-6)
+    np.testing.assert_allclose(mixed[1], tables.right.latent(rows[1:2, :5])[0][0], atol=1e-6)
     with pytest.raises(ValueError, match=r"a table of people: give right_vector in place of text"):
         loaded(tmp_path, tables)(text=["red"])
 
 
-def test_rows_that_are_not_as_said(tmp_path):
-    predict = loaded(tmp_path, of_text())
+def test_unreadable_rows_are_refused(tmp_path):
+    predict = loaded(tmp_path, latent_space())
     for columns, text in [
-        ({"text": ["red"]}, "vectors of words in a/table too: give word_vectors"),
+        ({"text": ["red"]}, "also composed of the word vectors in a/table: give word_vectors"),
         ({"text": ["red", None]}, r"row 1 has 0 of vector, text, right_vector; need one"),
         ({"text": ["red"], "vector": [[0.0] * 6]}, r"row 0 has 2 of"),
         ({"other": ["red"]}, r"row 0 has 0 of"),
-        ({"vector": [[1.0] * 5]}, r"a vector of 5 numbers; the left side's have 6"),
+        ({"vector": [[1.0] * 5]}, r"a vector has 5 dimensions; the left side has 6"),
     ]:
         with pytest.raises(ValueError, match=text):
             predict(**columns)
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {},
         {"lower": False, "min_length": 2},
@@ -90,15 +90,15 @@ def test_rows_that_are_not_as_said(tmp_path):
         {"split": "regex", "pattern": r"\w(\w+)", "min_length": 2},
     ],
 )
-def test_words_are_those_of_the_tokenizer(how):
+def test_words_are_those_of_the_tokenizer(options):
     """Every character between letters, at both ends and beside marks and joiners."""
-    config = ItemTextConfig(tokens=TokensConfig(**how))
-    every = [chr(code) for code in range(1, 0x110000) if unicodedata.category(chr(code)) not in ("Cs", "Co", "Cn")]
+    config = ItemTextConfig(tokens=TokensConfig(**options))
+    characters = [chr(code) for code in range(1, 0x110000) if unicodedata.category(chr(code)) not in ("Cs", "Co", "Cn")]
     joiners = sorted(mlflow_model._JOINERS)
-    lines = [f"a{one}b {one}c d{one} {one}" for one in every]
-    drawn = RANDOM.choice([*"aB7ß\u0301 .\n", *joiners], (300, 80))
-    texts = ["".join(lines[at : at + 500]) for at in range(0, len(lines), 500)] + ["".join(row) for row in drawn]
-    found = [sorted(set(mlflow_model.split(text, config.tokens.model_dump(mode="json")))) for text in texts]
-    assert sum(map(len, found)) > 1000
-    for text, one in zip(texts, found, strict=True):
-        assert one == item_tokens.tokenize_text(text, config), ascii(text)
+    lines = [f"a{mark}b {mark}c d{mark} {mark}" for mark in characters]
+    random_lines = RANDOM.choice([*"aB7ß\u0301 .\n", *joiners], (300, 80))
+    texts = ["".join(lines[at : at + 500]) for at in range(0, len(lines), 500)] + ["".join(row) for row in random_lines]
+    splits = [sorted(set(mlflow_model.split(text, config.tokens.model_dump(mode="json")))) for text in texts]
+    assert sum(map(len, splits)) > 1000
+    for text, actual in zip(texts, splits, strict=True):
+        assert actual == item_tokens.tokenize_text(text, config), ascii(text)

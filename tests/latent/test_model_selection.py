@@ -1,4 +1,4 @@
-"""The fit with its choice of options, against bare numpy: what is tried, what is chosen, and on what it is fitted."""
+"""The fit with its choice of options, against bare numpy: trials, the best one, and the pairs that it is fitted to."""
 
 import itertools
 
@@ -18,7 +18,7 @@ REGULARISATIONS, POWERS, SIZES = ((0.1, 0.1), (10.0, 0.01)), (0.0, 2.0), (2, 4)
 
 
 @pytest.fixture(scope="module")
-def given(spark):
+def data(spark):
     """Return both sides' matrices, the part of each pair, and the tables of all three."""
     random = np.random.default_rng(6)
     hidden = random.standard_normal((COUNT, 4))
@@ -27,12 +27,12 @@ def given(spark):
     left, right = left.astype(np.float32), right.astype(np.float32)
     part = np.array(["train", "train", "validation", "test"])[np.arange(COUNT) % 4]
     ids = [f"{at:03d}" for at in range(COUNT)]
-    rows = [(name, name, None, str(one)) for name, one in zip(ids, part, strict=True)]
+    rows = [(name, name, None, str(row_part)) for name, row_part in zip(ids, part, strict=True)]
     pairs = spark.createDataFrame(rows, "left string, right string, weight double, part string")
     return (left, right, part), (vector_tables.table(spark, ids, left), vector_tables.table(spark, ids, right), pairs)
 
 
-def by_numpy(left, right, regularisation, power, k):
+def fit_by_numpy(left, right, regularisation, power, k):
     """Return P, Q and the means by Cholesky factors; float64 throughout."""
     x, y = (side.astype(float) / np.linalg.norm(side.astype(float), axis=1, keepdims=True) for side in (left, right))
     means = x.mean(axis=0), y.mean(axis=0)
@@ -57,46 +57,48 @@ def mrr(left, right, p, q, mean_left, mean_right):
     return np.mean([(1 / rank).mean() for rank in ranks])
 
 
-def test_every_try_is_recorded_and_the_best_is_fitted_once_more(spark, given, tmp_path):
-    (left, right, part), tables = given
+def test_every_trial_is_recorded_and_the_best_is_refitted(spark, data, tmp_path):
+    (left, right, part), tables = data
     run = FakeRun(spark, tmp_path)
     # Of five numbers on the right there are no six directions.
     config = FitConfig(k=(*SIZES, 6), regularisation=REGULARISATIONS, power=POWERS)
-    found = model_selection.fit(run, *tables, config, UNIT)
-    train, held = part == "train", part == "validation"
-    wished = {}
+    fitted = model_selection.fit(run, *tables, config, UNIT)
+    train, validation = part == "train", part == "validation"
+    expected = {}
     for regularisation, power, k in itertools.product(REGULARISATIONS, POWERS, SIZES):
-        maps = by_numpy(left[train], right[train], regularisation, power, k)
-        wished[(*regularisation, power, k)] = mrr(left[held], right[held], *maps)
+        maps = fit_by_numpy(left[train], right[train], regularisation, power, k)
+        expected[(*regularisation, power, k)] = mrr(left[validation], right[validation], *maps)
     names = ("regularisation_left", "regularisation_right", "power", "k")
-    tried = {tuple(one.options[name] for name in names): one.figures["mrr"] for one in run.tried}
-    assert tried == pytest.approx(wished, abs=1e-9)
-    assert [one.name for one in run.tried] == [f"try-{at}" for at in range(8)]
-    assert len(set(tried.values())) > 1
+    actual = {tuple(trial.options[name] for name in names): trial.figures["mrr"] for trial in run.tried}
+    assert actual == pytest.approx(expected, abs=1e-9)
+    assert [trial.name for trial in run.tried] == [f"try-{at}" for at in range(8)]
+    assert len(set(actual.values())) > 1
     chosen = {name: value for name, value, _ in run.metrics if name.startswith("chosen/")}
-    options = tuple(chosen[f"chosen/{name}"] for name in names)
-    assert wished[options] == pytest.approx(max(wished.values()))
-    p, q, mean_left, mean_right = by_numpy(left[train | held], right[train | held], options[:2], options[2], options[3])
-    np.testing.assert_allclose(found[2].p, p, atol=1e-6)
-    np.testing.assert_allclose(found[2].q, q, atol=1e-6)
-    np.testing.assert_allclose(found[0].mean, mean_left, atol=1e-9)
-    np.testing.assert_allclose(found[1].mean, mean_right, atol=1e-9)
-    assert found[3].rows == (train | held).sum()
+    chosen_options = tuple(chosen[f"chosen/{name}"] for name in names)
+    assert expected[chosen_options] == pytest.approx(max(expected.values()))
+    rows = train | validation
+    p, q, mean_left, mean_right = fit_by_numpy(left[rows], right[rows], chosen_options[:2], *chosen_options[2:])
+    np.testing.assert_allclose(fitted[2].p, p, atol=1e-6)
+    np.testing.assert_allclose(fitted[2].q, q, atol=1e-6)
+    np.testing.assert_allclose(fitted[0].mean, mean_left, atol=1e-9)
+    np.testing.assert_allclose(fitted[1].mean, mean_right, atol=1e-9)
+    assert fitted[3].rows == rows.sum()
 
 
-def test_without_refit_and_with_one_try_training_pairs_alone_count(spark, given, tmp_path):
-    (left, right, part), (first, second, pairs) = given
+def test_without_refit_or_a_choice_only_training_pairs_count(spark, data, tmp_path):
+    (left, right, part), (first, second, pairs) = data
     run, train = FakeRun(spark, tmp_path), part == "train"
     config = FitConfig(k=3, regularisation=((0.1, 0.1),), power=(1.0,), refit=False)
-    found = model_selection.fit(run, first, second, pairs, config, UNIT)
-    np.testing.assert_allclose(found[2].p, by_numpy(left[train], right[train], (0.1, 0.1), 1.0, 3)[0], atol=1e-6)
+    fitted = model_selection.fit(run, first, second, pairs, config, UNIT)
+    np.testing.assert_allclose(fitted[2].p, fit_by_numpy(left[train], right[train], (0.1, 0.1), 1.0, 3)[0], atol=1e-6)
     assert not run.tried
     # With nothing to choose, validation pairs may be missing.
-    few = pairs.where(F.col("part") != "validation")
-    same = model_selection.fit(run, first, second, few, config.model_copy(update={"refit": True}), UNIT)
-    np.testing.assert_array_equal(same[2].p, found[2].p)
+    without_validation = pairs.where(F.col("part") != "validation")
+    refit = config.model_copy(update={"refit": True})
+    refitted = model_selection.fit(run, first, second, without_validation, refit, UNIT)
+    np.testing.assert_array_equal(refitted[2].p, fitted[2].p)
     with pytest.raises(BadData, match=r"no validation pair to choose options by.* of fit\.k"):
-        model_selection.fit(run, first, second, few, config.model_copy(update={"k": (2, 3)}), UNIT)
+        model_selection.fit(run, first, second, without_validation, config.model_copy(update={"k": (2, 3)}), UNIT)
 
 
 def test_sizes_are_one_number_or_several():

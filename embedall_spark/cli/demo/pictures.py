@@ -84,7 +84,7 @@ def latent(demo: Demo) -> Part:
     with progress.activity("searching"):
         unseen = _unseen(vectors, summary)
         space = latent_model.load(summary["folder"])
-        typed = {word: vector for word in _TYPED if (vector := space.of_text(word)) is not None}
+        typed = {word: vector for word in _TYPED if (vector := space.project_text(word)) is not None}
         found = exact.top_k(unseen, np.stack(list(typed.values())), 8)
         untitled = unseen.orderBy(F.xxhash64("id"), "id").limit(_UNTITLED).select("id", "vector").collect()
         suggested = exact.top_k(

@@ -83,7 +83,7 @@ def project_text(spark: SparkSession, table: LatentTable, text: str) -> NDArray[
         # A later run whose gates failed may have replaced the vectors that this run learnt.
         version = tables.committed(spark, side.table, table.run_id, 0)
         vectors = exact.find_vectors(schemas.conform(tables.read(spark, side.table, version), schemas.VECTORS), words)
-    vector = table.model.of_text(text, vectors)
+    vector = table.model.project_text(text, vectors)
     if vector is not None:
         return vector
     tokens = side.bags.tokens if side is not None else []
@@ -112,7 +112,7 @@ def project_image(spark: SparkSession, table: LatentTable, path: str) -> tuple[N
     """
     from embedall_spark.kinds import images
 
-    return table.model.of_left(images.embed_file(image_config_of(spark, table.config.input.path, "--id"), path))
+    return table.model.project_left(images.embed_file(image_config_of(spark, table.config.input.path, "--id"), path))
 
 
 def metadata(spark: SparkSession, table: str) -> str | None:

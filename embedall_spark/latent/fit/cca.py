@@ -1,4 +1,4 @@
-"""P and Q from moments alone: regularised canonical correlations, and ridge maps."""
+"""P and Q from moments alone: regularized canonical correlation analysis, and ridge regression."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-# Of the largest eigenvalue: what is below is rounding.
+# Eigenvalues below this fraction of the largest are noise.
 _NOISE = 1e-11
 
 
 class Maps(NamedTuple):
-    """A vector x of the left side goes to (x - mean_left) P, one of the right side to (y - mean_right) Q."""
+    """Linear maps: a left vector x goes to (x - mean_left) P, a right vector y to (y - mean_right) Q."""
 
     p: Float
     """float64 [left, k]."""
     q: Float
     """float64 [right, k]."""
     mean_left: Float
+    """float64 [left]."""
     mean_right: Float
+    """float64 [right]."""
     strengths: Float
-    """Of each of the k directions, falling: its canonical correlation, or the variance that it explains; [k]."""
+    """Canonical correlation of each direction, or the variance that it explains, in descending order; float64 [k]."""
 
     def truncated(self, k: int, power: float = 0.0) -> Maps:
         """Return the first k directions, each scaled by its strength to a power.
 
-        Of what cca() gives for power 0 this is what it gives for k and the power: one fit serves a whole sweep.
+        From the maps of cca() for power 0 this gives those for k and the power, so that one fit serves a whole sweep.
 
         Raises:
-            ConfigError: k is more than there are directions.
+            ConfigError: there are fewer than k directions.
         """
         if not 1 <= k <= len(self.strengths):
             raise ConfigError(_too_many(k, len(self.strengths)))
@@ -49,41 +51,41 @@ class Maps(NamedTuple):
 def cca(
     moments: Moments,
     k: int | None = None,
-    regularisation: tuple[float, float] = (1e-2, 1e-2),
+    regularization: tuple[float, float] = (1e-2, 1e-2),
     power: float = 0.0,
 ) -> Maps:
     """Return the k pairs of directions along which the two sides correlate most.
 
-    Hotelling 1936, "Relations between Two Sets of Variates"; regularised as in Vinod 1976, "Canonical Ridge and
-    Econometrics of Joint Production": the covariance of each side gets a multiple of the identity. With ``power`` 0
-    each direction has variance 1 on both sides (less what regularisation takes); above 0 its coordinate is multiplied
-    by its correlation to that power, so that directions that mean little weigh little in a cosine.
+    Hotelling 1936, "Relations between Two Sets of Variates"; regularized as in Vinod 1976, "Canonical Ridge and
+    Econometrics of Joint Production": a multiple of the identity is added to the covariance of each side. With
+    ``power`` 0 each direction has variance 1 on both sides (less what regularization takes); above 0 its coordinate is
+    multiplied by its correlation to that power, so that weakly correlated directions count less in a cosine.
 
-    Signs are fixed: the number of largest magnitude in each column of P is positive. Directions of equal correlation
-    are determined only up to a rotation among themselves.
+    Signs are fixed: the value of largest magnitude in each column of P is positive. Directions of equal correlation are
+    determined only up to a rotation among themselves.
 
     Args:
         moments: of the training pairs.
-        k: how many directions; None: as many as there are.
-        regularisation: of the left and of the right side, as a share of the mean variance of its numbers.
+        k: number of directions; None: as many as there are.
+        regularization: of the left and of the right side, as a share of the side's mean variance per dimension.
         power: of the correlations.
 
     Raises:
-        ConfigError: an argument is out of range, or k is more than there are directions.
-        BadData: a side does not vary; the two do not correlate; or there are too few rows to go without regularisation.
+        ConfigError: an argument is out of range, or there are fewer than k directions.
+        BadData: a side does not vary, the sides do not correlate, or without regularization there are too few pairs.
     """
     if power < 0:
         raise ConfigError(f"power {power}: need 0 or above")
-    left, right, both = moments.covariances
-    white_left = _whitener(left, regularisation[0], "left")
-    white_right = _whitener(right, regularisation[1], "right")
-    free = white_left.shape[1] + white_right.shape[1]
-    if regularisation == (0, 0) and free >= moments.rows:
+    left, right, cross = moments.covariances
+    white_left = _whitener(left, regularization[0], "left")
+    white_right = _whitener(right, regularization[1], "right")
+    ranks = white_left.shape[1], white_right.shape[1]
+    if regularization == (0, 0) and sum(ranks) >= moments.rows:
         raise BadData(
-            f"{moments.rows:,} pairs for {white_left.shape[1]:,} + {white_right.shape[1]:,} independent numbers: "
-            "without regularisation any two such sides correlate perfectly; need more pairs, or regularisation above 0"
+            f"{moments.rows:,} pairs for {ranks[0]:,} + {ranks[1]:,} independent dimensions: without regularization "
+            "any two such sides correlate perfectly; need more pairs, or regularization above 0"
         )
-    a, strengths, b = linalg.svd(white_left.T @ both @ white_right, full_matrices=False)
+    a, strengths, b = linalg.svd(white_left.T @ cross @ white_right, full_matrices=False)
     k = _dimension(k, strengths)
     strengths = strengths[:k]
     scale = strengths**power
@@ -94,40 +96,40 @@ def cca(
 def ridge(
     moments: Moments,
     k: int | None = None,
-    regularisation: float = 1e-2,
+    regularization: float = 1e-2,
     towards: Literal["right", "left"] = "right",
 ) -> Maps:
-    """Return a linear map of one side onto the other, by least squares with a penalty (Hoerl and Kennard 1970).
+    """Return the ridge regression of one side on the other (Hoerl and Kennard 1970).
 
-    The latent space is that of the side mapped to: the other matrix is the identity. With a smaller ``k`` it is cut
-    down to the k directions in which the mapped vectors vary most (reduced-rank regression, Izenman 1975).
+    The latent space is the target side's own: its matrix is the identity. With ``k`` both are reduced to the k
+    directions in which the predicted vectors vary most (reduced-rank regression, Izenman 1975).
 
     Args:
         moments: of the training pairs.
-        k: how many directions; None: all of the side mapped to.
-        regularisation: as a share of the mean variance of the mapped side's numbers.
-        towards: the side mapped to.
+        k: number of directions; None: all of the target side.
+        regularization: as a share of the source side's mean variance per dimension.
+        towards: the target side.
 
     Raises:
-        ConfigError: an argument is out of range, or k is more than there are directions.
-        BadData: a side does not vary, or the two do not correlate.
+        ConfigError: an argument is out of range, or there are fewer than k directions.
+        BadData: a side does not vary, or the sides do not correlate.
     """
-    left, right, both = moments.covariances
-    source, target, cross = (left, right, both) if towards == "right" else (right, left, both.T)
+    left, right, left_right = moments.covariances
+    source, target, cross = (left, right, left_right) if towards == "right" else (right, left, left_right.T)
     names = ("left", "right") if towards == "right" else ("right", "left")
-    white = _whitener(source, regularisation, names[0])
+    white = _whitener(source, regularization, names[0])
     _whitener(target, 0.0, names[1])
-    solved = white @ (white.T @ cross)
+    coefficients = white @ (white.T @ cross)
     if k is None:
-        explained = np.diagonal(solved.T @ source @ solved)
-        maps = (solved, np.eye(len(target)))
+        explained = np.diagonal(coefficients.T @ source @ coefficients)
+        maps = (coefficients, np.eye(len(target)))
         if explained.max() <= 0:
             raise _unrelated()
     else:
-        values, vectors = linalg.eigh(solved.T @ source @ solved)
+        values, vectors = linalg.eigh(coefficients.T @ source @ coefficients)
         k = _dimension(k, np.sqrt(np.maximum(values[::-1], 0)))
         explained, directions = values[::-1][:k], vectors[:, ::-1][:, :k]
-        maps = (solved @ directions, directions)
+        maps = (coefficients @ directions, directions)
     p, q = maps if towards == "right" else maps[::-1]
     if k is None:
         return Maps(p, q, *moments.means, explained)
@@ -135,58 +137,58 @@ def ridge(
 
 
 def decoder(moments: Moments, maps: Maps) -> Float:
-    """Return the matrix D, float64 [k, right], by which the right side's vector is guessed from the left side's.
+    """Return the matrix D, float64 [k, right], that predicts the right side's vector from the left side's.
 
-    The guess is mean_right + (x - mean_left) P D: least squares over the training pairs. Of bags of words it estimates
-    how much of each word to expect, so that words can be ranked by it, frequent ones not at a disadvantage as they are
-    in a cosine.
+    The prediction is mean_right + (x - mean_left) P D, by least squares over the training pairs. For bags of words it
+    estimates how much of each word to expect, so that words can be ranked by it without the disadvantage that frequent
+    words have in a cosine.
 
     Args:
         moments: of the training pairs.
         maps: fitted to them.
     """
-    left, _, both = moments.covariances
-    seen = maps.p.T @ left @ maps.p
-    found: Float = linalg.lstsq(seen, maps.p.T @ both)[0]
-    return found
+    left, _, cross = moments.covariances
+    latent = maps.p.T @ left @ maps.p
+    matrix: Float = linalg.lstsq(latent, maps.p.T @ cross)[0]
+    return matrix
 
 
 def principal(second: Float) -> Float:
-    """Return the first eigenvector of a symmetric matrix, float64 [d], its largest number positive."""
+    """Return the first eigenvector of a symmetric matrix, float64 [d], its value of largest magnitude positive."""
     last = len(second) - 1
     vector: Float = linalg.eigh(second, subset_by_index=(last, last))[1][:, 0]
     sign = 1.0 if vector[np.abs(vector).argmax()] > 0 else -1.0
     return sign * vector
 
 
-def _whitener(covariance: Float, regularisation: float, side: str) -> Float:
-    """Return W, [d, rank], such that W W' is the inverse of the regularised covariance where that has one."""
-    if not regularisation >= 0:
-        raise ConfigError(f"regularisation of the {side} side: need 0 or above, found {regularisation}")
+def _whitener(covariance: Float, regularization: float, side: str) -> Float:
+    """Return W, [d, rank], such that W W' is the pseudo-inverse of the regularized covariance."""
+    if not regularization >= 0:
+        raise ConfigError(f"regularization of the {side} side: need 0 or above, got {regularization}")
     variance = np.diagonal(covariance)
     if not variance.max() > 0:
-        raise BadData(f"the {side} side does not vary: its vectors are all the same; there is nothing to fit")
+        raise BadData(f"the {side} side does not vary: all its vectors are equal, so nothing can be fitted")
     values, vectors = linalg.eigh(covariance)
-    values = np.maximum(values, 0) + regularisation * variance.mean()
-    kept = values > _NOISE * values[-1]
-    whitener: Float = vectors[:, kept] / np.sqrt(values[kept])
+    values = np.maximum(values, 0) + regularization * variance.mean()
+    usable = values > _NOISE * values[-1]
+    whitener: Float = vectors[:, usable] / np.sqrt(values[usable])
     return whitener
 
 
 def _dimension(k: int | None, strengths: Float) -> int:
-    """Return how many directions are asked for, once that many are known to be there."""
+    """Return k, or the number of directions if k is None; refuse a k above it."""
     if not strengths.max(initial=0) > _NOISE:
         raise _unrelated()
-    there = int((strengths > _NOISE * strengths.max()).sum())
+    rank = int((strengths > _NOISE * strengths.max()).sum())
     if k is None:
-        return there
-    if not 1 <= k <= there:
-        raise ConfigError(_too_many(k, there))
+        return rank
+    if not 1 <= k <= rank:
+        raise ConfigError(_too_many(k, rank))
     return k
 
 
-def _too_many(k: int, there: int) -> str:
-    return f"k = {k:,}: need 1 to {there:,}, since the two sides relate along {there:,} direction(s)"
+def _too_many(k: int, rank: int) -> str:
+    return f"k = {k:,}: need 1 to {rank:,}, because the two sides relate along {rank:,} direction(s)"
 
 
 def _signed(p: Float, q: Float, moments: Moments, strengths: Float) -> Maps:

@@ -1,4 +1,4 @@
-"""The words of titles and tags."""
+"""Tokens of titles and tags."""
 
 from __future__ import annotations
 
@@ -23,72 +23,72 @@ _TOKENS = "id string, tokens array<string>, tags array<string>"
 
 
 class ItemTextConfig(Section):
-    """Which words an item has."""
+    """How titles and tags are split into words."""
 
     use: tuple[Literal["title", "tags"], ...] = Field(("title", "tags"), description="columns of the items")
     split_tags: bool = Field(
-        True, description="split tags into words, as titles are; else a whole tag, lower-cased, is one word"
+        True, description="split tags into words, as titles are; false: each tag, lower-cased, is one word"
     )
     tokens: TokensConfig = Field(TokensConfig(), description="how titles are split into words. Keys:")
 
     @field_validator("use")
     @classmethod
-    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("need title, tags or both")
         return value
 
 
 def tokenize_items(items: DataFrame, config: ItemTextConfig) -> DataFrame:
-    """Return the words of each item: id and tokens, each word once, in their order; an empty array where it has none.
+    """Return the words of each item: id and tokens, sorted, each word once; an empty array if it has none.
 
     Args:
         items: ITEMS.
-        config: which words.
+        config: how titles and tags are split.
     """
-    nothing, no_tags = F.lit(None).cast("string"), F.lit(None).cast("array<string>")
+    no_title, no_tags = F.lit(None).cast("string"), F.lit(None).cast("array<string>")
     tags = F.col("tags") if "tags" in config.use else no_tags
-    title = F.col("title") if "title" in config.use else nothing
+    title = F.col("title") if "title" in config.use else no_title
     if config.split_tags:
-        # A line break ends a sentence, but joins no two words.
+        # A line break ends a sentence, so that words of title and tags are not joined.
         title, tags = F.concat_ws("\n", title, tags), no_tags
     whole = F.filter(F.transform(tags, lambda tag: F.lower(F.trim(tag))), lambda tag: tag != "")
-    split = items.select("id", title.alias("text"), F.coalesce(whole, F.array().cast("array<string>")).alias("tags"))
-    found = split.mapInArrow(_splitter(config.tokens), _TOKENS)
-    return found.select("id", F.array_sort(F.array_distinct(F.concat("tokens", "tags"))).alias("tokens"))
+    texts = items.select("id", title.alias("text"), F.coalesce(whole, F.array().cast("array<string>")).alias("tags"))
+    tokenized = texts.mapInArrow(_splitter(config.tokens), _TOKENS)
+    return tokenized.select("id", F.array_sort(F.array_distinct(F.concat("tokens", "tags"))).alias("tokens"))
 
 
 def tokenize_text(text: str, config: ItemTextConfig) -> list[str]:
-    """Return the words of a text that a user has typed, as of_items() finds them in a title."""
+    """Return the words of a text that a user types, as tokenize_items() returns those of a title."""
     return sorted(set(_tokens(pa.array([text], pa.string()), config.tokens).flatten().to_pylist()))
 
 
-def report(found: DataFrame, known: DataFrame) -> dict[str, int]:
+def report(items: DataFrame, vocabulary: DataFrame) -> dict[str, int]:
     """Return how many items and words can be used.
 
     Args:
-        found: of_items().
-        known: table whose ``id`` is every word that has a vector: VECTORS of words, or text.vocabulary().
+        items: from tokenize_items().
+        vocabulary: table whose ``id`` is every word that has a vector: VECTORS of words, or text_features.vocabulary().
 
     Returns:
-        ``items``; ``items_without_words``: of these, with an empty title and no tag; ``items_unknown``: with words, of
-        which none has a vector; ``words``: different ones; ``words_unknown``: of these, without a vector.
+        ``items``; ``items_without_words``: of these, with an empty title and no tag; ``items_unknown``: with words, but
+        none that has a vector; ``words``: different ones; ``words_unknown``: of these, without a vector.
     """
-    vector = known.select(F.col("id").alias("token"), F.lit(True).alias("known"))
-    each = found.select("id", F.explode_outer("tokens").alias("token")).join(vector, "token", "left")
-    items = each.groupBy("id").agg(F.count("token").alias("words"), F.count("known").alias("known"))
-    told = items.agg(
+    known_words = vocabulary.select(F.col("id").alias("token"), F.lit(True).alias("known"))
+    exploded = items.select("id", F.explode_outer("tokens").alias("token")).join(known_words, "token", "left")
+    by_item = exploded.groupBy("id").agg(F.count("token").alias("words"), F.count("known").alias("known"))
+    item_counts = by_item.agg(
         F.count("*"), F.count_if(F.col("words") == 0), F.count_if((F.col("words") > 0) & (F.col("known") == 0))
     ).first()
-    different = each.where("token IS NOT NULL").groupBy("token").agg(F.count("known").alias("known"))
-    seen = different.agg(F.count("*"), F.count_if(F.col("known") == 0)).first()
-    assert told is not None and seen is not None
+    by_word = exploded.where("token IS NOT NULL").groupBy("token").agg(F.count("known").alias("known"))
+    word_counts = by_word.agg(F.count("*"), F.count_if(F.col("known") == 0)).first()
+    assert item_counts is not None and word_counts is not None
     names = ("items", "items_without_words", "items_unknown", "words", "words_unknown")
-    return dict(zip(names, (*told, *seen), strict=True))
+    return dict(zip(names, (*item_counts, *word_counts), strict=True))
 
 
 def _splitter(config: TokensConfig) -> Callable[[Batches], Batches]:
-    """Build the task's function: text into words, other columns kept."""
+    """Build the task's function: texts are split into words, other columns are unchanged."""
 
     def splitter(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -100,15 +100,15 @@ def _splitter(config: TokensConfig) -> Callable[[Batches], Batches]:
 
 
 def _tokens(text: pa.StringArray, config: TokensConfig) -> pa.ListArray:
-    """Return the words of each text; a text that the corpus would refuse has none."""
-    rows, none = len(text), pa.nulls(len(text), pa.string())
-    columns = {"id": pa.array(np.arange(rows)), "text": text, "origin": none, "problem": none}
-    found, _ = tokenize(pa.RecordBatch.from_pydict(columns), config.model_copy(update={"boundaries": "document"}))
+    """Return the words of each text; none for a text that the corpus would refuse."""
+    rows, nulls = len(text), pa.nulls(len(text), pa.string())
+    columns = {"id": pa.array(np.arange(rows)), "text": text, "origin": nulls, "problem": nulls}
+    sequences, _ = tokenize(pa.RecordBatch.from_pydict(columns), config.model_copy(update={"boundaries": "document"}))
     counts = np.zeros(rows, np.int64)
-    # A text of many words is cut; its further pieces have other ids, but follow the first.
-    first = np.flatnonzero((found.ids >= 0) & (found.ids < rows))
-    lengths = np.diff(found.offsets)
+    # A text of many words is cut; its other pieces have ids of their own, but follow the first.
+    first = np.flatnonzero((sequences.ids >= 0) & (sequences.ids < rows))
+    lengths = np.diff(sequences.offsets)
     if len(first):
-        counts[found.ids[first]] = np.add.reduceat(lengths, first)
+        counts[sequences.ids[first]] = np.add.reduceat(lengths, first)
     ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), found.tokens)
+    return pa.ListArray.from_arrays(pa.array(ends), sequences.tokens)
