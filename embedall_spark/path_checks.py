@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -71,9 +72,13 @@ def _check_apart(key: str, read: str, output: str, written: str) -> None:
         return
     if len(parts) == len(pattern):
         raise ConfigError(f"{output}: {written} is what {key} reads; a run cannot replace its input: choose another")
+    # As the input's own files end, so that the advice holds for pictures too.
+    names = files.children(read) if files.is_local(read) and os.path.isdir(files.resolve(read)[1]) else []
+    endings = Counter(ending for name in names if (ending := os.path.splitext(name)[1]))
+    ending = endings.most_common(1)[0][0] if endings else ".txt"
     raise ConfigError(
         f"{output}: {written} lies inside {key} ({read}), so the run would read what it writes; write to another "
-        f"folder, or let {key} name the input's files only, such as {read.rstrip('/')}/*.txt"
+        f"folder, or let {key} name the input's files only, such as {read.rstrip('/')}/*{ending}"
     )
 
 

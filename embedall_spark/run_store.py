@@ -120,7 +120,9 @@ class StoredRun:
         share = self.rejected / seen
         if rejected:
             log.warning("%s of %s rows refused (%.2f%%)", f"{self.rejected:,}", f"{seen:,}", 100 * share)
-        if share > self.output.max_reject_share or self.rejected == seen:
+        if self.rejected == seen:
+            raise BadData(f"all {seen:,} rows were refused, so that none is left to embed; correct the input")
+        if share > self.output.max_reject_share:
             raise BadData(
                 f"{self.rejected:,} of {seen:,} rows were refused, a share of {share:.4f}; allowed is "
                 f"output.max_reject_share={self.output.max_reject_share}. Correct the input or raise that share"

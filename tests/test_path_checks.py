@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("data/sub", "dates", "in [v1]"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("file", "data/a.txt", "dates/2024-01-01 12:00.txt", "in [v1]/a.txt"):
+    for name in ("file", "data/a.txt", "dates/2024-01-01 12:00.txt", "in [v1]/a.jpg"):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
         ("data/*", "data/words", "is what input.path reads"),
         ("data", "data", "is what input.path reads"),
         (".", "data/words", "lies inside input.path"),
-        ("in [v1]", "in [v1]/words", "lies inside input.path"),
+        ("in [v1]", "in [v1]/words", r"lies inside input\.path .* such as .*in \[v1\]/\*\.jpg"),
         ("s3a://bucket/in", "s3://bucket/in/words", "lies inside input.path"),
         ("data", "file/words", r"output\.table: file/words lies below .*/file, which is a file"),
     ],

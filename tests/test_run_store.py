@@ -88,6 +88,9 @@ def test_too_many_refused_rows_stop_the_run(spark, tmp_path):
     ):
         # What was refused before, of the same rows, counts too.
         run.check_reject_share(1, 100)
+    # To raise the share would not help.
+    with pytest.raises(BadData, match="all 100 rows were refused, so that none is left to embed; correct the input"):
+        run.check_reject_share(98, 100)
     with pytest.raises(BadData, match="the input has no row"):
         run.check_reject_share(0, 0)
 

@@ -14,7 +14,7 @@ _NAME = r"^[\w.-]+$"
 
 
 class ItemColumns(Section):
-    """Which columns of the items are what; a default that is missing in the table is left out."""
+    """Columns of the items; a column that is not configured may be missing, except that of the ids."""
 
     id: str = Field("id", description="the column of the left side's ids")
     title: str = Field("title", description="the column of titles")
@@ -32,8 +32,8 @@ class LatentInput(Section):
     )
     items: InputPath | None = Field(
         None,
-        description="titles and tags (id, title, tags) of the left side's ids: the right side is text; a Delta table, "
-        "or a file whose name ends in .csv, .tsv, .json, .jsonl or .parquet; unset: path's name with _metadata",
+        description="titles and tags (id, title, tags) by ids of the left side: the right side is text; a Delta table, "
+        "or a file whose name ends in .csv, .tsv, .json, .jsonl or .parquet; unset: the name of path with _metadata",
     )
     item_columns: ItemColumns = ItemColumns()
     text: ItemTextConfig = ItemTextConfig()
@@ -58,5 +58,5 @@ class LatentInput(Section):
 
     @property
     def items_table(self) -> str:
-        """The table or file of titles and tags, where the right side is text."""
+        """The table or file of titles and tags, if the right side is text."""
         return self.items or files.metadata_of(self.path)

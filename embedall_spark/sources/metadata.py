@@ -162,9 +162,7 @@ def open_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
     if kind == "csv":
         header = _header(path, separator, {*_columns(config).values(), *_NAMES, *columns})
         rows = reader_errors.opened(path, kind, lambda: _read_csv(spark, path, separator, header))
-        if header.absent:
-            log.info("%s: no header: columns are %s", path, ", ".join(rows.columns[:-1]))
-            id_column = "id"
+        id_column = "id" if header.absent else id_column
     elif kind == "json":
         rows = reader_errors.opened(path, kind, lambda: _read_json(spark, path))
     else:
@@ -289,7 +287,10 @@ def _header(path: str, separator: str, names: Iterable[str]) -> _Header:
         return _Header(False, 0)
     line = start.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
     fields = next(csv.reader([line], delimiter=separator), [])
-    return _Header(bool(fields) and {*names}.isdisjoint(fields), len(fields))
+    header = _Header(bool(fields) and {*names}.isdisjoint(fields), len(fields))
+    if header.absent:
+        log.info("%s: no header, since its first line has no column %s", path, " or ".join(sorted(map(repr, names))))
+    return header
 
 
 def _filled(text: Column) -> Column:
