@@ -32,8 +32,8 @@ def main() -> None:
 def drop_archives() -> None:
     """Take Spark's own zip files and jar off Python's path where pyspark is installed as a package.
 
-    Each task calls ``importlib.invalidate_caches``, which reads the directory of every archive on the path anew: for the
-    jar alone, which holds no Python, a third of a second.
+    Each task calls ``importlib.invalidate_caches``, which reads the directory of every archive on the path anew: a
+    quarter of a second, most of it for the jar, which holds no Python.
     """
     before = sys.path[:]
     archives = {path for path in before if path.endswith((".zip", ".jar"))}
