@@ -109,7 +109,7 @@ SUGGESTIONS = _table(
     ("kind", T.StringType(), False, "title or word"),
     ("rank", T.IntegerType(), False, "1 for the best of a kind"),
     ("text", T.StringType(), False, "the title or the word"),
-    ("score", T.FloatType(), False, "of a title the cosine; of a word its guessed share, see LatentModel.guess()"),
+    ("score", T.FloatType(), False, "of a title the cosine; of a word its share, see LatentModel.suggest_words()"),
 )
 REJECTS = _table(
     ("origin", T.StringType(), True, "where the row came from"),

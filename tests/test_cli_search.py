@@ -314,7 +314,7 @@ def test_learnt_words_are_those_of_the_tables_own_run(spark, tmp_path):
     model = SimpleNamespace(
         words=str.split,
         text=SimpleNamespace(composed=True, table=name),
-        of_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
+        project_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
     )
     for run_id in ("night-1", "night-2", "another"):
         provenance.project_text(spark, provenance.LatentTable(None, model, run_id), "red dress")

@@ -110,8 +110,9 @@ def _encode(held: DataFrame, folder: str, config: SkipGram) -> Questions:
 
 def _coder(folder: str) -> Callable[[Batches], Batches]:
     def encoded(batches: Batches) -> Batches:
-        lookup = VocabularyIndex.open(folder)
+        lookup = None
         for batch in batches:
+            lookup = lookup or VocabularyIndex.open(folder)
             lists = batch.column("context")
             offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
             context = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(lookup.ids(lists.flatten())))
