@@ -7,8 +7,12 @@ installed on every host. torch is left out: it takes longer than all else togeth
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from importlib.util import find_spec
+
+# What Spark itself puts on Python's path; a user's archives stay there.
+_ARCHIVE = re.compile(r"(^|/)(pyspark\.zip|py4j-[^/]*\.zip|spark-core_[^/]*\.jar)$")
 
 
 def main() -> None:
@@ -36,12 +40,10 @@ def drop_archives() -> None:
     quarter of a second, most of it for the jar, which holds no Python.
     """
     before = sys.path[:]
-    archives = {path for path in before if path.endswith((".zip", ".jar"))}
-    sys.path[:] = [path for path in before if path not in archives]
+    sys.path[:] = [path for path in before if not _ARCHIVE.search(path)]
     if find_spec("pyspark") is None or find_spec("py4j") is None:
-        sys.path[:] = [path for path in before if not path.endswith(".jar")]
-        return
-    for path in archives:
+        sys.path[:] = [path for path in before if not (_ARCHIVE.search(path) and path.endswith(".jar"))]
+    for path in {*before} - {*sys.path}:
         sys.path_importer_cache.pop(path, None)
 
 

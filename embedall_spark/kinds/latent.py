@@ -28,6 +28,7 @@ from embedall_spark.latent.text import text_side
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import input_version, tabular
 from embedall_spark.sources.image_config import ImagesConfig
+from embedall_spark.vectors import qualify
 from embedall_spark.visualize import latent_plots
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     """Return retrieval figures of test pairs in both directions, with chance beside them; record plots."""
     options, kinds = config.evaluate, inputs.kinds(run.spark, read(run.spark, config), config.input)
     test_pairs = run.read_stage("pairs").where("part = 'test'")
-    names = [F.concat(F.lit(f"{kind}:"), name).alias(name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
+    names = [qualify(kind, name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
     figures = retrieval.evaluate(left, right, test_pairs.select(*names, "weight"), csls=options.csls, seed=options.seed)
     items = item_table.load(run, config.input) if config.input.right is None else None
@@ -250,7 +251,7 @@ def _pairs(
 
 def _keep_metadata(run: Run, items: DataFrame, kinds: tuple[str, str], config: Config) -> None:
     """Write titles, tags and labels of the items under their ids in the latent space."""
-    sides = [items.withColumn("id", F.concat(F.lit(f"{kind}:"), "id")) for kind in kinds]
+    sides = [items.withColumn("id", qualify(kind)) for kind in kinds]
     name = config.output.metadata or files.metadata_of(config.output.table)
     run.write_table(
         name, conform(sides[0].unionByName(sides[1]), ITEMS), ITEMS, "Titles, tags and labels by latent ids"
@@ -260,5 +261,4 @@ def _keep_metadata(run: Run, items: DataFrame, kinds: tuple[str, str], config: C
 def _project(vectors: DataFrame, side: projection.Side, kind: str) -> DataFrame:
     """Return a side's rows in the latent space under their new ids: id, vector, norm, kind, origin, problem."""
     mapped = projection.project(vectors.select("id", "vector", "norm"), side)
-    name = F.concat(F.lit(f"{kind}:"), "id").alias("id")
-    return mapped.select(name, "vector", "norm", F.lit(kind).alias("kind"), "origin", "problem")
+    return mapped.select(qualify(kind), "vector", "norm", F.lit(kind).alias("kind"), "origin", "problem")
