@@ -23,8 +23,7 @@ from embedall_spark import session
 from embedall_spark.corpus import blocks, encoded_pages, vocabulary
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.kinds import words
-from embedall_spark.train import aligned_rows, plan, sgns, shard_io, trainer, window_chunks
-from embedall_spark.train import rotation as rotating
+from embedall_spark.train import aligned_rows, plan, sgns, skipgram, trainer, window_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.kinds.words import Config
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
 
     Facts = dict[str, Any]
 
@@ -125,7 +124,7 @@ def parts(folder: str) -> Facts:
     }
 
 
-def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
+def windows_job(corpus: Corpus, config: TrainConfig) -> Facts:
     """Return how long windows and their shuffle take alone, in seconds; with one worker there is no such job."""
     if config.workers == 1:
         return {}
@@ -138,7 +137,7 @@ def windows_job(corpus: Corpus, config: SkipGram) -> Facts:
     return {"windows_and_shuffle_seconds": time.perf_counter() - since}
 
 
-def bare(corpus: Corpus, config: SkipGram) -> Facts:
+def bare(corpus: Corpus, config: TrainConfig) -> Facts:
     """Return tokens per second of drawing windows (one core) and of the kernel (all cores), in this process."""
     lookup, workers = VocabularyIndex.open(corpus.folder), config.workers
     tokens, _ = blocks.total_size(corpus.sequences)
@@ -146,16 +145,14 @@ def bare(corpus: Corpus, config: SkipGram) -> Facts:
     sample_blocks = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
     source = window_chunks.make_windower(lookup, config, 0, workers)
     lanes, draws = draw(source, sample_blocks)
-    rows = [
-        shard_io.initial_rows(source.shards.ids(shard), config.vector_size, config.seed) for shard in range(workers)
-    ]
+    rows = [skipgram.initial_rows(source.shards.ids(shard), config) for shard in range(workers)]
     shard_counts = [lookup.counts[source.shards.ids(shard)] for shard in range(workers)]
     tables = [
         aligned_rows.negative_table(counts, config.ns_exponent, 1 << 20, config.seed, shard)
         for shard, counts in enumerate(shard_counts)
     ]
     compiled = sgns.kernel(aligned_rows.padded_length(config.vector_size), config.negative)
-    share = 1 if workers == 1 else rotating._SHARE
+    share = 1 if workers == 1 else skipgram._SHARE
 
     def train(lane: list[tuple[int, NDArray[np.int32]]]) -> None:
         for at, (key, stream) in enumerate(lane):

@@ -64,6 +64,16 @@ ENCODED = _table(
     ("id", T.LongType(), False, "id of the sequence"),
     ("tokens", T.ArrayType(T.IntegerType(), containsNull=False), False, "ids in VOCABULARY, in order"),
 )
+COOCCURRENCES = _table(
+    ("row", T.IntegerType(), False, "id in VOCABULARY; of counts that are not symmetric, the left token's"),
+    ("column", T.IntegerType(), False, "id in VOCABULARY"),
+    ("count", T.DoubleType(), False, "how often they occur near each other, weighted by distance"),
+)
+NAMED_COOCCURRENCES = _table(
+    ("row", T.StringType(), False, "a token; of counts that are not symmetric, the left one"),
+    ("column", T.StringType(), False, "a token"),
+    ("count", T.DoubleType(), False, "how often they occur near each other, weighted by distance"),
+)
 VOCABULARY = _table(
     ("id", T.IntegerType(), False, "0 for the most frequent token; ties in the order of the tokens' UTF-8 bytes"),
     ("token", T.StringType(), False, "the token"),

@@ -31,7 +31,7 @@ def test_yaml_and_overrides(tmp_path):
     [
         (
             "train.vectr_size=3",
-            r"train\.vectr_size: unknown key \(known: vector_size, .*\); did you mean vector_size\?",
+            r"train\.vectr_size: unknown key \(known: method, vector_size, .*\); did you mean vector_size\?",
         ),
         ("trian.epochs=3", r"trian: unknown key \(known: input, output, .*\); did you mean train\?"),
         ("train.epochs=many", r"train\.epochs: found 'many': input should be a valid integer"),

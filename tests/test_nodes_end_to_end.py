@@ -13,7 +13,7 @@ from embedall_spark import tables
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import nodes
 from embedall_spark.sources import edges
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 SMALL = {"vector_size": 16, "window": 4, "epochs": 2, "alpha": 0.05, "sample": 0, "threads": 1}
 
@@ -145,7 +145,7 @@ def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
 
 def test_pairs_share_no_negatives_where_the_graph_is_small():
     def size(vertices, given=None):
-        return nodes.training(SkipGram(batch_size=given), vertices).batch_size
+        return nodes.training(TrainConfig(batch_size=given), vertices).batch_size
 
     assert [size(34), size(1 << 15), size((1 << 15) + 1)] == [1, 1, None]
     assert size(34, 8) == size(10**6, 8) == 8

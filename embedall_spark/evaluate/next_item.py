@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -32,7 +32,7 @@ _MISS = 2**31 - 1
 _ENCODED = "context array<int>, answer int"
 
 
-def reach(config: SkipGram) -> int:
+def reach(config: TrainConfig) -> int:
     """Return how many items before the last one are used: the window, and 20 at most."""
     return min(config.window, _MAX_CONTEXT)
 
@@ -43,7 +43,7 @@ def figures() -> list[str]:
 
 
 def evaluate(
-    held: DataFrame, vectors: DataFrame, blocks: DataFrame, vocabulary: DataFrame, folder: str, config: SkipGram
+    held: DataFrame, vectors: DataFrame, blocks: DataFrame, vocabulary: DataFrame, folder: str, config: TrainConfig
 ) -> dict[str, float]:
     """Return hit rate and MRR at 10 and 20 on the held-out stories, for the model and the baselines.
 
@@ -91,7 +91,7 @@ def _summary(system: str, ranks: NDArray[np.int64]) -> dict[str, float]:
     return hits | {f"{system}/mrr_{cut}": float(np.where(ranks < cut, 1 / (ranks + 1.0), 0).mean()) for cut in _CUTS}
 
 
-def _encode(held: DataFrame, folder: str, config: SkipGram) -> Questions:
+def _encode(held: DataFrame, folder: str, config: TrainConfig) -> Questions:
     """Bring the stories to the driver, MAX_STORIES at most, a few integers each."""
     table = held.orderBy("draw", "id").select("context", "answer").mapInArrow(_coder(folder), _ENCODED).toArrow()
     width, lists = reach(config), table["context"].combine_chunks()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.evaluate.questions import Questions
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -27,11 +27,11 @@ _MAX_CELLS = 1 << 22  # scores in a task's memory at once
 _WANTED = "id int, vector array<float>, context array<float>, count bigint"
 
 
-def ranks(questions: Questions, vectors: DataFrame, folder: str, config: SkipGram) -> NDArray[np.int64]:
+def ranks(questions: Questions, vectors: DataFrame, folder: str, config: TrainConfig) -> NDArray[np.int64]:
     """Return how many items are likelier than each answer, int64 [n]; the context's items are not counted.
 
     The score of an item is the dot product of its context vector with the context's weighted mean of vectors, plus
-    ``ns_exponent`` times the logarithm of its count.
+    ``ns_exponent`` times the logarithm of its count; with GloVe, which fits log X_ij, the logarithm itself.
 
     Args:
         questions: the stories, whose answers are known.
@@ -39,9 +39,10 @@ def ranks(questions: Questions, vectors: DataFrame, folder: str, config: SkipGra
         folder: where the VOCABULARY's parquet files lie, a path or URI.
         config: options of the training.
     """
+    exponent = 1.0 if config.method == "glove" else config.ns_exponent
     step = max(1, _MAX_BYTES // (8 * config.vector_size * (questions.context.shape[1] + 1)))
     parts = [slice(start, start + step) for start in range(0, len(questions.answer), step)]
-    return np.concatenate([_ranks(questions.select(part), vectors, folder, config.ns_exponent) for part in parts])
+    return np.concatenate([_ranks(questions.select(part), vectors, folder, exponent) for part in parts])
 
 
 def _ranks(questions: Questions, vectors: DataFrame, folder: str, exponent: float) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from embedall_spark.sources import edges, input_version, tabular
 from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
 from embedall_spark.train import plan, preflight, trainer
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,7 +59,7 @@ class Config(Section):
     output: Output
     graph: GraphConfig = GraphConfig()
     walks: WalksConfig = WalksConfig()
-    train: SkipGram = SkipGram()
+    train: TrainConfig = TrainConfig()
     evaluate: NodesEvaluation = NodesEvaluation()
 
 
@@ -98,7 +98,6 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     vertices, entries = max(1, int(row[0])), int(row[1])
     tokens = vertices * config.walks.num_walks * config.walks.walk_length
     corpus = plan.Corpus(vertices, tokens, float(tokens), blocks.block_count(tokens))
-    preflight.check(spark, corpus, config.train)
     graph_bytes = 8 * vertices + (4 if config.input.weight is None else 12) * entries
     sizes = {"vertices": vertices, "edge_ends": entries, "tokens": tokens, "host_graph_bytes": graph_bytes}
     return sizes | preflight.estimate(spark, corpus, config.train)
@@ -150,7 +149,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def training(train: SkipGram, vertices: int) -> SkipGram:
+def training(train: TrainConfig, vertices: int) -> TrainConfig:
     """Return the options of training on a graph of so many vertices; in a small one pairs do not share negatives."""
     if train.batch_size is not None or vertices > _SMALL_GRAPH:
         return train
@@ -219,7 +218,7 @@ def _write_walks(run: Run, walks: Walks) -> None:
         run.write_table(table, walk_jobs.as_encoded(run.spark, walks), ENCODED, "Random walks over the vertices' ids")
 
 
-def _skip_gram(run: Run, walks: Walks, visited: DataFrame, train: SkipGram) -> DataFrame:
+def _skip_gram(run: Run, walks: Walks, visited: DataFrame, train: TrainConfig) -> DataFrame:
     """Return vectors trained on the walks, which each slice draws again."""
     threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
     source = walk_jobs.block_source(run.spark, walks, vocabulary.total_tokens(visited), threads)

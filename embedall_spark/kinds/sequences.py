@@ -19,7 +19,7 @@ from embedall_spark.sources import events, input_version, tabular
 from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.events import EventsConfig
 from embedall_spark.train import checkpoint, plan, preflight, trainer
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,7 +57,7 @@ class Config(Section):
     output: Output
     stories: StoriesConfig = StoriesConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
-    train: SkipGram = SkipGram()
+    train: TrainConfig = TrainConfig()
     evaluate: SequencesEvaluation = SequencesEvaluation()
 
     @model_validator(mode="after")
@@ -67,14 +67,19 @@ class Config(Section):
         return self
 
     @property
-    def training(self) -> SkipGram:
+    def training(self) -> TrainConfig:
         """The options of training; without an order, an unset window spans the whole basket."""
         if self.input.ordered:
             return self.train
-        widest = _MAX_WINDOW if self.train.workers == 1 else _MAX_WINDOW_SHARED
+        widest = _MAX_WINDOW if self.train.workers == 1 or self.train.method == "glove" else _MAX_WINDOW_SHARED
         basket = {"window": min(widest, self.stories.max_length), "shrink_windows": False}
-        unset = basket.keys() - self.train.model_fields_set
-        return self.train.model_copy(update={name: basket[name] for name in unset})
+        unset = {name: basket[name] for name in basket.keys() - self.train.model_fields_set}
+        counted = self.train.glove.cooccurrence
+        if "distance_weighting" not in counted.model_fields_set:
+            counted = counted.model_copy(update={"distance_weighting": False})
+        return self.train.model_copy(
+            update={**unset, "glove": self.train.glove.model_copy(update={"cooccurrence": counted})}
+        )
 
 
 def check(config: Config) -> None:
@@ -111,7 +116,6 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     tokens = stored // (_COMPRESSED_EVENT_BYTES if compressed else _EVENT_BYTES)
     distinct = int(17 * tokens**0.5)
     corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
-    preflight.check(spark, corpus, config.training)
     return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | preflight.estimate(
         spark, corpus, config.training
     )
@@ -197,6 +201,6 @@ def _predict_last_items(run: Run, config: Config) -> dict[str, float]:
     """Return figures of the last checkpoint, which has context vectors also where the table has none."""
     manifest, folder = checkpoint.latest(run), run.stage_path("vocabulary")
     assert manifest is not None
-    vectors = checkpoint.vectors(run, {**manifest, "context": True}, folder)
+    vectors = checkpoint.vectors(run, {**manifest, "vector": "input", "context": True}, folder)
     holdout, sequences, items = (run.read_stage(name) for name in ("holdout", "blocks", "vocabulary"))
     return next_item.evaluate(holdout, vectors, sequences, items, folder, config.training)

@@ -18,7 +18,7 @@ from embedall_spark.schemas import DOCUMENTS, conform, vectors_of
 from embedall_spark.sources import input_version, text
 from embedall_spark.sources.text import TextConfig
 from embedall_spark.train import plan, preflight, trainer
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -52,7 +52,7 @@ class Config(Section):
     tokens: TokensConfig = TokensConfig()
     phrases: PhrasesConfig = PhrasesConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
-    train: SkipGram = SkipGram()
+    train: TrainConfig = TrainConfig()
     evaluate: WordsEvaluation = WordsEvaluation()
 
     @model_validator(mode="after")
@@ -101,7 +101,6 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     tokens = stored * (3 if compressed else 1) // 6
     distinct = int(17 * tokens**0.5)
     corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
-    preflight.check(spark, corpus, config.train)
     return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | preflight.estimate(
         spark, corpus, config.train
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedall_spark.train.shard_io import Manifest
 
 _FILE = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _VECTORS = "id string, vector array<float>, context array<float>, norm double, count bigint"
 _PIECE_ROWS = 200_000
 
@@ -82,16 +82,20 @@ def _read(manifest: Manifest, vocabulary: str) -> Callable[[Iterable[pa.RecordBa
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         index = VocabularyIndex.open(vocabulary)
         shards = plan.shards(index.counts, int(manifest["workers"]), float(manifest["sample"]), index.folder)
-        dim, folder = int(manifest["dim"]), manifest["folder"]
+        length, folder = int(manifest["dim"]), manifest["folder"]
+        dim, kind = int(manifest["vector_size"]), manifest["vector"]
         for batch in batches:
             for piece in batch.to_pylist():
                 shard, first, stop = piece["shard"], piece["first"], piece["stop"]
                 ids = shards.ids(shard)
                 inputs, outputs = (f"{folder}/{manifest[matrix][shard]}" for matrix in ("inputs", "outputs"))
-                for row, vector in shard_io.read_rows(inputs, len(ids), dim, first, stop):
-                    context = None
-                    if manifest["context"]:
-                        _, context = next(shard_io.read_rows(outputs, len(ids), dim, row, row + len(vector)))
+                for row, rows in shard_io.read_rows(inputs, len(ids), length, first, stop):
+                    vector, context = rows[:, :dim], None
+                    if manifest["context"] or kind != "input":
+                        _, rows = next(shard_io.read_rows(outputs, len(ids), length, row, row + len(vector)))
+                        context = rows[:, :dim]
+                        vector = {"input": vector, "context": context, "sum": vector + context}[kind]
+                    context = context if manifest["context"] else None
                     yield from _rows(index, ids[row : row + len(vector)], vector, context).to_batches(4096)
 
     return read

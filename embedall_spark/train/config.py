@@ -1,12 +1,15 @@
-"""Options of skip-gram training, with gensim's names and defaults."""
+"""Options of training: of skip-gram with gensim's names and defaults, of GloVe with those of its authors' program."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from embedall_spark.config import MOVABLE, Section
+from embedall_spark.corpus.cooccurrence import CooccurrenceConfig
+
+_SGNS_ONLY = ("shrink_windows", "negative", "batch_size", "ns_exponent", "sample", "alpha", "min_alpha")
 
 
 class Until(Section):
@@ -19,11 +22,30 @@ class Until(Section):
     patience: int = Field(1, ge=1, description="stop after so many epochs without gain")
 
 
-class SkipGram(Section):
-    """Skip-gram with negative sampling (Mikolov et al. 2013, "Distributed Representations", sections 2.2 and 2.3)."""
+class GloveConfig(Section):
+    """GloVe (Pennington et al. 2014): a weighted least-squares fit of the logarithms of co-occurrence counts."""
+
+    x_max: float = Field(100.0, gt=0, description="counts from here on have the full weight 1")
+    alpha: float = Field(0.75, ge=0, le=2, description="a smaller count x weighs (x / x_max) to this power")
+    eta: float = Field(0.05, gt=0, le=10, description="initial learning rate of AdaGrad")
+    grad_clip: float = Field(100.0, gt=0, description="gradients are clipped to this absolute value")
+    vector: Literal["sum", "input", "context"] = Field(
+        "sum", description="vectors of the table: the sum of input and context vectors, or one of the two"
+    )
+    cooccurrence: CooccurrenceConfig = CooccurrenceConfig()
+
+
+class TrainConfig(Section):
+    """Skip-gram with negative sampling (Mikolov et al. 2013, "Distributed Representations"), or GloVe."""
+
+    method: Literal["sgns", "glove"] = Field(
+        "sgns", description="skip-gram with negative sampling, or GloVe, whose own options are under train.glove"
+    )
 
     vector_size: int = Field(100, ge=1, le=4096, description="dimensions of a vector")
-    window: int = Field(5, ge=1, le=512, description="greatest distance between a center and its context")
+    window: int = Field(
+        5, ge=1, le=512, description="greatest distance between a center and its context; with glove unset: 15"
+    )
     shrink_windows: bool = Field(True, description="draw each window's size uniformly from 1 to window")
     negative: int = Field(5, ge=1, le=64, description="negative samples per center")
     batch_size: int | None = Field(
@@ -43,7 +65,12 @@ class SkipGram(Section):
     min_alpha: float = Field(
         0.0001, ge=0, le=1, description="learning rate at the end; it falls linearly with the trained tokens"
     )
-    epochs: int = Field(5, ge=1, le=1000, description="passes over the sequences; each draws new windows")
+    epochs: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="passes over the sequences, each with new windows; with glove over the counts, unset: 25",
+    )
     seed: int = Field(1, ge=0, lt=2**63, description="seed of all random choices")
     workers: int = Field(
         1,
@@ -71,7 +98,7 @@ class SkipGram(Section):
     slice_tokens: int = Field(
         250_000_000,
         ge=1000,
-        description="tokens between two checkpoints; a killed run repeats at most so many",
+        description="tokens (with glove, cells) between two checkpoints; a killed run repeats at most so many",
         json_schema_extra=MOVABLE,
     )
     timeout: int = Field(
@@ -82,9 +109,37 @@ class SkipGram(Section):
     )
     context: bool = Field(False, description="also write the output (context) vectors")
     until: Until | None = Field(None, description="stop before the last epoch; unset: never. Keys:")
+    glove: GloveConfig = GloveConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _defaults_of_glove(cls, values: Any, validate: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
+        """Fill in the defaults of GloVe's authors (window 15, 25 epochs), where the method is GloVe."""
+        if not isinstance(values, dict) or values.get("method") != "glove":
+            return validate(values)
+        config = validate({"window": 15, "epochs": 25} | values)
+        # What was filled in does not count as set.
+        config.model_fields_set.intersection_update(values)
+        return config
 
     @model_validator(mode="after")
-    def _rates(self) -> SkipGram:
+    def _belongs_to_the_method(self) -> TrainConfig:
+        """Refuse options of the method that is not used; a value that is the default changes nothing and may stand."""
+        fields, foreign = type(self).model_fields, _SGNS_ONLY if self.method == "glove" else ("glove",)
+        changed = [name for name in foreign if getattr(self, name) != fields[name].default]
+        if changed and self.method == "glove":
+            raise ValueError(
+                f"{', '.join(f'train.{name}' for name in changed)} is for method sgns, but train.method is glove; "
+                "leave it out, or set train.method=sgns. GloVe's own options are under train.glove"
+            )
+        if changed:
+            raise ValueError(
+                "train.glove has options of method glove, but train.method is sgns; set train.method=glove"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates(self) -> TrainConfig:
         if self.min_alpha > self.alpha:
             raise ValueError(f"min_alpha must not be above alpha, got {self.min_alpha} > {self.alpha}")
         return self

@@ -9,6 +9,8 @@ import numba
 import numpy as np
 
 from embedall_spark import files, randomness
+from embedall_spark.corpus import cooccurrence
+from embedall_spark.train import aligned_rows, glove_kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.corpus.blocks import BlockFilter
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
 
 # A row needs some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
@@ -29,8 +31,9 @@ class Corpus:
 
     vocabulary: int
     tokens: int
+    """Tokens, or for GloVe cells: what an epoch passes over."""
     kept: float
-    """Expected number of tokens after subsampling."""
+    """Expected number of tokens after subsampling; for GloVe all cells."""
     blocks: int
 
 
@@ -63,7 +66,7 @@ class Plan:
         return in_slice
 
 
-def make_plan(corpus: Corpus, config: SkipGram, threads: int) -> Plan:
+def make_plan(corpus: Corpus, config: TrainConfig, threads: int) -> Plan:
     """Return the plan for a corpus: slices that fit the spool, and at least 4 episodes where shards rotate."""
     slices = -(-corpus.tokens // config.slice_tokens)
     if config.workers > 1:
@@ -78,27 +81,45 @@ def make_plan(corpus: Corpus, config: SkipGram, threads: int) -> Plan:
     return Plan(corpus, config.workers, threads, slices * each, slices)
 
 
-def mean_contexts(config: SkipGram) -> float:
-    """Return the average number of contexts of a center far from the ends of its sequence."""
+def estimate_cells(corpus: Corpus, config: TrainConfig) -> Corpus:
+    """Return the estimated sizes of a corpus of tokens for GloVe: the cells that its co-occurrences will fill."""
+    # Fitted to English text, see docs/log.md; there are never more cells than pairs, or than the matrix has.
+    pairs = corpus.tokens * config.window
+    cells = int(min(2 * pairs, 30 * pairs**0.72, corpus.vocabulary**2))
+    return Corpus(corpus.vocabulary, cells, float(cells), cooccurrence.block_count(pairs))
+
+
+def mean_contexts(config: TrainConfig) -> float:
+    """Return the average number of contexts of a center far from the ends of its sequence; a cell of GloVe has one."""
+    if config.method == "glove":
+        return 1.0
     return float(config.window + 1 if config.shrink_windows else 2 * config.window)
 
 
-def spool_bytes(corpus: Corpus, config: SkipGram) -> int:
+def spool_bytes(corpus: Corpus, config: TrainConfig) -> int:
     """Return the estimated bytes of windows that a worker receives in an epoch."""
+    if config.method == "glove":
+        return 12 * corpus.tokens // config.workers
     each = mean_contexts(config)
     groups = min(config.workers, each)
     return int(corpus.kept * 4 * (each + 2 * groups) / config.workers)
 
 
-def memory_bytes(corpus: Corpus, config: SkipGram) -> int:
+def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
     """Return the estimated memory of a worker in bytes: its two shards, an arriving one, and the process itself."""
     shards = 3 if config.workers > 1 else 2
-    row = 4 * -(-config.vector_size // 16) * 16
+    row = 4 * (
+        2 * glove_kernel.half_length(config.vector_size)
+        if config.method == "glove"
+        else aligned_rows.padded_length(config.vector_size)
+    )
     return _BASE_MEMORY + shards * -(-corpus.vocabulary // config.workers) * row + 12 * corpus.vocabulary
 
 
-def learning_rate(config: SkipGram, progress: float) -> np.float32:
-    """Return the learning rate after a share ``progress`` (0 to 1) of the tokens of all epochs."""
+def learning_rate(config: TrainConfig, progress: float) -> np.float32:
+    """Return the learning rate after a share ``progress`` (0 to 1) of the tokens of all epochs; GloVe's is constant."""
+    if config.method == "glove":
+        return np.float32(config.glove.eta)
     return np.float32(config.alpha - (config.alpha - config.min_alpha) * min(1.0, progress))
 
 

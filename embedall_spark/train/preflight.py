@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Corpus
 
 _HOST = "host string, address string, memory long, disk long, folder string"
 
 
-def threads(spark: SparkSession, config: SkipGram) -> int:
+def threads(spark: SparkSession, config: TrainConfig) -> int:
     """Return the threads of a worker: as configured, else its share of the session's cores."""
     if config.threads is not None:
         return config.threads
@@ -36,7 +36,7 @@ def threads(spark: SparkSession, config: SkipGram) -> int:
     return int(str(spark.conf.get("spark.executor.cores" if config.workers == 1 else "spark.task.cpus", "1")))
 
 
-def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
+def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
     """Check that the hosts that will train have what the plan needs.
 
     Raises:
@@ -69,10 +69,17 @@ def check(spark: SparkSession, corpus: Corpus, config: SkipGram) -> None:
             )
 
 
-def estimate(spark: SparkSession, corpus: Corpus, config: SkipGram) -> dict[str, float]:
-    """Return the estimated time of training in seconds, and memory and disk of a worker in bytes."""
-    # Words per second and thread, times dimensions: measured, see docs/log.md.
+def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:
+    """Return the estimated time of training in seconds, and memory and disk of a worker in bytes.
+
+    Raises:
+        ResourceError: the cluster lacks what the training needs.
+    """
+    # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
     rate = 1.5e8 / config.vector_size * threads(spark, config) * config.workers
+    if config.method == "glove":
+        corpus = plans.estimate_cells(corpus, config)
+    check(spark, corpus, config)
     return {
         "seconds": round(corpus.tokens * config.epochs / rate),
         "worker_memory_bytes": plans.memory_bytes(corpus, config),

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedall_spark import randomness
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
-from embedall_spark.train import aligned_rows, plan, slice_worker, window_chunks
+from embedall_spark.train import aligned_rows, methods, plan, slice_state, slice_worker
 from embedall_spark.train.ring import Ring
 from embedall_spark.train.spool import Spool
 
@@ -25,22 +24,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-# Consecutive groups share negatives until so many pairs have used them; measured to cost no quality.
-_SHARE = 6
 
-
-def run(sequences: DataFrame, slice_: slice_worker.Slice) -> DataFrame:
+def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in a barrier stage of W tasks; REPORT rows."""
-    chunks = window_chunks.streams(sequences, slice_.vocabulary, slice_.plan, slice_.config, slice_.epoch, slice_.index)
-    return chunks.mapInArrow(_task(slice_), slice_worker.REPORT, barrier=True)
+    return (
+        methods.of(slice_.config).streams(sequences, slice_).mapInArrow(_task(slice_), slice_state.REPORT, barrier=True)
+    )
 
 
-def _task(slice_: slice_worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import BarrierTaskContext
 
         context = BarrierTaskContext.get()
-        rank, stats = context.partitionId(), slice_worker.WorkerStats()
+        rank, stats = context.partitionId(), slice_state.WorkerStats()
         if len(context.getTaskInfos()) != slice_.plan.workers:
             raise RuntimeError(f"need {slice_.plan.workers} barrier tasks, Spark started {len(context.getTaskInfos())}")
         with Spool.of(slice_.run_id) as spool:
@@ -82,24 +79,25 @@ class _Counts:
 
 
 def _episodes(
-    slice_: slice_worker.Slice,
+    slice_: slice_state.Slice,
     ring: Ring,
     spool: Spool,
     counts: _Counts,
     inputs: NDArray[np.float32],
     buffers: list[NDArray[np.float32]],
-    stats: slice_worker.WorkerStats,
+    stats: slice_state.WorkerStats,
 ) -> NDArray[np.float32]:
     """Train all steps of the slice; return this worker's output shard, which has come back to it."""
     size, episodes = ring.size, slice_.plan.slice_episodes(slice_.index)
     steps = len(episodes) * size
-    progress = slice_worker.ProgressFile(slice_, ring.rank, stats)
+    progress = slice_state.ProgressFile(slice_, ring.rank, stats)
     for step in range(steps):
         episode, shard = episodes[step // size], (ring.rank + step) % size
         outputs = buffers[step % 2][: counts.rows[shard]]
         _train_block(slice_, spool, episode, shard, counts.of(shard), inputs, outputs, (step, steps), stats, progress)
         stats.lap("train")
-        stats.check((inputs, outputs), slice_, f"({ring.rank}, {shard})", (step + 1) / steps)
+        weights = [methods.of(slice_.config).weights(rows, slice_.config) for rows in (inputs, outputs)]
+        stats.check(weights, slice_, f"({ring.rank}, {shard})", (step + 1) / steps)
         if ring.max_status(int(stats.diverged is not None)):
             # The other workers stop too, and report that it was not theirs.
             stats.diverged = stats.diverged or "another worker's shard diverged"
@@ -113,7 +111,7 @@ def _episodes(
 
 
 def _train_block(
-    slice_: slice_worker.Slice,
+    slice_: slice_state.Slice,
     spool: Spool,
     episode: int,
     shard: int,
@@ -121,16 +119,12 @@ def _train_block(
     inputs: NDArray[np.float32],
     outputs: NDArray[np.float32],
     step_of: tuple[int, int],
-    stats: slice_worker.WorkerStats,
-    progress: slice_worker.ProgressFile,
+    stats: slice_state.WorkerStats,
+    progress: slice_state.ProgressFile,
 ) -> None:
-    """Train on the windows of a block in the order of their numbers."""
-    config, kernel = slice_.config, slice_.kernel
+    """Train on the chunks of a block in the order of their numbers."""
     total = spool.ints(episode, shard)
-    share = min(_SHARE, slice_.batch_size)
-    # A group has at least three ints and shares its negatives: a table of this size is used about once.
-    size = int(np.clip(total * config.negative // share, 1 << 14, 1 << 22))
-    table = aligned_rows.negative_table(counts, config.ns_exponent, size, config.seed, slice_.epoch, episode, shard)
+    train_chunk = methods.of(slice_.config).chunk_trainer(slice_, counts, total, (episode, shard), inputs, outputs)
     step, steps = step_of
     done, lock = 0, threading.Lock()
 
@@ -138,10 +132,7 @@ def _train_block(
         nonlocal done
         number, stream = chunk
         slice_share = (step + done / max(1, total)) / steps
-        rate = plan.learning_rate(config, slice_.progress(slice_share))
-        cursor = randomness.mix(config.seed, slice_.epoch, episode, shard, number) % size
-        _, *figures = kernel(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)
-        stats.add(0, *figures)
+        stats.add(0, *train_chunk(number, stream, slice_.progress(slice_share)))
         progress.update(slice_share)
         with lock:
             done += len(stream)

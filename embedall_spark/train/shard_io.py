@@ -25,17 +25,14 @@ Manifest = dict[str, Any]
 """A checkpoint's manifest; used here: workers, dim, folder, inputs and outputs (a file name per shard)."""
 
 
-def initial_rows(ids: NDArray[np.int64], dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return untrained input and output rows, float32 [n, padded dim]: uniform in ±0.5/dim, and zeros.
+def random_rows(ids: NDArray[np.int64], columns: int, dim: int, seed: int) -> NDArray[np.float32]:
+    """Return rows of ``columns`` random values in ±0.5/dim, then zeros; float32 [n, padded columns].
 
     A row depends on (seed, id) alone, not on the number of workers.
     """
-    inputs, outputs = (
-        aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim)),
-        aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim)),
-    )
-    _fill(inputs, ids, dim, np.uint64(seed))
-    return inputs, outputs
+    rows = aligned_rows.zeros(len(ids), aligned_rows.padded_length(columns))
+    _fill(rows, ids, columns, np.float32(1.0 / dim), np.uint64(seed))
+    return rows
 
 
 def load(
@@ -97,27 +94,27 @@ def read_rows(
 
 def max_abs(rows: NDArray[np.float32]) -> float:
     """Return the greatest absolute value; infinity where a value is not finite."""
-    return float(_max_abs(rows.reshape(-1)))
+    return float(_max_abs(rows))
 
 
 @numba.njit(nogil=True, cache=True)
 def _max_abs(values: NDArray[np.float32]) -> float:
     greatest = 0.0
-    for value in values:
-        # Written so that NaN, which compares false with everything, counts as too great.
-        if not (abs(value) <= greatest):
-            greatest = float(abs(value))
-            if not (greatest <= 3.4e38):
-                return float("inf")
+    for row in values:
+        for value in row:
+            # Written so that NaN, which compares false with everything, counts as too great.
+            if not (abs(value) <= greatest):
+                greatest = float(abs(value))
+                if not (greatest <= 3.4e38):
+                    return float("inf")
     return greatest
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill(rows: NDArray[np.float32], ids: NDArray[np.int64], dim: int, seed: np.uint64) -> None:
-    scale = np.float32(1.0 / dim)
+def _fill(rows: NDArray[np.float32], ids: NDArray[np.int64], columns: int, scale: np.float32, seed: np.uint64) -> None:
     for row in range(len(ids)):
         base = (np.uint64(ids[row]) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + seed
-        for column in range(dim):
+        for column in range(columns):
             value = base + np.uint64(column) * np.uint64(0xD1B54A32D192ED03)
             value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from embedall_spark import randomness
-from embedall_spark.corpus import blocks, windows
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
-from embedall_spark.train import aligned_rows, plan, slice_worker, window_chunks
+from embedall_spark.train import methods, slice_state, slice_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,33 +13,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from embedall_spark.corpus.blocks import Block
 
-# Ints of windows drawn at a time: few enough to stay in a core's cache until the kernel has used them.
-_BUFFER = 1 << 17
-
-
-def run(sequences: DataFrame, slice_: slice_worker.Slice) -> DataFrame:
+def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in one task; REPORT rows."""
     if slice_.plan.threads == 1:
         # Repeatable: the order of the blocks must not depend on Spark's partitions, which costs a shuffle.
         blocks_ = sequences.repartition(1).sortWithinPartitions("block")
     else:
         blocks_ = sequences.coalesce(1)
-    return blocks_.mapInArrow(_task(slice_), slice_worker.REPORT)
+    return blocks_.mapInArrow(_task(slice_), slice_state.REPORT)
 
 
-def _task(slice_: slice_worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        stats = slice_worker.WorkerStats()
+        stats = slice_state.WorkerStats()
         vocabulary = VocabularyIndex.open(slice_.vocabulary)
         inputs, outputs, _ = slice_worker.open_model(slice_, vocabulary, 0)
         stats.lap("load")
-        train_block = _trainer(slice_, vocabulary, inputs, outputs, stats)
+        progress = slice_state.ProgressFile(slice_, 0, stats)
+        train_block = methods.of(slice_.config).block_trainer(slice_, vocabulary, inputs, outputs, stats, progress)
         stats.lap("prepare")
         slice_worker.for_each(train_block, _blocks(batches, slice_), slice_.plan.threads)
         stats.lap("train")
-        stats.check((inputs, outputs), slice_, "(0, 0)", 1.0)
+        weights = [methods.of(slice_.config).weights(rows, slice_.config) for rows in (inputs, outputs)]
+        stats.check(weights, slice_, "(0, 0)", 1.0)
         written = {} if stats.diverged else slice_worker.save_model(slice_, 0, inputs, outputs)
         stats.lap("checkpoint")
         yield stats.report(0, written)
@@ -52,47 +44,10 @@ def _task(slice_: slice_worker.Slice) -> Callable[[Iterable[pa.RecordBatch]], It
     return train
 
 
-def _blocks(batches: Iterable[pa.RecordBatch], slice_: slice_worker.Slice) -> Iterator[Block]:
+def _blocks(batches: Iterable[pa.RecordBatch], slice_: slice_state.Slice) -> Iterator[Any]:
     episodes = slice_.plan.episode_of_blocks(slice_.epoch, slice_.config.seed)
     of_slice = slice_.plan.slice_episodes(slice_.index)
     for batch in batches:
-        for block in blocks.unpack(batch):
+        for block in methods.of(slice_.config).unpack(batch, slice_.config):
             if int(episodes[block.number]) in of_slice:
                 yield block
-
-
-def _trainer(
-    slice_: slice_worker.Slice,
-    vocabulary: VocabularyIndex,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    stats: slice_worker.WorkerStats,
-) -> Callable[[Block], None]:
-    """Return the function that trains on one block; safe to call from several threads."""
-    config, kernel = slice_.config, slice_.kernel
-    windower = window_chunks.make_windower(vocabulary, config, slice_.epoch, 1)
-    size = int(np.clip(16 * vocabulary.size, 1 << 20, 1 << 22))
-    keys = (config.seed, slice_.epoch, slice_.index)
-    table = aligned_rows.negative_table(vocabulary.counts, config.ns_exponent, size, *keys)
-    progress = slice_worker.ProgressFile(slice_, 0, stats)
-    buffers = threading.local()
-
-    def train(block: Block) -> None:
-        max_length = int(np.diff(block.offsets).max())
-        need = max(_BUFFER, windows.capacity(max_length, min(config.window, max_length)))
-        if not hasattr(buffers, "streams") or buffers.streams.shape[1] < need:
-            buffers.streams, buffers.fill = windower._replace(capacity=need).buffers()
-        stream, fill = buffers.streams, buffers.fill
-        first = 0
-        while first < len(block.ids):
-            fill[:] = 0
-            stop = windower.draw(block, first, stream, fill)
-            share = min(1.0, stats.tokens / slice_.tokens)
-            rate = plan.learning_rate(config, slice_.progress(share))
-            cursor = randomness.mix(config.seed, slice_.epoch, block.number, first) % size
-            _, *figures = kernel(stream[0], 0, fill[0], inputs, outputs, table, cursor, rate, 1)
-            stats.add(int(block.offsets[stop] - block.offsets[first]), *figures)
-            progress.update(share)
-            first = stop
-
-    return train

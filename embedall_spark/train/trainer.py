@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from embedall_spark import files
+from embedall_spark.corpus import cooccurrence
 from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.run_context import Progress
 from embedall_spark.train import (
     checkpoint,
+    methods,
     preflight,
     rotation,
     single_worker,
-    slice_worker,
+    slice_state,
     window_chunks,
     worker_errors,
 )
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.run_context import Run
-    from embedall_spark.train.config import SkipGram, Until
+    from embedall_spark.train.config import TrainConfig, Until
     from embedall_spark.train.plan import Corpus, Plan
     from embedall_spark.train.shard_io import Manifest
 
@@ -47,12 +49,13 @@ def train(
     sequences: DataFrame | BlockSource,
     vocabulary: DataFrame,
     folder: str,
-    config: SkipGram,
+    config: TrainConfig,
     evaluate: Callable[[DataFrame], float] | None = None,
 ) -> DataFrame:
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
-    Training resumes from the run's last checkpoint.
+    Training resumes from the run's last checkpoint. GloVe trains on the sequences' co-occurrences, the stage
+    "cooccurrence".
 
     Args:
         run: where checkpoints and figures go.
@@ -69,15 +72,16 @@ def train(
         TrainingDiverged: a shard is not finite or exploded.
         WorkerLost: a worker died or was silent for too long.
     """
+    if config.method == "glove":
+        sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
     corpus = measure(sequences, vocabulary, config)
     _check_sizes(corpus, config)
     plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
-        "training: %s tokens, vocabulary of %s, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d "
-        "thread(s)",
-        f"{corpus.tokens:,}", f"{corpus.vocabulary:,}", config.epochs, plan.slices, plan.episodes, plan.workers,
-        plan.threads,
+        "training: %s %s, vocabulary of %s, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d thread(s)",
+        f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
+        plan.episodes, plan.workers, plan.threads,
     )  # fmt: skip
     manifest = checkpoint.latest(run)
     while True:
@@ -86,32 +90,32 @@ def train(
             manifest = _add_figure(run, manifest, folder, config.until, evaluate)
             if epoch == config.epochs or (config.until and _stale(manifest["history"], config.until)):
                 break
-        run.progress("train", epoch + index / current.slices, config.epochs, _note(manifest))
+        run.progress("train", epoch + index / current.slices, config.epochs, _note(manifest, config))
         manifest = _train_slice(run, sequences, folder, current, config, manifest, epoch, index)
-    run.progress("train", config.epochs, config.epochs, _note(manifest))
+    run.progress("train", config.epochs, config.epochs, _note(manifest, config))
     return checkpoint.vectors(run, manifest, folder)
 
 
-def _check_sizes(corpus: Corpus, config: SkipGram) -> None:
+def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
     """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
     if config.workers == 1:
         return
-    min_vocabulary = 4 * config.workers * (config.negative + 1)
+    min_vocabulary = 4 * config.workers * (config.negative + 1 if config.method == "sgns" else 1)
     if corpus.vocabulary < min_vocabulary:
         raise ConfigError(
             f"train.workers={config.workers} needs a vocabulary of at least {min_vocabulary}, found "
             f"{corpus.vocabulary}: lower train.workers, or train on more"
         )
     max_length = window_chunks.max_length(config.workers, config.window)
-    if max_length < 4 * config.window:
+    if config.method == "sgns" and max_length < 4 * config.window:
         raise ConfigError(
             f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after "
             f"{max_length} tokens, to keep a task's buffers small; lower one of the two"
         )
 
 
-def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: SkipGram) -> Corpus:
-    """Return the sizes that a plan depends on, from two small aggregates.
+def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: TrainConfig) -> Corpus:
+    """Return the sizes that a plan depends on, from two small aggregates over BLOCKS, or for GloVe over CELLS.
 
     Raises:
         BadData: there is no token to train on.
@@ -122,6 +126,9 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: S
             "no sequence has two tokens (words, items) of the vocabulary, so there is no window to train on; lower "
             "vocabulary.min_count or give more input"
         )
+    if config.method == "glove":
+        cells = tokens * (2 if config.glove.cooccurrence.symmetric else 1)
+        return plans.Corpus(vocabulary.count(), cells, float(cells), blocks)
     # word2vec's formula, which windows.py applies token by token.
     frequency = F.col("count") / F.col("total")
     keep = F.least(F.lit(1.0), F.sqrt(config.sample / frequency) + config.sample / frequency) if config.sample else 1.0
@@ -156,7 +163,7 @@ def _train_slice(
     sequences: DataFrame | BlockSource,
     vocabulary: str,
     plan: Plan,
-    config: SkipGram,
+    config: TrainConfig,
     before: Manifest | None,
     epoch: int,
     index: int,
@@ -165,14 +172,14 @@ def _train_slice(
     folder = checkpoint.folder(run, epoch, index)
     run.check_ownership()
     files.delete(folder)
-    slice_ = slice_worker.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index)
+    slice_ = slice_state.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index)
     since = time.perf_counter()
     if isinstance(sequences, BlockSource):
         sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
     job = (single_worker if plan.workers == 1 else rotation).run(sequences, slice_)
     with worker_errors.translate_worker_errors(epoch, config.timeout), run.watch(partial(_progress, slice_)):
         rows = job.collect()
-    files.delete(f"{folder}/{slice_worker.PROGRESS}")
+    files.delete(f"{folder}/{slice_state.PROGRESS}")
     reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
     wall = time.perf_counter() - since
     diverged = {report["diverged"] for report in reports} - {None}
@@ -184,30 +191,34 @@ def _train_slice(
             f"training diverged at {first}; this slice was not saved. Lower train.alpha, or look for a token that "
             "fills whole sequences"
         )
-    figures = _figures(plan, before if index else None, reports, wall)
-    for name in ("loss", "words_per_second"):
+    figures = _figures(plan, methods.of(slice_.config).UNIT, before if index else None, reports, wall)
+    for name in ("loss", f"{methods.of(slice_.config).UNIT}_per_second"):
         run.metric(name, figures[name], epoch * plan.slices + index + 1)
     return checkpoint.write(run, {
         "folder": folder, "epoch": epoch, "index": index, "slices": plan.slices, "episodes": plan.episodes,
-        "workers": plan.workers, "dim": config.vector_size, "sample": config.sample, "context": config.context,
+        "workers": plan.workers, "dim": methods.of(slice_.config).saved_length(config), "vector_size": config.vector_size,
+        "vector": config.glove.vector if config.method == "glove" else "input",
+        "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],
         "inputs": [report["inputs"] for report in reports], "outputs": [report["outputs"] for report in reports],
         "history": before["history"] if before else [], "figures": figures, "reports": reports,
     })  # fmt: skip
 
 
-def _progress(slice_: slice_worker.Slice) -> Progress | None:
+def _progress(slice_: slice_state.Slice) -> Progress | None:
     """Return how far the training is by what the workers of a slice have written; None before they write."""
-    update = slice_worker.read_progress(slice_.folder, slice_.plan.workers)
+    update = slice_state.read_progress(slice_.folder, slice_.plan.workers)
     if update is None:
         return None
     share, seconds, loss = update
-    note = f"loss {loss:.4f}, {share * slice_.tokens / max(seconds, 1e-3):,.0f} words/s"
+    note = f"loss {loss:.4f}, {share * slice_.tokens / max(seconds, 1e-3):,.0f} {methods.of(slice_.config).UNIT}/s"
     epochs = slice_.config.epochs
     return Progress("train", slice_.progress(share) * epochs, epochs, note)
 
 
-def _figures(plan: Plan, before: Manifest | None, reports: list[dict[str, Any]], wall: float) -> dict[str, float]:
+def _figures(
+    plan: Plan, unit: str, before: Manifest | None, reports: list[dict[str, Any]], wall: float
+) -> dict[str, float]:
     """Return the epoch's figures so far; ``before`` is the epoch's slice before this one."""
     tokens = plan.corpus.tokens / plan.slices
     sums = {name: float(sum(report[name] for report in reports)) for name in ("pairs", "loss", "loss_pairs")}
@@ -216,7 +227,7 @@ def _figures(plan: Plan, before: Manifest | None, reports: list[dict[str, Any]],
     return {
         "sums": sums,  # type: ignore[dict-item]
         "loss": sums["loss"] / max(1.0, sums["loss_pairs"]),
-        "words_per_second": tokens / wall,
+        f"{unit}_per_second": tokens / wall,
         "seconds": wall,
     }
 
@@ -247,8 +258,8 @@ def _stale(history: list[float], until: Until) -> bool:
     return max(history[-until.patience :]) <= max(history[: -until.patience]) + until.min_gain
 
 
-def _note(manifest: Manifest | None) -> str:
+def _note(manifest: Manifest | None, config: TrainConfig) -> str:
     if manifest is None:
         return ""
-    figures = manifest["figures"]
-    return f"loss {figures['loss']:.4f}, {figures['words_per_second']:,.0f} words/s"
+    figures, unit = manifest["figures"], methods.of(config).UNIT
+    return f"loss {figures['loss']:.4f}, {figures[f'{unit}_per_second']:,.0f} {unit}/s"

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.corpus.blocks import Block
-    from embedall_spark.train.config import SkipGram
+    from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Plan, Shards
 
-_CHUNKS = "worker int, episode int, shard int, block int, number int, stream binary"
+CHUNKS = "worker int, episode int, shard int, block int, number int, stream binary"
 # In bytes: all buffers of a task together, one buffer at most and at least, and a batch on its way to the JVM.
 _BUFFERS, _MAX_BUFFER, _MIN_BUFFER, _BATCH = 256 << 20, 1 << 20, 16 << 10, 8 << 20
 
@@ -85,7 +85,7 @@ def cut(block: Block, max_length: int) -> Block:
     return block._replace(ids=ids, offsets=offsets)
 
 
-def make_windower(vocabulary: VocabularyIndex, config: SkipGram, epoch: int, workers: int) -> Windower:
+def make_windower(vocabulary: VocabularyIndex, config: TrainConfig, epoch: int, workers: int) -> Windower:
     """Return what draws an epoch's windows; each epoch draws new ones."""
     return Windower(
         windows.keep_thresholds(vocabulary.counts, config.sample),
@@ -107,18 +107,20 @@ def _capacity(workers: int) -> int:
     return min(_MAX_BUFFER, max(_MIN_BUFFER, _BUFFERS // workers**2)) // 4
 
 
-def streams(sequences: DataFrame, vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int) -> DataFrame:
+def streams(
+    sequences: DataFrame, vocabulary: str, plan: Plan, config: TrainConfig, epoch: int, index: int
+) -> DataFrame:
     """Return a slice's chunks, each in the partition of the worker that has its contexts' rows.
 
     Chunks are numbered within their sequence block, and blocks depend on sequence ids alone, so that a worker that
     sorts them sees the same chunks for any partitioning.
     """
-    chunks = sequences.mapInArrow(_draw(vocabulary, plan, config, epoch, index), _CHUNKS)
+    chunks = sequences.mapInArrow(_draw(vocabulary, plan, config, epoch, index), CHUNKS)
     return chunks.repartitionById(plan.workers, "worker")
 
 
 def _draw(
-    vocabulary: str, plan: Plan, config: SkipGram, epoch: int, index: int
+    vocabulary: str, plan: Plan, config: TrainConfig, epoch: int, index: int
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         windower = make_windower(VocabularyIndex.open(vocabulary), config, epoch, plan.workers)
@@ -126,8 +128,8 @@ def _draw(
         rows: list[tuple[int, int, int, int, int, bytes]] = []
         size = 0
         buffers, fill = windower.buffers()
-        for batch in batches:
-            for block in blocks.unpack(batch):
+        for sequences in batches:
+            for block in blocks.unpack(sequences):
                 episode = int(episodes[block.number])
                 if episode not in of_slice:
                     continue
@@ -135,10 +137,10 @@ def _draw(
                     rows.append((key // plan.workers, episode, key % plan.workers, block.number, number, stream))
                     size += len(stream)
                     if size >= _BATCH:
-                        yield _batch(rows)
+                        yield batch(rows)
                         rows, size = [], 0
         if rows:
-            yield _batch(rows)
+            yield batch(rows)
 
     return run
 
@@ -157,7 +159,8 @@ def _chunks(
         number += 1
 
 
-def _batch(rows: list[tuple[int, int, int, int, int, bytes]]) -> pa.RecordBatch:
+def batch(rows: list[tuple[int, int, int, int, int, bytes]]) -> pa.RecordBatch:
+    """Return rows of CHUNKS as a batch."""
     types = [pa.int32()] * 5 + [pa.binary()]
     columns = [pa.array(values, type_) for values, type_ in zip(zip(*rows, strict=True), types, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, [field.split()[0] for field in _CHUNKS.split(", ")])
+    return pa.RecordBatch.from_arrays(columns, [field.split()[0] for field in CHUNKS.split(", ")])

@@ -11,7 +11,7 @@ from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.evaluate import next_item, skipgram_ranking
 from embedall_spark.randomness import mix
 from embedall_spark.schemas import SEQUENCES
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 SEED, SHARE = 3, 0.6
 
@@ -115,7 +115,7 @@ def plain_figures(prepared, chosen, left):
 def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
     # Several rounds of so many stories each.
     monkeypatch.setattr(skipgram_ranking, "_MAX_BYTES", 8 * 6 * 31 * 40)
-    prepared = Prepared(spark, tmp_path, SkipGram(vector_size=6, **options))
+    prepared = Prepared(spark, tmp_path, TrainConfig(vector_size=6, **options))
     chosen, left = plain_split(stories(), SHARE, 1000, next_item.reach(prepared.config))
     held = prepared.held.orderBy("draw").collect()
     assert [(row.draw, row.id, row.context, row.answer) for row in held] == chosen
@@ -129,7 +129,7 @@ def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
 
 
 def test_so_many_stories_at_most_lose_their_last_item(spark, tmp_path):
-    prepared = Prepared(spark, tmp_path, SkipGram(vector_size=6, window=3), most=7)
+    prepared = Prepared(spark, tmp_path, TrainConfig(vector_size=6, window=3), most=7)
     chosen, left = plain_split(stories(), SHARE, 7, 3)
     assert [row.id for row in prepared.held.orderBy("draw").collect()] == [key for _, key, _, _ in chosen]
     assert sum(prepared.counts) == sum(
@@ -143,5 +143,5 @@ def test_nothing_is_held_out(spark, tmp_path):
     held, kept = last_item_holdout.split(run, table, 1.0, 10, 5, SEED)
     assert held.isEmpty()  # one's last item stands in its context, the other has no context
     assert sum(row.counts[0] for row in kept.collect()) == 3
-    config = SkipGram()
+    config = TrainConfig()
     assert next_item.evaluate(held, None, None, None, "", config) == {}

@@ -5,7 +5,7 @@ import pytest
 
 from embedall_spark.corpus.blocks import Block
 from embedall_spark.train import plan, window_chunks
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train.config import TrainConfig
 
 
 def zipf(size):
@@ -34,7 +34,7 @@ def test_shards_are_kept_and_mapped(tmp_path):
 
 
 def test_every_block_is_in_one_episode_of_one_slice():
-    config = SkipGram(workers=4, spool_bytes=1 << 20)
+    config = TrainConfig(workers=4, spool_bytes=1 << 20)
     result = plan.make_plan(plan.Corpus(1000, 2_000_000, 1_500_000.0, 100), config, 1)
     assert result.slices > 1
     assert result.episodes >= 4
@@ -49,13 +49,13 @@ def test_every_block_is_in_one_episode_of_one_slice():
 
 
 def test_one_worker_has_one_episode_a_slice():
-    result = plan.make_plan(plan.Corpus(1000, 1_000_000, 8e5, 64), SkipGram(slice_tokens=300_000), 2)
+    result = plan.make_plan(plan.Corpus(1000, 1_000_000, 8e5, 64), TrainConfig(slice_tokens=300_000), 2)
     assert result.slices == result.episodes == 4
-    assert plan.make_plan(plan.Corpus(1000, 1_000, 8e2, 1), SkipGram(slice_tokens=1000), 1).slices == 1
+    assert plan.make_plan(plan.Corpus(1000, 1_000, 8e2, 1), TrainConfig(slice_tokens=1000), 1).slices == 1
 
 
 def test_the_rate_falls_linearly():
-    config = SkipGram(alpha=0.02, min_alpha=0.001)
+    config = TrainConfig(alpha=0.02, min_alpha=0.001)
     assert plan.learning_rate(config, 0) == pytest.approx(0.02)
     assert plan.learning_rate(config, 0.5) == pytest.approx(0.0105)
     assert plan.learning_rate(config, 1.0) == plan.learning_rate(config, 1.1) == pytest.approx(0.001)

@@ -6,29 +6,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedall_spark.train import slice_worker, trainer
-from embedall_spark.train.config import SkipGram
+from embedall_spark.train import slice_state, trainer
+from embedall_spark.train.config import TrainConfig
 from embedall_spark.train.plan import Corpus, Plan
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(slice_worker, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr(slice_state, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
     return now
 
 
 def slice_of(folder, workers=2):
     """Return the second slice of three, in the first epoch of two, over 3,000 tokens."""
     plan = Plan(Corpus(50, 3000, 2000.0, 12), workers, 1, 6, 3)
-    config = SkipGram(workers=workers, epochs=2, vector_size=16)
-    return slice_worker.Slice("run", "vocabulary", str(folder), None, plan, config, 0, 1)
+    config = TrainConfig(workers=workers, epochs=2, vector_size=16)
+    return slice_state.Slice("run", "vocabulary", str(folder), None, plan, config, 0, 1)
 
 
 def test_progress_of_all_workers(tmp_path, clock):
     slice_ = slice_of(tmp_path)
-    stats = slice_worker.WorkerStats(loss=6.0, loss_pairs=2)
-    first, second = (slice_worker.ProgressFile(slice_, rank, stats) for rank in range(2))
+    stats = slice_state.WorkerStats(loss=6.0, loss_pairs=2)
+    first, second = (slice_state.ProgressFile(slice_, rank, stats) for rank in range(2))
     first.update(0.1)
     assert trainer._progress(slice_) is None
     clock[0] += 10
@@ -38,14 +38,14 @@ def test_progress_of_all_workers(tmp_path, clock):
     second.update(0.7)
     clock[0] += 1
     first.update(0.9)
-    assert slice_worker.read_progress(str(tmp_path), 2) == (pytest.approx(0.6), 10.0, 3.0)
+    assert slice_state.read_progress(str(tmp_path), 2) == (pytest.approx(0.6), 10.0, 3.0)
     clock[0] += 2
     first.update(0.9)
-    assert slice_worker.read_progress(str(tmp_path), 2)[0] == pytest.approx(0.8)
+    assert slice_state.read_progress(str(tmp_path), 2)[0] == pytest.approx(0.8)
 
 
 def test_one_thread_writes_and_a_failure_stops_nothing(tmp_path, clock, monkeypatch):
-    progress = slice_worker.ProgressFile(slice_of(tmp_path), 0, slice_worker.WorkerStats())
+    progress = slice_state.ProgressFile(slice_of(tmp_path), 0, slice_state.WorkerStats())
     clock[0] += 10
     inside, leave, written = threading.Event(), threading.Event(), []
 
@@ -55,7 +55,7 @@ def test_one_thread_writes_and_a_failure_stops_nothing(tmp_path, clock, monkeypa
         assert leave.wait(10)
         raise OSError("disk full")
 
-    monkeypatch.setattr(slice_worker.files, "write_bytes", write)
+    monkeypatch.setattr(slice_state.files, "write_bytes", write)
     thread = threading.Thread(target=progress.update, args=(0.1,))
     thread.start()
     assert inside.wait(10)

@@ -1,0 +1,143 @@
+"""GloVe as a method of the trainer: what a worker does with blocks or chunks of co-occurrence counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from embedall_spark import randomness
+from embedall_spark.corpus import cooccurrence
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+from embedall_spark.train import glove_kernel, plan, shard_io, window_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.corpus.cooccurrence import Cells
+    from embedall_spark.train.config import TrainConfig
+    from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
+
+UNIT = "cells"
+# Cells between two updates of the progress.
+_STEP = 1 << 17
+
+
+def saved_length(config: TrainConfig) -> int:
+    """Return the floats of a row in a checkpoint: vector, bias and the sums of squared gradients."""
+    return 2 * glove_kernel.half_length(config.vector_size)
+
+
+def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return untrained rows of both sides, see glove_kernel.initial_rows()."""
+    dim = config.vector_size
+    inputs, outputs = (shard_io.random_rows(ids, dim + 1, dim, randomness.mix(config.seed, side)) for side in range(2))
+    return glove_kernel.initial_rows(inputs, outputs, dim)
+
+
+def weights(rows: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
+    """Return the part of rows that must stay small: vectors and biases, not the sums of squared gradients."""
+    return rows[:, : glove_kernel.half_length(config.vector_size)]
+
+
+def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Cells]:
+    """Yield the blocks in a batch of CELLS; of symmetric counts, each cell in both orders."""
+    return cooccurrence.unpack(batch, config.glove.cooccurrence.symmetric)
+
+
+def streams(cells: DataFrame, slice_: Slice) -> DataFrame:
+    """Return the chunks of a slice's cells, each at the worker that has their rows.
+
+    A chunk has the cells of one block and one pair of shards: rows and columns as indices in their shards, int32,
+    then the counts, float32.
+    """
+    return cells.mapInArrow(_divide(slice_), window_chunks.CHUNKS).repartitionById(slice_.plan.workers, "worker")
+
+
+def block_trainer(
+    slice_: Slice,
+    vocabulary: VocabularyIndex,
+    inputs: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    stats: WorkerStats,
+    progress: ProgressFile,
+) -> Callable[[Cells], None]:
+    """Return the function that trains the whole model on one block of cells; safe to call from several threads."""
+    train_cells = _trainer(slice_.config, inputs, outputs)
+
+    def train(cells: Cells) -> None:
+        for first in range(0, len(cells.counts), _STEP):
+            stop = min(first + _STEP, len(cells.counts))
+            loss = train_cells(cells.rows, cells.columns, cells.counts, first, stop)
+            stats.add(stop - first, stop - first, loss, stop - first)
+            progress.update(min(1.0, stats.tokens / slice_.tokens))
+
+    return train
+
+
+def chunk_trainer(
+    slice_: Slice,
+    counts: NDArray[np.int64],
+    ints: int,
+    key: tuple[int, int],
+    inputs: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
+    """Return the function that trains two shards on one chunk of cells; see skipgram.chunk_trainer()."""
+    train_cells = _trainer(slice_.config, inputs, outputs)
+
+    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, int]:
+        size = len(stream) // 3
+        loss = train_cells(stream[:size], stream[size : 2 * size], stream[2 * size :].view(np.float32), 0, size)
+        return size, loss, size
+
+    return train
+
+
+def _trainer(config: TrainConfig, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> Callable[..., float]:
+    """Return the kernel with this run's model and options: of rows, columns, counts, start and stop."""
+    kernel, options = glove_kernel.kernel(config.vector_size), config.glove
+    constants = [np.float32(value) for value in (options.x_max, options.alpha, options.eta, options.grad_clip)]
+
+    def train(*cells: object) -> float:
+        return kernel(*cells, inputs, outputs, *constants)
+
+    return train
+
+
+def _divide(slice_: Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Build the task's function: cells of whole blocks to chunks by pairs of shards."""
+    config, workers = slice_.config, slice_.plan.workers
+
+    def divide(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        vocabulary = VocabularyIndex.open(slice_.vocabulary)
+        shards = plan.shards(vocabulary.counts, workers, config.sample, vocabulary.folder)
+        episodes = slice_.plan.episode_of_blocks(slice_.epoch, config.seed)
+        of_slice = slice_.plan.slice_episodes(slice_.index)
+        for batch in batches:
+            for cells in unpack(batch, config):
+                episode = int(episodes[cells.number])
+                if episode in of_slice:
+                    rows = [
+                        (key // workers, episode, key % workers, cells.number, 0, stream)
+                        for key, stream in _chunks(cells, shards, workers)
+                    ]
+                    yield window_chunks.batch(rows)
+
+    return divide
+
+
+def _chunks(cells: Cells, shards: plan.Shards, workers: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (row's shard * W + column's shard, the chunk's bytes)."""
+    # At most 128 workers: the key fits, and numpy sorts 16 bits in linear time.
+    keys = (shards.shard[cells.rows] * workers + shards.shard[cells.columns]).astype(np.uint16)
+    order = np.argsort(keys, kind="stable")
+    bounds = np.searchsorted(keys[order], np.arange(workers**2 + 1))
+    rows, columns, counts = shards.local[cells.rows], shards.local[cells.columns], cells.counts.view(np.int32)
+    for key in np.flatnonzero(np.diff(bounds)).tolist():
+        part = order[bounds[key] : bounds[key + 1]]
+        yield key, np.concatenate([rows[part], columns[part], counts[part]]).tobytes()

@@ -1,0 +1,73 @@
+"""The methods of training: what the trainer, for one worker or several, needs of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedall_spark.train import glove, skipgram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+    from embedall_spark.train.config import TrainConfig
+    from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
+
+    Rows = NDArray[np.float32]
+
+
+class Method(Protocol):
+    """A module that offers these functions; skipgram.py describes them."""
+
+    UNIT: str
+    """What the training passes over."""
+
+    def saved_length(self, config: TrainConfig) -> int:
+        """Return the floats of a row in a checkpoint."""
+
+    def initial_rows(self, ids: NDArray[np.int64], config: TrainConfig) -> tuple[Rows, Rows]:
+        """Return untrained rows of both sides, which depend on (seed, id) alone."""
+
+    def weights(self, rows: Rows, config: TrainConfig) -> Rows:
+        """Return the part of rows that must stay small."""
+
+    def unpack(self, batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Any]:
+        """Yield the blocks in a batch; each has a ``number``."""
+
+    def streams(self, table: DataFrame, slice_: Slice) -> DataFrame:
+        """Return a slice's chunks, each in the partition of the worker that trains on it."""
+
+    def block_trainer(
+        self,
+        slice_: Slice,
+        vocabulary: VocabularyIndex,
+        inputs: Rows,
+        outputs: Rows,
+        stats: WorkerStats,
+        progress: ProgressFile,
+    ) -> Callable[[Any], None]:
+        """Return the function that trains the whole model on one block."""
+
+    def chunk_trainer(
+        self,
+        slice_: Slice,
+        counts: NDArray[np.int64],
+        ints: int,
+        key: tuple[int, int],
+        inputs: Rows,
+        outputs: Rows,
+    ) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
+        """Return the function that trains two shards on one chunk."""
+
+
+_METHODS: dict[str, Method] = {"sgns": skipgram, "glove": glove}
+
+
+def of(config: TrainConfig) -> Method:
+    """Return the method that a configuration names."""
+    return _METHODS[config.method]

@@ -1,0 +1,102 @@
+"""GloVe through the trainer: what it learns, with one worker and with two, after a kill, and its options."""
+
+import shutil
+
+import numpy as np
+import pytest
+from fake_run import FakeRun
+from pyspark.sql import functions as F
+from train.test_trainer import CLUSTERS, EACH, corpus, purity, train  # noqa: F401 (a fixture)
+
+from embedall_spark import config as configs
+from embedall_spark.errors import ConfigError
+from embedall_spark.kinds import sequences, words
+from embedall_spark.train import checkpoint
+from embedall_spark.train.config import TrainConfig
+
+
+def config(**options):
+    usual = {"method": "glove", "vector_size": 24, "window": 5, "epochs": 12, "threads": 1, "glove": {"x_max": 10}}
+    return TrainConfig.model_validate({**usual, **options})
+
+
+@pytest.fixture(scope="module")
+def alone(spark, corpus, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("glove")
+    return folder, *train(spark, corpus, folder, config())
+
+
+def test_it_learns_the_clusters(alone):
+    _, run, vectors, rows = alone
+    assert purity(vectors) > 0.95
+    assert len(rows) == CLUSTERS * EACH
+    losses = [value for name, value, _ in run.metrics if name == "loss"]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] / 2
+    assert any(name == "cells_per_second" for name, *_ in run.metrics)
+
+
+def test_any_partitioning_gives_the_same_bits_also_after_a_kill(spark, corpus, alone, tmp_path):  # noqa: F811
+    folder, _, vectors, _ = alone
+    shuffled = spark.read.parquet(f"{corpus}/blocks").repartition(3, F.hash("block", F.lit(9)))
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints/0011-0000")
+    _, again, _ = train(spark, corpus, tmp_path, config(), sequences=shuffled)
+    assert np.array_equal(vectors, again)
+
+
+def test_two_workers(spark, corpus, alone, tmp_path):  # noqa: F811
+    _, of_one, _, _ = alone
+    of_two, vectors, _ = train(spark, corpus, tmp_path, config(workers=2, epochs=4))
+    assert purity(vectors) > 0.95
+    one, two = ([value for name, value, _ in run.metrics if name == "loss"][3] for run in (of_one, of_two))
+    assert two == pytest.approx(one, rel=0.1)
+    cells = [sum(report["pairs"] for report in checkpoint.latest(run)["reports"]) for run in (of_one, of_two)]
+    assert cells[0] == cells[1]
+
+
+def test_sum_input_and_context(spark, corpus, alone):  # noqa: F811
+    folder, _, vectors, _ = alone
+    run = FakeRun(spark, folder)
+    manifest = checkpoint.latest(run)
+
+    def rows(**entries):
+        table = checkpoint.vectors(run, {**manifest, **entries}, f"{corpus}/vocabulary").collect()
+        return sorted(table, key=lambda row: int(row.id[1:]))
+
+    both = rows(vector="input", context=True)
+    inputs, contexts = (np.array([row[name] for row in both], np.float32) for name in ("vector", "context"))
+    assert np.array_equal(inputs + contexts, vectors)
+    assert np.array_equal(np.array([row.vector for row in rows(vector="context")], np.float32), contexts)
+    assert not np.array_equal(inputs, contexts)
+
+
+@pytest.mark.parametrize(
+    ("train_options", "message"),
+    [
+        ({"method": "glove", "negative": 3}, "train.negative is for method sgns, but train.method is glove"),
+        ({"glove": {"x_max": 10}}, "train.glove has options of method glove, but train.method is sgns"),
+        ({"method": "word2vec"}, "train.method: found 'word2vec'"),
+    ],
+)
+def test_options_of_the_other_method(train_options, message):
+    data = {"input": {"path": "a"}, "output": {"table": "b"}, "train": train_options}
+    with pytest.raises(ConfigError, match=message):
+        configs.parse(words.Config, data)
+
+
+def test_defaults_are_those_of_the_method():
+    assert (TrainConfig().window, TrainConfig().epochs) == (5, 5)
+    options = TrainConfig.model_validate({"method": "glove"})
+    assert (options.window, options.epochs) == (15, 25)
+    assert TrainConfig.model_validate(options.model_dump()) == options
+    assert config(window=3).window == 3
+
+
+def test_baskets_have_no_distances():
+    data = {"input": {"path": "a", "key": "k", "item": "i"}, "output": {"table": "b"}, "train": {"method": "glove"}}
+    options = configs.parse(sequences.Config, data).training
+    assert options.window > 15
+    assert not options.glove.cooccurrence.distance_weighting
+    data["train"]["window"] = 7
+    assert configs.parse(sequences.Config, data).training.window == 7
