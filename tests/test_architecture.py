@@ -73,7 +73,7 @@ COLLECTS = {
     "path_checks.py": "whether the hosts see a file",
     "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
     "evaluate/label_metrics.py": "2,000 ids and their neighbors, 20,000 vectors; limited",
-    "evaluate/retrieval.py": "pairs that are asked for, and both sides' vectors of them; limited",
+    "evaluate/retrieval.py": "the evaluated pairs, and both sides' vectors of them; limited",
     "evaluate/skipgram_ranking.py": "the items before the answers of such stories",
     "evaluate/link_prediction.py": "100,000 pairs, 200,000 ids; limited",
     "evaluate/next_item.py": "such stories",

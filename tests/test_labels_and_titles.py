@@ -70,7 +70,7 @@ def test_labels_measured_beside_baselines(films):
     assert heading.split() == ["figure", "vectors", "baseline"]
     assert [line.split("  ")[0] for line in lines] == [
         "nearest 10 that share a label",
-        *(f"{kind} F1, {percent}% of ids learnt from" for percent in (10, 50, 90) for kind in ("micro", "macro")),
+        *(f"{kind} F1, trained on {percent}% of ids" for percent in (10, 50, 90) for kind in ("micro", "macro")),
     ]
     for line in lines:
         vectors, baseline = map(float, line.split()[-2:])

@@ -38,7 +38,7 @@ SHEET = """
 const known = app && app.dataSet && app.dataSet.spriteAndMetadataInfo, image = known && known.spriteImage;
 return image && [image.naturalWidth, image.naturalHeight];
 """
-NEIGHBOURS = """
+NEIGHBORS = """
 return [...inspector.querySelectorAll('.nn-list .neighbor')].map(
     at => [at.querySelector('.label').innerText, at.querySelector('.value').innerText]);
 """
@@ -207,7 +207,7 @@ def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
     assert wait_for(lambda: ask(SHEET), 20) == [7 * 64, 7 * 64]
     ask("return all(inspector, 'input')[0]").send_keys("thing 5")
     # One match shows its neighbours at once; the letters typed before it have many matches, which show none.
-    shown = wait_for(lambda: ask(NEIGHBOURS), 20)
+    shown = wait_for(lambda: ask(NEIGHBORS), 20)
     order, distance = nearest(matrix, 5, 6)
     # What looks like a number, the projector shows as one.
     assert [label for label, _ in shown[:6]] == [f"thing {row}" if row < POINTS - 1 else "7" for row in order]

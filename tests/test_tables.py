@@ -132,7 +132,8 @@ def test_what_others_made_is_left_alone(spark, tmp_path):
     spark.range(3).write.format("delta").save(other)
     for mode in ("overwrite", "append"):
         with pytest.raises(
-            TableError, match=r"none of our tables, so it is left as it is: .*vector: need array<float>"
+            TableError,
+            match=r"the table exists and has other columns, so that it is not overwritten: .*vector: need array<float>",
         ):
             put(spark, other, mode=mode)
     assert tables.read(spark, other).count() == 3

@@ -149,7 +149,7 @@ def search(
     exclude_same_id: bool = False,
     subset: DataFrame | None = None,
 ) -> DataFrame:
-    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBOURS, as far as the index finds them.
+    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBORS, as far as the index finds them.
 
     Args:
         spark: the session.
@@ -219,7 +219,7 @@ def _parts(spark: SparkSession, rows: int, d: int) -> int:
     return max(-(-rows * d * 4 // _PART_BYTES), min(cluster_slots.total(spark), rows // _MIN_PART_ROWS), 1)
 
 
-def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) -> Manifest:
+def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, target: float) -> Manifest:
     """Return the manifest with the fewest probes that reach the recall, and the recall that they reach."""
     sample = vectors.orderBy(F.xxhash64(F.lit(manifest.seed), "id"), "id").limit(SAMPLE)
     table = sample.select("id", "vector").toArrow()
@@ -231,7 +231,7 @@ def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) ->
         hits = search(vectors.sparkSession, folder, tried, source, K, exclude_same_id=True).toArrow()
         recall = _recall(hits, dict(zip(ids, expected, strict=True)))
         log.info("index: nprobe %d of up to %d lists, recall@%d %.4f", probes, manifest.lists, K, recall)
-        if recall >= least:
+        if recall >= target:
             break
     return tried.model_copy(update={"recall": recall})
 
@@ -249,7 +249,7 @@ def _efforts(lists: int) -> Iterator[int]:
 
 def _recall(hits: pa.Table, expected: dict[str, list[Hit]]) -> float:
     """Return the share of the exact neighbors that were found, 1 if there are none; ties with the last count."""
-    least = {name: neighbors[-1][1] - 1e-6 for name, neighbors in expected.items() if neighbors}
+    thresholds = {name: neighbors[-1][1] - 1e-6 for name, neighbors in expected.items() if neighbors}
     pairs = zip(hits["query"].to_pylist(), hits["score"].to_pylist(), strict=True)
-    found: int = sum(score >= least[name] for name, score in pairs if name in least)
-    return found / total if (total := sum(map(len, expected.values()))) else 1.0
+    matched: int = sum(score >= thresholds[name] for name, score in pairs if name in thresholds)
+    return matched / total if (total := sum(map(len, expected.values()))) else 1.0

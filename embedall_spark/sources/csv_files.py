@@ -25,7 +25,7 @@ _BAD = "_not_a_row"
 
 
 def check_multiline(multiline: bool, kind: str) -> None:
-    """Raise ValueError where line breaks in quotes are asked for in a format that has no quotes."""
+    """Raise ValueError if line breaks in quotes are configured for a format without quotes."""
     if multiline and kind != "csv":
         raise ValueError(f"multiline: need format: csv, found format: {kind}; remove it")
 

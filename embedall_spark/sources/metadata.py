@@ -1,4 +1,4 @@
-"""What is known about ids beside their vectors: the one reader behind --names, --labels and evaluate.metadata."""
+"""Metadata of ids, such as titles and labels: the one reader behind --names, --labels and evaluate.metadata."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def open_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
         rows = reader_errors.opened(path, kind, lambda: tabular.stored(spark, path, kind))
     if (count := rows.columns.count(id_column)) != 1:
         has = ", ".join(rows.columns[:-1] if kind in ("csv", "json") else rows.columns)
-        found = "several columns" if count else "no column"
-        raise ConfigError(f"{path}: {found} {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
+        problem = "several columns" if count else "no column"
+        raise ConfigError(f"{path}: {problem} {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
     if id_column != "id":
         rows = rows.drop("id").withColumnRenamed(id_column, "id")
     return rows.withColumn("id", id_text.as_text(F.col("id"), rows.schema["id"].dataType))

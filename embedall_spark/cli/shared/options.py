@@ -18,13 +18,13 @@ ID_COLUMN = typer.Option("id", "--id-column", help="With --names: the column of 
 SHOW = typer.Option(
     [],
     "--show",
-    help="With --names: columns to show, such as label,tags; may be given often.",
+    help="With --names: columns to show, such as label,tags; may be repeated.",
     metavar="COLUMN[,COLUMN...]",
 )
 
 
 def split_columns(values: Iterable[str]) -> list[str]:
-    """Return the columns that --show names, given often or with commas between them, each once."""
+    """Return the columns that --show names, repeated or separated by commas, each once."""
     names = (name.strip() for value in values for name in value.split(","))
     return list(dict.fromkeys(filter(None, names)))
 
@@ -51,9 +51,9 @@ class ListOptions(DashWords):
         """Parse arguments with the option repeated before each of its words."""
         repeated: list[str] = []
         option = None
-        for at, word in enumerate(args):
+        for index, word in enumerate(args):
             if word == "--":
-                repeated += args[at:]
+                repeated += args[index:]
                 break
             if word.startswith("-"):
                 option = word if word in ("--positive", "--negative") else None
