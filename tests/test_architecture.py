@@ -198,15 +198,15 @@ def test_folders_do_not_import_in_a_circle():
     ],
 )
 def test_one_place_for_each_outside_thing(pattern, home):
-    found = {name(path) for path in MODULES if re.search(pattern, path.read_text())}
-    assert found <= home
+    users = {name(path) for path in MODULES if re.search(pattern, path.read_text())}
+    assert users <= home
 
 
 def test_results_come_to_the_driver_only_where_they_are_small():
-    found = {
+    users = {
         name(path) for path in MODULES if re.search(r"(?<!gc)\.(collect|toArrow|toLocalIterator)\(", path.read_text())
     }
-    assert found <= set(COLLECTS)
+    assert users <= set(COLLECTS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

@@ -92,11 +92,11 @@ def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch)
     monkeypatch.setattr(table_snapshot, "open_table", lambda *_: (None, None))
     monkeypatch.setattr(exact, "find_vectors", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
-    asked = []
-    monkeypatch.setattr(spelling, "unknown", lambda _, missing: asked.append(missing) or spelling.UnknownId("no such"))
+    calls = []
+    monkeypatch.setattr(spelling, "unknown", lambda _, missing: calls.append(missing) or spelling.UnknownId("no such"))
     result = embedall("similar", "table", "rivre", "river", "citty", "river")
     assert result.output == "river\n   1  lake  0.500\n"
-    assert (result.code, asked) == (1, [["rivre", "citty"]])
+    assert (result.code, calls) == (1, [["rivre", "citty"]])
     assert "no such" in result.log
 
 

@@ -13,7 +13,7 @@ class Questions(NamedTuple):
     """Stories whose last item is to be predicted; ids are those of VOCABULARY."""
 
     context: NDArray[np.int32]
-    """The items before the last, the nearest one first, int32 [n, reach]; -1 if there is none, or it is not in the vocabulary."""
+    """The items before the last, the nearest one first, int32 [n, reach]; -1 if there is none in the vocabulary."""
     weights: NDArray[np.float64]
     """The weight of each of them, float64 [n, reach]; a story's sum is 1, or 0 if no item is in the vocabulary."""
     answer: NDArray[np.int32]

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationError
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import cluster_slots, files
 from embedall_spark.config import Section
@@ -35,7 +34,6 @@ SAMPLE, K = 1000, 10  # queries by which recall is measured, and how many neighb
 _PART_BYTES = 512 << 20
 _MIN_PART_ROWS = 100_000  # parts are not made smaller than this only to use more cores
 _MANIFEST = "manifest.json"
-_BUILT = T.StructType([T.StructField(name, T.IntegerType()) for name in ("part", "rows", "lists")])
 
 
 class Manifest(Section):
@@ -97,7 +95,9 @@ def build(
     build_folder = f"{folder.rstrip('/')}/{name}"
     try:
         rows = vectors.select(_part(modulus).alias("part"), "id", "vector").repartition(modulus, "id")
-        built = rows.mapInArrow(faiss_part.builder(build_folder, d, small, seed), _BUILT).collect()
+        built = rows.mapInArrow(
+            faiss_part.builder(build_folder, d, small, seed), "part int, rows int, lists int"
+        ).collect()
         numbers = tuple(sorted(int(part["part"]) for part in built))
         about = {"table": table, "version": version, "build": name, "d": d, "rows": size, "modulus": modulus}
         lists = max(int(part["lists"]) for part in built)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
@@ -37,13 +36,6 @@ MAX_QUERY_BYTES = 64 << 20
 MAX_RESULTS = 1_000_000
 _MERGE_ROWS = 1_000_000  # results that a task buffers before it drops all but the best
 _HITS = pa.schema([("query", pa.int32()), ("id", pa.string()), ("score", pa.float32())])
-_RESULT = T.StructType(
-    [
-        T.StructField("query", T.IntegerType(), False),
-        T.StructField("id", T.StringType(), False),
-        T.StructField("score", T.FloatType(), False),
-    ]
-)
 
 
 def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -183,7 +175,11 @@ def search(
 def _search(rows: DataFrame, block: Block, queries: int, k: int, exclude: list[Collection[str]]) -> list[list[Hit]]:
     """Return the best ``k`` rows of id and vector of each query."""
     rank = F.row_number().over(Window.partitionBy("query").orderBy(F.desc("score"), "id"))
-    best = rows.mapInArrow(_searcher(block, k, exclude), _RESULT).withColumn("rank", rank).where(F.col("rank") <= k)
+    best = (
+        rows.mapInArrow(_searcher(block, k, exclude), "query int, id string, score float")
+        .withColumn("rank", rank)
+        .where(F.col("rank") <= k)
+    )
     table = best.select("query", "id", "score").toArrow()
     table = table.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
     hits: list[list[Hit]] = [[] for _ in range(queries)]

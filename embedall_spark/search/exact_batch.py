@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import cluster_slots, files
 from embedall_spark.errors import BadData, ConfigError
@@ -34,17 +33,7 @@ MAX_K = 10_000
 _MIN_SPREAD = 4096  # queries from which on the products cost more than spreading the vectors evenly
 _MAX_UNEVEN = 1.05  # how much longer than the mean the last core may work before rows are spread
 _TASK_ROWS = 4_000_000  # whose ids fit in a task's memory
-HITS = T.StructType(
-    [
-        T.StructField("number", T.IntegerType(), False),
-        T.StructField("query", T.StringType(), False),
-        T.StructField("id", T.StringType(), False),
-        T.StructField("score", T.FloatType(), False),
-    ]
-)
-_HITS = pa.schema(
-    [("number", pa.int32()), ("query", pa.string()), ("id", pa.string()), ("score", pa.float32())],
-)
+HITS = "number int, query string, id string, score float"
 
 
 def top_k(
@@ -160,7 +149,7 @@ def to_hits(
     query, place = np.nonzero(rows >= 0)
     number = pa.array(query + start, pa.int32())
     columns = [number, queries.ids.take(number), ids.take(pa.array(rows[query, place])), pa.array(scores[query, place])]
-    return pa.record_batch(columns, schema=_HITS)
+    return pa.record_batch(columns, ["number", "query", "id", "score"])
 
 
 def _with_similarity(vectors: DataFrame, similarity: DataFrame | None) -> DataFrame:

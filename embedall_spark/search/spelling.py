@@ -24,7 +24,7 @@ _MISSING = pa.schema([("missing", pa.string()), ("max_edits", pa.int32())])
 def nearest(vectors: DataFrame, ids: Sequence[str], k: int = 5) -> dict[str, list[str]]:
     """Return the ids that are spelled most like each of ``ids``.
 
-    First come ids KIND:ID of which it is the second part, then other case, then few edits, then frequent ones.
+    First come ids KIND:ID whose ID it is, then ids that differ in case, then those with few edits, then frequent ones.
 
     Args:
         vectors: VECTORS; only ``id`` and ``count`` are read, once.

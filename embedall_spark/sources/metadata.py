@@ -145,7 +145,7 @@ def read_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
     Args:
         spark: the session.
         config: where they are, with a path.
-        columns: further names of columns by which a header is told.
+        columns: further column names by which a header is recognized.
 
     Raises:
         BadData: there is nothing at the path, or it is of another format.
