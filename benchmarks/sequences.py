@@ -167,8 +167,8 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     stages = {name: spark.read.parquet(str(stage(folder, name))) for name in ("holdout", "blocks", "vocabulary")}
     since = time.perf_counter()
     model = Word2Vec(
-        without_holdout(folder), sg=1, hs=0, vector_size=train.vector_size, window=train.window, negative=train.negative,
-        shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent, sample=train.sample, alpha=train.alpha,
+        without_holdout(folder), sg=1, hs=0, vector_size=train.vector_size, window=train.window,
+        negative=train.negative, shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent, sample=train.sample, alpha=train.alpha,
         min_alpha=train.min_alpha, epochs=train.epochs, min_count=config.vocabulary.min_count,
         workers=common.THREADS, seed=1,
     )  # fmt: skip
