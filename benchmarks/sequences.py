@@ -168,9 +168,9 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     since = time.perf_counter()
     model = Word2Vec(
         without_holdout(folder), sg=1, hs=0, vector_size=train.vector_size, window=train.window,
-        negative=train.negative, shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent, sample=train.sample, alpha=train.alpha,
-        min_alpha=train.min_alpha, epochs=train.epochs, min_count=config.vocabulary.min_count,
-        workers=common.THREADS, seed=1,
+        negative=train.negative, shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent,
+        sample=train.sample, alpha=train.alpha, min_alpha=train.min_alpha, epochs=train.epochs,
+        min_count=config.vocabulary.min_count, workers=common.THREADS, seed=1,
     )  # fmt: skip
     seconds = time.perf_counter() - since
     vectors = as_table(spark, model, folder)

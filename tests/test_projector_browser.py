@@ -191,7 +191,7 @@ def nearest(matrix, row, count):
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
+def test_points_pictures_and_neighbors_are_shown(board, browser, matrix):
     process, address = board
     with urllib.request.urlopen(f"{address}/data/plugin/projector/runs", timeout=30) as answer:
         assert json.load(answer) == ["."]
@@ -206,7 +206,7 @@ def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
     # The points are there before their pictures are; forty tiles of 64 pixels are seven beside each other.
     assert wait_for(lambda: ask(SHEET), 20) == [7 * 64, 7 * 64]
     ask("return all(inspector, 'input')[0]").send_keys("thing 5")
-    # One match shows its neighbours at once; the letters typed before it have many matches, which show none.
+    # One match shows its neighbors at once; the letters typed before it have many matches, which show none.
     shown = wait_for(lambda: ask(NEIGHBORS), 20)
     order, distance = nearest(matrix, 5, 6)
     # What looks like a number, the projector shows as one.

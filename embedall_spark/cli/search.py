@@ -72,15 +72,9 @@ def _search(
         metavar="K",
         help="Rank by CSLS over so many neighbors, against hubs, which are near to everything.",
     ),
-    names: str | None = typer.Option(
-        None,
-        "--names",
-        help="File (.csv, .tsv, .json, .parquet) or table of metadata; unset: the table's name with _metadata, if "
-        "there is such a table.",
-        metavar="TABLE_OR_FILE",
-    ),
+    names: str | None = options.NAMES,
     id_column: str = options.ID_COLUMN,
-    title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
+    title: str | None = options.TITLE_COLUMN,
     columns: list[str] = options.SHOW,
     html: str | None = typer.Option(None, "--html", help="Write the result as a page to this file."),
     montage: str | None = typer.Option(None, "--montage", help="Write the pictures found as a PNG to this file."),

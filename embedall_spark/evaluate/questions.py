@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Questions(NamedTuple):
-    """Stories whose last item is to be predicted; ids are those of VOCABULARY."""
+    """Stories whose last item is predicted; ids are those of VOCABULARY."""
 
     context: NDArray[np.int32]
     """The items before the last, the nearest one first, int32 [n, reach]; -1 if there is none in the vocabulary."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAMPLE, K = 1000, 10  # queries by which recall is measured, and how many neighbors of each
+SAMPLE, K = 1000, 10  # queries that recall is measured on, and how many neighbors of each
 _PART_BYTES = 512 << 20
 _MIN_PART_ROWS = 100_000  # parts are not made smaller than this only to use more cores
 _MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ class Manifest(Section):
     lists: int = Field(description="the most inverted lists that a part has; 1: all rows are compared")
     probes: int = Field(1, description="inverted lists that a query searches in each part (faiss's nprobe)")
     recall: float = Field(0.0, description="recall of the 10 nearest, measured when the index was built")
-    sample: int = Field(0, description="rows of the table by which it was measured")
+    sample: int = Field(0, description="rows of the table that it was measured on")
     seed: int = Field(description="of the lists and the sample")
 
 

@@ -192,7 +192,7 @@ def metadata_by_id(metadata: DataFrame, ids: Collection[str], columns: Sequence[
     if len(ids) > MAX_IDS:
         raise ConfigError(f"metadata of {len(ids):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
     wanted = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    values = [F.min(expressions.column(name).cast("string")).alias(f"c{at}") for at, name in enumerate(columns)]
+    values = [F.min(expressions.column(name).cast("string")).alias(f"c{i}") for i, name in enumerate(columns)]
     if not values:
         return {}
     table = metadata.join(wanted, "id", "left_semi").groupBy("id").agg(*values).toArrow()

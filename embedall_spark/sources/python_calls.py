@@ -218,4 +218,4 @@ def _resolve(callee: ast.expr, seen: Sequence[Names]) -> str | None:
 def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, int]]:
     """Yield the rows of a file: COLUMNS, as python_files.read() wants them."""
     del root
-    return ((f"{name}:{function}", item, at) for at, (function, item) in enumerate(of_tree(tree, name)))
+    return ((f"{name}:{function}", item, index) for index, (function, item) in enumerate(of_tree(tree, name)))

@@ -187,7 +187,7 @@ def test_sizes_of_nothing():
     ]
 
 
-def test_one_neighbour_is_always_gone_to():
+def test_one_neighbor_is_always_gone_to():
     weights = np.array([[0, 5.0], [5.0, 0]])
     for weighted, p in product((False, True), (1 / MAX_BIAS, 1, MAX_BIAS)):
         assert rows(*walks(graph_of(weights, False, weighted), 1, 5, p, MAX_BIAS)) == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]

@@ -101,9 +101,9 @@ def test_broken_exif_is_ignored():
 
 
 def test_gray_and_black_and_white():
-    grey = np.array([[0, 128, 255]], np.uint8)
-    assert pixels(saved(Image.fromarray(grey), "PNG"))[0, :, 1].tolist() == [0, 128, 255]
-    assert (pixels(saved(Image.fromarray(grey > 100), "PNG"))[0] == [BLACK, WHITE, WHITE]).all()
+    gray = np.array([[0, 128, 255]], np.uint8)
+    assert pixels(saved(Image.fromarray(gray), "PNG"))[0, :, 1].tolist() == [0, 128, 255]
+    assert (pixels(saved(Image.fromarray(gray > 100), "PNG"))[0] == [BLACK, WHITE, WHITE]).all()
 
 
 def test_palette_with_and_without_transparency():
@@ -123,15 +123,15 @@ def test_alpha_lies_on_white():
     expected = [RED, WHITE, (204, 204, 255)]
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})):
         assert abs(pixels(saved(Image.fromarray(values), kind, **options))[0] - expected).max() <= 1
-    grey = Image.fromarray(np.array([[[0, 255], [0, 0], [100, 51]]], np.uint8), "LA")
-    assert abs(pixels(saved(grey, "PNG"))[0] - [BLACK, WHITE, (224, 224, 224)]).max() <= 1
+    gray = Image.fromarray(np.array([[[0, 255], [0, 0], [100, 51]]], np.uint8), "LA")
+    assert abs(pixels(saved(gray, "PNG"))[0] - [BLACK, WHITE, (224, 224, 224)]).max() <= 1
 
 
 def test_one_transparent_color():
     rgb = Image.fromarray(np.array([[RED, GREEN]], np.uint8))
     assert (pixels(saved(rgb, "PNG", transparency=RED))[0] == [WHITE, GREEN]).all()
-    grey = Image.fromarray(np.array([[7, 8]], np.uint8))
-    assert (pixels(saved(grey, "PNG", transparency=7))[0] == [WHITE, (8, 8, 8)]).all()
+    gray = Image.fromarray(np.array([[7, 8]], np.uint8))
+    assert (pixels(saved(gray, "PNG", transparency=7))[0] == [WHITE, (8, 8, 8)]).all()
 
 
 def test_cmyk():

@@ -25,7 +25,7 @@ CONFIG = TrainConfig(**TINY)
 
 
 def drawn(label, random):
-    """A figure somewhere on white, of any grey."""
+    """A figure somewhere on white, of any gray."""
     picture = Image.new("RGB", (20, 20), "white")
     at, ink = random.integers(1, 6, 2), int(random.integers(0, 90))
     ImageDraw.Draw(picture).text(tuple(at.tolist()), label, fill=(ink, ink, ink), font=ImageFont.load_default(13))

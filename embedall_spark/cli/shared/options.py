@@ -14,6 +14,14 @@ TABLE = typer.Argument(help="Table of vectors: a path or URI, or catalog.schema.
 K = typer.Option(10, "-n", min=1, max=1000, help="How many.")
 MASTER = typer.Option(None, "--master", help="Spark master, such as local[4].")
 RESTRICT = typer.Option(None, "--restrict-vocab", min=1, help="Search only the so many most frequent ids.")
+NAMES = typer.Option(
+    None,
+    "--names",
+    help="File (.csv, .tsv, .json, .parquet) or table of titles, labels and other metadata; unset: the table's name "
+    "with _metadata, if there is such a table.",
+    metavar="TABLE_OR_FILE",
+)
+TITLE_COLUMN = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title.")
 ID_COLUMN = typer.Option("id", "--id-column", help="With --names: the column of ids.")
 SHOW = typer.Option(
     [],
