@@ -80,29 +80,29 @@ def absent(peer: str) -> bool:
     return True
 
 
-def corpus(given: Path | None, tokens: int | None, work: str) -> Path | None:
-    """Return a file with a document per line; None, and why is said, where there is no text.
+def corpus(file: Path | None, tokens: int | None, work: str) -> Path | None:
+    """Return a file with a document per line; None, with a printed reason, if there is no text.
 
-    By itself it is the first ``tokens`` of the shared Wikipedia articles under text8's rules, 1,000 tokens a line, made
-    once and kept in our cache folder. Of a given file the first ``tokens`` are copied to the folder ``work``.
+    Without ``file`` it has the first ``tokens`` of the shared Wikipedia articles under text8's rules, 1,000 tokens a
+    line, written once to our cache folder. The first ``tokens`` of ``file`` are copied to the folder ``work``.
     """
-    if given is not None and not given.is_file():
-        print(f"--corpus {given}: no such file", flush=True)
+    if file is not None and not file.is_file():
+        print(f"--corpus {file}: no such file", flush=True)
         return None
-    if given is not None and tokens is None:
-        return given
-    if given is None and not SHARED.is_file():
+    if file is not None and tokens is None:
+        return file
+    if file is None and not SHARED.is_file():
         print("no corpus: the shared data are not beside this checkout; give --corpus LINES_FILE", flush=True)
         return None
     size = WHOLE if tokens is None else tokens
-    folder = Path(work) if given else user_cache.folder("benchmarks") or Path(work)
-    made = folder / f"first-{size}.lines"
-    if not made.exists():
-        hidden = made.with_suffix(f".{os.getpid()}")
+    folder = Path(work) if file else user_cache.folder("benchmarks") or Path(work)
+    target = folder / f"first-{size}.lines"
+    if not target.exists():
+        hidden = target.with_suffix(f".{os.getpid()}")
         with hidden.open("w", encoding="utf-8") as out:
-            out.writelines(_first(_lines(given) if given else _text8(SHARED), size))
-        hidden.replace(made)
-    return made
+            out.writelines(_first(_lines(file) if file else _text8(SHARED), size))
+        hidden.replace(target)
+    return target
 
 
 def _lines(file: Path) -> Iterator[list[str]]:
@@ -170,7 +170,7 @@ def measured(command: Sequence[str], limit: float = 1800) -> Measured:
 
 
 def _tree(root: int) -> list[int]:
-    """Return the numbers of a process and of all below it."""
+    """Return the ids of a process and of all below it."""
     parents: dict[int, int] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -223,15 +223,15 @@ def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
     figures: Quality = {}
     for name, file in (("ws353", "wordsim353.tsv"), ("simlex", "simlex999.txt")):
         pairs = [(a.lower(), b.lower(), score) for a, b, score in sets.pairs(datapath(file))]
-        known = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
-        left, right, scores = (np.array(column) for column in zip(*known, strict=True))
+        rated = [(place[a], place[b], score) for a, b, score in pairs if a in place and b in place]
+        left, right, scores = (np.array(column) for column in zip(*rated, strict=True))
         figures[name] = float(spearmanr(scores, np.einsum("ij,ij->i", rows[left], rows[right])).statistic)
     rows = rows[:_AMONG]
-    asked = [
+    indices = [
         [place.get(word.lower(), _AMONG) for word in words]
         for _, words in sets.questions(datapath("questions-words.txt"))
     ]
-    questions = np.array([question for question in asked if max(question) < len(rows)])
+    questions = np.array([row for row in indices if max(row) < len(rows)])
     right_answers = 0
     for part in np.array_split(questions, len(questions) // 1000 + 1):
         scores = (rows[part[:, 1]] - rows[part[:, 0]] + rows[part[:, 2]]) @ rows.T

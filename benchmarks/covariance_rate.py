@@ -1,4 +1,4 @@
-"""Rate and memory of the moments pass over made-up rows: 2 x 256 numbers, beside the bare matrix product."""
+"""Rate and memory of the moments pass over made-up rows: 2 x 256 dimensions, beside the bare matrix product."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _launch(kind: str, work: Path) -> dict[str, Any]:
         source.write_text("the quick brown fox jumps over the lazy dog\n" * 50)
         values = [f"input.path={source}", "vocabulary.min_count=1"]
     else:
-        ring = [f"v{one},v{(one + step) % 40}" for one in range(40) for step in (1, 2, 5)]
+        ring = [f"v{i},v{(i + step) % 40}" for i in range(40) for step in (1, 2, 5)]
         source.write_text("\n".join(["src,dst", *ring]))
         values = [f"input.path={source}", "input.format=csv"]
     output = f"output.table={work / f'{kind}-{os.getpid()}' / 'vectors'}"

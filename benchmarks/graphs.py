@@ -53,14 +53,14 @@ def write(edges: Iterator[Edges], folder: Path, rows: int = 1 << 23) -> None:
     """Write edges as parquet files of so many rows."""
     folder.mkdir(parents=True)
     schema = pa.schema([("src", pa.int64()), ("dst", pa.int64())])
-    writer, held, number = None, 0, 0
+    writer, buffered, number = None, 0, 0
     for src, dst in edges:
-        if writer is None or held >= rows:
+        if writer is None or buffered >= rows:
             if writer is not None:
                 writer.close()
-            writer, held, number = pq.ParquetWriter(folder / f"part-{number}.parquet", schema), 0, number + 1
+            writer, buffered, number = pq.ParquetWriter(folder / f"part-{number}.parquet", schema), 0, number + 1
         writer.write_table(pa.table([pa.array(src), pa.array(dst)], schema=schema))
-        held += len(src)
+        buffered += len(src)
     if writer is not None:
         writer.close()
 

@@ -66,10 +66,10 @@ def measure(degrees: Sequence[int], edges: int, turns: int) -> Costs:
 def cost(graph: Graph, p: float, q: float, turn: int) -> float:
     """Return nanoseconds of processor time per step."""
     starts = randomness.generator(turn).integers(0, len(graph.indptr) - 1, WALKS).astype(np.int32)
-    numbers = np.arange(WALKS)
-    walk(graph, starts[:100], numbers[:100], 3, p, q, turn)
+    walk_numbers = np.arange(WALKS)
+    walk(graph, starts[:100], walk_numbers[:100], 3, p, q, turn)
     since = time.thread_time_ns()
-    tokens, lengths = walk(graph, starts, numbers, LENGTH, p, q, turn)
+    tokens, lengths = walk(graph, starts, walk_numbers, LENGTH, p, q, turn)
     return (time.thread_time_ns() - since) / (len(tokens) - len(lengths))
 
 
@@ -82,9 +82,9 @@ def bipartite(degree: int, edges: int) -> Graph:
     neighbors, hubs = edges // classes, edges // degree
     lists: list[NDArray[Any]] = []
     homes = np.empty((neighbors, classes), np.int32)
-    for at in range(classes):
-        order = randomness.permutation(neighbors, at)
-        homes[order, at] = np.arange(neighbors) // degree + at * (hubs // classes)
+    for i in range(classes):
+        order = randomness.permutation(neighbors, i)
+        homes[order, i] = np.arange(neighbors) // degree + i * (hubs // classes)
         lists.append(np.sort(order.reshape(-1, degree), axis=1).ravel())
     ends = np.concatenate(lists)
     indptr = np.concatenate([np.arange(hubs) * degree, edges + np.arange(neighbors + 1) * classes])

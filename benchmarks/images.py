@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pictures, QUICK_MANY if options.quick else MANY, SMALL if options.small else NETWORKS[LIGHT]
             )
         else:
-            some = pictures[:: max(1, len(pictures) // TIMED_PICTURES)]
-            ratios = rates(some, options.quick)
+            sample = pictures[:: max(1, len(pictures) // TIMED_PICTURES)]
+            ratios = rates(sample, options.quick)
             if not options.quick:
                 ratios |= qualities(pictures, labels)
         session.get("images").stop()
@@ -106,7 +106,7 @@ def fashion(most: int | None) -> tuple[Pictures, list[str]]:
     with (folder / "products.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if most is not None:
-        rows = [rows[at] for at in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
     pictures = [(row["id"], str(folder / "images" / f"{row['id']}.jpg")) for row in rows]
     return pictures, [row["articleType"] for row in rows]
 
@@ -117,7 +117,7 @@ def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
     network = NETWORKS[TIMED]
     fingerprint = featurize.describe(spark, network).fingerprint
     table = frame(spark, pictures)
-    few = frame(spark, pictures[:32])
+    warm_up = frame(spark, pictures[:32])
     ways: dict[str, Callable[[DataFrame], DataFrame]] = {
         "ours": lambda rows: featurize.featurize(rows, network, FeaturizeConfig(), LIMITS, fingerprint),
         "ours_batch_32": lambda rows: featurize.featurize(
@@ -129,7 +129,7 @@ def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
         ways = {"ours": ways["ours"]}
     measured_rates: dict[str, list[float]] = {}
     for name in ways:
-        drain(ways[name](few))
+        drain(ways[name](warm_up))
     for turn in range(QUICK_ROUNDS if quick else ROUNDS):
         for name, way in ways.items():
             measured_rates.setdefault(name, []).append(len(pictures) / drain(way(table)))
@@ -181,8 +181,8 @@ def predicting(network: BackboneConfig) -> Callable[..., Any]:
         def predict(paths: NDArray[Any]) -> NDArray[np.float32]:
             pixels = torch.stack([pixels_of(path, backbone) for path in paths])
             with torch.inference_mode():
-                made: NDArray[np.float32] = backbone.module(pixels).numpy()
-                return made
+                vectors: NDArray[np.float32] = backbone.module(pixels).numpy()
+                return vectors
 
         return predict
 
@@ -218,24 +218,24 @@ def bare(peer: str, pictures: Pictures) -> float:
                 Paths(paths, backbone), BATCH, num_workers=common.THREADS, multiprocessing_context="fork"
             )
             return
-        for at in range(0, len(paths), BATCH):
-            yield torch.stack([pixels_of(path, backbone) for path in paths[at : at + BATCH]])
+        for i in range(0, len(paths), BATCH):
+            yield torch.stack([pixels_of(path, backbone) for path in paths[i : i + BATCH]])
 
     with torch.inference_mode():
         backbone.module(torch.stack([pixels_of(path, backbone) for path in paths[:BATCH]]))
         since = time.perf_counter()
-        made = sum(len(backbone.module(pixels)) for pixels in batches())
-    return made / (time.perf_counter() - since)
+        count = sum(len(backbone.module(pixels)) for pixels in batches())
+    return count / (time.perf_counter() - since)
 
 
 def in_processes(paths: list[str]) -> float:
     """Return the pictures/s of a process per core, from when all of them have run the network once."""
     count = common.THREADS
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        warm = [pool.submit(share_of, paths[at::count][:16], 2.0) for at in range(count)]
+        warm = [pool.submit(share_of, paths[i::count][:16], 2.0) for i in range(count)]
         wait(warm)
         since = time.perf_counter()
-        wait([pool.submit(share_of, paths[at::count]) for at in range(count)])
+        wait([pool.submit(share_of, paths[i::count]) for i in range(count)])
         return len(paths) / (time.perf_counter() - since)
 
 
@@ -245,8 +245,8 @@ def share_of(paths: list[str], pause: float = 0.0) -> None:
 
     torch.set_num_threads(1)
     model = inference.load_model(NETWORKS[TIMED], "cpu", "float32")
-    for at in range(0, len(paths), 8):
-        model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[at : at + 8]], True)
+    for i in range(0, len(paths), 8):
+        model.vectors([model.pixels(Path(path).read_bytes(), LIMITS) for path in paths[i : i + 8]], True)
     time.sleep(pause)
 
 
@@ -259,8 +259,8 @@ class Paths:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, at: int) -> Any:
-        return pixels_of(self.paths[at], self.backbone)
+    def __getitem__(self, i: int) -> Any:
+        return pixels_of(self.paths[i], self.backbone)
 
 
 def with_daft(pictures: Pictures) -> float:
@@ -287,8 +287,8 @@ def with_daft(pictures: Pictures) -> float:
 
     rows = daft.from_pydict({"path": [path for _, path in pictures]}).into_partitions(4 * common.THREADS)
     since = time.perf_counter()
-    made = len(rows.select(Embed(daft.col("path"))).collect())
-    return made / (time.perf_counter() - since)
+    count = len(rows.select(Embed(daft.col("path"))).collect())
+    return count / (time.perf_counter() - since)
 
 
 def qualities(pictures: Pictures, labels: list[str]) -> dict[str, float]:
@@ -300,7 +300,7 @@ def qualities(pictures: Pictures, labels: list[str]) -> dict[str, float]:
         raw = FeaturizeConfig(normalize=False)
         rows = featurize.featurize(frame(spark, pictures), network, raw, LIMITS, facts.fingerprint)
         table = rows.select("id", "vector").toArrow()
-        place = {key: at for at, key in enumerate(table["id"].to_pylist())}
+        place = {key: i for i, key in enumerate(table["id"].to_pylist())}
         vectors = common.matrix(table["vector"])[[place[key] for key, _ in pictures]]
         figures = neighbors(vectors, labels)
         common.say(name, **figures)
@@ -316,11 +316,11 @@ def neighbors(vectors: NDArray[np.float32], labels: list[str]) -> dict[str, floa
     """
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     kinds = np.unique(labels, return_inverse=True)[1]
-    near, alike = (kinds[nearest(rows)] == kinds[:, None] for rows in (vectors, unit))
+    by_euclid, by_cosine = (kinds[nearest(rows)] == kinds[:, None] for rows in (vectors, unit))
     return {
-        "accuracy_1nn": float(near[:, 0].mean()),
-        "accuracy_1nn_cosine": float(alike[:, 0].mean()),
-        "precision_10": float(alike.mean()),
+        "accuracy_1nn": float(by_euclid[:, 0].mean()),
+        "accuracy_1nn_cosine": float(by_cosine[:, 0].mean()),
+        "precision_10": float(by_cosine.mean()),
     }
 
 

@@ -41,13 +41,13 @@ WAYS = {"right_to_left": "text_to_image", "left_to_right": "image_to_text"}
 GOALS = {"text_to_image_recall_10": 0.85, "image_to_text_recall_10": 0.85}
 
 
-class Try(NamedTuple):
-    """Options of one fit."""
+class Trial(NamedTuple):
+    """Hyperparameters of one fit."""
 
     left: tuple[str, ...]
     right: str
     power: float
-    regularisation: tuple[float, float]
+    regularization: tuple[float, float]
     k: int
     strength: float
     csls: int = 0
@@ -66,7 +66,7 @@ class Data(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = common.options(__doc__ or "")
-    parser.add_argument("--figure", type=Path, help="write a montage of colours exchanged by words to this PNG")
+    parser.add_argument("--figure", type=Path, help="write a montage of colors exchanged by words to this PNG")
     parser.add_argument("--moments", type=int, metavar="ROWS", help="only measure the moments pass over so many rows")
     options = parser.parse_args(arguments)
     ratios: Figures = {}
@@ -101,7 +101,7 @@ def compare(figure: Path | None) -> Figures:
         if right == "title":
             ratios |= measures.exactness(data) | measures.suggestions(data, best, maps)
             ratios |= measures.completions(data, best, maps)
-            ratios |= measures.colours(data, best, maps, figure) | measures.refinement(data, best)
+            ratios |= measures.color_arithmetic(data, best, maps, figure) | measures.refinement(data, best)
     return ratios
 
 
@@ -114,8 +114,8 @@ def load(spark: SparkSession) -> Data:
     divided = split.split(
         table(spark, items, features["mobilenet"]), split.SplitConfig(test=0.2, validation=0.1, same=0.97)
     ).toArrow()
-    of = dict(zip(divided["id"].to_pylist(), divided["part"].to_pylist(), strict=True))
-    parts = {part: np.array([at for at, item in enumerate(items) if of[item.id] == part]) for part in split.PARTS}
+    by_id = dict(zip(divided["id"].to_pylist(), divided["part"].to_pylist(), strict=True))
+    parts = {part: np.array([i for i, item in enumerate(items) if by_id[item.id] == part]) for part in split.PARTS}
     common.say(
         "products", **{part: len(rows) for part, rows in parts.items()}, groups=len(set(divided["same"].to_pylist()))
     )
@@ -133,20 +133,20 @@ def _bags(spark: SparkSession, items: list[Product], train: NDArray[np.int64], u
     rows = [
         (item.id, item.title, [f"{name}: {value}" for name, value in item.attributes.items()], None) for item in items
     ]
-    items = item_tokens.tokenize_items(
+    tokens = item_tokens.tokenize_items(
         spark.createDataFrame(rows, ITEMS), item_tokens.ItemTextConfig(use=use, split_tags=False)
     ).cache()
-    learnt = spark.createDataFrame([(items[at].id,) for at in train], "id string")
-    model = text_features.fit_bags(items.join(learnt, "id", "left_semi"), min_items=2)
+    train_ids = spark.createDataFrame([(items[i].id,) for i in train], "id string")
+    model = text_features.fit_bags(tokens.join(train_ids, "id", "left_semi"), min_items=2)
     common.say(
         f"right side: {use}",
-        numbers=len(model.tokens),
-        **item_tokens.report(items, text_features.vocabulary(items, model)),
+        dimensions=len(model.tokens),
+        **item_tokens.report(tokens, text_features.vocabulary(tokens, model)),
     )
-    bags = text_features.bags_of_words(items, model).toArrow()
-    of = dict(zip(bags["id"].to_pylist(), common.matrix(bags["vector"]), strict=True))
+    bags = text_features.bags_of_words(tokens, model).toArrow()
+    by_id = dict(zip(bags["id"].to_pylist(), common.matrix(bags["vector"]), strict=True))
     nothing = np.zeros(len(model.tokens), np.float32)
-    return np.stack([of.get(item.id, nothing) for item in items]), model
+    return np.stack([by_id.get(item.id, nothing) for item in items]), model
 
 
 def table(spark: SparkSession, items: Sequence[Product], vectors: Matrix) -> DataFrame:
@@ -169,68 +169,67 @@ def left_side(data: Data, names: Sequence[str], power: float) -> Matrix:
     return np.hstack([prepare(data.features[name], Preparation(power, unit=True)) for name in names]).astype(np.float32)
 
 
-def latent_left(data: Data, one: Try, maps: Maps) -> Matrix:
+def latent_left(data: Data, trial: Trial, maps: Maps) -> Matrix:
     """Return all photos in the latent space, of length 1."""
     from embedall_spark.vectors import unit
 
-    return unit(((left_side(data, one.left, one.power) - maps.mean_left) @ maps.p).astype(np.float32))
+    return unit(((left_side(data, trial.left, trial.power) - maps.mean_left) @ maps.p).astype(np.float32))
 
 
-def tries(right: str) -> Iterator[Try]:
-    """Yield the options that are tried, simple ones first; what differs only in k and strength costs little."""
+def trials(right: str) -> Iterator[Trial]:
+    """Yield the trials, simple ones first; those that differ only in k and strength share one fit."""
     for left, power in ((LAST, 1.0), (BOTH, 1.0), (DEEP, 1.0), (ALL, 1.0), (ALL, 0.5)):
-        for regularisation in ((0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0)):
+        for regularization in ((0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0)):
             for k in (64, 128, 256):
                 for strength in (0.0, 1.0, 2.0, 3.0):
                     for csls in (0, 10):
-                        yield Try(left, right, power, regularisation, k, strength, csls)
+                        yield Trial(left, right, power, regularization, k, strength, csls)
 
 
-def choose(data: Data, right: str) -> Try:
-    """Return the options that find most validation products within the first ten, both ways; print each fit's best."""
+def choose(data: Data, right: str) -> Trial:
+    """Return the trial with the best recall@10 of validation products, both ways; print each fit's best."""
     train, validation = data.parts["train"], data.parts["validation"]
-    scored: dict[Try, float] = {}
-    groups: dict[tuple[Any, ...], list[Try]] = {}
-    for one in tries(right):
-        groups.setdefault(one[:4], []).append(one)
-    held: tuple[Any, Moments | None] = (None, None)
-    for (left, _, power, regularisation), some in groups.items():
+    scored: dict[Trial, float] = {}
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials(right):
+        groups.setdefault(trial[:4], []).append(trial)
+    fitted: tuple[Any, Moments | None] = (None, None)
+    for (left, _, power, regularization), group in groups.items():
         x, y = left_side(data, left, power), data.bags[right]
-        if held[0] != (left, power):
-            held = ((left, power), moments_of(x[train], y[train]))
-        maps = _fit(held[1], None, regularisation, 0.0)
+        if fitted[0] != (left, power):
+            fitted = ((left, power), moments_of(x[train], y[train]))
+        maps = _fit(fitted[1], None, regularization, 0.0)
         shown = {}
-        for one in some:
-            figures = retrieve(
-                x[validation], y[validation], maps.truncated(min(one.k, len(maps.strengths)), one.strength), one.csls
-            )
-            scored[one] = sum(figures[f"{way}/recall_10"] for way in WAYS) / 2
-            shown[one] = figures
-        best = max(some, key=lambda one: scored[one])
+        for trial in group:
+            truncated = maps.truncated(min(trial.k, len(maps.strengths)), trial.strength)
+            figures = retrieve(x[validation], y[validation], truncated, trial.csls)
+            scored[trial] = sum(figures[f"{way}/recall_10"] for way in WAYS) / 2
+            shown[trial] = figures
+        best = max(group, key=lambda trial: scored[trial])
         facts = {f"{WAYS[way]}_{name}": value for way, name, value in _named(shown[best]) if name.startswith("recall")}
-        common.say(f"validation: {'+'.join(left)} ^{power}, {right}, {regularisation}: best k={best.k} "
+        common.say(f"validation: {'+'.join(left)} ^{power}, {right}, {regularization}: best k={best.k} "
                    f"strength={best.strength} csls={best.csls}", **facts)  # fmt: skip
     _marginals(scored)
-    learnt, test = np.concatenate([train, validation]), data.parts["test"]
-    for left in dict.fromkeys(one.left for one in scored):
-        # What each set of features gives on test products is told, but nothing is chosen by it.
-        one = max((one for one in scored if one.left == left), key=lambda one: scored[one])
-        x, y = left_side(data, left, one.power), data.bags[right]
-        maps = _fit(moments_of(x[learnt], y[learnt]), one.k, one.regularisation, one.strength)
-        figures = retrieve(x[test], y[test], maps, one.csls)
+    fit_rows, test = np.concatenate([train, validation]), data.parts["test"]
+    for left in dict.fromkeys(trial.left for trial in scored):
+        # Test products are only reported for each set of features; nothing is chosen by them.
+        trial = max((trial for trial in scored if trial.left == left), key=lambda trial: scored[trial])
+        x, y = left_side(data, left, trial.power), data.bags[right]
+        maps = _fit(moments_of(x[fit_rows], y[fit_rows]), trial.k, trial.regularization, trial.strength)
+        figures = retrieve(x[test], y[test], maps, trial.csls)
         facts = {f"{WAYS[way]}_{name}": value for way, name, value in _named(figures) if name.startswith("recall")}
         common.say(f"test products, {right} and {'+'.join(left)}", **facts)
-    best = max(scored, key=lambda one: scored[one])
+    best = max(scored, key=lambda trial: scored[trial])
     common.say("chosen", **best._asdict())
     return best
 
 
-def _marginals(scored: dict[Try, float]) -> None:
-    """Print what each value of each option gives at best."""
-    for name in ("left", "power", "regularisation", "k", "strength", "csls"):
+def _marginals(scored: dict[Trial, float]) -> None:
+    """Print the best recall of each value of each hyperparameter."""
+    for name in ("left", "power", "regularization", "k", "strength", "csls"):
         values: dict[str, float] = {}
-        for one, score in scored.items():
-            value = str(getattr(one, name))
+        for trial, score in scored.items():
+            value = str(getattr(trial, name))
             values[value] = max(values.get(value, 0), score)
         common.say(f"validation recall@10, best by {name}", **values)
 
@@ -242,10 +241,10 @@ def moments_of(x: Matrix, y: Matrix) -> Moments:
     return covariance.of_arrays(np.hstack([x, y]).astype(np.float64), x.shape[1])
 
 
-def _fit(moments: Any, k: int | None, regularisation: tuple[float, float], strength: float) -> Maps:
+def _fit(moments: Any, k: int | None, regularization: tuple[float, float], strength: float) -> Maps:
     from embedall_spark.latent.fit import cca
 
-    return cca.cca(moments, k, regularisation, strength)
+    return cca.cca(moments, k, regularization, strength)
 
 
 def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:
@@ -259,25 +258,25 @@ def retrieve(x: Matrix, y: Matrix, maps: Maps, csls: int) -> Figures:
     return retrieval.measure(left, right, np.repeat(np.arange(len(x))[:, None], 2, axis=1), csls=csls)
 
 
-def measure(spark: SparkSession, data: Data, one: Try) -> tuple[Figures, Maps]:
+def measure(spark: SparkSession, data: Data, trial: Trial) -> tuple[Figures, Maps]:
     """Fit on training and validation products through Spark, from tables to figures."""
     from embedall_spark.evaluate import retrieval
     from embedall_spark.latent import projection
     from embedall_spark.latent.fit import cca, covariance
     from embedall_spark.schemas import PAIRS
 
-    x, y = left_side(data, one.left, one.power), data.bags[one.right]
+    x, y = left_side(data, trial.left, trial.power), data.bags[trial.right]
     left, right = table(spark, data.products, x).cache(), table(spark, data.products, y).cache()
     names = [item.id for item in data.products]
-    learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
-    pairs, held = (
-        spark.createDataFrame([(names[at], names[at], None) for at in rows], PAIRS)
-        for rows in (learnt, data.parts["test"])
+    fit_rows = np.concatenate([data.parts["train"], data.parts["validation"]])
+    pairs, test_pairs = (
+        spark.createDataFrame([(names[i], names[i], None) for i in rows], PAIRS)
+        for rows in (fit_rows, data.parts["test"])
     )
     since = time.perf_counter()
     moments = covariance.of_pairs(left, right, pairs)
     seconds = time.perf_counter() - since
-    maps = cca.cca(moments, one.k, one.regularisation, one.strength)
+    maps = cca.cca(moments, trial.k, trial.regularization, trial.strength)
     solved = time.perf_counter() - since - seconds
     sides = [
         projection.Side(p.astype(np.float32), mean) for p, mean in ((maps.p, maps.mean_left), (maps.q, maps.mean_right))
@@ -286,7 +285,7 @@ def measure(spark: SparkSession, data: Data, one: Try) -> tuple[Figures, Maps]:
         projection.project(table_, side).where("vector IS NOT NULL")
         for table_, side in zip((left, right), sides, strict=True)
     ]
-    figures = retrieval.evaluate(*latent, held, csls=one.csls)
+    figures = retrieval.evaluate(*latent, test_pairs, csls=trial.csls)
     common.say("test products", moments_seconds=seconds, solve_seconds=solved, **figures)
     return figures, maps
 

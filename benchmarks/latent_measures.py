@@ -1,4 +1,4 @@
-"""What benchmarks/latent.py measures beside retrieval: baselines, exactness, suggested words, colours by arithmetic."""
+"""What benchmarks/latent.py measures beside retrieval: baselines, exactness, suggested words, color arithmetic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import products
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from latent import Data, Matrix, Try
+    from latent import Data, Matrix, Trial
     from numpy.typing import NDArray
 
     from embedall_spark.latent.fit.cca import Maps
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
     Figures = dict[str, float]
 
-COLOURS = ("black", "blue", "brown", "white", "grey", "red", "green", "purple", "pink", "yellow", "orange", "beige")
-PEER = 100  # numbers of a side for scikit-learn's CCA, which takes long for more
+COLORS = ("black", "blue", "brown", "white", "grey", "red", "green", "purple", "pink", "yellow", "orange", "beige")
+PEER = 100  # dimensions of a side for scikit-learn's CCA, which takes long for more
 NEAREST, SUGGESTED, TOP = 10, 5, 10
 _SHOWN = 8
 
 
 def nearest_product(data: Data, right: str) -> Figures:
-    """Return recall without a latent space: by way of the training product that is nearest to what is given.
+    """Return recall without a latent space: through the training product nearest to the query.
 
-    Of a photo, it is the one with the nearest photo, whose title is compared with the others; of a title, the one with
-    the nearest title, whose photo is.
+    For a photo, this is the product with the nearest photo, whose title is compared with the others; for a title, the
+    one with the nearest title, whose photo is compared.
     """
     from embedall_spark.evaluate import retrieval
     from embedall_spark.vectors import unit
 
-    learnt, test = np.concatenate([data.parts["train"], data.parts["validation"]]), data.parts["test"]
+    fit_rows, test = np.concatenate([data.parts["train"], data.parts["validation"]]), data.parts["test"]
     sides = {"image_to_text": (data.features["mobilenet"], data.bags[right])}
     sides["text_to_image"] = sides["image_to_text"][::-1]
     links = np.repeat(np.arange(len(test))[:, None], 2, axis=1)
     recalls = {}
-    for way, (given, asked) in sides.items():
-        nearest = (unit(given[test]) @ unit(given[learnt]).T).argmax(axis=1)
-        ranks = retrieval.ranks(asked[learnt][nearest], asked[test], links)
+    for way, (queries, answers) in sides.items():
+        nearest = (unit(queries[test]) @ unit(queries[fit_rows]).T).argmax(axis=1)
+        ranks = retrieval.ranks(answers[fit_rows][nearest], answers[test], links)
         recalls |= {f"{way}_recall_{cut}": float(ranks.within(cut).mean()) for cut in (1, 5, 10)}
     return recalls
 
@@ -72,7 +72,7 @@ def exactness(data: Data) -> Figures:
     ]
     others = theirs.transform(x_test, y_test)
     apart = [
-        1 - abs(np.corrcoef(a[:, at], b[:, at])[0, 1]) for a, b in zip(mapped, others, strict=True) for at in range(10)
+        1 - abs(np.corrcoef(a[:, i], b[:, i])[0, 1]) for a, b in zip(mapped, others, strict=True) for i in range(10)
     ]
     straight = cca.ridge(moments, regularization=0.1)
     peer = Ridge(0.1 * np.var(x, axis=0).mean() * len(x), solver="cholesky").fit(x, y)
@@ -82,16 +82,16 @@ def exactness(data: Data) -> Figures:
     return facts
 
 
-def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)) -> Figures:
+def refinement(data: Data, trial: Trial, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)) -> Figures:
     """Return what the contrastive loss adds to the closed form of the training products; chosen on validation."""
     from latent import left_side, moments_of
 
     from embedall_spark.evaluate import retrieval
     from embedall_spark.latent.fit import cca, contrastive
 
-    x, y = left_side(data, one.left, one.power), data.bags[one.right]
+    x, y = left_side(data, trial.left, trial.power), data.bags[trial.right]
     train, validation, test = data.parts.values()
-    maps = cca.cca(moments_of(x[train], y[train]), one.k, one.regularisation, one.strength)
+    maps = cca.cca(moments_of(x[train], y[train]), trial.k, trial.regularization, trial.strength)
     left = ((x - maps.mean_left) @ maps.p).astype(np.float32)
     right = ((y - maps.mean_right) @ maps.q).astype(np.float32)
     titles = np.unique(y, axis=0, return_inverse=True)[1].ravel()
@@ -99,7 +99,7 @@ def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-
     def figures(rows: NDArray[np.int64], a: Any, b: Any) -> Figures:
         links = np.repeat(np.arange(len(rows))[:, None], 2, axis=1)
         pair = [(side[rows] @ matrix).astype(np.float32) for side, matrix in ((left, a), (right, b))]
-        return retrieval.measure(pair[0], pair[1], links, csls=one.csls)
+        return retrieval.measure(pair[0], pair[1], links, csls=trial.csls)
 
     def score(a: Any, b: Any) -> float:
         recalls = figures(validation, a, b)
@@ -115,17 +115,17 @@ def refinement(data: Data, one: Try, rates: tuple[float, ...] = (3e-4, 1e-3, 3e-
     same = np.eye(left.shape[1])
     before, after = figures(test, same, same), figures(test, best.left, best.right)
     ways = {"right_to_left": "text_to_image", "left_to_right": "image_to_text"}
-    told = {}
+    gains: Figures = {}
     for way, name in ways.items():
         for cut in (1, 5, 10):
-            told[f"contrastive_{name}_recall_{cut}"] = after[f"{way}/recall_{cut}"]
-            told[f"contrastive_{name}_recall_{cut}_gain"] = after[f"{way}/recall_{cut}"] - before[f"{way}/recall_{cut}"]
-    common.say("contrastive, test products", **told)
-    return told
+            key, recall = f"contrastive_{name}_recall_{cut}", after[f"{way}/recall_{cut}"]
+            gains |= {key: recall, f"{key}_gain": recall - before[f"{way}/recall_{cut}"]}
+    common.say("contrastive, test products", **gains)
+    return gains
 
 
-def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
-    """Return the share of the five first suggested words that are in the title: of our guess, and of other ways.
+def suggestions(data: Data, trial: Trial, maps: Maps) -> Figures:
+    """Return the share of the first five suggested words that are in the title, by our decoder and by other methods.
 
     The others: words by their cosine to the photo, the commonest words of the titles of the ten nearest photos, by the
     network's features and in the latent space.
@@ -136,23 +136,23 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     from embedall_spark.vectors import unit
 
     model, test = data.models["title"], data.parts["test"]
-    learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
+    fit_rows = np.concatenate([data.parts["train"], data.parts["validation"]])
     titles = data.bags["title"] > 0
     words = unit(((np.eye(len(model.tokens)) - maps.mean_right) @ maps.q).astype(np.float32))
-    photos, side = latent_left(data, one, maps), left_side(data, one.left, one.power)
-    moments = moments_of(side[learnt], data.bags["title"][learnt])
+    photos, side = latent_left(data, trial, maps), left_side(data, trial.left, trial.power)
+    moments = moments_of(side[fit_rows], data.bags["title"][fit_rows])
     guessed = maps.mean_right + (side[test] - maps.mean_left) @ maps.p @ cca.decoder(moments, maps)
     ours, cosine = (
         np.take_along_axis(titles[test], _first(scores), axis=1).mean()
         for scores in (guessed / model.weights, photos[test] @ words.T)
     )
     features = unit(data.features["mobilenet"])
-    near = np.argsort(-(features[test] @ features[learnt].T), axis=1, kind="stable")[:, :NEAREST]
-    votes = titles[learnt][near].sum(axis=1)
+    neighbors = np.argsort(-(features[test] @ features[fit_rows].T), axis=1, kind="stable")[:, :NEAREST]
+    votes = titles[fit_rows][neighbors].sum(axis=1)
     theirs = np.take_along_axis(titles[test], _first(votes), axis=1).mean()
-    close = photos[test] @ photos[learnt].T
-    near = np.argsort(-close, axis=1, kind="stable")[:, :NEAREST]
-    votes = titles[learnt][near].sum(axis=1)
+    close = photos[test] @ photos[fit_rows].T
+    neighbors = np.argsort(-close, axis=1, kind="stable")[:, :NEAREST]
+    votes = titles[fit_rows][neighbors].sum(axis=1)
     mixed = np.take_along_axis(titles[test], _first(votes), axis=1).mean()
     facts = {"words_precision_5": float(ours), "words_precision_5_by_cosine": float(cosine)}
     facts["words_precision_5_of_nearest_titles"] = float(theirs)
@@ -161,12 +161,12 @@ def suggestions(data: Data, one: Try, maps: Maps) -> Figures:
     return facts
 
 
-def completions(data: Data, one: Try, maps: Maps) -> Figures:
-    """Return the share of the five first suggested words that are in the rest of a title that is begun.
+def completions(data: Data, trial: Trial, maps: Maps) -> Figures:
+    """Return the share of the five first suggested words that are in the rest of a title.
 
-    Of test products, of whose titles the first one, two or three words are given: by the photo alone (given words left
-    out); by the words alone, counted in titles learnt from; by the sum of photo and words in the latent space, which
-    guesses as a photo does; by the photo and the counted words, as ``embedall suggest --prefix`` has it.
+    The first one, two or three words of a test product's title are given. Methods: the photo alone (given words left
+    out); the words alone, counted in training titles; the sum of photo and words in the latent space, decoded
+    as a photo; the photo and the counted words, as ``embedall suggest --prefix`` does.
     """
     from latent import left_side, moments_of
 
@@ -175,38 +175,38 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
     from embedall_spark.vectors import unit
 
     model, bags = data.models["title"], data.bags["title"]
-    learnt = np.concatenate([data.parts["train"], data.parts["validation"]])
-    side = left_side(data, one.left, one.power)
-    decoder = cca.decoder(moments_of(side[learnt], bags[learnt]), maps)
-    place, known = {token: at for at, token in enumerate(model.tokens)}, (bags[learnt] > 0).astype(int)
-    together = known.T @ known
+    fit_rows = np.concatenate([data.parts["train"], data.parts["validation"]])
+    side = left_side(data, trial.left, trial.power)
+    decoder = cca.decoder(moments_of(side[fit_rows], bags[fit_rows]), maps)
+    place, contains = {token: index for index, token in enumerate(model.tokens)}, (bags[fit_rows] > 0).astype(int)
+    together = contains.T @ contains
     counts = suggest.CooccurrenceCounts(
-        len(learnt), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {}
+        len(fit_rows), dict(zip(model.tokens, np.diagonal(together).tolist(), strict=True)), {}
     )
     hit_rates: Figures = {}
     for length in (1, 2, 3):
         hits: dict[str, list[float]] = {}
-        for at in data.parts["test"].tolist():
-            title = list(dict.fromkeys(re.findall(r"[\w']+", data.products[at].title.lower())))
+        for index in data.parts["test"].tolist():
+            title = list(dict.fromkeys(re.findall(r"[\w']+", data.products[index].title.lower())))
             title = [word for word in title if word in place]
-            given, rest = title[:length], set(title[length:])
+            prefix, rest = title[:length], set(title[length:])
             if not rest:
                 continue
-            photo = (side[at] - maps.mean_left) @ maps.p
-            bag = unit(model.bag(given)[None])[0]
+            photo = (side[index] - maps.mean_left) @ maps.p
+            bag = unit(model.bag(prefix)[None])[0]
             text = (bag - maps.mean_right) @ maps.q
             both = unit((photo / np.linalg.norm(photo) + 0.5 * text / np.linalg.norm(text))[None])[0]
-            columns = together[:, [place[word] for word in given]].tolist()
-            some = counts._replace(together=dict(zip(model.tokens, columns, strict=True)))
-            guess, summed = (_guess(model, maps, decoder, at) for at in (photo, np.linalg.norm(photo) * both))
+            columns = together[:, [place[word] for word in prefix]].tolist()
+            with_prefix = counts._replace(together=dict(zip(model.tokens, columns, strict=True)))
+            guess, summed = (_guess(model, maps, decoder, latent) for latent in (photo, np.linalg.norm(photo) * both))
             ways = {
                 "photo": guess,
                 "latent_sum": summed,
-                "photo_and_words": suggest.rerank_by_prefix(guess, given, some),
+                "photo_and_words": suggest.rerank_by_prefix(guess, prefix, with_prefix),
             }
-            ways["words"] = suggest.rerank_by_prefix([(word, 1.0) for word, _ in guess], given, some)
+            ways["words"] = suggest.rerank_by_prefix([(word, 1.0) for word, _ in guess], prefix, with_prefix)
             for way, ranked in ways.items():
-                five = [word for word, _ in ranked if word not in given][:SUGGESTED]
+                five = [word for word, _ in ranked if word not in prefix][:SUGGESTED]
                 hits.setdefault(way, []).append(len(rest & set(five)) / SUGGESTED)
             hits.setdefault("most_possible", []).append(min(len(rest), SUGGESTED) / SUGGESTED)
         hit_rates |= {f"completion_{length}_by_{way}": float(np.mean(each)) for way, each in hits.items()}
@@ -216,52 +216,52 @@ def completions(data: Data, one: Try, maps: Maps) -> Figures:
 
 def _guess(model: TextModel, maps: Maps, decoder: Any, latent: Any) -> list[tuple[str, float]]:
     shares = (maps.mean_right + latent @ decoder) / model.weights
-    return [(model.tokens[at], float(shares[at])) for at in np.argsort(-shares, kind="stable")]
+    return [(model.tokens[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")]
 
 
 def _first(scores: Any) -> NDArray[np.int64]:
     return np.argsort(-scores, axis=1, kind="stable")[:, :SUGGESTED]
 
 
-def colours(data: Data, one: Try, maps: Maps, figure: Path | None) -> Figures:
-    """Return how often a photo of colour A, less the word A, plus the word B, finds colour B and the same type.
+def color_arithmetic(data: Data, trial: Trial, maps: Maps, figure: Path | None) -> Figures:
+    """Return how often a photo of color A, less the word A, plus the word B, finds color B and the same type.
 
-    Of each test product whose colour is a word of titles, to each other such colour that its type comes in; candidates
-    are all products but itself.
+    Each test product whose color is a word of titles is changed to each other such color that its type has; candidates
+    are all other products.
     """
     from latent import latent_left
 
     from embedall_spark.vectors import unit
 
-    place = {token: at for at, token in enumerate(data.models["title"].tokens)}
-    known = [colour for colour in COLOURS if colour in place]
+    place = {token: i for i, token in enumerate(data.models["title"].tokens)}
+    colors = [color for color in COLORS if color in place]
     steps = unit(
-        ((np.eye(len(place))[[place[colour] for colour in known]] - maps.mean_right) @ maps.q).astype(np.float32)
+        ((np.eye(len(place))[[place[color] for color in colors]] - maps.mean_right) @ maps.q).astype(np.float32)
     )
-    photos = latent_left(data, one, maps)
+    photos = latent_left(data, trial, maps)
     kinds = [(item.attributes["articleType"], item.attributes["baseColour"].lower()) for item in data.products]
     counts = Counter(kinds)
-    asked = [
-        (at, known.index(kinds[at][1]), target)
-        for at in data.parts["test"].tolist()
-        if kinds[at][1] in known
-        for target, colour in enumerate(known)
-        if colour != kinds[at][1] and counts[kinds[at][0], colour] >= TOP
+    questions = [
+        (i, colors.index(kinds[i][1]), target)
+        for i in data.parts["test"].tolist()
+        if kinds[i][1] in colors
+        for target, color in enumerate(colors)
+        if color != kinds[i][1] and counts[kinds[i][0], color] >= TOP
     ]
-    rows, before, after = np.array(asked).T
-    wanted = [(kinds[at][0], known[target]) for at, target in zip(rows, after, strict=True)]
+    rows, before, after = np.array(questions).T
+    wanted = [(kinds[i][0], colors[target]) for i, target in zip(rows, after, strict=True)]
     queries = {"arithmetic": unit(photos[rows] - steps[before] + steps[after]), "unchanged": photos[rows]}
     shares = {"colours_random": float(np.mean([counts[want] / (len(kinds) - 1) for want in wanted]))}
     tops = {}
     for name, query in queries.items():
         tops[name] = _top(query, photos, rows)
-        right = [[kinds[at] == want for at in top] for top, want in zip(tops[name], wanted, strict=True)]
-        types = [[kinds[at][0] == want[0] for at in top] for top, want in zip(tops[name], wanted, strict=True)]
+        right = [[kinds[i] == want for i in top] for top, want in zip(tops[name], wanted, strict=True)]
+        types = [[kinds[i][0] == want[0] for i in top] for top, want in zip(tops[name], wanted, strict=True)]
         shares |= {f"colours_{name}": float(np.mean(right)), f"types_{name}": float(np.mean(types))}
-    common.say("colours exchanged by words", questions=len(asked), **shares)
+    common.say("colors exchanged by words", questions=len(questions), **shares)
     if figure is not None:
         _draw(
-            data, figure, tops["arithmetic"], rows, [(known[a], known[b]) for a, b in zip(before, after, strict=True)]
+            data, figure, tops["arithmetic"], rows, [(colors[a], colors[b]) for a, b in zip(before, after, strict=True)]
         )
     return shares
 
@@ -273,20 +273,20 @@ def _top(queries: Matrix, photos: Matrix, barred: NDArray[np.int64]) -> NDArray[
 
 
 def _draw(data: Data, file: Path, tops: Any, rows: Any, changes: list[tuple[str, str]]) -> None:
-    """Write a montage of some questions, the first of each of several changes of colour."""
+    """Write a montage of some questions, the first of each of several changes of color."""
     from PIL import Image
 
     from embedall_spark.visualize import montage
 
-    def tile(at: int) -> Any:
-        item = data.products[at]
+    def tile(i: int) -> Any:
+        item = data.products[i]
         return montage.Tile(Image.open(products.picture(item.id)), item.title)
 
-    firsts = {change: at for at, change in reversed(list(enumerate(changes)))}
+    firsts = {change: i for i, change in reversed(list(enumerate(changes)))}
     chosen = sorted(firsts.items(), key=lambda pair: pair[1])
     drawn = chosen[:: max(1, len(chosen) // _SHOWN)][:_SHOWN]
     lines = [
-        (f"the first picture - {a} + {b}", [tile(rows[at]), *(tile(neighbor) for neighbor in tops[at])])
-        for (a, b), at in drawn
+        (f"the first picture - {a} + {b}", [tile(rows[i]), *(tile(neighbor) for neighbor in tops[i])])
+        for (a, b), i in drawn
     ]
     file.write_bytes(montage.draw(lines))

@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 DENSE = 100
-HOW = Preparation(unit=True)
-REGULARISATION = ((0.1, 0.01), (0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0))
+PREPARATION = Preparation(unit=True)
+REGULARIZATION = ((0.1, 0.01), (0.1, 0.1), (0.3, 0.3), (0.1, 1.0), (1.0, 1.0))
 K, STRENGTHS = (64, 128), (0.0, 1.0, 2.0)
-GOALS = {"learnt_minus_dense": 0.05}
+GOALS = {"learned_minus_dense": 0.05}
 
 
 class Way(NamedTuple):
-    """How words become numbers."""
+    """How words become features."""
 
     name: str
     min_items: int = 2
     dense: int | None = None
     most: int | None = None
-    own: bool = False  # whether training items are composed of words that they are a part of
+    own: bool = False  # whether training items are composed of words learned from them too
 
 
 WAYS = (
     Way("all as bags"),
     Way("dense", most=DENSE),
-    Way("learnt", dense=DENSE),
-    Way("learnt, own left in", dense=DENSE, own=True),
-    Way("learnt, words of one item too", min_items=1, dense=DENSE),
-    Way("learnt, words of one item too, own left in", min_items=1, dense=DENSE, own=True),
-    Way("one dense, all others learnt", dense=1),
+    Way("learned", dense=DENSE),
+    Way("learned, own left in", dense=DENSE, own=True),
+    Way("learned, words of one item too", min_items=1, dense=DENSE),
+    Way("learned, words of one item too, own left in", min_items=1, dense=DENSE, own=True),
+    Way("one dense, all others learned", dense=1),
 )
 
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare() -> Figures:
-    """Return recall@10, the mean of both ways, of each way, and what learnt vectors and leaving own parts out add."""
+    """Return each way's mean recall@10 of both directions, and what learned vectors and leaving own parts out gain."""
     from embedall_spark import session
     from embedall_spark.latent.text import item_tokens
     from embedall_spark.schemas import ITEMS
@@ -82,7 +82,7 @@ def compare() -> Figures:
         scores[way.name] = (figures["image_to_text_recall_10"] + figures["text_to_image_recall_10"]) / 2
     pairs = [(name, f"{name}, own left in") for name in scores]
     gains = {f"{name}: gain of own left out": scores[name] - scores[with_] for name, with_ in pairs if with_ in scores}
-    return {**scores, **gains, "learnt_minus_dense": scores["learnt"] - scores["dense"]}
+    return {**scores, **gains, "learned_minus_dense": scores["learned"] - scores["dense"]}
 
 
 def _right(spark: SparkSession, data: Data, items: DataFrame, left: DataFrame, way: Way) -> tuple[Matrix, Matrix]:
@@ -90,28 +90,28 @@ def _right(spark: SparkSession, data: Data, items: DataFrame, left: DataFrame, w
     from embedall_spark.latent.config import LatentInput
     from embedall_spark.latent.text import text_side, word_vectors
 
-    learnt = spark.createDataFrame([(data.products[at].id,) for at in data.parts["train"]], "id string")
-    train = items.join(learnt, "id", "left_semi").cache()
-    given = LatentInput(path="-", min_items=way.min_items, dense_words=way.dense, most_words=way.most)
-    side = text_side.fit_text(train, given, None, data.features["mobilenet"].shape[1], "-")
+    train_ids = spark.createDataFrame([(data.products[i].id,) for i in data.parts["train"]], "id string")
+    train = items.join(train_ids, "id", "left_semi").cache()
+    input_config = LatentInput(path="-", min_items=way.min_items, dense_words=way.dense, most_words=way.most)
+    side = text_side.fit_text(train, input_config, None, data.features["mobilenet"].shape[1], "-")
     if side.composed is None:
         right = _matrix(data, text_side.text_vectors(items, side, None))
         return right, right
-    mean = word_vectors.mean_vector(train, left, HOW)
-    vectors = word_vectors.fit(train, left, side.composed, HOW, mean).cache()
+    mean = word_vectors.mean_vector(train, left, PREPARATION)
+    vectors = word_vectors.fit(train, left, side.composed, PREPARATION, mean).cache()
     right = _matrix(data, text_side.text_vectors(items, side, vectors))
     if way.own:
         return right, right
-    composed = word_vectors.leave_one_out(train, vectors, side.composed, left, HOW, mean)
+    composed = word_vectors.leave_one_out(train, vectors, side.composed, left, PREPARATION, mean)
     return _matrix(data, text_side.text_vectors(train, side, vectors, composed)), right
 
 
 def _matrix(data: Data, vectors: DataFrame) -> Matrix:
     """Return vectors in the order of the products, zeros where one has none."""
     table = vectors.toArrow()
-    of = dict(zip(table["id"].to_pylist(), common.matrix(table["vector"]), strict=True))
-    nothing = np.zeros(len(next(iter(of.values()))), np.float32)
-    return np.stack([of.get(item.id, nothing) for item in data.products])
+    by_id = dict(zip(table["id"].to_pylist(), common.matrix(table["vector"]), strict=True))
+    nothing = np.zeros(len(next(iter(by_id.values()))), np.float32)
+    return np.stack([by_id.get(item.id, nothing) for item in data.products])
 
 
 def _best(data: Data, fitted: Matrix, right: Matrix) -> Figures:
@@ -122,8 +122,8 @@ def _best(data: Data, fitted: Matrix, right: Matrix) -> Figures:
     train, validation, test = (data.parts[name] for name in ("train", "validation", "test"))
     moments = latent.moments_of(x[train], fitted[train])
     best, most = None, -1.0
-    for regularisation in REGULARISATION:
-        plain = cca.cca(moments, None, regularisation, 0.0)
+    for regularization in REGULARIZATION:
+        plain = cca.cca(moments, None, regularization, 0.0)
         for k, strength in product(K, STRENGTHS):
             maps = plain.truncated(min(k, len(plain.strengths)), strength)
             figures = latent.retrieve(x[validation], right[validation], maps, 0)

@@ -181,19 +181,19 @@ def judged(graph: str, vectors: Vectors, seconds: float) -> dict[str, float]:
     lines = (GRAPHS / graph / "labels.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t")[:2] for line in lines]
     place = {name: at for at, name in enumerate(vectors[0])}
-    known = sorted({name for name, _ in pairs if name in place})
+    labeled = sorted({name for name, _ in pairs if name in place})
     kinds = {label: at for at, label in enumerate(sorted({label for _, label in pairs}))}
-    row = {name: at for at, name in enumerate(known)}
-    member = np.zeros((len(known), len(kinds)), dtype=bool)
+    row = {name: at for at, name in enumerate(labeled)}
+    member = np.zeros((len(labeled), len(kinds)), dtype=bool)
     for name, label in pairs:
         if name in row:
             member[row[name], kinds[label]] = True
-    scores = node_classification.learn(vectors[1][[place[name] for name in known]], member, SHARES, SPLITS, seed=1)
+    scores = node_classification.learn(vectors[1][[place[name] for name in labeled]], member, SHARES, SPLITS, seed=1)
     figures = {"seconds": seconds}
-    for share, learnt in zip(SHARES, scores, strict=True):
+    for share, result in zip(SHARES, scores, strict=True):
         figures |= {
-            f"micro_f1_{share * 100:g}": learnt.vectors.micro,
-            f"macro_f1_{share * 100:g}": learnt.vectors.macro,
+            f"micro_f1_{share * 100:g}": result.vectors.micro,
+            f"macro_f1_{share * 100:g}": result.vectors.macro,
         }
     return figures
 

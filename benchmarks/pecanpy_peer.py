@@ -23,12 +23,12 @@ def walks(file: str, p: str, q: str, threads: str, length: str, starts: str) -> 
     graph = pecanpy.SparseOTF(p=float(p), q=float(q), workers=int(threads), random_state=1)
     graph.read_npz(file, weighted=False)
     graph._preprocess_transition_probs()
-    move, near = graph.get_move_forward(), graph.get_has_nbrs()
+    move, has_neighbors = graph.get_move_forward(), graph.get_has_nbrs()
     chosen = np.random.default_rng(0).permutation(graph.num_nodes)[: int(starts)].astype(np.uint32)
 
-    def run(some: np.ndarray) -> np.ndarray:
-        with ProgressBar(total=len(some), disable=True) as bar:
-            return graph._random_walks(len(some), int(length), 1, some, near, move, bar)
+    def run(vertices: np.ndarray) -> np.ndarray:
+        with ProgressBar(total=len(vertices), disable=True) as bar:
+            return graph._random_walks(len(vertices), int(length), 1, vertices, has_neighbors, move, bar)
 
     run(chosen[:2])
     since = time.perf_counter()

@@ -63,7 +63,7 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
     assert head is not None
     texts = spark.read.text(str(head)).select(F.split("value", " ").alias("words")).repartition(common.THREADS).cache()
     counts = Counter(head.read_text(encoding="utf-8").split())
-    known = sum(count for count in counts.values() if count >= _MIN_COUNT)
+    frequent = sum(count for count in counts.values() if count >= _MIN_COUNT)
 
     def seconds(iterations: int) -> float:
         since = time.perf_counter()
@@ -76,7 +76,7 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
     # The first one warms Java up.
     _, short, long = seconds(1), seconds(1), seconds(1 + _MORE)
     texts.unpersist()
-    return {"words_per_second": [_MORE * known / (long - short)], "tokens": known}
+    return {"words_per_second": [_MORE * frequent / (long - short)], "tokens": frequent}
 
 
 def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:

@@ -23,7 +23,7 @@ WEIGHTS = {
     "squeezenet1_1": SHARED / "weights" / "squeezenet1_1.fp16.pt",
 }
 ATTRIBUTES = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")
-# Blocks of mobilenet_v2 that end a stage: their means know colours and textures, which the last one has forgotten.
+# Blocks of mobilenet_v2 that end a stage: their means hold colors and textures, which the last one no longer has.
 STAGES = (1, 3, 6, 10, 13, 16)
 _BATCH = 32
 
@@ -49,16 +49,16 @@ def features(ids: list[str]) -> Features:
 
     Some minutes on 2 cores, once; kept in our cache folder.
     """
-    kept = (user_cache.folder("benchmarks") or Path()) / "latent-products.npz"
-    if kept.exists():
-        cached = np.load(kept)
+    cache = (user_cache.folder("benchmarks") or Path()) / "latent-products.npz"
+    if cache.exists():
+        cached = np.load(cache)
         if cached["ids"].tolist() == ids:
             return {name: cached[name] for name in cached.files if name != "ids"}
-    made = _compute(ids)
-    hidden = kept.with_suffix(f".{os.getpid()}.npz")
-    np.savez(hidden, ids=np.array(ids), **made)
-    hidden.replace(kept)
-    return made
+    matrices = _compute(ids)
+    hidden = cache.with_suffix(f".{os.getpid()}.npz")
+    np.savez(hidden, ids=np.array(ids), **matrices)
+    hidden.replace(cache)
+    return matrices
 
 
 def picture(name: str) -> Path:

@@ -129,10 +129,10 @@ def windows_job(corpus: Corpus, config: TrainConfig) -> Facts:
     if config.workers == 1:
         return {}
     sizes = trainer.measure(corpus.sequences, corpus.vocabulary, config)
-    made = plan.make_plan(sizes, config, config.threads or 1)
+    slice_plan = plan.make_plan(sizes, config, config.threads or 1)
     since = time.perf_counter()
-    for index in range(made.slices):
-        chunks = window_chunks.streams(corpus.sequences, corpus.folder, made, config, 0, index)
+    for index in range(slice_plan.slices):
+        chunks = window_chunks.streams(corpus.sequences, corpus.folder, slice_plan, config, 0, index)
         chunks.write.format("noop").mode("overwrite").save()
     return {"windows_and_shuffle_seconds": time.perf_counter() - since}
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 GOALS = {"exact_over_faiss_20000": 0.9, "recall": 0.95, "approximate_over_exact": 10.0}
-# So few vectors are searched sooner than Spark has started its tasks: no speed can be told from them.
+# So few vectors are searched before Spark has started its tasks: they say nothing about speed.
 QUICK_GOALS = {"recall": 0.95}
 K = 10
 _CLUSTERS, _SPREAD = 2_000, 0.7  # of the centers' own deviation
@@ -85,11 +85,11 @@ def measure(work: Path, size: Size, cores: int) -> dict[str, float]:
     queries = {count: store(spark, work, f"queries-{count}", count, size) for count in size.queries}
     ours = {count: partial(exactly, vectors.table, queries[count], work) for count in size.queries}
     seconds: dict[str, list[float]] = {}
-    flat, asked = bare(vectors.matrix()), {count: queries[count].matrix() for count in size.queries}
+    flat, matrices = bare(vectors.matrix()), {count: queries[count].matrix() for count in size.queries}
     for turn in range(size.rounds + 1):
         for count in size.queries:
             mine = timed(ours[count])
-            theirs = timed(partial(by_faiss, flat, asked[count], cores))
+            theirs = timed(partial(by_faiss, flat, matrices[count], cores))
             common.say("cold" if not turn else f"round {turn}", queries=count, seconds=mine, faiss=theirs)
             if turn:
                 seconds.setdefault(f"ours_{count}", []).append(mine)
@@ -110,12 +110,12 @@ def approximately(vectors: DataFrame, queries: DataFrame, work: Path, rounds: in
     facts = {"parts": len(manifest.parts), "lists": manifest.lists, "probes": manifest.probes}
     common.say("index", seconds=time.perf_counter() - since, recall_at_build=manifest.recall, **facts)
 
-    def near() -> DataFrame:
+    def approximate() -> DataFrame:
         return ann.top_k(queries, K, folder, manifest, folder=str(work / "asked"))
 
-    taken = [timed(lambda: run(near())) for _ in range(rounds + 1)][1:]
+    taken = [timed(lambda: run(approximate())) for _ in range(rounds + 1)][1:]
     exact_ones = exact_batch.top_k(vectors, queries, K, folder=str(work / "asked-exactly"))
-    both = near().join(exact_ones.select("query", "id"), ["query", "id"], "left_semi").count()
+    both = approximate().join(exact_ones.select("query", "id"), ["query", "id"], "left_semi").count()
     recall = both / (K * queries.count())
     common.say("approximate", seconds=median(taken), recall=recall)
     return {"recall": recall, "approximate_over_exact": seconds / median(taken)}
@@ -143,12 +143,12 @@ def bare(rows: NDArray[np.float32]) -> object:
     return flat
 
 
-def by_faiss(flat: object, asked: NDArray[np.float32], cores: int) -> None:
+def by_faiss(flat: object, queries: NDArray[np.float32], cores: int) -> None:
     """Search all queries at once, as users of faiss do."""
     import faiss
 
     faiss.omp_set_num_threads(cores)
-    flat.search(unit(asked), K)  # type: ignore[attr-defined]
+    flat.search(unit(queries), K)  # type: ignore[attr-defined]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -167,10 +167,10 @@ def store(spark: SparkSession, work: Path, name: str, rows: int, size: Size) -> 
         count = min(_PART, rows - start)
         draw = randomness.generator(2, zlib.crc32(name.encode()), start)
         drawn = draw.standard_normal((count, size.d), dtype=np.float32)
-        made = centers[draw.integers(0, _CLUSTERS, count)] + np.float32(_SPREAD) * drawn
+        points = centers[draw.integers(0, _CLUSTERS, count)] + np.float32(_SPREAD) * drawn
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * size.d)
-        ids = [f"{name}-{start + at}" for at in range(count)]
-        vectors = pa.ListArray.from_arrays(ends, pa.array(made.ravel()))
+        ids = [f"{name}-{start + i}" for i in range(count)]
+        vectors = pa.ListArray.from_arrays(ends, pa.array(points.ravel()))
         pq.write_table(pa.table({"id": ids, "vector": vectors, "norm": np.ones(count)}), folder / f"{start:09}.parquet")
     read = spark.read.parquet(str(folder)).withColumns({"kind": F.lit("words"), "run_id": F.lit(name)})
     spread = read.repartition(size.files) if rows > _PART else read.coalesce(1)

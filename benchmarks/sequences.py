@@ -167,16 +167,16 @@ def gensim(spark: SparkSession, folder: Path, config: Config) -> Figures:
     stages = {name: spark.read.parquet(str(stage(folder, name))) for name in ("holdout", "blocks", "vocabulary")}
     since = time.perf_counter()
     model = Word2Vec(
-        kept(folder), sg=1, hs=0, vector_size=train.vector_size, window=train.window, negative=train.negative,
-        shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent, sample=train.sample, alpha=train.alpha,
-        min_alpha=train.min_alpha, epochs=train.epochs, min_count=config.vocabulary.min_count,
-        workers=common.THREADS, seed=1,
+        without_holdout(folder), sg=1, hs=0, vector_size=train.vector_size, window=train.window,
+        negative=train.negative, shrink_windows=train.shrink_windows, ns_exponent=train.ns_exponent,
+        sample=train.sample, alpha=train.alpha, min_alpha=train.min_alpha, epochs=train.epochs,
+        min_count=config.vocabulary.min_count, workers=common.THREADS, seed=1,
     )  # fmt: skip
     seconds = time.perf_counter() - since
     vectors = as_table(spark, model, folder)
     vocabulary = str(stage(folder, "vocabulary"))
-    held, blocks, known = stages["holdout"], stages["blocks"], stages["vocabulary"]
-    figures = {"seconds": seconds, **next_item.evaluate(held, vectors, blocks, known, vocabulary, train)}
+    holdout, blocks, pages_vocabulary = stages["holdout"], stages["blocks"], stages["vocabulary"]
+    figures = {"seconds": seconds, **next_item.evaluate(holdout, vectors, blocks, pages_vocabulary, vocabulary, train)}
     if config.evaluate.metadata is not None:
         figures |= label_metrics.purity(vectors, metadata_source.read(spark, config.evaluate.metadata))
     return figures
@@ -187,15 +187,15 @@ def stage(folder: Path, name: str) -> Path:
     return folder / "stages" / json.loads((folder / "stages" / f"{name}.json").read_text())["folder"]
 
 
-def kept(folder: Path) -> list[list[str]]:
+def without_holdout(folder: Path) -> list[list[str]]:
     """Return the sequences of a run, without the last items that were held out."""
-    held = set(pq.read_table(stage(folder, "holdout"), columns=["id"])["id"].to_pylist())
+    holdout = set(pq.read_table(stage(folder, "holdout"), columns=["id"])["id"].to_pylist())
     stories = []
     for batch in pq.read_table(stage(folder, "pages")).to_batches():
         for page in encoded_pages.read(batch):
             tokens = np.array(page.tokens.to_pylist(), object)[page.codes]
             for key, part in zip(page.ids.tolist(), np.split(tokens, np.cumsum(page.lengths)[:-1]), strict=True):
-                stories.append(part[:-1].tolist() if key in held else part.tolist())
+                stories.append(part[:-1].tolist() if key in holdout else part.tolist())
     return stories
 
 

@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def full(lines: Path, work: str, options: Any) -> dict[str, float]:
     """Return ratios of whole processes: each run of a peer has one of ours before and after it."""
     ratios: dict[str, float] = {}
-    for at, dim in enumerate(options.dims):
-        epochs, rounds = (options.epochs, options.rounds) if at == 0 else (FURTHER_EPOCHS, FURTHER_ROUNDS)
+    for index, dim in enumerate(options.dims):
+        epochs, rounds = (options.epochs, options.rounds) if index == 0 else (FURTHER_EPOCHS, FURTHER_ROUNDS)
         runs: Runs = defaultdict(list)
         for turn, name in enumerate(["ours", *["gensim", "mllib", "ours"] * rounds]):
             folder = f"{work}/{name}-{dim}-{turn}"

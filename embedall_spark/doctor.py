@@ -69,9 +69,9 @@ def python() -> str:
     Raises:
         SetupError: not all dependencies support this version.
     """
-    found = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if found not in ("3.11", "3.12"):
-        raise SetupError(f"found Python {found}, need 3.11 or 3.12; create the virtual environment with one of these")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if version not in ("3.11", "3.12"):
+        raise SetupError(f"found Python {version}, need 3.11 or 3.12; create the virtual environment with one of these")
     return f"{sys.version.split()[0]} ({sys.executable})"
 
 
@@ -101,14 +101,14 @@ def delta() -> str:
 
     before = SparkSession.getActiveSession()
     log.info("starting Spark; the first time this downloads Delta's jars")
-    found = session.get("embedall doctor", extra={"spark.master": "local[1]"})
+    spark_session = session.get("embedall doctor", extra={"spark.master": "local[1]"})
     with tempfile.TemporaryDirectory(prefix="embedall-doctor-") as folder:
         try:
-            found.range(3).write.format("delta").save(f"{folder}/table")
-            rows = found.read.format("delta").load(f"{folder}/table").count()
+            spark_session.range(3).write.format("delta").save(f"{folder}/table")
+            rows = spark_session.read.format("delta").load(f"{folder}/table").count()
         finally:
             if before is None:
-                found.stop()
+                spark_session.stop()
     if rows != 3:
         raise SetupError(f"wrote 3 rows, read {rows}; see Spark's log in {user_cache.folder('logs')}")
     jars = session.read_properties(session.conf_file("spark-local.conf"))["spark.jars.packages"]
@@ -127,16 +127,16 @@ def memory() -> str:
     Raises:
         SetupError: it is too little for Spark and training on small data.
     """
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and limit.read_text().strip().isdigit():
-        found = min(found, int(limit.read_text()))
-    if found < _MEMORY:
+        available = min(available, int(limit.read_text()))
+    if available < _MEMORY:
         raise SetupError(
-            f"{found / _GIB:.1f} GiB, need {_MEMORY // _GIB}; give the machine or container more, or lower "
+            f"{available / _GIB:.1f} GiB, need {_MEMORY // _GIB}; give the machine or container more, or lower "
             "spark.driver.memory in a properties file (--properties)"
         )
-    return f"{found / _GIB:.1f} GiB"
+    return f"{available / _GIB:.1f} GiB"
 
 
 def gpu() -> str:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError, ResourceError
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 # Java's Unicode whitespace, and the four separators that Python splits at too.
 _WHITESPACE = r"(?U)[\s\x1c-\x1f]+"
-_WRITTEN = T.StructType([T.StructField("rows", T.LongType(), False)])
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
         count = rows.count()
     # One task sorts, spilling to its disk, and streams: the file is one, and its order is part of the format.
     ordered = rows.repartition(1).sortWithinPartitions(*order).select("name", "vector")
-    result = ordered.mapInArrow(_writer(target, count, d, binary), _WRITTEN).first()
+    result = ordered.mapInArrow(_writer(target, count, d, binary), "rows bigint").first()
     if result is None or result["rows"] != count or not files.exists(target):
         raise ResourceError(
             f"{path}: written on another host's own disk, or the table changed meanwhile; "

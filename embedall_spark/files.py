@@ -72,7 +72,7 @@ def metadata_of(table: str) -> str:
 
 
 def words_of(table: str) -> str:
-    """Return the name of the table of words' vectors that were learnt for a latent table."""
+    """Return the name of the table of words' vectors that were learned for a latent table."""
     return f"{table.rstrip('/')}_words"
 
 
@@ -94,8 +94,8 @@ def exists(uri: str) -> bool:
 def children(uri: str) -> list[str]:
     """Return the names in a folder, sorted; none where the folder is not there."""
     filesystem, path = resolve(uri)
-    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in found)
+    selector = pafs.FileSelector(path, allow_not_found=True)
+    return sorted(info.base_name for info in filesystem.get_file_info(selector))
 
 
 def read_bytes(uri: str) -> bytes:

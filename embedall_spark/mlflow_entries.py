@@ -31,26 +31,28 @@ def log_params(client: Any, mlflow_run_id: str, config: Section) -> dict[str, st
     return {name: value for name, value in flat.items() if recorded.get(name, value) != value}
 
 
-def log_trials(client: Any, mlflow_run_id: str, tried: Sequence[Trial]) -> None:
-    """Record tries as ended runs under a run, by their names; those that are there already stay as they are."""
+def log_trials(client: Any, mlflow_run_id: str, trials: Sequence[Trial]) -> None:
+    """Record trials as finished child runs of a run, by their names; recorded ones are left unchanged."""
     from mlflow.entities import Metric, Param
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     experiment = client.get_run(mlflow_run_id).info.experiment_id
     parent = {MLFLOW_PARENT_RUN_ID: mlflow_run_id}
     wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{mlflow_run_id}'"
-    there = {run.info.run_name: run.info for run in client.search_runs([experiment], wanted, max_results=_MAX_TRIALS)}
-    for one in tried:
-        found = there.get(one.name)
-        if found is not None and found.status == "FINISHED":
+    recorded = {
+        run.info.run_name: run.info for run in client.search_runs([experiment], wanted, max_results=_MAX_TRIALS)
+    }
+    for trial in trials:
+        existing = recorded.get(trial.name)
+        if existing is not None and existing.status == "FINISHED":
             continue
-        # One that was begun when the store went away is not made a second time.
-        info = found or client.create_run(experiment, tags=parent, run_name=one.name).info
+        # A trial that was begun when the store stopped answering is completed, not repeated.
+        info = existing or client.create_run(experiment, tags=parent, run_name=trial.name).info
         now = int(time.time() * 1000)
         client.log_batch(
             info.run_id,
-            params=[Param(key(name), str(value)) for name, value in one.options.items()],
-            metrics=[Metric(key(name), float(value), now, 0) for name, value in one.figures.items()],
+            params=[Param(key(name), str(value)) for name, value in trial.options.items()],
+            metrics=[Metric(key(name), float(value), now, 0) for name, value in trial.figures.items()],
         )
         client.set_terminated(info.run_id, "FINISHED")
 

@@ -25,16 +25,17 @@ def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
     experiment = client.get_run(mlflow_run_id).info.experiment_id
     digest = hashlib.sha256(Path(model.script).read_bytes() + model.arrays).hexdigest()
     wanted = f"source_run_id = '{mlflow_run_id}'"
-    there = [one for one in client.search_logged_models([experiment], wanted) if one.tags.get(_DIGEST) == digest]
-    found = there[0] if there else client.create_logged_model(experiment, FOLDER, mlflow_run_id, {_DIGEST: digest})
-    uri = f"models:/{found.model_id}"
+    recorded = client.search_logged_models([experiment], wanted)
+    entry = next((entry for entry in recorded if entry.tags.get(_DIGEST) == digest), None)
+    entry = entry or client.create_logged_model(experiment, FOLDER, mlflow_run_id, {_DIGEST: digest})
+    uri = f"models:/{entry.model_id}"
     # It is not ready if the store stopped answering while it was recorded.
-    if found.status != "READY":
+    if entry.status != "READY":
         with tempfile.TemporaryDirectory(prefix="embedall-") as folder:
-            _save(Path(folder), mlflow_run_id, found.model_id, model)
-            client.log_model_artifacts(found.model_id, f"{folder}/{FOLDER}")
-        client.log_outputs(mlflow_run_id, [LoggedModelOutput(found.model_id, 0)])
-        client.finalize_logged_model(found.model_id, "READY")
+            _save(Path(folder), mlflow_run_id, entry.model_id, model)
+            client.log_model_artifacts(entry.model_id, f"{folder}/{FOLDER}")
+        client.log_outputs(mlflow_run_id, [LoggedModelOutput(entry.model_id, 0)])
+        client.finalize_logged_model(entry.model_id, "READY")
     return uri
 
 

@@ -32,7 +32,7 @@ _MEASURED, _MEASURED_LOGGED = 2.0, 30.0
 
 
 def configure_logging() -> None:
-    """Send the package's log to standard error: coloured in a terminal, with dates in a file."""
+    """Send the package's log to standard error: colored in a terminal, with dates in a file."""
     if console.is_terminal:
         handler: logging.Handler = RichHandler(
             console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", highlighter=None

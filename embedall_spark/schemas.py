@@ -82,11 +82,11 @@ VOCABULARY = _table(
 VECTORS = _table(
     ("id", T.StringType(), False, "what was embedded: a word, an item, a vertex, an image's path"),
     ("vector", _FLOATS, False, "the embedding"),
-    ("context", _FLOATS, True, "the output (context) vector; null unless asked for"),
-    ("norm", T.DoubleType(), False, "Euclidean length of the embedding before any normalisation"),
+    ("context", _FLOATS, True, "the output (context) vector; null unless requested"),
+    ("norm", T.DoubleType(), False, "Euclidean length of the embedding before any normalization"),
     ("count", T.LongType(), True, "how often the id occurred in training; null where that has no meaning"),
     ("kind", T.StringType(), False, "what kind of thing was embedded"),
-    ("run_id", T.StringType(), False, "the run that made the row"),
+    ("run_id", T.StringType(), False, "the run that wrote the row"),
     ("model_uri", T.StringType(), True, "the model that made the row"),
     ("digest", T.StringType(), True, "of what was embedded and by what, to tell what has changed; null: not kept"),
 )
@@ -98,13 +98,13 @@ PAIRS = _table(
 CLUSTERS = _table(
     ("id", T.StringType(), False, "what was clustered: an id of VECTORS"),
     ("cluster", T.IntegerType(), False, "its cluster; 0 is the largest"),
-    ("distance", T.DoubleType(), False, "from the unit vector to the centre of its cluster, Euclidean, 0 to 2"),
-    ("run_id", T.StringType(), False, "the run that made the row"),
+    ("distance", T.DoubleType(), False, "from the unit vector to the center of its cluster, Euclidean, 0 to 2"),
+    ("run_id", T.StringType(), False, "the run that wrote the row"),
 )
-NEIGHBOURS = _table(
-    ("query", T.StringType(), False, "id of what was asked for"),
+NEIGHBORS = _table(
+    ("query", T.StringType(), False, "id of the query"),
     ("rank", T.IntegerType(), False, "1 for the nearest; equal scores in the order of ids"),
-    ("id", T.StringType(), False, "the neighbour"),
+    ("id", T.StringType(), False, "the neighbor"),
     ("score", T.FloatType(), False, "cosine of the two, or that of CSLS"),
 )
 HUBS = _table(

@@ -67,8 +67,8 @@ def prepare(settings: dict[str, str], java: str) -> tuple[dict[str, str], list[P
 def remember_jars(settings: dict[str, str], resolved: str) -> None:
     """Note the jars, a comma-separated list of URIs, with which Spark started after Ivy had resolved its packages."""
     record = _jars_record(settings)
-    own = settings.get("spark.jars", "").split(",")
-    uris = [uri for uri in resolved.split(",") if uri.startswith("file:/") and uri not in own]
+    configured = settings.get("spark.jars", "").split(",")
+    uris = [uri for uri in resolved.split(",") if uri.startswith("file:/") and uri not in configured]
     if record is None or not uris:
         return
     paths = [Path(unquote(urlsplit(uri).path)) for uri in uris]
@@ -90,9 +90,9 @@ def _known_jars(settings: dict[str, str]) -> list[Path] | None:
 
 def _beside_spark(jars: list[Path]) -> list[Path]:
     """Return the jars whose artifact Spark does not bring along itself, in whatever version."""
-    own = {_artifact(path.name) for path in _spark_jars()}
+    bundled = {_artifact(path.name) for path in _spark_jars()}
     # Ivy puts the organization before an artifact's name.
-    return [path for path in jars if _artifact(path.name.partition("_")[2]) not in own]
+    return [path for path in jars if _artifact(path.name.partition("_")[2]) not in bundled]
 
 
 @contextmanager
@@ -116,8 +116,8 @@ def _jars_record(settings: dict[str, str]) -> Path | None:
     folder = user_cache.folder("jars")
     if folder is None or not settings.get(PACKAGES):
         return None
-    asked = {key: value for key, value in settings.items() if key.startswith("spark.jars.")}
-    return folder / f"{_digest([asked, str(Path.home()), _spark_version()])}.json"
+    jar_settings = {key: value for key, value in settings.items() if key.startswith("spark.jars.")}
+    return folder / f"{_digest([jar_settings, str(Path.home()), _spark_version()])}.json"
 
 
 def _archive(settings: dict[str, str], java: str, jars: list[Path]) -> str | None:

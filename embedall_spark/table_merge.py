@@ -63,9 +63,9 @@ def merge(
         return done
     changes = _changes(spark, conform(vectors, VECTORS), name, run_id, remove)
     if changes.isEmpty():
-        found = tables.version(spark, name)
-        assert found is not None
-        return found
+        current = tables.version(spark, name)
+        assert current is not None
+        return current
     user = json.dumps({"run_id": run_id, "txn_version": 0} | metadata, ensure_ascii=False)
     try:
         with _set(spark, app=run_id, number="0", metadata=user):

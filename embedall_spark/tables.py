@@ -256,7 +256,7 @@ def check_replaceable(
     try:
         conform(table, schema)
     except SchemaMismatch as error:
-        raise TableError(f"{name}: exists and is none of our tables, so it is left as it is: {error}") from None
+        raise TableError(f"{name}: the table exists with other columns and is left as it is: {error}") from None
     if mode == "append" and vector_size is not None:
         properties = spark.sql(f"SHOW TBLPROPERTIES {files.identifier(name)}").collect()
         sizes = [row["value"] for row in properties if row["key"] == _SIZE]

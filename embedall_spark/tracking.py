@@ -71,29 +71,29 @@ class Tracked:
         self.tag("embedall.output.table", name)
         self.tag("embedall.output.version", str(version))
 
-    def log_trials(self, tried: Sequence[Trial]) -> None:
+    def log_trials(self, trials: Sequence[Trial]) -> None:
         """Record the trials of a sweep as child runs."""
-        self._later(lambda: mlflow_entries.log_trials(self._client, self.id, tried))
+        self._later(lambda: mlflow_entries.log_trials(self._client, self.id, trials))
 
     def log_model(self, model: ServableModel) -> str | None:
         """Record a model and return its URI; None if the store does not answer."""
-        found: list[str] = []
-        self._attempt(lambda: found.append(mlflow_models.log(self._client, self.id, model)))
-        if not found:
+        uris: list[str] = []
+        self._attempt(lambda: uris.append(mlflow_models.log(self._client, self.id, model)))
+        if not uris:
             log.warning("MLflow (%s) could not record the model; its arrays are in the run's folder", self.store)
             return None
-        self._version = (model.name, found[0]) if model.name else None
-        return found[0]
+        self._version = (model.name, uris[0]) if model.name else None
+        return uris[0]
 
     def register(self) -> dict[str, str]:
         """Register the recorded model as a new version; return the entry for the metadata of the table's commit."""
-        found: list[str] = []
+        versions: list[str] = []
         if self._version is not None:
             name, uri = self._version
-            self._attempt(lambda: found.append(mlflow_models.register(self._client, self.id, name, uri)))
-            if not found:
+            self._attempt(lambda: versions.append(mlflow_models.register(self._client, self.id, name, uri)))
+            if not versions:
                 log.warning("%s could not be registered as a version of %s; register it in MLflow", uri, name)
-        return {"registered_model": found[0]} if found else {}
+        return {"registered_model": versions[0]} if versions else {}
 
     def finish(self, status: str) -> None:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
@@ -172,9 +172,9 @@ def start(
         client, shown = _client(uri)
         tracked = _resume(client, mlflow_run_id, shown) if mlflow_run_id else None
         if tracked is None:
-            found = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
+            experiment_id = _experiment(client, experiment or default_experiment(kind, shown), uri, folder)
             tags = {"embedall.run_id": run_id, "embedall.kind": kind, "mlflow.runName": run_id}
-            tracked = Tracked(client, shown, client.create_run(found, tags=tags).info.run_id)
+            tracked = Tracked(client, shown, client.create_run(experiment_id, tags=tags).info.run_id)
         for name, value in mlflow_entries.log_params(client, tracked.id, config).items():
             tracked.tag(f"resumed.{name}", value)
     return tracked
@@ -268,20 +268,20 @@ def _experiment(client: Any, name: str, uri: str | None, folder: str) -> str:
     """Return an experiment's id; create the experiment if it does not exist."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    existing = client.get_experiment_by_name(name)
+    if existing is None:
         local = uri is not None and not os.environ.get("MLFLOW_TRACKING_URI")
         artifacts = Path(files.resolve(folder)[1], "mlartifacts").as_uri() if local else None
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException:
             # Another run may have created it in the meantime.
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            existing = client.get_experiment_by_name(name)
+            if existing is None:
                 raise
-    if found.lifecycle_stage == "deleted":
+    if existing.lifecycle_stage == "deleted":
         raise SetupError(f"the MLflow experiment {name} is deleted: restore it, or name another (output.experiment)")
-    return str(found.experiment_id)
+    return str(existing.experiment_id)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ _SEPARATOR = ":"  # between the kind and the id that a row had in its own table
 
 
 def dimension(table: DataFrame, column: str = "vector") -> int | None:
-    """Return the dimension of a table's vectors, told by its first row; None for a table without rows.
+    """Return the dimension of a table's vectors, read from its first row; None for a table without rows.
 
     Args:
         table: VECTORS, or any table with a column of vectors, all of one dimension.

@@ -67,7 +67,7 @@ def spark(tmp_path_factory, jvm_folder):
     folder = tmp_path_factory.mktemp("spark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     with chdir(jvm_folder):
-        found = session.get(
+        spark_session = session.get(
             "tests",
             master="local[2]",
             extra={
@@ -83,10 +83,10 @@ def spark(tmp_path_factory, jvm_folder):
                 "spark.sql.adaptive.enabled": "false",
             },
         )
-    before = found.conf.getAll
-    yield found
-    changed = {key: value for key in before if (value := found.conf.get(key, None)) != before[key]}
-    found.stop()
+    before = spark_session.conf.getAll
+    yield spark_session
+    changed = {key: value for key in before if (value := spark_session.conf.get(key, None)) != before[key]}
+    spark_session.stop()
     assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 

@@ -32,8 +32,8 @@ class Block(NamedTuple):
 
 def blocks(path: Path) -> list[Block]:
     """Return the code blocks of a document in their order."""
-    found = re.findall(r"(<!-- not run: [^>]+-->\n)?```(\w*)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-    return [Block(path.name, bool(reason), language, body) for reason, language, body in found]
+    matches = re.findall(r"(<!-- not run: [^>]+-->\n)?```(\w*)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    return [Block(path.name, bool(reason), language, body) for reason, language, body in matches]
 
 
 def prose(path: Path) -> str:

@@ -10,8 +10,8 @@ def wait_for(what, seconds: float = 180, pause: float = 0.05):
     """Return what ``what()`` returns once that is true."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if found := what():
-            return found
+        if value := what():
+            return value
         time.sleep(pause)
     raise AssertionError(f"waited {seconds} s in vain")
 

@@ -10,19 +10,19 @@ from packaging.utils import canonicalize_name
 
 def closure(names):
     """Return the names of distributions and of all that they require here, extras aside."""
-    found, left = set(), list(names)
+    modules, left = set(), list(names)
     while left:
         name = canonicalize_name(left.pop())
-        if name in found:
+        if name in modules:
             continue
-        found.add(name)
+        modules.add(name)
         try:
             required = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             continue
         wanted = map(Requirement, required)
         left += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return found
+    return modules
 
 
 class Refuse:

@@ -73,7 +73,7 @@ COLLECTS = {
     "path_checks.py": "whether the hosts see a file",
     "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
     "evaluate/label_metrics.py": "2,000 ids and their neighbors, 20,000 vectors; limited",
-    "evaluate/retrieval.py": "pairs that are asked for, and both sides' vectors of them; limited",
+    "evaluate/retrieval.py": "the evaluated pairs, and both sides' vectors of them; limited",
     "evaluate/skipgram_ranking.py": "the items before the answers of such stories",
     "evaluate/link_prediction.py": "100,000 pairs, 200,000 ids; limited",
     "evaluate/next_item.py": "such stories",
@@ -198,15 +198,15 @@ def test_folders_do_not_import_in_a_circle():
     ],
 )
 def test_one_place_for_each_outside_thing(pattern, home):
-    found = {name(path) for path in MODULES if re.search(pattern, path.read_text())}
-    assert found <= home
+    users = {name(path) for path in MODULES if re.search(pattern, path.read_text())}
+    assert users <= home
 
 
 def test_results_come_to_the_driver_only_where_they_are_small():
-    found = {
+    users = {
         name(path) for path in MODULES if re.search(r"(?<!gc)\.(collect|toArrow|toLocalIterator)\(", path.read_text())
     }
-    assert found <= set(COLLECTS)
+    assert users <= set(COLLECTS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

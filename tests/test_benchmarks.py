@@ -41,10 +41,10 @@ def test_an_absent_peer_or_corpus_meets_no_goal(load, capsys, monkeypatch, tmp_p
         module.main(["--quick"])
         *said, last = capsys.readouterr().out.splitlines()
         assert case in " ".join(said)
-        found = json.loads(last)
-        assert list(found) == ["benchmark", "ratios", "goals", "met"]
-        assert (found["benchmark"], found["ratios"], found["met"]) == (name, {}, False)
-        assert found["goals"]
+        actual = json.loads(last)
+        assert list(actual) == ["benchmark", "ratios", "goals", "met"]
+        assert (actual["benchmark"], actual["ratios"], actual["met"]) == (name, {}, False)
+        assert actual["goals"]
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -72,12 +72,12 @@ def test_neighbors_of_pictures_are_those_of_scikit_learn(load):
 
     rows = np.random.default_rng(1).normal(size=(60, 5)).astype(np.float32)
     labels = np.arange(60) % 4
-    found = load("images").neighbors(rows, labels.tolist())
+    actual = load("images").neighbors(rows, labels.tolist())
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     by_distance, by_direction = (
-        NearestNeighbors(n_neighbors=10).fit(some).kneighbors(return_distance=False) for some in (rows, unit)
+        NearestNeighbors(n_neighbors=10).fit(points).kneighbors(return_distance=False) for points in (rows, unit)
     )
-    assert found == pytest.approx({
+    assert actual == pytest.approx({
         "accuracy_1nn": (labels[by_distance[:, 0]] == labels).mean(),
         "accuracy_1nn_cosine": (labels[by_direction[:, 0]] == labels).mean(),
         "precision_10": (labels[by_direction] == labels[:, None]).mean(),
@@ -114,12 +114,12 @@ def test_goals_are_least_values_and_all_must_be_measured(load):
 def test_words_compares_medians(load):
     ours = {"words_per_second": [30.0, 10.0], "seconds": 5.0, "peak_bytes": 4, "analogy": 0.5}
     gensim = {"words_per_second": [2.0, 2.0, 8.0], "seconds": 20.0, "peak_bytes": 1, "analogy": 0.4}
-    found = {
+    actual = {
         "ours": [ours, {**ours, "words_per_second": [20.0]}],
         "gensim": [gensim],
         "mllib": [{"words_per_second": [1.0]}],
     }
-    assert load("words").compare(found, "d100") == pytest.approx({
+    assert load("words").compare(actual, "d100") == pytest.approx({
         "training_over_gensim_d100": 10, "training_over_mllib_d100": 20, "end_to_end_over_gensim_d100": 4,
         "memory_over_gensim_d100": 0.25, "analogy_minus_gensim_d100": 0.1,
     })  # fmt: skip
@@ -132,8 +132,8 @@ def test_rotation_compares_with_one_worker_and_with_the_kernel(load):
             "analogy": analogy, "ws353": 0.6, "simlex": 0.3,
         }  # fmt: skip
 
-    found = {1: [facts(8, 4, 0.3)], 2: [facts(5, 1, 0.2), facts(7, 3, 0.4)]}
-    assert load("rotation").compare(found) == pytest.approx({
+    actual = {1: [facts(8, 4, 0.3)], 2: [facts(5, 1, 0.2), facts(7, 3, 0.4)]}
+    assert load("rotation").compare(actual) == pytest.approx({
         "training_over_kernel_w1": 0.8, "training_over_kernel_w2": 0.6, "speed_w2_over_w1": 0.5,
         "analogy_w2_minus_w1": 0, "ws353_w2_minus_w1": 0, "simlex_w2_minus_w1": 0,
     })  # fmt: skip
@@ -145,10 +145,10 @@ def test_corpus_follows_the_rules_of_text8(load, monkeypatch, tmp_path):
     monkeypatch.setattr(common, "SHARED", text)
     monkeypatch.setattr(common.user_cache, "folder", lambda _: tmp_path)
     assert common.corpus(None, None, tmp_path).read_text() == "on two four may zo s the end\n"
-    given = tmp_path / "mine.txt"
-    given.write_text("a b c\nd e f\ng\n")
-    assert common.corpus(given, 5, tmp_path).read_text() == "a b c\nd e\n"
-    assert common.corpus(given, None, tmp_path) == given
+    file = tmp_path / "mine.txt"
+    file.write_text("a b c\nd e f\ng\n")
+    assert common.corpus(file, 5, tmp_path).read_text() == "a b c\nd e\n"
+    assert common.corpus(file, None, tmp_path) == file
     assert common.corpus(tmp_path / "none", 5, tmp_path) is None
 
 
@@ -156,10 +156,10 @@ def test_a_process_is_measured_with_those_below_it(load):
     common = load("common")
     child = "import time; held = b'x' * 80_000_000; time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('{{\"a\": 1}}')"
-    found = common.measured(common.this_python("-c", parent))
-    assert found.said == {"a": 1}
-    assert 80_000_000 < found.peak_bytes < 400_000_000
-    assert found.seconds > 1.5
+    actual = common.measured(common.this_python("-c", parent))
+    assert actual.said == {"a": 1}
+    assert 80_000_000 < actual.peak_bytes < 400_000_000
+    assert actual.seconds > 1.5
     with pytest.raises(RuntimeError, match="no such thing"):
         common.measured(common.this_python("-c", "raise SystemExit('no such thing')"))
     with pytest.raises(RuntimeError):
@@ -177,8 +177,8 @@ def test_quality_is_what_gensim_computes(load):
     names = list(dict.fromkeys([*words, *(word.lower() for pair in pairs for word in pair)]))
     vectors = models.KeyedVectors(3)
     vectors.add_vectors(names, np.random.default_rng(1).standard_normal((len(names), 3)).astype(np.float32))
-    found = load("common").quality(names, vectors.vectors)
-    assert found["analogy"] > 0
-    assert found["analogy"] == vectors.evaluate_word_analogies(datapath("questions-words.txt"))[0]
+    actual = load("common").quality(names, vectors.vectors)
+    assert actual["analogy"] > 0
+    assert actual["analogy"] == vectors.evaluate_word_analogies(datapath("questions-words.txt"))[0]
     for name, file in (("ws353", "wordsim353.tsv"), ("simlex", "simlex999.txt")):
-        assert found[name] == pytest.approx(vectors.evaluate_word_pairs(datapath(file))[1].statistic, abs=1e-6)
+        assert actual[name] == pytest.approx(vectors.evaluate_word_pairs(datapath(file))[1].statistic, abs=1e-6)

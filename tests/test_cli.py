@@ -56,7 +56,7 @@ def test_config_cuts_nothing():
     assert max(len(line) for line in lines if line.startswith("    ")) <= 80
 
 
-def test_neighbours_in_a_pipe_are_a_block_per_name(capsys):
+def test_neighbors_in_a_pipe_are_a_block_per_name(capsys):
     console.neighbors(["a", "[b]", "c"], [HITS, [("도시", 0.125)], []], "nothing")
     blocks = capsys.readouterr().out.split("\n\n")
     assert blocks[0].splitlines()[0] == "a"
@@ -75,7 +75,7 @@ def test_ids_from_the_data_stay_on_their_line(capsys):
     assert console.printable("é 𝄞 \u200d नि") == "é 𝄞 \u200d नि"
 
 
-def test_neighbours_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, capsys):
+def test_neighbors_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     console.neighbors(["river", "city"], [HITS[:1], [("도시", 0.125), ("x", 0.1)]], "nothing")
@@ -92,11 +92,11 @@ def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch)
     monkeypatch.setattr(table_snapshot, "open_table", lambda *_: (None, None))
     monkeypatch.setattr(exact, "find_vectors", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
-    asked = []
-    monkeypatch.setattr(spelling, "unknown", lambda _, missing: asked.append(missing) or spelling.UnknownId("no such"))
+    calls = []
+    monkeypatch.setattr(spelling, "unknown", lambda _, missing: calls.append(missing) or spelling.UnknownId("no such"))
     result = embedall("similar", "table", "rivre", "river", "citty", "river")
     assert result.output == "river\n   1  lake  0.500\n"
-    assert (result.code, asked) == (1, [["rivre", "citty"]])
+    assert (result.code, calls) == (1, [["rivre", "citty"]])
     assert "no such" in result.log
 
 

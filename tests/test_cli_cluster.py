@@ -46,8 +46,8 @@ def test_clusters_are_written_told_and_drawn(spark, things):
     assert "purity 1.0000, nmi 1.0000" in lines
     written = tables.read(spark, f"{things}/c")
     assert written.schema.fieldNames() == CLUSTERS.fieldNames()
-    found = {row["id"]: row["cluster"] for row in written.collect()}
-    assert len(found) == 24 and all(COLORS[cluster] == name.split("/")[0] for name, cluster in found.items())
+    actual = {row["id"]: row["cluster"] for row in written.collect()}
+    assert len(actual) == 24 and all(COLORS[cluster] == name.split("/")[0] for name, cluster in actual.items())
     pixels = np.asarray(Image.open(io.BytesIO((things / "m.png").read_bytes())).convert("RGB"))
     tops = [np.nonzero((pixels == color).all(axis=2))[0].min() for color in ((255, 0, 0), (0, 128, 0), (0, 0, 255))]
     assert tops == sorted(tops)

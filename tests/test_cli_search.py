@@ -63,38 +63,38 @@ def test_by_a_row_and_by_a_vector(place, tmp_path):
     (tmp_path / "v.json").write_text("[0, 0, 2]")
     (tmp_path / "v.txt").write_text("0, 0\n2\n")
     for name in ("v.npy", "v.json", "v.txt"):
-        found = lines(embedall("search", colors, "--vector", tmp_path / name, "-n", 2))
-        assert found == [[name], ["1", "blue.png", "1.000"], ["2", "../sky.png", "0.994"]]
+        actual = lines(embedall("search", colors, "--vector", tmp_path / name, "-n", 2))
+        assert actual == [[name], ["1", "blue.png", "1.000"], ["2", "../sky.png", "0.994"]]
 
 
 def test_where_and_metadata(spark, place):
-    colors, known = place / "colors", place / "known.csv"
-    found = lines(embedall("search", colors, "--id", "red.png", "--where", "id LIKE '%.txt' OR vector[2] > 0.95"))
-    assert [row[1] for row in found[1:]] == ["blue.png", "ink.txt"]
-    options = ["--names", known, "--where", "names.kind = 'cold' AND price < 5", "--show", "kind,price"]
+    colors, metadata_file = place / "colors", place / "known.csv"
+    actual = lines(embedall("search", colors, "--id", "red.png", "--where", "id LIKE '%.txt' OR vector[2] > 0.95"))
+    assert [row[1] for row in actual[1:]] == ["blue.png", "ink.txt"]
+    options = ["--names", metadata_file, "--where", "names.kind = 'cold' AND price < 5", "--show", "kind,price"]
     assert lines(embedall("search", colors, "--id", "red.png", *options)) == [
         ["Red", "<one>", "[red.png]", "score", "kind", "price"],
         ["1", "Ink", "[ink.txt]", "0.000", "cold", "2"],
     ]
-    titled = lines(embedall("search", colors, "--id", "Blue", "-n", 1, "--names", known))
+    titled = lines(embedall("search", colors, "--id", "Blue", "-n", 1, "--names", metadata_file))
     assert titled == [["Blue", "[blue.png]"], ["1", "../sky.png", "0.994"]]
-    assert "neither an id nor a title" in embedall("search", colors, "--id", "Bleu", "--names", known).log
+    assert "neither an id nor a title" in embedall("search", colors, "--id", "Bleu", "--names", metadata_file).log
     for bad, why in [
-        (["--where", "colour = 1"], "UNRESOLVED_COLUMN"),
+        (["--where", "color = 1"], "UNRESOLVED_COLUMN"),
         (["--where", "vector[9] > 0"], "The index 9 is out of bounds"),
         (["--where", "id IN (1, 2)"], "the column id is text (string) and is compared with BIGINT, which the value '"),
         (
-            ["--names", known, "--where", "title = 'Red' OR title < 5 AND price < 5"],
+            ["--names", metadata_file, "--where", "title = 'Red' OR title < 5 AND price < 5"],
             "put what it is compared with in quotes, or write TRY_CAST(title AS DOUBLE)",
         ),
         (["--where", "id ="], "PARSE_SYNTAX_ERROR"),
-        (["--names", known, "--where", "kind = 'cold'"], "AMBIGUOUS_REFERENCE"),
+        (["--names", metadata_file, "--where", "kind = 'cold'"], "AMBIGUOUS_REFERENCE"),
         (
-            ["--names", known, "--show", "colour"],
-            "the metadata have no column colour (columns: id, title, kind, price)",
+            ["--names", metadata_file, "--show", "color"],
+            "the metadata have no column color (columns: id, title, kind, price)",
         ),
         (["--show", "kind"], "give --names"),
-        (["--names", known, "--id-column", "key"], "no column 'key'"),
+        (["--names", metadata_file, "--id-column", "key"], "no column 'key'"),
     ]:
         # In a plan that is run as a whole, Spark hides the reason behind another exception.
         with setting(spark, "spark.sql.adaptive.enabled", "true"):
@@ -160,10 +160,10 @@ def test_a_table_of_queries(spark, place, tmp_path):
     colors, output = place / "colors", tmp_path / "near"
     result = embedall("search", colors, "--queries", colors, "--output", output, "-n", 1, "--where", "id != 'rose.png'")
     assert result.output == f"{output}: version 0, 6 neighbors\n"
-    near = {row["query"]: (row["rank"], row["id"]) for row in tables.read(spark, str(output)).collect()}
-    assert near["red.png"] == (1, "pink.png")
-    assert near["rose.png"] == (1, "red.png")
-    assert near["blue.png"] == (1, "../sky.png")
+    rows_by_query = {row["query"]: (row["rank"], row["id"]) for row in tables.read(spark, str(output)).collect()}
+    assert rows_by_query["red.png"] == (1, "pink.png")
+    assert rows_by_query["rose.png"] == (1, "red.png")
+    assert rows_by_query["blue.png"] == (1, "../sky.png")
     # Other tables' rows with the same ids are found.
     write(spark, tmp_path / "other", "other")
     lines(embedall("search", colors, "--queries", tmp_path / "other", "--output", output, "-n", 1))
@@ -181,13 +181,13 @@ def test_csls_takes_hubs_down(spark, tmp_path):
     write(spark, colors, "first")
     units = ROWS / np.linalg.norm(ROWS, axis=1)[:, None]
     cosines = units @ units.T
-    near = np.sort(cosines - 9 * np.eye(6), axis=0)[-2:].mean(axis=0)
+    mean_similarity = np.sort(cosines - 9 * np.eye(6), axis=0)[-2:].mean(axis=0)
     expected = {
-        name: sorted((-(2 * cosines[at] - near)[to], other) for to, other in enumerate(IDS) if other != name)
+        name: sorted((-(2 * cosines[at] - mean_similarity)[to], other) for to, other in enumerate(IDS) if other != name)
         for at, name in enumerate(IDS)
     }
-    found = lines(embedall("search", colors, "--id", "red.png", "-n", 5, "--csls", 2))
-    assert [row[1:] for row in found[1:]] == [[name, f"{-score:.3f}"] for score, name in expected["red.png"]]
+    actual = lines(embedall("search", colors, "--id", "red.png", "-n", 5, "--csls", 2))
+    assert [row[1:] for row in actual[1:]] == [[name, f"{-score:.3f}"] for score, name in expected["red.png"]]
     # Kept for the next search, made anew for another K and another version.
     lines(embedall("search", colors, "--id", "pink.png", "--csls", 2, "--where", "id != 'red.png'"))
     assert tables.version(spark, f"{colors}_hubs") == 0
@@ -199,7 +199,7 @@ def test_csls_takes_hubs_down(spark, tmp_path):
     # A table of queries is the queries' side itself.
     lines(embedall("search", colors, "--queries", colors, "--output", output, "-n", 5, "--csls", 2))
     rows = tables.read(spark, str(output)).orderBy("query", "rank").collect()
-    assert [row["id"] for row in rows] == [name for asked in sorted(IDS) for _, name in expected[asked]]
+    assert [row["id"] for row in rows] == [name for query in sorted(IDS) for _, name in expected[query]]
     assert not list(tmp_path.glob(".search*"))
 
 
@@ -212,8 +212,8 @@ def test_index_and_search_by_it(spark, tmp_path):
     result = embedall("index", colors, "--parts", 2)
     assert lines(result)[0][0] == f"{colors}_index:"
     assert result.output.endswith("all rows compared; recall of the 10 nearest 1.000 on 6 rows\n")
-    near = [["red.png"], ["1", "rose.png", "0.994"], ["2", "pink.png", "0.936"]]
-    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == near
+    expected = [["red.png"], ["1", "rose.png", "0.994"], ["2", "pink.png", "0.936"]]
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == expected
     only = ["--where", "id != 'rose.png'"]
     assert lines(embedall("search", colors, "--id", "red.png", "-n", 1, "--approximate", *only))[1][1] == "pink.png"
     output = tmp_path / "near"
@@ -225,10 +225,10 @@ def test_index_and_search_by_it(spark, tmp_path):
     assert result.code == 1
     assert f"the index is of version 0 of {colors}, the table is at version 1, and" in result.log
     assert "build it with: embedall index" in result.log
-    found = embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate", "--rebuild")
-    assert "6 rows in" in found.output
-    assert lines(found)[1:] == near
-    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == near
+    actual = embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate", "--rebuild")
+    assert "6 rows in" in actual.output
+    assert lines(actual)[1:] == expected
+    assert lines(embedall("search", colors, "--id", "red.png", "-n", 2, "--approximate")) == expected
 
 
 def test_wrong_options_show_before_spark_starts(monkeypatch, tmp_path):
@@ -278,33 +278,33 @@ def test_a_picture_needs_a_table_of_pictures(place):
 
 def test_by_a_picture_with_the_network_of_the_run(spark, place, tmp_path, monkeypatch):
     path = str(tmp_path / "t")
-    made = config.parse(
+    run_config = config.parse(
         images.Config, {"input": {"path": "x", "limits": {"max_bytes": 5000}}, "output": {"table": path}}
     )
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(config.dump(made))
+    (tmp_path / "run" / "config.yaml").write_text(config.dump(run_config))
     facts = {"kind": "images", "run_folder": str(tmp_path / "run")}
     options = {"mode": "overwrite", "vector_size": 3}
     tables.write(spark, table(spark, IDS, ROWS), path, VECTORS, run_id="a", metadata=facts, **options)
-    asked = []
+    calls = []
 
     def embed_file(config, path):
-        asked.append((config, path))
+        calls.append((config, path))
         return np.array([0, 0, 1], np.float32)
 
     monkeypatch.setattr(images, "embed_file", embed_file)
     picture = str(place / "pictures" / "red.png")
     page = tmp_path / "page.html"
-    found = lines(embedall("search", path, "--image", picture, "-n", 1, "--html", page))
-    assert found == [["red.png"], ["1", "blue.png", "1.000"]]
-    assert asked == [(made, picture)]
+    actual = lines(embedall("search", path, "--image", picture, "-n", 1, "--html", page))
+    assert actual == [["red.png"], ["1", "blue.png", "1.000"]]
+    assert calls == [(run_config, picture)]
     assert page.read_text().count("<img") == 1
     (tmp_path / "run" / "config.yaml").unlink()
     result = embedall("search", path, "--image", picture)
     assert (result.code, "the run that made" in result.log) == (2, True)
 
 
-def test_learnt_words_are_those_of_the_tables_own_run(spark, tmp_path):
+def test_learned_words_are_those_of_the_tables_own_run(spark, tmp_path):
     """A later run, which may have failed its gates, has replaced the table of words."""
     name = str(tmp_path / "latent_words")
     for run_id, sign in (("night-1", 1.0), ("night-2", -1.0)):

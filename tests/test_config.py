@@ -19,11 +19,11 @@ def write(path, data):
 
 def test_yaml_and_overrides(tmp_path):
     path = write(tmp_path / "c.yaml", {**REQUIRED, "train": {"epochs": 3}})
-    found = config.load(Config, path, ["train.vector_size=50", "output.mode=error", "evaluate.similarity=[a, b]"])
-    assert (found.train.epochs, found.train.vector_size) == (3, 50)
-    assert found.output.mode == "error"
+    actual = config.load(Config, path, ["train.vector_size=50", "output.mode=error", "evaluate.similarity=[a, b]"])
+    assert (actual.train.epochs, actual.train.vector_size) == (3, 50)
+    assert actual.output.mode == "error"
     # What a run reads is kept as an absolute path, so that it is found again from another folder.
-    assert found.evaluate.similarity == [os.path.abspath("a"), os.path.abspath("b")]
+    assert actual.evaluate.similarity == [os.path.abspath("a"), os.path.abspath("b")]
 
 
 @pytest.mark.parametrize(
@@ -81,26 +81,26 @@ def test_a_file_that_is_no_configuration(tmp_path, content, message):
 
 
 def test_what_is_dumped_is_read_back(tmp_path):
-    found = config.parse(Config, REQUIRED)
-    (tmp_path / "c.yaml").write_text(config.dump(found))
-    assert config.load(Config, tmp_path / "c.yaml") == found
+    actual = config.parse(Config, REQUIRED)
+    (tmp_path / "c.yaml").write_text(config.dump(actual))
+    assert config.load(Config, tmp_path / "c.yaml") == actual
 
 
 def test_the_template_is_a_configuration_with_every_option(tmp_path):
     options = list(config_help.options(Config))
     (tmp_path / "c.yaml").write_text(config_help.template(options))
-    found = config.load(Config, tmp_path / "c.yaml", ["input.path=x", "output.table=y"])
-    assert found == config.parse(Config, REQUIRED)
+    actual = config.load(Config, tmp_path / "c.yaml", ["input.path=x", "output.table=y"])
+    assert actual == config.parse(Config, REQUIRED)
     assert all(option.description for option in options)
     assert {"train.negative", "tokens.lower", "evaluate.gates", "train.until"} <= {option.path for option in options}
 
 
 @pytest.mark.parametrize("name", kinds.names())
 def test_every_kind_has_a_template_that_can_be_read(name):
-    found = yaml.safe_load(config_help.template(config_help.options(kinds.load(name).Config)).replace("???", "x"))
-    assert found["output"]["table"] == "x"
+    actual = yaml.safe_load(config_help.template(config_help.options(kinds.load(name).Config)).replace("???", "x"))
+    assert actual["output"]["table"] == "x"
     if name == "latent":
-        assert (found["fit"]["k"], found["fit"]["power"]) == ([64], [0.0, 1.0, 2.0])
+        assert (actual["fit"]["k"], actual["fit"]["power"]) == ([64], [0.0, 1.0, 2.0])
 
 
 def test_the_shipped_configurations_are_valid():

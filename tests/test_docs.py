@@ -62,7 +62,7 @@ def test_options_and_defaults_are_those_of_the_models(path):
     text = prose(path)
     for name in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?::[^`]*)?`", text):
         if name.split(".")[0] in {section.split(".")[0] for section in SECTIONS} and "." in name:
-            assert any(known == name or known.startswith(f"{name}.") for known in OPTIONS) or _inner(name), name
+            assert any(option == name or option.startswith(f"{name}.") for option in OPTIONS) or _inner(name), name
     for name, default in re.findall(r"`([a-z.]+[a-z_.]*)` \(default ([^),]+)\)?", text):
         assert (name, default) in DEFAULTS, f"{name}: {default}"
 
@@ -74,9 +74,9 @@ def _inner(name: str) -> bool:
 
 @for_users
 def test_commands_and_their_options_exist(path):
-    known = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
+    defined = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
     for name in re.findall(r"`(--[a-z-]+)", prose(path)):
-        assert name in known | {"--help"}, name
+        assert name in defined | {"--help"}, name
     for block in blocks(path):
         for program, name, *arguments in block.commands if block.language == "sh" else ():
             if program == "embedall":
@@ -92,11 +92,11 @@ def test_every_command_is_described():
 
 def test_exit_codes_are_those_of_the_errors():
     text = (ROOT / "docs" / "guide" / "operations.md").read_text()
-    told = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     raised = {value.exit_code for value in classes if issubclass(value, errors.EmbedallError)}
-    assert raised | {0} <= told
-    assert {int(code) for code in re.findall(r"(\d+) [\w\s-]+?[,.]", cli.__doc__.split("codes:")[1])} == told
+    assert raised | {0} <= documented
+    assert {int(code) for code in re.findall(r"(\d+) [\w\s-]+?[,.]", cli.__doc__.split("codes:")[1])} == documented
 
 
 def test_the_reference_of_options_is_up_to_date():

@@ -10,10 +10,10 @@ from embedall_spark import doctor, files
 
 
 def test_this_machine_is_well(spark):
-    found = list(doctor.checks())
-    assert [check.name for check in found if not check.ok] == []
-    assert all(check.detail and not check.fix for check in found)
-    assert {"Python", "Java", "Delta", "MLflow", "scratch folder"} <= {check.name for check in found}
+    actual = list(doctor.checks())
+    assert [check.name for check in actual if not check.ok] == []
+    assert all(check.detail and not check.fix for check in actual)
+    assert {"Python", "Java", "Delta", "MLflow", "scratch folder"} <= {check.name for check in actual}
     # A session that ran before is left running.
     assert spark.range(2).count() == 2
 

@@ -19,9 +19,9 @@ IDS = ["мир", "the", "서울", "e\u0301", "#", "1.5", "naïve", "</s>", "𝄞
 @pytest.fixture(scope="module")
 def matrix():
     rng = np.random.default_rng(12)
-    found = (rng.normal(size=(len(IDS), D)) * 10.0 ** rng.integers(-30, 30, size=(len(IDS), D))).astype(np.float32)
-    found[0] = [0.1, -0.0, 1e-45, 16777217.0, np.finfo(np.float32).max]
-    return found
+    values = (rng.normal(size=(len(IDS), D)) * 10.0 ** rng.integers(-30, 30, size=(len(IDS), D))).astype(np.float32)
+    values[0] = [0.1, -0.0, 1e-45, 16777217.0, np.finfo(np.float32).max]
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_gensim_reads_every_bit(vectors, matrix, tmp_path, binary):
 def test_round_trip(spark, vectors, matrix, tmp_path, binary):
     path = f"file://{tmp_path}/vectors"
     export.write(vectors, path, binary=binary)
-    found = word2vec_import.read(spark, path, run_id="r")
-    assert (found.rows, found.vector_size, found.duplicates) == (len(IDS), D, 0)
-    assert schemas.conform(found.vectors, schemas.VECTORS).columns == found.vectors.columns
-    rows = {row.id: row for row in found.vectors.collect()}
+    actual = word2vec_import.read(spark, path, run_id="r")
+    assert (actual.rows, actual.vector_size, actual.duplicates) == (len(IDS), D, 0)
+    assert schemas.conform(actual.vectors, schemas.VECTORS).columns == actual.vectors.columns
+    rows = {row.id: row for row in actual.vectors.collect()}
     assert set(rows) == set(IDS)
     for name, vector in zip(IDS, matrix, strict=True):
         np.testing.assert_array_equal(np.array(rows[name].vector, np.float32).view(np.int32), vector.view(np.int32))

@@ -65,9 +65,9 @@ def made(spark, own_store, tmp_path_factory):
     (folder / "pictures" / "text.jpg").write_bytes(b"no picture at all")
     (folder / "pictures" / "cut.png").write_bytes(saved(draw("noise", 9))[:900])
     (folder / "pictures" / "notes.txt").write_bytes(b"not looked at")
-    known = {"path": f"{folder}/labels.csv", "title": "title"}
-    asked = {"clusters": 3, "map_images": 18, "gates": {"clusters/purity": 0.9}, "metadata": known}
-    done = embedall("images", "--config", configured(folder, "images", evaluate=asked), "--run-id", "one")
+    metadata = {"path": f"{folder}/labels.csv", "title": "title"}
+    evaluation = {"clusters": 3, "map_images": 18, "gates": {"clusters/purity": 0.9}, "metadata": metadata}
+    done = embedall("images", "--config", configured(folder, "images", evaluate=evaluation), "--run-id", "one")
     assert done.code == 0, done.log
     return folder, done.summary
 
@@ -79,8 +79,8 @@ def configured(folder, table, **sections):
         "output": {"table": f"{folder}/output/{table}", "max_reject_share": 0.3},
         "evaluate": {"map_images": 0},
     }
-    for name, some in sections.items():
-        values[name] = values[name] | some
+    for name, options in sections.items():
+        values[name] = values[name] | options
     file = folder / f"{table}.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)
@@ -122,8 +122,8 @@ def test_a_rerun_embeds_only_what_has_changed(spark, made, tmp_path):
     folder, table = made[0], f"{made[0]}/output/rerun"
     pictures = shutil.copytree(folder / "pictures", tmp_path / "pictures")
     shutil.copytree(folder / "output" / "images", table)
-    asked = {"input": {"path": str(pictures)}, "output": {"remove_vanished": True}}
-    file = configured(folder, "rerun", **asked)
+    options = {"input": {"path": str(pictures)}, "output": {"remove_vanished": True}}
+    file = configured(folder, "rerun", **options)
     before = bits(tables.read(spark, table))
     (pictures / "disc" / "0.png").write_bytes(saved(draw("disc", 77)))
     (pictures / "disc" / "new.png").write_bytes(saved(draw("disc", 78)))
@@ -158,10 +158,10 @@ def test_a_killed_run_keeps_what_it_had_finished(spark, made, monkeypatch):
     assert again.code == 0, again.log
     assert "features-00000: reused" in again.log
     assert len(calls) == 3  # of two parts one was tried twice
-    found, at_once = (vectors_of(spark, f"{folder}/output/{name}") for name in ("killed", "images"))
-    assert found.keys() == at_once.keys()
+    actual, at_once = (vectors_of(spark, f"{folder}/output/{name}") for name in ("killed", "images"))
+    assert actual.keys() == at_once.keys()
     # In other batches than at once.
-    np.testing.assert_allclose([found[name] for name in found], [at_once[name] for name in found], atol=1e-5)
+    np.testing.assert_allclose([actual[name] for name in actual], [at_once[name] for name in actual], atol=1e-5)
 
 
 def vectors_of(spark, table):
@@ -172,15 +172,15 @@ def vectors_of(spark, table):
 def test_pictures_in_a_table_with_their_titles(spark, made):
     folder = made[0]
     names = [(kind, at) for kind in KINDS for at in range(2)]
-    held = {
+    columns = {
         "number": [10 * KINDS.index(kind) + at for kind, at in names],
         "picture": [saved(draw(kind, at), "JPEG") for kind, at in names],
         "words": [[kind, "small"] for kind, _ in names],
         "kind": [kind for kind, _ in names],
     }
-    pq.write_table(pa.table(held), folder / "pictures.parquet")
-    given = {"path": f"{folder}/pictures.parquet", "format": "parquet", "content": "picture", "id": "number"}
-    file = configured(folder, "held", input=given | {"tags": "words", "label": "kind"})
+    pq.write_table(pa.table(columns), folder / "pictures.parquet")
+    input_options = {"path": f"{folder}/pictures.parquet", "format": "parquet", "content": "picture", "id": "number"}
+    file = configured(folder, "held", input=input_options | {"tags": "words", "label": "kind"})
     done = embedall("images", "--config", file, "--run-id", "held-one")
     assert done.code == 0, done.log
     assert "purity/neighbours" in done.summary["metrics"]

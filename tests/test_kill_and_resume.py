@@ -59,8 +59,8 @@ class Scene:
 
     def spooling(self):
         """Return the processes that fill spools of this run; a spool's name begins with its process's number."""
-        found = self.spools.glob(f"blockmgr-*/embedall-*/spool/{self.manifest()['run_id']}/*")
-        return [int(path.name.split("-")[0]) for path in found]
+        paths = self.spools.glob(f"blockmgr-*/embedall-*/spool/{self.manifest()['run_id']}/*")
+        return [int(path.name.split("-")[0]) for path in paths]
 
     def again(self, attempt):
         """The same command again: it goes on where the run stood, and ends well."""
@@ -94,25 +94,25 @@ class Running:
 
     def when(self, what):
         """Return what ``what()`` returns once that is true."""
-        found = wait_for(lambda: what() or (not self.goes_on() and "ended"))
-        assert found != "ended", self.result.log
-        return found
+        value = wait_for(lambda: what() or (not self.goes_on() and "ended"))
+        assert value != "ended", self.result.log
+        return value
 
 
 @pytest.fixture(scope="module")
 def undisturbed(spark, corpus, tmp_path_factory):
     """The vectors of runs that nothing befalls, by their options."""
-    known = {}
+    results = {}
 
     def vectors(**train):
         key = json.dumps(train)
-        if key not in known:
+        if key not in results:
             scene = Scene(spark, tmp_path_factory.mktemp("undisturbed"), corpus, **train)
             result = embedall("words", "--config", scene.file)
             assert result.code == 0, result.log
-            known[key] = bits(tables.read(spark, scene.table))
-            assert len(known[key]) == len(TOPIC_OF)
-        return known[key]
+            results[key] = bits(tables.read(spark, scene.table))
+            assert len(results[key]) == len(TOPIC_OF)
+        return results[key]
 
     return vectors
 
@@ -169,7 +169,7 @@ def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, 
     ):
         with Running(scene, "--set", f"train.timeout={TIMEOUT}") as running:
             running.when(lambda: scene.saved("0000-0001"))
-            pids = running.when(lambda: len(found := [pid for pid in scene.spooling() if alive(pid)]) == 2 and found)
+            pids = running.when(lambda: len(actual := [pid for pid in scene.spooling() if alive(pid)]) == 2 and actual)
             time.sleep(0.1)
             since = time.monotonic()
             os.kill(pids[0], sent)

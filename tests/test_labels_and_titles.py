@@ -34,8 +34,8 @@ def films(spark, tmp_path_factory):
 
 
 def test_titles_are_shown_and_understood(films):
-    given = ["--names", f"{films}/films.csv", "--id-column", "film"]
-    result = embedall("similar", f"{films}/films", "Film, 7", "0.0", "7", "-n", 3, *given)
+    options = ["--names", f"{films}/films.csv", "--id-column", "film"]
+    result = embedall("similar", f"{films}/films", "Film, 7", "0.0", "7", "-n", 3, *options)
     assert result.code == 0
     first, second = result.output.split("\n\n")
     assert first.splitlines()[0] == "Film, 7 [7]"
@@ -49,8 +49,8 @@ def test_titles_are_shown_and_understood(films):
 
 
 def test_texts_that_mean_no_one_id(films):
-    given = ["--names", f"{films}/films.csv", "--id-column", "film", "-n", 2]
-    result = embedall("similar", f"{films}/films", "Film, 7", "Remake", "Filn, 8", "Absent", *given)
+    options = ["--names", f"{films}/films.csv", "--id-column", "film", "-n", 2]
+    result = embedall("similar", f"{films}/films", "Film, 7", "Remake", "Filn, 8", "Absent", *options)
     assert result.code == 1
     assert result.output.startswith("Film, 7 [7]\n")
     assert "'Remake' is the title of several ids: 58, 59; give one of them" in result.log
@@ -63,19 +63,30 @@ def test_texts_that_mean_no_one_id(films):
 
 
 def test_labels_measured_beside_baselines(films):
-    given = ["--labels", f"{films}/films.csv", "--id-column", "film", "--label-column", "genres", "--label-split", "|"]
-    result = embedall("evaluate", f"{films}/films", *given)
+    options = [
+        "--labels",
+        f"{films}/films.csv",
+        "--id-column",
+        "film",
+        "--label-column",
+        "genres",
+        "--label-split",
+        "|",
+    ]
+    result = embedall("evaluate", f"{films}/films", *options)
     assert result.code == 0
     heading, *lines = result.output.splitlines()
     assert heading.split() == ["figure", "vectors", "baseline"]
     assert [line.split("  ")[0] for line in lines] == [
         "nearest 10 that share a label",
-        *(f"{kind} F1, {percent}% of ids learnt from" for percent in (10, 50, 90) for kind in ("micro", "macro")),
+        *(f"{kind} F1, trained on {percent}% of ids" for percent in (10, 50, 90) for kind in ("micro", "macro")),
     ]
     for line in lines:
         vectors, baseline = map(float, line.split()[-2:])
         assert vectors > baseline + 0.15, line
-    none = embedall("evaluate", f"{films}/films", "--labels", f"{films}/films.csv", "--id-column", "title", *given[4:])
+    none = embedall(
+        "evaluate", f"{films}/films", "--labels", f"{films}/films.csv", "--id-column", "title", *options[4:]
+    )
     assert none.code == 3
     assert "fewer than two ids of the table have a label" in none.log
     parts = embedall("evaluate", f"{films}/films", "--label-prefix", "0")

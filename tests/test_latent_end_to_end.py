@@ -338,8 +338,8 @@ def test_word_vectors_are_concatenated_to_the_bags(spark, input_folder, tmp_path
     lines = "\n".join(f"{name},a {color} {thing}" for name, color, thing in planted()[0])
     (tmp_path / "titles.csv").write_text(f"file,name\n{lines}\n,no id\n")
     columns = {"id": "file", "title": "name"}
-    given = {"words": f"{tmp_path}/words", "items": f"{tmp_path}/titles.csv", "item_columns": columns}
-    config = configs.load(latent.Config, configured(input_folder, tmp_path, input=given))
+    input_options = {"words": f"{tmp_path}/words", "items": f"{tmp_path}/titles.csv", "item_columns": columns}
+    config = configs.load(latent.Config, configured(input_folder, tmp_path, input=input_options))
     run = FakeRun(spark, tmp_path / "run", 0.5)
     rows = {row.id: np.array(row.vector) for row in latent.embed(run, latent.read(spark, config), config).collect()}
     fitted = latent_model.from_bytes(run.artifacts["model.npz"])
@@ -519,7 +519,7 @@ def test_titles_for_a_table_of_untitled_pictures(spark, done, tmp_path):
         ([], "give one of --id, --image, --queries"),
         (["--queries", "t"], "--queries and --output go together"),
         (["--queries", "t", "--output", "o", "--prefix", "a"], "--prefix begins one title"),
-        (["--queries", done["table"], "--output", done["table"]], "is none of our tables"),
+        (["--queries", done["table"], "--output", done["table"]], "the table exists with other columns"),
     ]:
         failed = embedall("suggest", done["table"], *options)
         assert failed.code != 0
@@ -537,7 +537,7 @@ def test_arithmetic_across_kinds(done):
     assert len(printed("analogy", done["table"], "words:red", "words:blue", name, "-n", 2)) == 3
     for arguments, text in [
         (["--negative", "words:red"], "give three ids A B C, or --positive"),
-        (["words:red", "--positive", "words:red"], "are given in place of A B C"),
+        (["words:red", "--positive", "words:red"], "replace A B C and --mul"),
         (["--positive", "words:red", "--negative", "words:red"], "these ids cancel each other out"),
         (["--positive", "words:rde"], "nearest spellings: words:red"),
     ]:

@@ -21,13 +21,13 @@ SMALL = {"vector_size": 16, "window": 4, "epochs": 2, "alpha": 0.05, "sample": 0
 def rings(rings=4, size=40, seed=2):
     """Return the edges of rings with chords inside and few edges between, names that are text."""
     random = np.random.default_rng(seed)
-    found = []
+    links = []
     for ring in range(rings):
         for at in range(size):
-            found.append((ring, at, ring, (at + 1) % size))
-            found += [(ring, at, ring, int(random.integers(size))) for _ in range(3)]
-        found.append((ring, 0, (ring + 1) % rings, 1))
-    return [(f"r{a}-{b}", f"r{c}-{d}") for a, b, c, d in found]
+            links.append((ring, at, ring, (at + 1) % size))
+            links += [(ring, at, ring, int(random.integers(size))) for _ in range(3)]
+        links.append((ring, 0, (ring + 1) % rings, 1))
+    return [(f"r{a}-{b}", f"r{c}-{d}") for a, b, c, d in links]
 
 
 def config(**sections):
@@ -43,7 +43,7 @@ def as_edges(spark, rows):
     )
 
 
-def neighbours_share(rows):
+def share_of_neighbors(rows):
     """Return how often the three nearest of a vertex are of its ring."""
     matrix = np.array([row.vector for row in rows])
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -59,15 +59,15 @@ def test_rings_are_told_apart(spark, tmp_path, workers):
     run = FakeRun(spark, tmp_path)
     evaluate = {"holdout": 0.2 if workers == 1 else 0.0, "map_nodes": 0}
     settings = config(train=SMALL | {"workers": workers}, evaluate=evaluate)
-    made = nodes.embed(run, as_edges(spark, rings()), settings)
-    rows = made.collect()
+    vectors = nodes.embed(run, as_edges(spark, rings()), settings)
+    rows = vectors.collect()
     assert {row.id for row in rows} == {end for edge in rings() for end in edge}
     assert {row.kind for row in rows} == {"nodes"}
     # Ten walks start from each; there is no dead end.
     assert sum(row["count"] for row in rows) == 10 * 80 * len(rows)
-    assert neighbours_share(rows) > 0.9
+    assert share_of_neighbors(rows) > 0.9
     assert run.metrics[0][0] == "graph/vertices"
-    figures = nodes.evaluate(run, made, settings)
+    figures = nodes.evaluate(run, vectors, settings)
     assert figures["links/auc"] > 0.8 if workers == 1 else figures == {}
 
 
@@ -82,13 +82,13 @@ def test_a_graph_frame_with_sinks_loops_and_isolated_vertices(spark, tmp_path):
 
     run = FakeRun(spark, tmp_path)
     settings = config(graph={"directed": True}, walks={"num_walks": 3, "walk_length": 6})
-    found = {row.id: row["count"] for row in nodes.embed(run, Graph(), settings).collect()}
-    assert {"a", "b", "loop"} < found.keys() < {"a", "b", "loop", *sinks}
-    assert found["loop"] == 3 * 6
-    told = dict((name, value) for name, value, _ in run.metrics)
-    assert told["graph/isolated"] == 1
+    actual = {row.id: row["count"] for row in nodes.embed(run, Graph(), settings).collect()}
+    assert {"a", "b", "loop"} < actual.keys() < {"a", "b", "loop", *sinks}
+    assert actual["loop"] == 3 * 6
+    metrics = dict((name, value) for name, value, _ in run.metrics)
+    assert metrics["graph/isolated"] == 1
     # Six walks end in as many sinks at most.
-    assert told["graph/unmet"] == 43 - len(found)
+    assert metrics["graph/unmet"] == 43 - len(actual)
 
 
 def test_bad_edges_reach_the_rejects_and_too_many_stop_the_run(spark, tmp_path):
@@ -131,15 +131,15 @@ def test_the_command_writes_the_walks_and_repeats_nothing(spark, done):
     assert {token for walk in walks for token in walk["tokens"]} == {end for edge in rings(2, 20) for end in edge}
     again = embedall("nodes", "--config", folder / "nodes.yaml", "--run-id", "night")
     assert again.summary["repeated"]
-    near = embedall("similar", f"{folder}/output/nodes", "r0-3")
-    assert near.code == 0
-    assert "r0-" in near.output
+    neighbors = embedall("similar", f"{folder}/output/nodes", "r0-3")
+    assert neighbors.code == 0
+    assert "r0-" in neighbors.output
 
 
 def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
-    given = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
+    shuffled = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
-        again = nodes.embed(FakeRun(spark, tmp_path), given, config(walks={"num_walks": 2, "walk_length": 10}))
+        again = nodes.embed(FakeRun(spark, tmp_path), shuffled, config(walks={"num_walks": 2, "walk_length": 10}))
         assert bits(again) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
 
 
@@ -164,10 +164,10 @@ def clusters(spark, folder, count, **sections):
     """Return the run and the k-means cluster of each vertex of a shared graph."""
     from sklearn.cluster import KMeans
 
-    given = edges.read(spark, edges.EdgesConfig(path=str(shared("graphs", folder.name) / "edges.tsv")))
+    graph = edges.read(spark, edges.EdgesConfig(path=str(shared("graphs", folder.name) / "edges.tsv")))
     settings = config(walks={"num_walks": 80, "walk_length": 40}, **sections)
     run = FakeRun(spark, folder)
-    table = nodes.embed(run, given, settings)
+    table = nodes.embed(run, graph, settings)
     nodes.evaluate(run, table, settings)
     rows = {row.id: row.vector for row in table.collect()}
     names = sorted(rows)
@@ -180,19 +180,19 @@ def test_the_clubs_of_karate(spark, tmp_path):
     from sklearn.metrics import normalized_mutual_info_score
 
     labels = shared("graphs", "karate") / "labels.tsv"
-    run, found = clusters(spark, tmp_path / "karate", 2, evaluate={"metadata": {"path": str(labels)}, "splits": 1})
+    run, actual = clusters(spark, tmp_path / "karate", 2, evaluate={"metadata": {"path": str(labels)}, "splits": 1})
     clubs = dict(line.split("\t") for line in labels.read_text().splitlines())
     names = sorted(clubs)
-    assert normalized_mutual_info_score([clubs[name] for name in names], [found[name] for name in names]) > 0.6
+    assert normalized_mutual_info_score([clubs[name] for name in names], [actual[name] for name in names]) > 0.6
     assert run.artifacts["map.png"].startswith(b"\x89PNG")
 
 
 def test_the_communities_of_les_miserables(spark, tmp_path):
     """The clusters of its characters cut few ties (modularity: Newman and Girvan 2004; the best known is 0.56)."""
-    run, found = clusters(spark, tmp_path / "lesmis", 6)
+    run, actual = clusters(spark, tmp_path / "lesmis", 6)
     pairs = [line.split("\t")[:2] for line in (shared("graphs", "lesmis") / "edges.tsv").read_text().splitlines()]
-    degree = {name: sum(name in pair for pair in pairs) for name in found}
-    inside = np.mean([found[a] == found[b] for a, b in pairs])
-    ends = [sum(degree[name] for name in found if found[name] == group) for group in range(6)]
+    degree = {name: sum(name in pair for pair in pairs) for name in actual}
+    inside = np.mean([actual[a] == actual[b] for a, b in pairs])
+    ends = [sum(degree[name] for name in actual if actual[name] == group) for group in range(6)]
     assert inside - sum((total / (2 * len(pairs))) ** 2 for total in ends) > 0.4
     assert run.artifacts["map.png"].startswith(b"\x89PNG")

@@ -38,7 +38,7 @@ SHEET = """
 const known = app && app.dataSet && app.dataSet.spriteAndMetadataInfo, image = known && known.spriteImage;
 return image && [image.naturalWidth, image.naturalHeight];
 """
-NEIGHBOURS = """
+NEIGHBORS = """
 return [...inspector.querySelectorAll('.nn-list .neighbor')].map(
     at => [at.querySelector('.label').innerText, at.querySelector('.value').innerText]);
 """
@@ -75,17 +75,17 @@ def place(spark, matrix, tmp_path_factory):
     vectors = table(spark, ids, matrix, range(POINTS, 0, -1)).coalesce(1)
     vectors.write.format("delta").option("userMetadata", commit).save(str(folder / "things"))
     rows = [(name, f"thing {name}" if name != "39" else "007", ["round"], f"c{int(name) % 3}") for name in ids]
-    known = spark.createDataFrame(rows, "id string, title string, tags array<string>, label string")
-    known.write.format("delta").save(str(folder / "things_metadata"))
+    metadata = spark.createDataFrame(rows, "id string, title string, tags array<string>, label string")
+    metadata.write.format("delta").save(str(folder / "things_metadata"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def folder(place):
     """What the command writes of that table alone."""
-    made = embedall("projector", place / "things", "--output", place / "made")
-    assert made.code == 0, made.log
-    assert made.output.splitlines()[0] == "things: 40 points of 16 dimensions, pictures of 64 pixels"
+    result = embedall("projector", place / "things", "--output", place / "made")
+    assert result.code == 0, result.log
+    assert result.output.splitlines()[0] == "things: 40 points of 16 dimensions, pictures of 64 pixels"
     return place / "made"
 
 
@@ -110,17 +110,17 @@ def test_the_command_finds_titles_and_pictures_beside_the_table(folder):
 
 def test_two_tables_share_a_space(spark, place, matrix, tmp_path):
     table(spark, ["red", "blue"], matrix[:2]).coalesce(1).write.format("delta").save(str(tmp_path / "words"))
-    (tmp_path / "names.csv").write_text("key,title,year\n3,three,1999\nblue,a colour,\n")
+    (tmp_path / "names.csv").write_text("key,title,year\n3,three,1999\nblue,a color,\n")
     (tmp_path / "ids.txt").write_text("3\nblue\n\n")
-    asked = ["--together", "--names", tmp_path / "names.csv", "--id-column", "key", "--images", place / "pictures"]
-    asked += ["--ids", tmp_path / "ids.txt", "--id", "red", "--output", tmp_path / "made"]
-    made = embedall("projector", place / "things", tmp_path / "words", *asked)
-    assert made.code == 0, made.log
-    assert made.output.startswith("things_words: 3 points of 16 dimensions, pictures of 64 pixels\n")
-    found = rows(tmp_path / "made" / "things_words_metadata.tsv")
-    assert found[0] == ["title", "id", "year", "count", "kind"]
-    assert sorted(found[1:]) == [
-        ["a colour", "blue", "", "", "words"],
+    options = ["--together", "--names", tmp_path / "names.csv", "--id-column", "key", "--images", place / "pictures"]
+    options += ["--ids", tmp_path / "ids.txt", "--id", "red", "--output", tmp_path / "made"]
+    result = embedall("projector", place / "things", tmp_path / "words", *options)
+    assert result.code == 0, result.log
+    assert result.output.startswith("things_words: 3 points of 16 dimensions, pictures of 64 pixels\n")
+    actual = rows(tmp_path / "made" / "things_words_metadata.tsv")
+    assert actual[0] == ["title", "id", "year", "count", "kind"]
+    assert sorted(actual[1:]) == [
+        ["a color", "blue", "", "", "words"],
         ["red", "red", "", "", "words"],
         ["three", "3", "1999", "37", "things"],
     ]
@@ -149,14 +149,14 @@ def board(folder):
     command = [sys.executable, "-u", "-c", code, "projector", "--open", "--output", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        told = ""
+        output = ""
         for line in process.stdout:
-            told += line
-            if found := re.search(r"http://\S+?(?=#)", line):
+            output += line
+            if match := re.search(r"http://\S+?(?=#)", line):
                 break
         else:
-            raise AssertionError(told)
-        yield process, found[0].rstrip("/")
+            raise AssertionError(output)
+        yield process, match[0].rstrip("/")
     finally:
         process.kill()
         process.wait()
@@ -191,7 +191,7 @@ def nearest(matrix, row, count):
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
+def test_points_pictures_and_neighbors_are_shown(board, browser, matrix):
     process, address = board
     with urllib.request.urlopen(f"{address}/data/plugin/projector/runs", timeout=30) as answer:
         assert json.load(answer) == ["."]
@@ -206,8 +206,8 @@ def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
     # The points are there before their pictures are; forty tiles of 64 pixels are seven beside each other.
     assert wait_for(lambda: ask(SHEET), 20) == [7 * 64, 7 * 64]
     ask("return all(inspector, 'input')[0]").send_keys("thing 5")
-    # One match shows its neighbours at once; the letters typed before it have many matches, which show none.
-    shown = wait_for(lambda: ask(NEIGHBOURS), 20)
+    # One match shows its neighbors at once; the letters typed before it have many matches, which show none.
+    shown = wait_for(lambda: ask(NEIGHBORS), 20)
     order, distance = nearest(matrix, 5, 6)
     # What looks like a number, the projector shows as one.
     assert [label for label, _ in shown[:6]] == [f"thing {row}" if row < POINTS - 1 else "7" for row in order]
@@ -219,14 +219,14 @@ def test_points_pictures_and_neighbours_are_shown(board, browser, matrix):
 
 
 def keep(browser):
-    """Write the screenshot where it outlives the test; points of all colours are on it."""
+    """Write the screenshot where it outlives the test; points of all colors are on it."""
     KEPT.mkdir(parents=True, exist_ok=True)
     content = wait_for(lambda: colorful(browser.get_screenshot_as_png()), 20, 0.5)
     (KEPT / "projector.png").write_bytes(content)
 
 
 def colorful(content):
-    """Return a picture where at least four of its sixths of the circle of colours are seen, else None."""
+    """Return a picture where at least four of its sixths of the circle of colors are seen, else None."""
     hue, saturation, value = (np.asarray(band) for band in Image.open(io.BytesIO(content)).convert("HSV").split())
     seen = np.bincount((hue // 43)[(saturation > 120) & (value > 120)], minlength=6)
     return content if (seen > 100).sum() >= 4 else None

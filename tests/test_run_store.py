@@ -47,14 +47,14 @@ def test_a_named_run_is_kept_to_its_configuration(tmp_path):
 
 
 def test_a_stage_is_made_once(spark, tmp_path):
-    run, made = stored(spark, tmp_path), []
+    run, calls = stored(spark, tmp_path), []
 
     def make():
-        made.append(1)
+        calls.append(1)
         return spark.range(3)
 
     assert run.stage("numbers", make).count() == run.stage("numbers", make).count() == 3
-    assert made == [1]
+    assert calls == [1]
     assert files.children(run.stage_path("numbers"))[-1].endswith(".parquet")
 
 

@@ -7,11 +7,11 @@ from embedall_spark.schemas import DOCUMENTS, VECTORS, conform
 
 
 def test_columns_are_put_in_order_and_nullable_ones_filled(spark):
-    found = conform(
+    actual = conform(
         spark.createDataFrame([("x", 1, 7)], "extra string, id long, text int").selectExpr("id", "'t' text"), DOCUMENTS
     )
-    assert found.columns == DOCUMENTS.fieldNames()
-    assert found.collect()[0].asDict() == {"id": 1, "text": "t", "origin": None, "problem": None}
+    assert actual.columns == DOCUMENTS.fieldNames()
+    assert actual.collect()[0].asDict() == {"id": 1, "text": "t", "origin": None, "problem": None}
 
 
 def test_all_that_is_wrong_is_named(spark):

@@ -81,16 +81,16 @@ def done(spark, home):
 def test_a_run_ends_in_a_table_of_the_contract(spark, home, done):
     assert done.code == 0, done.log
     assert (done.summary["kind"], done.summary["rows"], done.summary["rejected"]) == ("sequences", TOPICS * EACH, 7)
-    found = tables.read(spark, f"{home}/output/items")
-    assert found.dtypes == [(field.name, field.dataType.simpleString()) for field in VECTORS]
-    rows = {row.id: row for row in found.collect()}
+    actual = tables.read(spark, f"{home}/output/items")
+    assert actual.dtypes == [(field.name, field.dataType.simpleString()) for field in VECTORS]
+    rows = {row.id: row for row in actual.collect()}
     assert {row.kind for row in rows.values()} == {"sequences"} and {len(row.vector) for row in rows.values()} == {16}
     # What is held out is not counted.
-    held = spark.read.parquet(f"{home}/output/.runs/night/stages/" + _folder(home, "holdout")).collect()
-    counts = Counter(page for _, page, _ in visits()) - Counter(row.answer for row in held)
+    held_out = spark.read.parquet(f"{home}/output/.runs/night/stages/" + _folder(home, "holdout")).collect()
+    counts = Counter(page for _, page, _ in visits()) - Counter(row.answer for row in held_out)
     assert {name: row["count"] for name, row in rows.items()} == counts
-    assert 100 < len(held) < 200
-    assert all(len(row.context) == 3 and row.answer not in row.context for row in held)
+    assert 100 < len(held_out) < 200
+    assert all(len(row.context) == 3 and row.answer not in row.context for row in held_out)
     assert Path(done.summary["folder"], "artifacts", "map.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -100,7 +100,7 @@ def _folder(home, stage):
 
 def test_items_that_follow_each_other_are_found(done):
     figures = done.summary["metrics"]
-    # Nine of ten neighbours can be of the topic.
+    # Nine of ten neighbors can be of the topic.
     assert figures["purity/neighbours"] > 0.85 > 0.3 > figures["purity/chance"]
     systems = ("next_item", "popularity", "cooccurrence")
     assert {name for name in figures if "purity" not in name} == {
@@ -145,8 +145,8 @@ def test_baskets(spark, tmp_path):
     write(tmp_path / "events" / "a.csv", rows, ("user", "page"))
     train = {"vector_size": 16, "epochs": 12, "alpha": 0.1, "sample": 0, "threads": 1}
     file = configure(tmp_path, input={"order": None})
-    given = config.load(sequences.Config, file)
-    assert (given.training.window, given.training.shrink_windows) == (3, False)
+    loaded = config.load(sequences.Config, file)
+    assert (loaded.training.window, loaded.training.shrink_windows) == (3, False)
     settings = config.load(sequences.Config, file, [f"train={train}"])
     assert (settings.training.window, settings.training.shrink_windows) == (512, False)
     shared = config.load(sequences.Config, file, [f"train={train | {'workers': 2}}", "stories.max_length=100"])

@@ -51,10 +51,17 @@ def daemon(log, environment, *arguments):
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster-local")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "MLFLOW_"))}
-    own = {"SPARK_HOME": HOME, "SPARK_CONF_DIR": folder, "SPARK_LOCAL_DIRS": folder, "PYSPARK_PYTHON": sys.executable}
-    own |= {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": QUICK_JAVA}
-    return kept | {name: str(value) for name, value in own.items()}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "MLFLOW_"))
+    }
+    settings = {
+        "SPARK_HOME": HOME,
+        "SPARK_CONF_DIR": folder,
+        "SPARK_LOCAL_DIRS": folder,
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    settings |= {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+    return inherited | {name: str(value) for name, value in settings.items()}
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +124,9 @@ def test_spark_submit_on_two_workers(spark, submitted, glob, tmp_path):
     # To the bit what one machine makes of it.
     alone = embedall("words", "--config", configure(tmp_path / "alone", glob, train=TRAIN))
     assert alone.code == 0, alone.log
-    found = tables.read(spark, summary["table"])
-    assert bits(found) == bits(tables.read(spark, alone.summary["table"]))
-    assert found.where("size(context) = 20").count() == len(TOPIC_OF)
+    actual = tables.read(spark, summary["table"])
+    assert bits(actual) == bits(tables.read(spark, alone.summary["table"]))
+    assert actual.where("size(context) = 20").count() == len(TOPIC_OF)
 
 
 def test_a_cluster_with_too_few_slots_is_told_at_once(submitted):

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 
 def vectors(spark, rows, run_id):
     """Return VECTORS of {id: first number}."""
-    made = [(name, [float(value), 0.0], 1.0, "images", run_id, f"digest-{value}") for name, value in rows.items()]
+    records = [(name, [float(value), 0.0], 1.0, "images", run_id, f"digest-{value}") for name, value in rows.items()]
     schema = "id string, vector array<float>, norm double, kind string, run_id string, digest string"
-    return schemas.conform(spark.createDataFrame(made, schema).withColumns(_required()), schemas.VECTORS)
+    return schemas.conform(spark.createDataFrame(records, schema).withColumns(_required()), schemas.VECTORS)
 
 
 def _required():

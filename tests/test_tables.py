@@ -132,7 +132,8 @@ def test_what_others_made_is_left_alone(spark, tmp_path):
     spark.range(3).write.format("delta").save(other)
     for mode in ("overwrite", "append"):
         with pytest.raises(
-            TableError, match=r"none of our tables, so it is left as it is: .*vector: need array<float>"
+            TableError,
+            match=r"the table exists with other columns and is left as it is: .*vector: need array<float>",
         ):
             put(spark, other, mode=mode)
     assert tables.read(spark, other).count() == 3
@@ -175,8 +176,8 @@ def test_names():
 def test_two_drivers_of_one_run_make_one_commit(spark, tmp_path):
     name = str(tmp_path / "t")
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: put(spark, name, run_id="a"), range(3)))
-    assert found == [0] * 3
+        actual = list(pool.map(lambda _: put(spark, name, run_id="a"), range(3)))
+    assert actual == [0] * 3
     assert tables.version(spark, name) == 0
 
 
@@ -191,8 +192,8 @@ def test_two_runs_at_once_leave_a_whole_table(spark, tmp_path):
             return None
 
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(attempt, ["a", "b", "c"]))
-    assert sorted(found, key=str) == [0, None, None]
+        actual = list(pool.map(attempt, ["a", "b", "c"]))
+    assert sorted(actual, key=str) == [0, None, None]
     assert tables.read(spark, name).count() == 3
 
 

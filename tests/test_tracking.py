@@ -112,8 +112,8 @@ def test_a_deleted_experiment(folder):
 
 def children(store, parent):
     experiment = store.get_run(parent).info.experiment_id
-    found = store.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
-    return {run.info.run_name: run for run in found}, len(found)
+    runs = store.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
+    return {run.info.run_name: run for run in runs}, len(runs)
 
 
 def test_a_sweep_is_runs_under_the_run_and_a_rerun_adds_none(folder, monkeypatch):
@@ -141,10 +141,10 @@ def test_a_sweep_is_runs_under_the_run_and_a_rerun_adds_none(folder, monkeypatch
     again = begin(folder, mlflow_run_id=tracked.id)
     again.log_trials(tried)
     again.finish("FINISHED")
-    found, count = children(store, tracked.id)
-    assert count == len(found) == 2
+    actual, count = children(store, tracked.id)
+    assert count == len(actual) == 2
     for at in (1, 2):
-        run = found[f"try-{at}"]
+        run = actual[f"try-{at}"]
         assert (run.info.status, run.data.params) == ("FINISHED", {"k": str(8 * at), "power": "0.5"})
         assert run.data.metrics == {"recall": at / 7}
     assert len(calls) == 2

@@ -57,9 +57,9 @@ def test_a_task_converts_a_few_rows_at_a_time_on_one_thread():
         return batch
 
     batches = [pa.record_batch({"at": range(start, stop)}) for start, stop in ((0, 5), (5, 5), (5, 7))]
-    found = list(vectors.in_batches(convert, 2)(iter(batches)))
+    actual = list(vectors.in_batches(convert, 2)(iter(batches)))
     assert seen == [2, 2, 1, 2]
-    assert [value for batch in found for value in batch["at"].to_pylist()] == list(range(7))
+    assert [value for batch in actual for value in batch["at"].to_pylist()] == list(range(7))
 
 
 def test_qualified_ids_in_python():

@@ -64,9 +64,9 @@ def test_a_run_ends_in_a_table_of_the_contract(spark, home, done, table):
     assert json.loads((home / "summary.json").read_text(encoding="utf-8")) == summary
     facts = ("status", "kind", "run_id", "table", "version", "rows", "rejected", "rejects")
     assert [summary[name] for name in facts] == ["done", "words", "night-1", table, 0, len(TOPIC_OF), 0, None]
-    found = tables.read(spark, table)
-    assert found.dtypes == [(field.name, field.dataType.simpleString()) for field in VECTORS]
-    rows = {row.id: row for row in found.collect()}
+    actual = tables.read(spark, table)
+    assert actual.dtypes == [(field.name, field.dataType.simpleString()) for field in VECTORS]
+    rows = {row.id: row for row in actual.collect()}
     assert set(rows) == set(TOPIC_OF)
     counts = {}
     for line in documents():
@@ -81,7 +81,7 @@ def test_a_run_ends_in_a_table_of_the_contract(spark, home, done, table):
     assert "train 100%" in done.log
 
 
-def test_words_of_a_topic_are_neighbours(spark, done, table):
+def test_words_of_a_topic_are_neighbors(spark, done, table):
     rows = tables.read(spark, table).collect()
     unit = np.array([row.vector for row in rows]) / np.array([[row.norm] for row in rows])
     nearest = np.argsort(-(unit @ unit.T), axis=1)[:, 1:6]
@@ -183,13 +183,13 @@ def test_refused_documents_reach_their_table_or_stop_the_run(spark, tmp_path):
     assert re.search(r"; 1 of them: broken UTF-8, such as 'река .*' of \S+/bad\.txt", many.log)
     assert not tables.exists(spark, f"{tmp_path}/output/words")
     assert tables.exists(spark, f"{tmp_path}/output/words_rejects")  # so that they can be looked at
-    kept = embedall("words", "--config", file, "--set", "output.max_reject_share=0.05")
-    assert kept.code == 0, kept.log
-    assert kept.summary["rejected"] == 1  # a line without a word is none that should have had one
-    rejects = tables.read(spark, kept.summary["rejects"])
+    result = embedall("words", "--config", file, "--set", "output.max_reject_share=0.05")
+    assert result.code == 0, result.log
+    assert result.summary["rejected"] == 1  # a line without a word is none that should have had one
+    rejects = tables.read(spark, result.summary["rejects"])
     assert [field.name for field in rejects.schema] == [field.name for field in REJECTS]
     rows = rejects.orderBy("reason").collect()
-    assert {row.run_id for row in rows} == {kept.summary["run_id"]}
+    assert {row.run_id for row in rows} == {result.summary["run_id"]}
     assert [row.reason for row in rows] == ["broken UTF-8", "no token"]
     assert all(row.origin.endswith("/bad.txt") for row in rows)
     assert rows[0].record.startswith("река ") and rows[1].record == "!!! ..."
@@ -280,8 +280,8 @@ def test_similar_and_analogy(done, table):
     for (_, *lines), topic in zip(blocks, ("water", "city"), strict=True):
         assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
         for line in lines:
-            _, near, cosine = line.split()
-            assert TOPIC_OF[near] == topic
+            _, neighbor, cosine = line.split()
+            assert TOPIC_OF[neighbor] == topic
             assert 0 < float(cosine) <= 1
     for method in ((), ("--mul",)):
         result = embedall("analogy", table, "река", "озеро", "берег", "-n", 3, *method)
@@ -296,9 +296,9 @@ def test_an_unknown_word_offers_spellings(done, table):
     assert result.code == 1
     assert "'мелодии' is not in the table" in result.log
     assert "nearest spellings: мелодия" in result.log
-    some = embedall("similar", table, "мелодии", "река", "-n", 2)
-    assert some.code == 1
-    assert some.output.splitlines()[0] == "река"
+    result = embedall("similar", table, "мелодии", "река", "-n", 2)
+    assert result.code == 1
+    assert result.output.splitlines()[0] == "река"
     assert embedall("analogy", table, "река", "озеро", "qqqqqq").code == 1
     assert "there is no such table" in embedall("similar", f"{table}-none", "река").log
 
@@ -343,11 +343,11 @@ def test_export_and_import(spark, done, table, tmp_path, binary):
 
 def test_clean_removes_what_old_runs_left(home, done):
     root = home / "output" / ".runs"
-    kept = sorted(run_manifest._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
+    latest = sorted(run_manifest._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
     result = embedall("clean", root, "--keep", 1)
     assert result.code == 0, result.log
     for folder in root.iterdir():
-        assert (folder / "stages").exists() == (folder.name == kept)
+        assert (folder / "stages").exists() == (folder.name == latest)
         assert (folder / "manifest.json").exists()
 
 

@@ -75,7 +75,7 @@ def call(arguments: list[str]) -> int:
     try:
         app(arguments)
     except SystemExit as end:
-        # typer has told what is wrong with the arguments.
+        # typer has printed what is wrong with the arguments.
         return int(end.code or 0)
     except (Exception, KeyboardInterrupt) as error:
         return run_kind.explain(error)

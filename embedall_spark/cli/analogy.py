@@ -34,7 +34,7 @@ def _analogy(
     """A is to B as C is to what? Or: what is near to some ids without others?"""
     if positive:
         if a is not None or mul:
-            raise ConfigError("--positive and --negative are given in place of A B C and of --mul; leave these out")
+            raise ConfigError("--positive and --negative replace A B C and --mul; remove A B C and --mul")
         _combine(table, positive, negative, kind, n, restrict, master)
         return
     if a is None or b is None or c is None or negative or kind:

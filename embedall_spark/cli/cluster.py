@@ -37,15 +37,9 @@ def _cluster(
     ),
     n: int = typer.Option(10, "-n", min=1, max=1000, help="How many members of each to show, nearest first."),
     seed: int = typer.Option(1, "--seed", help="Random seed of the initial centers."),
-    names: str | None = typer.Option(
-        None,
-        "--names",
-        help="File (.csv, .tsv, .json, .parquet) or table of titles and labels; unset: the table's name with "
-        "_metadata, if there is such a table.",
-        metavar="TABLE_OR_FILE",
-    ),
+    names: str | None = options.NAMES,
     id_column: str = options.ID_COLUMN,
-    title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
+    title: str | None = options.TITLE_COLUMN,
     label: str | None = typer.Option(
         None, "--label-column", help="With --names: the column of labels, to compute purity and NMI."
     ),

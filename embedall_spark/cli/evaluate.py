@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def _evaluate(
     table: str = options.TABLE,
     analogies: str | None = typer.Option(None, help="File in questions-words format."),
-    similarity: list[str] = typer.Option([], help="File of word pairs with human scores; may be given often."),
+    similarity: list[str] = typer.Option([], help="File of word pairs with human scores; may be repeated."),
     restrict: int = typer.Option(
         300_000, "--restrict-vocab", min=1, help="Analogies: use only the so many most frequent ids."
     ),
@@ -114,6 +114,6 @@ def _labels(vectors: DataFrame, labels: DataFrame) -> dict[str, float]:
         if not kind.startswith("majority"):
             baseline = classification[f"classification/majority_{kind}_{percent}"]
             average = kind.removesuffix("_f1")
-            rows.append((f"{average} F1, {percent}% of ids learnt from", _value(value), _value(baseline)))
+            rows.append((f"{average} F1, trained on {percent}% of ids", _value(value), _value(baseline)))
     console.table(rows)
     return purity | classification

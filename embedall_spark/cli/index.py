@@ -19,7 +19,7 @@ def _index(
     recall: float = typer.Option(
         table_snapshot.RECALL, "--recall", min=0, max=1, help="Least recall of the 10 nearest."
     ),
-    seed: int = typer.Option(1, "--seed", help="Of the lists, and of the rows by which recall is measured."),
+    seed: int = typer.Option(1, "--seed", help="Random seed of the lists and of the rows that recall is measured on."),
     master: str | None = options.MASTER,
 ) -> None:
     """Build an index for approximate search, or replace it; it serves one version of its table."""

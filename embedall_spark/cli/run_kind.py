@@ -29,9 +29,7 @@ _OUTPUT = typer.Argument(
     None, metavar="OUTPUT", show_default=False, help="Table of the vectors; wins over output.table in the file."
 )
 _CONFIG = typer.Option(None, "--config", help="YAML file; 'embedall config KIND' lists its keys.")
-_SET = typer.Option(
-    [], "--set", help="Override one key: --set train.epochs=3. May be given often.", metavar="A.B=VALUE"
-)
+_SET = typer.Option([], "--set", help="Override one key: --set train.epochs=3. May be repeated.", metavar="A.B=VALUE")
 _RUN_ID = typer.Option(None, "--run-id", help="Name of the run, such as a scheduler's own; resumed where it exists.")
 _SUMMARY = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file.")
 _DRY_RUN = typer.Option(False, "--dry-run", help="Check configuration, input and resources; estimate the cost; stop.")
@@ -109,7 +107,7 @@ def _kind(name: str) -> Callable[..., None]:
     return command
 
 
-def _overrides(kind: str, source: str | None, table: str | None, config: str | None, given: list[str]) -> list[str]:
+def _overrides(kind: str, source: str | None, table: str | None, config: str | None, options: list[str]) -> list[str]:
     """Return the two arguments as overrides, and behind them those of ``--set``.
 
     Raises:
@@ -119,7 +117,7 @@ def _overrides(kind: str, source: str | None, table: str | None, config: str | N
     missing = [
         name
         for name, (key, value) in arguments.items()
-        if config is None and value is None and not any(text.startswith(f"{key}=") for text in given)
+        if config is None and value is None and not any(text.startswith(f"{key}=") for text in options)
     ]
     if missing:
         raise ConfigError(
@@ -127,7 +125,7 @@ def _overrides(kind: str, source: str | None, table: str | None, config: str | N
             f"(--config FILE; 'embedall config {kind} --yaml' prints one to start from)"
         )
     # As JSON, which YAML reads as a string even where the text looks like a number.
-    return [f"{key}={json.dumps(value)}" for key, value in arguments.values() if value is not None] + given
+    return [f"{key}={json.dumps(value)}" for key, value in arguments.values() if value is not None] + options
 
 
 def _demo(

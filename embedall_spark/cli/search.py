@@ -72,15 +72,9 @@ def _search(
         metavar="K",
         help="Rank by CSLS over so many neighbors, against hubs, which are near to everything.",
     ),
-    names: str | None = typer.Option(
-        None,
-        "--names",
-        help="File (.csv, .tsv, .json, .parquet) or table of metadata; unset: the table's name with _metadata, if "
-        "there is such a table.",
-        metavar="TABLE_OR_FILE",
-    ),
+    names: str | None = options.NAMES,
     id_column: str = options.ID_COLUMN,
-    title: str | None = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title."),
+    title: str | None = options.TITLE_COLUMN,
     columns: list[str] = options.SHOW,
     html: str | None = typer.Option(None, "--html", help="Write the result as a page to this file."),
     montage: str | None = typer.Option(None, "--montage", help="Write the pictures found as a PNG to this file."),
@@ -158,7 +152,7 @@ def _write_neighbors(snapshot: TableSnapshot, request: SearchOptions, queries: s
     spark, folder = snapshot.spark, table_snapshot.temp_folder(output, request.work)
     query_rows = table_snapshot.read_vectors(spark, queries)
     run_id = f"search-{uuid.uuid4().hex[:12]}"
-    tables.check_writable(spark, output, schemas.NEIGHBOURS, "overwrite", run_id, 0, None)
+    tables.check_writable(spark, output, schemas.NEIGHBORS, "overwrite", run_id, 0, None)
     try:
         version = tables.write(
             spark,
@@ -166,10 +160,10 @@ def _write_neighbors(snapshot: TableSnapshot, request: SearchOptions, queries: s
                 snapshot, request, query_rows, not request.with_self and snapshot.is_same_table(queries), folder
             ),
             output,
-            schemas.NEIGHBOURS,
+            schemas.NEIGHBORS,
             mode="overwrite",
             run_id=run_id,
-            comment=f"Neighbours in {snapshot.name}",
+            comment=f"Neighbors in {snapshot.name}",
             metadata={"kind": "neighbours", "table": snapshot.name, "queries": queries, "version": snapshot.version},
         )
     finally:
@@ -181,7 +175,7 @@ def _write_neighbors(snapshot: TableSnapshot, request: SearchOptions, queries: s
 def _all_nearest(
     snapshot: TableSnapshot, request: SearchOptions, queries: DataFrame, exclude_same_id: bool, folder: str
 ) -> DataFrame:
-    """Return NEIGHBOURS of all queries; ``folder`` must stay until they have been computed."""
+    """Return NEIGHBORS of all queries; ``folder`` must stay until they have been computed."""
     if snapshot.index is not None:
         return ann.top_k(
             queries, request.n, *snapshot.index, folder=folder, exclude_same_id=exclude_same_id, subset=snapshot.subset

@@ -25,7 +25,7 @@ def _similar(
     names: str | None = typer.Option(
         None,
         "--names",
-        help="File (.csv, .tsv, .json, .parquet) or table of titles: they are shown, and may be given in place of ids.",
+        help="File (.csv, .tsv, .json, .parquet) or table of titles: they are shown, and may be used in place of ids.",
         metavar="TABLE_OR_FILE",
     ),
     id_column: str = options.ID_COLUMN,
@@ -43,7 +43,7 @@ def _similar(
     queries = list(dict.fromkeys(name for name in resolved.ids.values() if exact.has_direction(resolved.vectors[name])))
     if queries:
         matrix = np.stack([resolved.vectors[name] for name in queries])
-        hits = exact.top_k(vectors, matrix, n, exclude=[{name} for name in queries], restrict=restrict, own=True)
+        hits = exact.top_k(vectors, matrix, n, exclude=[{name} for name in queries], restrict=restrict, same_table=True)
         shown = {*queries, *(name for neighbors in hits for name, _ in neighbors)}
         title_of = {} if titles is None else title_lookup.titles_by_id(titles, shown)
         named = [[(title_of.get(name, name), score) for name, score in neighbors] for neighbors in hits]

@@ -39,7 +39,7 @@ class _Query(NamedTuple):
     """float32 [k], a unit vector."""
     length: float
     """Its length before it was brought to 1."""
-    own: str | None
+    title_id: str | None
     """The id of the row of its own title."""
 
 
@@ -85,8 +85,8 @@ def _suggest(
         query = _Query(*provenance.project_image(snapshot.spark, latent, image), None)
     else:
         query = _row(snapshot, latent, name or "")
-    own = None if with_self else query.own
-    titles = _titles(snapshot, latent, query.vector, own, prefix, n)
+    title_id = None if with_self else query.title_id
+    titles = _titles(snapshot, latent, query.vector, title_id, prefix, n)
     words = _words(snapshot, latent, query, prefix)[:n]
     nothing = f"none begins with {prefix.strip()!r}" if prefix.strip() else "none found"
     console.neighbors(["titles", "words"], [titles, words], nothing)
@@ -100,8 +100,8 @@ def _row(snapshot: TableSnapshot, latent: LatentTable, name: str) -> _Query:
     row = rows.select("id", "kind", "vector", "norm").first()
     if row is None:
         raise spelling.unknown(snapshot.vectors.where(F.col("kind") == left), [qualified])
-    own = qualified_id(right, local_id(row["kind"], row["id"])) if row["kind"] in (left, right) else None
-    return _Query(np.array(row["vector"], np.float32), float(row["norm"]), own)
+    title_id = qualified_id(right, local_id(row["kind"], row["id"])) if row["kind"] in (left, right) else None
+    return _Query(np.array(row["vector"], np.float32), float(row["norm"]), title_id)
 
 
 def _items(snapshot: TableSnapshot, latent: LatentTable) -> DataFrame:
@@ -125,7 +125,7 @@ def _titles(
     snapshot: TableSnapshot,
     latent: LatentTable,
     vector: NDArray[np.float32],
-    own: str | None,
+    title_id: str | None,
     prefix: str,
     n: int,
 ) -> list[Hit]:
@@ -133,8 +133,8 @@ def _titles(
     candidates = _candidates(snapshot, latent, prefix)
     if candidates.isEmpty():
         return []
-    source = ann.in_memory_queries([own or ""], vector[None])
-    hits = exact_batch.search(candidates, source, n * suggest.REACH, exclude_same_id=own is not None)
+    source = ann.in_memory_queries([title_id or ""], vector[None])
+    hits = exact_batch.search(candidates, source, n * suggest.REACH, exclude_same_id=title_id is not None)
     rows = suggest.titles(hits, candidates, n).orderBy("rank").collect()
     return [(row["text"], row["score"]) for row in rows]
 
@@ -145,11 +145,11 @@ def _words(snapshot: TableSnapshot, latent: LatentTable, query: _Query, prefix: 
     vocabulary = set(latent.model.tokens)
     last = prefix.split()[-1].lower() if prefix.strip() and not prefix[-1].isspace() else ""
     unfinished = last if last not in vocabulary else ""
-    if known := [word for word in prefix_words if word in vocabulary]:
+    if known_words := [word for word in prefix_words if word in vocabulary]:
         items = _items(snapshot, latent)
-        others = items if query.own is None else items.where(F.col("id") != query.own)
+        others = items if query.title_id is None else items.where(F.col("id") != query.title_id)
         tokens = item_tokens.tokenize_items(others, latent.config.input.text)
-        shares = suggest.rerank_by_prefix(shares, known, suggest.cooccurrence_counts(tokens, known))
+        shares = suggest.rerank_by_prefix(shares, known_words, suggest.cooccurrence_counts(tokens, known_words))
     return [hit for hit in shares if hit[0] not in prefix_words and hit[0].startswith(unfinished)]
 
 
@@ -177,9 +177,9 @@ def _write_suggestions(
                 f"{queries}: none of its rows can be mapped into the latent space; are they of its left side?"
             )
         # Under the id of the row's own title; afterwards under that of the table again.
-        own = rows.withColumn("id", qualify(right))
+        queries_by_title = rows.withColumn("id", qualify(right))
         hits = exact_batch.top_k(
-            candidates, own, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
+            candidates, queries_by_title, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
         )
         titles = suggest.titles(hits, candidates, n).withColumn("id", unqualify(right))
         words = suggest.words(rows, model.word_decoder(), model.tokens, n)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Batches = Iterable[pa.RecordBatch]
 
-NEIGHBOURS = 100
+NEIGHBORS = 100
 _POPULARITY = 0.25
 _MAX_PAIRS = 1 << 21  # of a block in memory at once
 _SCHEMA = "item int, other int, weight bigint"
@@ -54,7 +54,7 @@ def ranks(
 
 
 def similar(blocks: DataFrame, vocabulary: DataFrame, items: NDArray[np.int32], window: int, shrink: bool) -> DataFrame:
-    """Return the NEIGHBOURS most similar others of some items: item, other (ids in VOCABULARY) and score.
+    """Return the NEIGHBORS most similar other items of each item: item, other (ids in VOCABULARY) and score.
 
     Method: similarity by conditional probability, n(a, b) / (n(a) n(b)^alpha) (Deshpande and Karypis 2004, "Item-Based
     Top-N Recommendation Algorithms", section 4.2), over items at most ``window`` places apart.
@@ -76,7 +76,7 @@ def similar(blocks: DataFrame, vocabulary: DataFrame, items: NDArray[np.int32], 
     score = F.col("weight") / (F.col("items") * F.pow("others", F.lit(_POPULARITY)))
     scored = pairs.join(item_counts, "item").join(other_counts, "other").select("item", "other", score.alias("score"))
     rank = F.row_number().over(Window.partitionBy("item").orderBy(F.desc("score"), "other"))
-    return scored.withColumn("rank", rank).where(F.col("rank") <= NEIGHBOURS).drop("rank")
+    return scored.withColumn("rank", rank).where(F.col("rank") <= NEIGHBORS).drop("rank")
 
 
 def _pairs(items: NDArray[np.int32], window: int, shrink: bool) -> Callable[[Batches], Batches]:

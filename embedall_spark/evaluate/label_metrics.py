@@ -48,16 +48,16 @@ def purity(
     Raises:
         ConfigError: ``k`` or ``limit`` is too large for exact.top_k().
     """
-    labelled = _labelled(vectors, labels)
-    sample = _sample(labelled, limit, seed)
+    labeled = _labeled(vectors, labels)
+    sample = _sample(labeled, limit, seed)
     if len(sample.ids) < 2:
         log.warning("labels: %d ids of the table have one; purity of neighbors needs two", len(sample.ids))
         return {}
-    hits = exact.top_k(labelled, sample.matrix, k, exclude=[{name} for name in sample.ids], own=True)
+    hits = exact.top_k(labeled, sample.matrix, k, exclude=[{name} for name in sample.ids], same_table=True)
     labels_of = {name: set(its_labels) for name, its_labels in zip(sample.ids, sample.labels, strict=True)}
     if others := sorted({name for neighbors in hits for name, _ in neighbors} - labels_of.keys()):
         names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(others, pa.string())}))
-        table = labelled.join(names, "id", "left_semi").select("id", "labels").toArrow()
+        table = labeled.join(names, "id", "left_semi").select("id", "labels").toArrow()
         labels_of |= {name: set(its_labels) for name, its_labels in zip(*table.to_pydict().values(), strict=True)}
     shared = [
         not labels_of[name].isdisjoint(its_labels)
@@ -83,10 +83,10 @@ def classification(
     Args:
         vectors: VECTORS; taken as they are, not at unit length.
         labels: as sources.metadata.read() returns them. Of more than MAX_LABELS the most frequent ones are used.
-        shares: shares of the labelled ids to train on; the others are the test set.
+        shares: shares of the labeled ids to train on; the others are the test set.
         splits: over how many random splits to take the mean.
         seed: of the splits and of the sample of ids.
-        limit: at most so many labelled ids, chosen by a hash; they come to the driver.
+        limit: at most so many labeled ids, chosen by a hash; they come to the driver.
 
     Returns:
         For a share of 0.5 ``classification/micro_f1_50``, ``classification/macro_f1_50`` and, for the majority's
@@ -96,7 +96,7 @@ def classification(
     # Imported here: scikit-learn takes a second, which commands that only search need not wait.
     from embedall_spark.evaluate import node_classification
 
-    sample = _sample(_labelled(vectors, labels), limit, seed)
+    sample = _sample(_labeled(vectors, labels), limit, seed)
     member = _membership(sample.labels)
     usable = member.any(axis=1)
     if usable.sum() < _MIN_IDS:
@@ -119,7 +119,7 @@ def figures(shares: Sequence[float]) -> list[str]:
     return [f"classification/{kind}_{100 * share:g}" for share in shares for kind in kinds]
 
 
-class _Labelled(NamedTuple):
+class _Labeled(NamedTuple):
     """Ids with their vectors, float32 [ids, d], and labels."""
 
     ids: list[str]
@@ -127,17 +127,17 @@ class _Labelled(NamedTuple):
     labels: list[list[str]]
 
 
-def _labelled(vectors: DataFrame, labels: DataFrame) -> DataFrame:
+def _labeled(vectors: DataFrame, labels: DataFrame) -> DataFrame:
     """Return id, vector and the sorted labels of the ids that have any."""
     sets = labels.where("label is not null").groupBy("id").agg(F.sort_array(F.collect_set("label")).alias("labels"))
     return vectors.select("id", "vector").join(sets, "id")
 
 
-def _sample(labelled: DataFrame, limit: int, seed: int) -> _Labelled:
+def _sample(labeled: DataFrame, limit: int, seed: int) -> _Labeled:
     """Bring a limited number of ids to the driver, the same ones however the table is partitioned."""
-    table = labelled.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(limit).toArrow()
+    table = labeled.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(limit).toArrow()
     table = table.take(pc.sort_indices(table["id"]))
-    return _Labelled(table["id"].to_pylist(), to_matrix(table["vector"]), table["labels"].to_pylist())
+    return _Labeled(table["id"].to_pylist(), to_matrix(table["vector"]), table["labels"].to_pylist())
 
 
 def _chance(labels: Sequence[Sequence[str]]) -> float:

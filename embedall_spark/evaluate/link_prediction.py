@@ -1,4 +1,4 @@
-"""Link prediction: do vectors distinguish held-out edges from pairs that are no edges?"""
+"""Link prediction: do vectors distinguish held-out edges from pairs without an edge?"""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def split(edges: DataFrame, share: float, seed: int) -> tuple[DataFrame, DataFra
         seed: of the choice.
     """
     place = F.pmod(F.xxhash64(F.lit(seed), F.least("src", "dst"), F.greatest("src", "dst")), F.lit(1 << 53))
-    held = (place < int(share * (1 << 53))) & F.col("src").isNotNull() & F.col("dst").isNotNull()
-    return edges.where(~held), edges.where(held)
+    is_held_out = (place < int(share * (1 << 53))) & F.col("src").isNotNull() & F.col("dst").isNotNull()
+    return edges.where(~is_held_out), edges.where(is_held_out)
 
 
 def auc(
-    vectors: DataFrame, held: DataFrame, edges: DataFrame, *, seed: int = 1, limit: int = MAX_PAIRS
+    vectors: DataFrame, held_out: DataFrame, edges: DataFrame, *, seed: int = 1, limit: int = MAX_PAIRS
 ) -> dict[str, float]:
-    """Return how well vectors distinguish held-out edges from pairs that are no edges.
+    """Return how well vectors distinguish held-out edges from pairs without an edge.
 
     Method: node2vec (Grover and Leskovec 2016), section 4.4: as many random pairs of vertices that are no edge as
     held-out edges; a pair's features are the element-wise (Hadamard) product of its two vectors; a logistic regression
@@ -55,8 +55,8 @@ def auc(
     so that the penalty does not depend on the vectors' length.
 
     Args:
-        vectors: VECTORS, learnt without the held-out edges.
-        held: the held-out edges, from split(); those with an end that has no vector are left out.
+        vectors: VECTORS, trained without the held-out edges.
+        held_out: the held-out edges, from split(); those with an end that has no vector are left out.
         edges: all edges, the held-out ones included.
         seed: of the pairs and the halves.
         limit: at most so many pairs come to the driver, half of them edges, chosen by a hash; fewer if their features
@@ -69,7 +69,7 @@ def auc(
     d = dimension(vectors)
     most = min(limit, _MAX_BYTES // (4 * d)) // 2 if d else 0
     place = F.xxhash64(F.lit(seed), "low", "high")
-    true = _products(vectors, _pairs(held).withColumn("place", place), most)
+    true = _products(vectors, _pairs(held_out).withColumn("place", place), most)
     false = _products(vectors, _non_edges(vectors, edges, len(true), seed), len(true))
     if min(len(true), len(false)) < _MIN_PAIRS:
         log.warning(

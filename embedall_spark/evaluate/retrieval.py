@@ -69,7 +69,7 @@ def evaluate(
     Args:
         left: VECTORS of the latent space.
         right: VECTORS likewise.
-        pairs: PAIRS that were not learnt from; those without both vectors are left out.
+        pairs: PAIRS that were not trained on; those without both vectors are left out.
         csls: rank by CSLS over so many neighbors, see ranks(); 0: by cosine.
         seed: of the sample of items.
         limit: at most so many items of the left side, chosen by a hash, with all their partners.

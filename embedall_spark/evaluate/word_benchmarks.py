@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyspark.sql import types as T
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import benchmark_files
@@ -30,13 +29,6 @@ log = logging.getLogger(__name__)
 
 _MAX_WORDS = 20_000
 _CANDIDATES = 5  # nearest words; the first that is not in the question is the answer, as in gensim
-_FETCHED = T.StructType(
-    [
-        T.StructField("id", T.StringType(), False),
-        T.StructField("vector", T.ArrayType(T.FloatType(), False), False),
-        T.StructField("count", T.LongType(), True),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -212,7 +204,9 @@ def _fetch(vectors: DataFrame, words: set[str], case_insensitive: bool) -> dict[
     """Return the most frequent id of each word that has one, and its vector."""
     if len(words) > _MAX_WORDS:
         raise ConfigError(f"{len(words):,} distinct words: need {_MAX_WORDS:,} or fewer; use a smaller file")
-    table = vectors.mapInArrow(_matching(words, case_insensitive), _FETCHED).toArrow()
+    table = vectors.mapInArrow(
+        _matching(words, case_insensitive), "id string, vector array<float>, count bigint"
+    ).toArrow()
     fold, matrix = _fold(case_insensitive), to_matrix(table["vector"])
     ids, counts = table["id"].to_pylist(), [-1 if count is None else count for count in table["count"].to_pylist()]
     rows: dict[str, tuple[str, NDArray[np.float32]]] = {}

@@ -178,8 +178,8 @@ def _row(part: int, edges: NDArray[np.int64], weights: NDArray[np.float64]) -> p
     first = np.flatnonzero(np.diff(edges >> 32, prepend=-1))
     vertices, degrees = edges[first] >> 32, np.diff(first, append=len(edges))
     lightest, heaviest = float(weights.min()), float(weights.max())
-    neighbours = (edges & 0xFFFFFFFF).astype(np.int32)
-    binaries = [array.astype(np.int32).tobytes() for array in (vertices, degrees, neighbours)]
+    neighbors = (edges & 0xFFFFFFFF).astype(np.int32)
+    binaries = [array.astype(np.int32).tobytes() for array in (vertices, degrees, neighbors)]
     values = [
         pa.array([part], pa.int32()),
         *[pa.array([binary], pa.binary()) for binary in binaries],

@@ -213,13 +213,13 @@ def _look_up(graph: Any, rule: StepRule, pool: WalkerPool, moving: int, searchin
     for i in range(searching):
         slot = pool.searching[i]
         walker = walkers[slot]
-        accepted = found = indices[np.uint64(walker.base)] == targets[slot]
+        accepted = is_match = indices[np.uint64(walker.base)] == targets[slot]
         if walker.candidate != walker.previous:
-            accepted = found == rule.prefers_common
-        elif found and rule.weighted:
+            accepted = is_match == rule.prefers_common
+        elif is_match and rule.weighted:
             _take_out_return(graph.cumulative, walker, walker.base)
             accepted = pool.sums[slot] < walker.return_weight * rule.return_excess
-        elif not found:
+        elif not is_match:
             walker.return_known, walker.cells = 1, walker.degree
         pool.moving[moving] = pool.proposing[proposing] = slot
         moving += accepted

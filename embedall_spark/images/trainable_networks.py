@@ -90,7 +90,7 @@ def normalize(batch: torch.Tensor, header: Header) -> torch.Tensor:
 
 
 def build_header(architecture: str, side: int, grey: bool, size: int, classes: Sequence[str]) -> Header:
-    """Return the header of a network that is to be trained; ``size`` counts for the small one, others have their own.
+    """Return the header of a network to train; ``size`` counts for the small one, others have their own.
 
     Raises:
         ConfigError: the network is unknown, or pictures of ``side`` pixels are too small for it.

@@ -62,7 +62,7 @@ def titles(hits: DataFrame, titled: DataFrame, n: int) -> DataFrame:
     """Return the first ``n`` different titles of each query, as SUGGESTIONS; fewer if the hits have fewer.
 
     Args:
-        hits: NEIGHBOURS among the candidates, ``n * REACH`` of each query.
+        hits: NEIGHBORS among the candidates, ``n * REACH`` of each query.
         titled: from candidates().
         n: titles per query.
     """

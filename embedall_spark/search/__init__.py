@@ -1,1 +1,1 @@
-"""Nearest neighbours and analogies over any VECTORS table."""
+"""Nearest neighbors and analogies over any VECTORS table."""

@@ -93,7 +93,7 @@ def combine(
     if not np.abs(query).max() > 1e-6:
         raise ConfigError("these ids cancel each other out: the sum of their vectors is zero; leave some of them out")
     rows, exclude = vectors if candidates is None else candidates, [{*positive, *negative}]
-    [hits] = exact.top_k(rows, query[None], k, exclude=exclude, restrict=restrict, own=True)
+    [hits] = exact.top_k(rows, query[None], k, exclude=exclude, restrict=restrict, same_table=True)
     return hits
 
 
@@ -125,7 +125,7 @@ def solve(
         exclude = [set(question) for question in part]
         if method == "add":
             a, b, c = (triples[:, i] for i in range(3))
-            hits += exact.top_k(candidates, b - a + c, k, exclude=exclude, own=True)
+            hits += exact.top_k(candidates, b - a + c, k, exclude=exclude, same_table=True)
         else:
             block = partial(block_top_k_mul, triples=triples, epsilon=epsilon)
             hits += exact.search(candidates, block, triples, k, exclude=exclude)

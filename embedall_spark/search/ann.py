@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationError
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import cluster_slots, files
 from embedall_spark.config import Section
@@ -31,11 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAMPLE, K = 1000, 10  # queries by which recall is measured, and how many neighbors of each
+SAMPLE, K = 1000, 10  # queries that recall is measured on, and how many neighbors of each
 _PART_BYTES = 512 << 20
 _MIN_PART_ROWS = 100_000  # parts are not made smaller than this only to use more cores
 _MANIFEST = "manifest.json"
-_BUILT = T.StructType([T.StructField(name, T.IntegerType()) for name in ("part", "rows", "lists")])
 
 
 class Manifest(Section):
@@ -52,7 +50,7 @@ class Manifest(Section):
     lists: int = Field(description="the most inverted lists that a part has; 1: all rows are compared")
     probes: int = Field(1, description="inverted lists that a query searches in each part (faiss's nprobe)")
     recall: float = Field(0.0, description="recall of the 10 nearest, measured when the index was built")
-    sample: int = Field(0, description="rows of the table by which it was measured")
+    sample: int = Field(0, description="rows of the table that it was measured on")
     seed: int = Field(description="of the lists and the sample")
 
 
@@ -97,7 +95,9 @@ def build(
     build_folder = f"{folder.rstrip('/')}/{name}"
     try:
         rows = vectors.select(_part(modulus).alias("part"), "id", "vector").repartition(modulus, "id")
-        built = rows.mapInArrow(faiss_part.builder(build_folder, d, small, seed), _BUILT).collect()
+        built = rows.mapInArrow(
+            faiss_part.builder(build_folder, d, small, seed), "part int, rows int, lists int"
+        ).collect()
         numbers = tuple(sorted(int(part["part"]) for part in built))
         about = {"table": table, "version": version, "build": name, "d": d, "rows": size, "modulus": modulus}
         lists = max(int(part["lists"]) for part in built)
@@ -149,7 +149,7 @@ def search(
     exclude_same_id: bool = False,
     subset: DataFrame | None = None,
 ) -> DataFrame:
-    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBOURS, as far as the index finds them.
+    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBORS, as far as the index finds them.
 
     Args:
         spark: the session.
@@ -219,7 +219,7 @@ def _parts(spark: SparkSession, rows: int, d: int) -> int:
     return max(-(-rows * d * 4 // _PART_BYTES), min(cluster_slots.total(spark), rows // _MIN_PART_ROWS), 1)
 
 
-def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) -> Manifest:
+def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, target: float) -> Manifest:
     """Return the manifest with the fewest probes that reach the recall, and the recall that they reach."""
     sample = vectors.orderBy(F.xxhash64(F.lit(manifest.seed), "id"), "id").limit(SAMPLE)
     table = sample.select("id", "vector").toArrow()
@@ -231,7 +231,7 @@ def _tuned(vectors: DataFrame, folder: str, manifest: Manifest, least: float) ->
         hits = search(vectors.sparkSession, folder, tried, source, K, exclude_same_id=True).toArrow()
         recall = _recall(hits, dict(zip(ids, expected, strict=True)))
         log.info("index: nprobe %d of up to %d lists, recall@%d %.4f", probes, manifest.lists, K, recall)
-        if recall >= least:
+        if recall >= target:
             break
     return tried.model_copy(update={"recall": recall})
 
@@ -249,7 +249,7 @@ def _efforts(lists: int) -> Iterator[int]:
 
 def _recall(hits: pa.Table, expected: dict[str, list[Hit]]) -> float:
     """Return the share of the exact neighbors that were found, 1 if there are none; ties with the last count."""
-    least = {name: neighbors[-1][1] - 1e-6 for name, neighbors in expected.items() if neighbors}
+    thresholds = {name: neighbors[-1][1] - 1e-6 for name, neighbors in expected.items() if neighbors}
     pairs = zip(hits["query"].to_pylist(), hits["score"].to_pylist(), strict=True)
-    found: int = sum(score >= least[name] for name, score in pairs if name in least)
-    return found / total if (total := sum(map(len, expected.values()))) else 1.0
+    matched: int = sum(score >= thresholds[name] for name, score in pairs if name in thresholds)
+    return matched / total if (total := sum(map(len, expected.values()))) else 1.0

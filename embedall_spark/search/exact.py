@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError
@@ -37,13 +36,6 @@ MAX_QUERY_BYTES = 64 << 20
 MAX_RESULTS = 1_000_000
 _MERGE_ROWS = 1_000_000  # results that a task buffers before it drops all but the best
 _HITS = pa.schema([("query", pa.int32()), ("id", pa.string()), ("score", pa.float32())])
-_RESULT = T.StructType(
-    [
-        T.StructField("query", T.IntegerType(), False),
-        T.StructField("id", T.StringType(), False),
-        T.StructField("score", T.FloatType(), False),
-    ]
-)
 
 
 def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -53,10 +45,10 @@ def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray
         ConfigError: more than MAX_IDS ids.
         UnknownId: some ids are not in the table; names them and the nearest spellings.
     """
-    found = find_vectors(vectors, ids)
-    if missing := [name for name in dict.fromkeys(ids) if name not in found]:
+    by_id = find_vectors(vectors, ids)
+    if missing := [name for name in dict.fromkeys(ids) if name not in by_id]:
         raise spelling.unknown(vectors, missing)
-    return found
+    return by_id
 
 
 def find_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -101,9 +93,9 @@ def neighbors(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int
     Raises:
         UnknownId: some ids are not in the table.
     """
-    found = require_vectors(vectors, ids)
-    queries = np.stack([found[name] for name in ids])
-    return top_k(vectors, queries, k, exclude=[{name} for name in ids], restrict=restrict, own=True)
+    by_id = require_vectors(vectors, ids)
+    queries = np.stack([by_id[name] for name in ids])
+    return top_k(vectors, queries, k, exclude=[{name} for name in ids], restrict=restrict, same_table=True)
 
 
 def top_k(
@@ -113,7 +105,7 @@ def top_k(
     *,
     exclude: Sequence[Collection[str]] | None = None,
     restrict: int | None = None,
-    own: bool = False,
+    same_table: bool = False,
 ) -> list[list[Hit]]:
     """Return the ``k`` nearest ids by cosine of each query as (id, score), best first, ties in the order of ids.
 
@@ -123,13 +115,13 @@ def top_k(
         k: how many; fewer come back if the table has fewer.
         exclude: ids that each query must not return.
         restrict: search this many most frequent ids only.
-        own: the queries are vectors of this very table, so that their dimension need not be checked.
+        same_table: the queries are vectors of this table, so that their dimension need not be checked.
 
     Raises:
         ConfigError: queries and vectors differ in dimension, or the queries take more than MAX_QUERY_BYTES, or there
             are more than MAX_RESULTS results.
     """
-    d = None if own else dimension(vectors)
+    d = None if same_table else dimension(vectors)
     if d is not None:
         check_dimension(queries.shape[1], d)
     block = partial(block_top_k, queries=unit(np.ascontiguousarray(queries, dtype=np.float32)))
@@ -169,7 +161,7 @@ def search(
         return []
     candidates = (vectors if restrict is None else most_frequent(vectors, restrict)).select("id", "vector")
     hits = _search(candidates, block, len(queries), k, list(exclude or []))
-    if twice := next((name for found in hits for name in _repeated(found)), None):
+    if twice := next((name for ranking in hits for name in _repeated(ranking)), None):
         log.warning(
             "the table has several rows of some ids, such as %r, and one row of each is used; to have each id once, "
             "write the table again with output.mode merge or overwrite",
@@ -183,7 +175,11 @@ def search(
 def _search(rows: DataFrame, block: Block, queries: int, k: int, exclude: list[Collection[str]]) -> list[list[Hit]]:
     """Return the best ``k`` rows of id and vector of each query."""
     rank = F.row_number().over(Window.partitionBy("query").orderBy(F.desc("score"), "id"))
-    best = rows.mapInArrow(_searcher(block, k, exclude), _RESULT).withColumn("rank", rank).where(F.col("rank") <= k)
+    best = (
+        rows.mapInArrow(_searcher(block, k, exclude), "query int, id string, score float")
+        .withColumn("rank", rank)
+        .where(F.col("rank") <= k)
+    )
     table = best.select("query", "id", "score").toArrow()
     table = table.sort_by([("query", "ascending"), ("score", "descending"), ("id", "ascending")])
     hits: list[list[Hit]] = [[] for _ in range(queries)]

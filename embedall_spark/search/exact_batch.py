@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import cluster_slots, files
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.schemas import NEIGHBOURS, conform
+from embedall_spark.schemas import NEIGHBORS, conform
 from embedall_spark.search import csls, exact, mapped_vectors
 from embedall_spark.search.faiss_exact import QUERIES, nearest
 from embedall_spark.vectors import dimension
@@ -34,17 +33,7 @@ MAX_K = 10_000
 _MIN_SPREAD = 4096  # queries from which on the products cost more than spreading the vectors evenly
 _MAX_UNEVEN = 1.05  # how much longer than the mean the last core may work before rows are spread
 _TASK_ROWS = 4_000_000  # whose ids fit in a task's memory
-HITS = T.StructType(
-    [
-        T.StructField("number", T.IntegerType(), False),
-        T.StructField("query", T.StringType(), False),
-        T.StructField("id", T.StringType(), False),
-        T.StructField("score", T.FloatType(), False),
-    ]
-)
-_HITS = pa.schema(
-    [("number", pa.int32()), ("query", pa.string()), ("id", pa.string()), ("score", pa.float32())],
-)
+HITS = "number int, query string, id string, score float"
 
 
 def top_k(
@@ -56,7 +45,7 @@ def top_k(
     exclude_same_id: bool = False,
     similarity: DataFrame | None = None,
 ) -> DataFrame:
-    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBOURS; fewer if the table has fewer.
+    """Return the ``k`` nearest rows of each query by cosine, as NEIGHBORS; fewer if the table has fewer.
 
     Each task writes its vectors to a local file and iterates over the queries, which it maps from its host's copy of
     ``folder``: neither has to fit in memory, and neither passes through the driver. Scores and the order of ties are
@@ -142,9 +131,9 @@ def check(queries: DataFrame, d: int, k: int) -> None:
 
 
 def best(hits: DataFrame, k: int) -> DataFrame:
-    """Return the first ``k`` rows of each query number of HITS by (score descending, id), as NEIGHBOURS."""
+    """Return the first ``k`` rows of each query number of HITS by (score descending, id), as NEIGHBORS."""
     rank = F.row_number().over(Window.partitionBy("number").orderBy(F.desc("score"), "id"))
-    return conform(hits.withColumn("rank", rank).where(F.col("rank") <= k), NEIGHBOURS)
+    return conform(hits.withColumn("rank", rank).where(F.col("rank") <= k), NEIGHBORS)
 
 
 def own_rows(queries: Packed, rows: Packed) -> NDArray[np.int64]:
@@ -160,7 +149,7 @@ def to_hits(
     query, place = np.nonzero(rows >= 0)
     number = pa.array(query + start, pa.int32())
     columns = [number, queries.ids.take(number), ids.take(pa.array(rows[query, place])), pa.array(scores[query, place])]
-    return pa.record_batch(columns, schema=_HITS)
+    return pa.record_batch(columns, ["number", "query", "id", "score"])
 
 
 def _with_similarity(vectors: DataFrame, similarity: DataFrame | None) -> DataFrame:
@@ -168,8 +157,8 @@ def _with_similarity(vectors: DataFrame, similarity: DataFrame | None) -> DataFr
     rows = vectors.select("id", "vector")
     if similarity is None:
         return rows
-    known = F.coalesce("similarity", F.lit(0.0).cast("float")).alias("similarity")
-    return rows.join(similarity, "id", "left").select("id", "vector", known)
+    filled = F.coalesce("similarity", F.lit(0.0).cast("float")).alias("similarity")
+    return rows.join(similarity, "id", "left").select("id", "vector", filled)
 
 
 def _dimension(table: DataFrame, name: str) -> int:
@@ -187,10 +176,10 @@ def _searcher(source: Source, d: int, k: int, exclude_same_id: bool, by_csls: bo
             if not len(rows.ids):
                 return
             queries = source()
-            own = own_rows(queries, rows) if exclude_same_id else None
+            same_id = own_rows(queries, rows) if exclude_same_id else None
             for start in range(0, len(queries.ids), QUERIES):
                 part = slice(start, start + QUERIES)
-                units, excluded = queries.matrix[part], None if own is None else own[part]
+                units, excluded = queries.matrix[part], None if same_id is None else same_id[part]
                 if by_csls:
                     hits, scores = nearest(rows.matrix, csls.queries(units), k, excluded, csls.MAX_PRODUCT)
                 else:

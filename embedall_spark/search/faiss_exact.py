@@ -18,7 +18,9 @@ QUERIES = 1024  # at once: the block of scores stays in the cores' caches
 _SPARE = 6  # further candidates, so that rounding rarely hides one that belongs among the first
 
 
-def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None = None, lengths: float = 1.0) -> Hits:
+def nearest(
+    matrix: Float, queries: Float, k: int, excluded: NDArray[np.int64] | None = None, lengths: float = 1.0
+) -> Hits:
     """Return the ``k`` rows of a matrix that are nearest to each query by cosine.
 
     faiss finds candidates in single precision; they are scored again in double precision. A query for which rounding
@@ -28,7 +30,7 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
         matrix: unit rows, float32 [n, d], or those of csls.rows().
         queries: unit rows, float32 [q, d], or those of csls.queries().
         k: how many.
-        own: a row that each query must not find, int64 [q]; -1: none.
+        excluded: the row that each query must not return, int64 [q]; -1: none.
         lengths: an upper bound of the product of a row's and a query's length.
 
     Returns:
@@ -37,7 +39,7 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
     """
     import faiss
 
-    spare = 0 if own is None else 1
+    spare = 0 if excluded is None else 1
     reach = min(len(matrix), k + spare + _SPARE)
     hits = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
     if not reach:
@@ -47,16 +49,16 @@ def nearest(matrix: Float, queries: Float, k: int, own: NDArray[np.int64] | None
     is_candidate = rough >= rough[:, min(reach, k + spare) - 1, None] - slack
     scores = np.full(rows.shape, -np.inf, np.float32)
     scores[is_candidate] = dots_of(queries, np.nonzero(is_candidate)[0], matrix, rows[is_candidate])
-    if own is not None:
-        scores[rows == own[:, None]] = -np.inf
+    if excluded is not None:
+        scores[rows == excluded[:, None]] = -np.inf
     _fill(hits, rows, scores)
     if reach < len(matrix):
         # What faiss has left out scores at most its last.
         unsure = np.flatnonzero(rough[:, -1] + slack >= hits[1][:, -1])
         if len(unsure):
             rows, scores = block_top_k(matrix, queries[unsure], k + spare, lengths)
-            if own is not None:
-                scores[rows == own[unsure, None]] = -np.inf
+            if excluded is not None:
+                scores[rows == excluded[unsure, None]] = -np.inf
             exact = hits[0][unsure], hits[1][unsure]
             _fill(exact, rows, scores)
             hits[0][unsure], hits[1][unsure] = exact

@@ -93,13 +93,13 @@ def _best(
     exclude_same_id: bool,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the best ``k`` of one part for every query; ``only``, bool [n], tells which rows count."""
-    own = own_rows(queries, mapped_vectors.Packed(ids, queries.matrix)) if exclude_same_id else None
+    same_id = own_rows(queries, mapped_vectors.Packed(ids, queries.matrix)) if exclude_same_id else None
     reach = min(len(ids), k + exclude_same_id)
     options = _options(index, probes, only)
     for start in range(0, len(queries.ids), _QUERIES):
         scores, rows = index.search(queries.matrix[start : start + _QUERIES], reach, params=options)
-        if own is not None:
-            rows[rows == own[start : start + len(rows), None]] = -1
+        if same_id is not None:
+            rows[rows == same_id[start : start + len(rows), None]] = -1
         yield to_hits(queries, start, ids, rows, scores)
 
 

@@ -24,7 +24,7 @@ _MISSING = pa.schema([("missing", pa.string()), ("max_edits", pa.int32())])
 def nearest(vectors: DataFrame, ids: Sequence[str], k: int = 5) -> dict[str, list[str]]:
     """Return the ids that are spelled most like each of ``ids``.
 
-    First come ids KIND:ID of which it is the second part, then other case, then few edits, then frequent ones.
+    First come ids KIND:ID whose ID it is, then ids that differ in case, then those with few edits, then frequent ones.
 
     Args:
         vectors: VECTORS; only ``id`` and ``count`` are read, once.
@@ -41,10 +41,10 @@ def nearest(vectors: DataFrame, ids: Sequence[str], k: int = 5) -> dict[str, lis
     order = Window.partitionBy("missing").orderBy(F.desc("lacks_kind"), "edits", F.desc_nulls_last("count"), "id")
     alike = pairs.where("edits BETWEEN 0 AND max_edits").withColumn("rank", F.row_number().over(order))
     rows = alike.where(F.col("rank") <= k).orderBy("missing", "rank").select("missing", "id").collect()
-    found: dict[str, list[str]] = {id: [] for id in ids}
+    similar: dict[str, list[str]] = {id: [] for id in ids}
     for row in rows:
-        found[row.missing].append(row.id)
-    return found
+        similar[row.missing].append(row.id)
+    return similar
 
 
 def unknown(vectors: DataFrame, missing: Sequence[str]) -> UnknownId:

@@ -46,17 +46,17 @@ def resolve(vectors: DataFrame, titles: DataFrame | None, texts: Sequence[str]) 
     texts = list(dict.fromkeys(texts))
     # A number that is no id as it is typed may be one as readers write it.
     numbers = {text: id_text.from_text(text) for text in texts}
-    found = exact.find_vectors(vectors, [*texts, *numbers.values()])
-    names = {text: text if text in found else numbers[text] for text in texts}
-    ids, ambiguous = {text: name for text, name in names.items() if name in found}, {}
+    by_id = exact.find_vectors(vectors, [*texts, *numbers.values()])
+    names = {text: text if text in by_id else numbers[text] for text in texts}
+    ids, ambiguous = {text: name for text, name in names.items() if name in by_id}, {}
     if titles is not None and len(ids) < len(texts):
         ids_of = ids_by_title(titles, vectors, [text for text in texts if text not in ids])
         by_title = {text: names[0] for text, names in ids_of.items() if len(names) == 1}
         ambiguous = {text: names for text, names in ids_of.items() if len(names) > 1}
-        found |= exact.find_vectors(vectors, [name for name in by_title.values() if name not in found])
+        by_id |= exact.find_vectors(vectors, [name for name in by_title.values() if name not in by_id])
         ids |= by_title
     ids = {text: ids[text] for text in texts if text in ids}
-    by_id = {name: found[name] for name in ids.values()}
+    by_id = {name: by_id[name] for name in ids.values()}
     return Resolved(ids, by_id, [text for text in texts if text not in ids], ambiguous)
 
 

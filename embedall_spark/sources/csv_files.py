@@ -14,18 +14,19 @@ from embedall_spark.sources.expressions import EXCERPT, problem
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+PATH = "a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table catalog.schema.table"
 MULTILINE = (
     "with format: csv, quoted values may hold line breaks; a file is then not split but read by one task, and a quote "
     "that is never closed costs its own line"
 )
-"""Description of the option of each source."""
 SEPARATOR = "with format: csv, what separates columns"
 HEADER = "with format: csv, the first line has the names of the columns; false: they are called _c0, _c1, ..."
+"""Descriptions of the options that several sources have."""
 _BAD = "_not_a_row"
 
 
 def check_multiline(multiline: bool, kind: str) -> None:
-    """Raise ValueError where line breaks in quotes are asked for in a format that has no quotes."""
+    """Raise ValueError if line breaks in quotes are configured for a format without quotes."""
     if multiline and kind != "csv":
         raise ValueError(f"multiline: need format: csv, found format: {kind}; remove it")
 

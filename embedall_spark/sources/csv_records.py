@@ -146,10 +146,10 @@ def _scan(  # noqa: C901 (one loop, for speed)
             # Half of a line's end.
             break
         put = offsets[count]
-        for at in range(begin, place):
-            if data[at] == _RETURN and at + 1 < place and data[at + 1] == _FEED:
+        for index in range(begin, place):
+            if data[index] == _RETURN and index + 1 < place and data[index + 1] == _FEED:
                 continue
-            out[put] = data[at]
+            out[put] = data[index]
             put += 1
         kinds[count], begins[count] = kind, begin
         count += 1

@@ -54,10 +54,7 @@ class HasEdges(Protocol):
 class EdgesConfig(Section):
     """Where edges come from."""
 
-    path: InputPath = Field(
-        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
-        "catalog.schema.table"
-    )
+    path: InputPath = Field(description=csv_files.PATH)
     format: Literal["edgelist", "csv", "json", "parquet", "delta", "imports"] = Field(
         "edgelist",
         description="edgelist: lines 'src dst' or 'src dst weight', separated by tabs or else by blanks; more fields "

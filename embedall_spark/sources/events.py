@@ -39,10 +39,7 @@ _DATED = r"^\s*[+-]?\d{4,6}-"
 class EventsConfig(Section):
     """Where events come from."""
 
-    path: InputPath = Field(
-        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
-        "catalog.schema.table"
-    )
+    path: InputPath = Field(description=csv_files.PATH)
     format: Literal["delta", "parquet", "csv", "json", "calls"] = Field(
         "delta",
         description="delta: a path or a table; parquet; csv; json: JSON Lines; calls: the calls "

@@ -1,4 +1,4 @@
-"""Graph formats that are no edge list, told by a file's first lines, with the way out. Uses no Spark."""
+"""Detects graph formats other than edge lists by a file's first lines, and says how to convert them. Uses no Spark."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Files(NamedTuple):
     def version(self, spark: SparkSession) -> str:
         """Return a digest of the files' paths and contents, and how many there are.
 
-        Files that are remote, many, or large together are told by their sizes and times in place of their contents.
+        Remote, many or large files are compared by size and time in place of content.
         """
         del spark
         digest, count, size = hashlib.sha256(), 0, 0

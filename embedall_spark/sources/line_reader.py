@@ -67,7 +67,7 @@ def divide(listed: list[InputFile], encoding: str, tasks: int, whole: bool = Fal
         if whole or size <= step or path.endswith(text_streams.PACKED) or encoding != "utf-8":
             parts = [(Part(path), size)]
         else:
-            parts = [(Part(path, at, min(at + step, size)), min(step, size - at)) for at in range(0, size, step)]
+            parts = [(Part(path, i, min(i + step, size)), min(step, size - i)) for i in range(0, size, step)]
         for part, length in parts if size else []:
             if bins[-1] and room < length + _FILE_COST:
                 bins.append([])
@@ -140,12 +140,12 @@ def split_lines(block: bytes) -> pa.StringArray:
         ends = drop | (returns & np.append(~drop[1:], True))
         drop = drop | returns
     places = np.flatnonzero(ends)
-    kept = data[~drop]
+    content = data[~drop]
     offsets = np.zeros(len(places) + 1, np.int32)
     offsets[1:] = places + 1 - np.cumsum(drop)[places]
-    if offsets[-1] < len(kept):
-        offsets = np.append(offsets, np.int32(len(kept)))
-    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(kept)])
+    if offsets[-1] < len(content):
+        offsets = np.append(offsets, np.int32(len(content)))
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
 
 
 def cut(line: bytes, size: int) -> int:

@@ -1,4 +1,4 @@
-"""What is known about ids beside their vectors: the one reader behind --names, --labels and evaluate.metadata."""
+"""Metadata of ids, such as titles and labels: the one reader behind --names, --labels and evaluate.metadata."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def read_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
     Args:
         spark: the session.
         config: where they are, with a path.
-        columns: further names of columns by which a header is told.
+        columns: further column names by which a header is recognized.
 
     Raises:
         BadData: there is nothing at the path, or it is of another format.
@@ -169,8 +169,8 @@ def open_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
         rows = reader_errors.opened(path, kind, lambda: tabular.stored(spark, path, kind))
     if (count := rows.columns.count(id_column)) != 1:
         has = ", ".join(rows.columns[:-1] if kind in ("csv", "json") else rows.columns)
-        found = "several columns" if count else "no column"
-        raise ConfigError(f"{path}: {found} {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
+        problem = "several columns" if count else "no column"
+        raise ConfigError(f"{path}: {problem} {id_column!r} (columns: {has}); set {config.OPTIONS['id']}")
     if id_column != "id":
         rows = rows.drop("id").withColumnRenamed(id_column, "id")
     return rows.withColumn("id", id_text.as_text(F.col("id"), rows.schema["id"].dataType))
@@ -192,7 +192,7 @@ def metadata_by_id(metadata: DataFrame, ids: Collection[str], columns: Sequence[
     if len(ids) > MAX_IDS:
         raise ConfigError(f"metadata of {len(ids):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
     wanted = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
-    values = [F.min(expressions.column(name).cast("string")).alias(f"c{at}") for at, name in enumerate(columns)]
+    values = [F.min(expressions.column(name).cast("string")).alias(f"c{i}") for i, name in enumerate(columns)]
     if not values:
         return {}
     table = metadata.join(wanted, "id", "left_semi").groupBy("id").agg(*values).toArrow()

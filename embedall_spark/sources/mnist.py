@@ -183,7 +183,7 @@ def _skip(stream: Stream, size: int) -> None:
 def _batch(piece: Piece, start: int, pixels: bytes, labels: bytes) -> pa.RecordBatch:
     pictures = np.frombuffer(pixels, np.uint8).reshape(len(labels), piece.rows, piece.columns)
     columns = {
-        "id": [f"{piece.part}/{start + at:05d}" for at in range(len(labels))],
+        "id": [f"{piece.part}/{start + i:05d}" for i in range(len(labels))],
         "content": [_png(picture) for picture in pictures],
         "label": [str(label) for label in labels],
         "origin": [piece.images] * len(labels),

@@ -65,8 +65,8 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    found = python_files.read(spark, folder, rows, COLUMNS)
-    return conform(found.withColumn("order", F.col("order").cast(EVENTS["order"].dataType)), EVENTS)
+    calls = python_files.read(spark, folder, rows, COLUMNS)
+    return conform(calls.withColumn("order", F.col("order").cast(EVENTS["order"].dataType)), EVENTS)
 
 
 def of_tree(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
@@ -196,21 +196,21 @@ def _imported(node: ast.Import | ast.ImportFrom, file: str) -> Names:
     return {alias.asname or alias.name: module and f"{module}.{alias.name}" for alias in node.names}
 
 
-def _resolve(called: ast.expr, seen: Sequence[Names]) -> str | None:
+def _resolve(callee: ast.expr, seen: Sequence[Names]) -> str | None:
     """Return the name of what is called, None where it has none."""
-    last, path = "", called
+    last, path = "", callee
     while isinstance(path, ast.Attribute):
         last, path = f".{path.attr}{last}", path.value
-    own = f".{called.attr}" if isinstance(called, ast.Attribute) else None
+    method = f".{callee.attr}" if isinstance(callee, ast.Attribute) else None
     if isinstance(path, ast.Constant):
         return f"{type(path.value).__name__}{last}"
     if not isinstance(path, ast.Name):
         literal = _LITERALS.get(type(path))
-        return f"{literal}{last}" if literal else own
+        return f"{literal}{last}" if literal else method
     for names in seen:
         if path.id in names:
             full = names[path.id]
-            return f"{full}{last}" if full else own
+            return f"{full}{last}" if full else method
     # Left are builtins, and names that 'from x import *' may have brought.
     return f"{path.id}{last}"
 
@@ -218,4 +218,4 @@ def _resolve(called: ast.expr, seen: Sequence[Names]) -> str | None:
 def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, int]]:
     """Yield the rows of a file: COLUMNS, as python_files.read() wants them."""
     del root
-    return ((f"{name}:{function}", item, at) for at, (function, item) in enumerate(of_tree(tree, name)))
+    return ((f"{name}:{function}", item, index) for index, (function, item) in enumerate(of_tree(tree, name)))

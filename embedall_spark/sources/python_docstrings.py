@@ -30,10 +30,10 @@ def read(spark: SparkSession, folder: str) -> DataFrame:
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    found = python_files.read(spark, folder, rows, COLUMNS)
+    docstrings = python_files.read(spark, folder, rows, COLUMNS)
     key = F.xxhash64(F.coalesce("text", F.concat("origin", "problem")))
     return (
-        found.groupBy(key.alias("id"))
+        docstrings.groupBy(key.alias("id"))
         .agg(F.min(F.struct("origin", "problem", "text")).alias("first"))
         .select("id", "first.text", "first.origin", "first.problem")
     )

@@ -54,11 +54,11 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> Da
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
     paths = names(folder)
-    found = pa.schema([*columns, pa.field("origin", pa.string()), pa.field("problem", pa.string())])
+    schema = pa.schema([*columns, pa.field("origin", pa.string()), pa.field("problem", pa.string())])
     files = spark.createDataFrame([(name,) for name in paths], T.StructType([T.StructField("name", T.StringType())]))
     tasks = 1 + len(paths) // _FILES_PER_TASK
-    reader = _reader(str(Path(folder).absolute()), find, found)
-    return files.repartition(tasks, "name").mapInArrow(reader, from_arrow_schema(found))
+    reader = _reader(str(Path(folder).absolute()), find, schema)
+    return files.repartition(tasks, "name").mapInArrow(reader, from_arrow_schema(schema))
 
 
 def names(folder: str) -> list[str]:

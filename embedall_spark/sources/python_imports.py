@@ -43,18 +43,18 @@ def of_tree(tree: ast.Module, root: str, name: str) -> Counter[str]:
         root: the folder.
         name: the file's name below the folder.
     """
-    found: Counter[str] = Counter()
+    imports: Counter[str] = Counter()
     for node in python_files.statements(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = python_files.absolute(name, node.module, node.level)
             # Names from the future change the language, and are no module's.
             if module is None or module == "__future__":
                 continue
-            whole = (f"{module}.{alias.name}" for alias in node.names)
-            found.update({one if _is_module(root, one) else module for one in whole})
-    return found
+            full_names = (f"{module}.{alias.name}" for alias in node.names)
+            imports.update({full_name if _is_module(root, full_name) else module for full_name in full_names})
+    return imports
 
 
 def rows(tree: ast.Module, root: str, name: str) -> Iterator[tuple[str, str, float]]:

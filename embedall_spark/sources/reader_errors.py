@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def opened(path: str, kind: str, read: Callable[[], DataFrame]) -> DataFrame:
-    """Return what ``read`` reads from a path, of which there must be a row.
+    """Return what ``read`` reads from a path, which must have at least one row.
 
     Raises:
         BadData: there is nothing at the path, or nothing in it, or it is not of this kind.

@@ -31,10 +31,7 @@ _LIMIT = "input.max_document_bytes"
 class TextConfig(Section):
     """Where documents come from."""
 
-    path: InputPath = Field(
-        description="a folder (searched to any depth), glob or file (gzip and bz2 are unpacked), or a table "
-        "catalog.schema.table"
-    )
+    path: InputPath = Field(description=csv_files.PATH)
     format: Literal["text", "json", "csv", "parquet", "delta", "docstrings"] = Field(
         "text",
         description="text: text files; json: JSON Lines; csv; parquet; delta: a path or a table; "

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 Layout = Literal["auto", "text", "binary"]
 _ROWS = T.StructType([T.StructField("row", T.LongType(), False), *[VECTORS[name] for name in ("id", "vector", "norm")]])
-_CHECKED = T.StructType([T.StructField("id", T.StringType(), True), T.StructField("problem", T.StringType(), True)])
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def read(spark: SparkSession, path: str, layout: Layout = "auto", *, run_id: str
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give an existing file") from None
     task = spark.range(0, 1, 1, 1)
-    checked = task.mapInArrow(_checker(source, head), _CHECKED)
+    checked = task.mapInArrow(_checker(source, head), "id string, problem string")
     counts = checked.agg(
         F.count("id").alias("rows"), F.count_distinct("id").alias("ids"), F.max("problem").alias("problem")
     ).first()

@@ -151,7 +151,7 @@ def _text(path: str, chunks: Iterator[bytes], head: Head) -> Iterator[Rows]:
 
 
 def _parse(path: str, lines: list[bytes], number: int, head: Head) -> Rows:
-    """Return the rows in some lines, the first of which is line ``number`` of the file."""
+    """Return the rows in some lines; the first is line ``number`` of the file."""
     ids: list[str] = []
     fields: list[bytes] = []
     for place, line in enumerate(lines, number):

@@ -70,9 +70,9 @@ def draw(
 
 def _subtitle(scores: NDArray[np.float64]) -> str:
     """Return how many true pairs have the highest cosine of their row, and of their column."""
-    own = np.diag(scores)
-    rows, columns = int((own >= scores.max(axis=1)).sum()), int((own >= scores.max(axis=0)).sum())
-    return f"true pairs are outlined; the highest of their row: {rows} of {len(own)}, of their column: {columns}"
+    diagonal = np.diag(scores)
+    rows, columns = int((diagonal >= scores.max(axis=1)).sum()), int((diagonal >= scores.max(axis=0)).sum())
+    return f"true pairs are outlined; the highest of their row: {rows} of {len(diagonal)}, of their column: {columns}"
 
 
 def _points(pixels: float) -> float:

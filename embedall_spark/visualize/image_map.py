@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import compress, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,7 +164,7 @@ def _draw_dots(
     """Draw a dot for each hidden item, beside the picture or text that would cover it."""
     dots = np.array(centers, dtype=np.float64)[np.array(hidden, dtype=bool)]
     dots = label_layout.move_out(dots, np.array(boxes).reshape(-1, 4), _DOT + 1)
-    for (x, y), color in zip(dots, [color for color, one in zip(colors, hidden, strict=True) if one], strict=True):
+    for (x, y), color in zip(dots, compress(colors, hidden), strict=True):
         if np.isfinite(x):
             pen.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill=color)
 

@@ -186,7 +186,7 @@ def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
 
 def _nearest(table: DataFrame, rows: Mapping[str, _Row], names: Sequence[str], k: int) -> list[list[Hit]]:
     """Return the rows of a table nearest to each named row, best first."""
-    return exact.top_k(table, np.stack([rows[name].vector for name in names]), k, own=True) if names else []
+    return exact.top_k(table, np.stack([rows[name].vector for name in names]), k, same_table=True) if names else []
 
 
 def _held_out_lefts(space: Space) -> DataFrame:

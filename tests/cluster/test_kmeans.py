@@ -64,15 +64,15 @@ def test_nearest_members_by_brute_force(found):
     got = kmeans.nearest(found, 3).toArrow().sort_by([("cluster", "ascending"), ("rank", "ascending")]).to_pylist()
     assert len(got) == 15
     for number in range(5):
-        some = sorted((d, name) for name, c, d in zip(names, cluster, distance, strict=True) if c == number)[:3]
+        members = sorted((d, name) for name, c, d in zip(names, cluster, distance, strict=True) if c == number)[:3]
         here = [row for row in got if row["cluster"] == number]
-        assert [(row["distance"], row["id"]) for row in here] == some and [row["rank"] for row in here] == [1, 2, 3]
+        assert [(row["distance"], row["id"]) for row in here] == members and [row["rank"] for row in here] == [1, 2, 3]
 
 
 def test_equal_vectors_share_a_cluster_and_zeros_have_one(spark):
     vectors = np.array([[1, 0]] * 6 + [[0, 2]] * 3 + [[0, 0]], dtype=np.float32)
-    found = kmeans.fit(vector_tables.table(spark, [f"{i}" for i in range(10)], vectors), 6)
-    _, cluster, distance = rows(found)
+    actual = kmeans.fit(vector_tables.table(spark, [f"{i}" for i in range(10)], vectors), 6)
+    _, cluster, distance = rows(actual)
     assert cluster.tolist() == [0] * 6 + [1] * 3 + [2]
     np.testing.assert_allclose(distance, 0, atol=1e-7)
 

@@ -67,7 +67,7 @@ def test_same_as_gensim(spark, tmp_path, passes, min_count, threshold, delimiter
         assert by_id(actual) == twice
         assert any(word.count(delimiter) == 3 for sentence in twice for word in sentence)
 
-    # Phrases and scores, against every pair of neighbours that gensim accepts.
+    # Phrases and scores, against every pair of neighbors that gensim accepts.
     scores = {}
     for sentence in sentences:
         for a, b in pairwise(sentence):

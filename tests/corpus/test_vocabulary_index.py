@@ -85,7 +85,7 @@ def test_collisions_in_a_table_with_one_free_slot():
 
 
 def test_hash_spreads_over_slots():
-    # 50,000 keys in 65,536 slots: chi-square over 256 groups of neighbouring slots, 255 degrees of freedom.
+    # 50,000 keys in 65,536 slots: chi-square over 256 groups of neighboring slots, 255 degrees of freedom.
     tokens = [f"{prefix}{number}" for prefix in ("a", "word_") for number in range(25_000)]
     text, offsets = vocabulary_index.string_buffers(pa.array(tokens))
     slots = [int(hash_table.hash_of(text, a, b)) % 65_536 for a, b in itertools.pairwise(offsets)]

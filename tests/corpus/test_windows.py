@@ -132,7 +132,7 @@ def test_window_sizes_are_uniform():
     sizes = Counter(len(contexts) // 2 for center, contexts in groups(streams[0]) if int(center) in middle)
     assert sorted(sizes) == [1, 2, 3, 4, 5]
     assert chisquare(list(sizes.values())).pvalue > 1e-4
-    # Neighbours draw their windows independently of each other and of the subsampling.
+    # Neighbors draw their windows independently of each other and of the subsampling.
     first, second = (
         [len(contexts) // 2 for center, contexts in groups(streams[0]) if center == local[token]] for token in (10, 11)
     )

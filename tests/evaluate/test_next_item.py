@@ -103,12 +103,12 @@ def plain_figures(prepared, chosen, left):
                 order = sorted(set(range(len(scores))) - {at for at, _ in pairs}, key=lambda at: (-scores[at], at))
                 rank = order.index(place[answer]) if system != "cooccurrence" or scores[place[answer]] > 0 else 10**9
             ranks[system].append(rank)
-    found = {}
+    figures = {}
     for system, places in ranks.items():
         for cut in (10, 20):
-            found[f"{system}/hit_rate_{cut}"] = np.mean([rank < cut for rank in places])
-            found[f"{system}/mrr_{cut}"] = np.mean([1 / (rank + 1) if rank < cut else 0 for rank in places])
-    return found
+            figures[f"{system}/hit_rate_{cut}"] = np.mean([rank < cut for rank in places])
+            figures[f"{system}/mrr_{cut}"] = np.mean([1 / (rank + 1) if rank < cut else 0 for rank in places])
+    return figures
 
 
 @pytest.mark.parametrize("options", [{"window": 3}, {"window": 30, "shrink_windows": False, "ns_exponent": -0.5}])
@@ -122,10 +122,10 @@ def test_figures_against_plain_python(spark, tmp_path, monkeypatch, options):
     assert len(chosen) > 40 and len(prepared.names) < len({item for items in left.values() for item in items})
     counts = Counter(item for items in left.values() for item in items)
     assert dict(zip(prepared.names, prepared.counts, strict=True)) == {k: v for k, v in counts.items() if v >= 3}
-    found, expected = prepared.evaluate(), plain_figures(prepared, chosen, left)
-    assert sorted(found) == sorted(next_item.figures())
-    assert found == pytest.approx(expected, abs=1e-9)
-    assert 0 < found["next_item/mrr_10"] < found["cooccurrence/mrr_10"]
+    actual, expected = prepared.evaluate(), plain_figures(prepared, chosen, left)
+    assert sorted(actual) == sorted(next_item.figures())
+    assert actual == pytest.approx(expected, abs=1e-9)
+    assert 0 < actual["next_item/mrr_10"] < actual["cooccurrence/mrr_10"]
 
 
 def test_so_many_stories_at_most_lose_their_last_item(spark, tmp_path):

@@ -50,8 +50,8 @@ def test_as_many_as_are_true_and_ties_in_order():
 @pytest.mark.parametrize("solver", ["lbfgs", "liblinear"])
 def test_the_protocol_with_sklearns_own_parts(data, solver):
     matrix, member = data
-    found = node_classification.learn(matrix, member, (0.2, 0.8), 3, seed=5)
-    for learnt, share in zip(found, (0.2, 0.8), strict=True):
+    actual = node_classification.learn(matrix, member, (0.2, 0.8), 3, seed=5)
+    for result, share in zip(actual, (0.2, 0.8), strict=True):
         scores = []
         for split in range(3):
             order = permutation(300, 5, split)
@@ -63,22 +63,22 @@ def test_the_protocol_with_sklearns_own_parts(data, solver):
             for row, count in enumerate(counts):
                 predicted[row, np.argsort(-odds[row], kind="stable")[:count]] = True
             scores.append([f1_score(member[test], predicted, average=a, zero_division=0) for a in ("micro", "macro")])
-        # liblinear penalises the intercept too.
+        # liblinear penalizes the intercept too.
         tolerance = {"lbfgs": 1e-3, "liblinear": 0.02}[solver]
-        assert learnt.vectors == pytest.approx(np.mean(scores, axis=0), abs=tolerance)
-        assert learnt.vectors.micro > learnt.majority.micro + 0.1
+        assert result.vectors == pytest.approx(np.mean(scores, axis=0), abs=tolerance)
+        assert result.vectors.micro > result.majority.micro + 0.1
 
 
-def test_the_majority_is_that_of_the_ids_learnt_from(data):
+def test_the_majority_is_that_of_the_training_ids(data):
     matrix, member = data
-    (learnt,) = node_classification.learn(matrix, member, (0.5,), 1, seed=1)
+    (result,) = node_classification.learn(matrix, member, (0.5,), 1, seed=1)
     order = permutation(300, 1, 0)
     most = np.argsort(-member[order[:150]].sum(axis=0), kind="stable")
     right = sum(int(row[most[: row.sum()]].sum()) for row in member[order[150:]])
-    assert learnt.majority.micro == pytest.approx(right / member[order[150:]].sum())
+    assert result.majority.micro == pytest.approx(right / member[order[150:]].sum())
 
 
 def test_two_ids_and_labels_that_all_have():
     member = np.array([[True, True], [True, False]])
-    (learnt,) = node_classification.learn(np.eye(2, dtype=np.float32), member, (0.01,), 4, seed=1)
-    assert 0.5 <= learnt.vectors.micro <= 1
+    (result,) = node_classification.learn(np.eye(2, dtype=np.float32), member, (0.01,), 4, seed=1)
+    assert 0.5 <= result.vectors.micro <= 1

@@ -12,8 +12,8 @@ from embedall_spark.schemas import PAIRS
 
 
 def units(random, *shape):
-    found = random.standard_normal(shape)
-    return (found / np.linalg.norm(found, axis=-1, keepdims=True)).astype(np.float32)
+    rows = random.standard_normal(shape)
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def data(monkeypatch):
 @pytest.mark.parametrize("csls", [0, 4])
 def test_ranks_are_those_of_a_plain_loop(data, csls):
     left, right, links = data
-    found = retrieval.ranks(left, right, links, csls=csls)
+    actual = retrieval.ranks(left, right, links, csls=csls)
     cosines = left.astype(float) @ right.T.astype(float)
     scores = 2 * cosines - (np.sort(cosines, axis=0)[-csls:].mean(axis=0) if csls else 0)
     for query in range(30):
         order = np.argsort(-scores[query])
         partners = set(links[links[:, 0] == query, 1])
-        assert found.rank[query] == next(rank for rank, at in enumerate(order, 1) if at in partners)
-        assert found.within(5)[query] == (found.rank[query] <= 5)
+        assert actual.rank[query] == next(rank for rank, at in enumerate(order, 1) if at in partners)
+        assert actual.within(5)[query] == (actual.rank[query] <= 5)
 
 
 def test_equal_scores_count_as_in_every_order_that_they_may_have():
@@ -46,11 +46,11 @@ def test_equal_scores_count_as_in_every_order_that_they_may_have():
     right = np.array([[1, 0], [1, 0.01], [1, 1], [1, 1], [1, 1], [0, 1]], np.float32)
     left = np.array([[1, 0]], np.float32)
     for partners in ([2], [2, 4], [2, 3, 4]):
-        found = retrieval.ranks(left, right, np.array([(0, at) for at in partners]))
+        actual = retrieval.ranks(left, right, np.array([(0, at) for at in partners]))
         orders = [2 + min(order.index(at) + 1 for at in partners) for order in itertools.permutations([2, 3, 4])]
-        assert found.rank[0] == pytest.approx(np.mean(orders))
+        assert actual.rank[0] == pytest.approx(np.mean(orders))
         for cut in (1, 2, 3, 4, 5, 10):
-            assert found.within(cut)[0] == pytest.approx(np.mean([rank <= cut for rank in orders]))
+            assert actual.within(cut)[0] == pytest.approx(np.mean([rank <= cut for rank in orders]))
 
 
 def test_csls_takes_hubs_down():
@@ -96,11 +96,11 @@ def test_over_spark_as_over_matrices(spark, data):
     rights = vector_tables.table(spark, [f"r{at:02}" for at in range(20)], right)
     rows = [(f"l{a:02}", f"r{b:02}", None) for a, b in links]
     pairs = spark.createDataFrame([*rows, ("gone", "r01", None), ("l01", "gone", None), rows[0]], PAIRS)
-    found = retrieval.evaluate(lefts, rights, pairs, csls=3)
-    assert found == pytest.approx(retrieval.measure(left, right, links, csls=3))
-    few = retrieval.evaluate(lefts, rights, pairs, limit=4)
-    assert few["right_to_left/candidates"] == 4
-    assert few == retrieval.evaluate(lefts.repartition(1), rights, pairs.repartition(5), limit=4)
+    actual = retrieval.evaluate(lefts, rights, pairs, csls=3)
+    assert actual == pytest.approx(retrieval.measure(left, right, links, csls=3))
+    sample = retrieval.evaluate(lefts, rights, pairs, limit=4)
+    assert sample["right_to_left/candidates"] == 4
+    assert sample == retrieval.evaluate(lefts.repartition(1), rights, pairs.repartition(5), limit=4)
     assert retrieval.evaluate(lefts, rights, pairs.where("left = 'gone'")) == {}
     with pytest.raises(ConfigError, match="need 1 to 10,000"):
         retrieval.evaluate(lefts, rights, pairs, limit=20_000)

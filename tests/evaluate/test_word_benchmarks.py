@@ -27,12 +27,12 @@ def write(tmp_path, text):
 def peer():
     """Vectors over the words of the files in which some analogies hold, others nearly, in three spellings."""
     rng = np.random.default_rng(8)
-    found = questions(datapath("questions-words.txt"))
-    first = {w: None for _, q in found[:3000] for w in q} | {
+    score = questions(datapath("questions-words.txt"))
+    first = {w: None for _, q in score[:3000] for w in q} | {
         w: None for a, b, _ in pairs(datapath("wordsim353.tsv")) for w in (a, b)
     }
     base: dict[str, np.ndarray] = {}
-    for _, (a, b, c, d) in found[:3000]:
+    for _, (a, b, c, d) in score[:3000]:
         for left, right in ((a, b), (c, d)):
             base.setdefault(left, rng.normal(size=D))
             base.setdefault(right, base[left] + np.linspace(-1, 1, D) + rng.normal(size=D) / 2)
@@ -54,15 +54,15 @@ def vectors(spark, peer):
 @pytest.mark.parametrize(("restrict", "insensitive"), [(300_000, True), (450, True), (300_000, False)])
 def test_analogies_same_as_gensim(vectors, peer, tmp_path, restrict, insensitive):
     lines = Path(datapath("questions-words.txt")).read_text(encoding="utf-8").splitlines()
-    some = write(tmp_path, "\n".join(lines[:500] + lines[8300:8400] + [": gram-nothing", "qqq rrr sss ttt"]))
-    score, sections = peer.evaluate_word_analogies(some, restrict_vocab=restrict, case_insensitive=insensitive)
-    found = word_benchmarks.analogies(vectors, some, restrict, insensitive)
+    subset = write(tmp_path, "\n".join(lines[:500] + lines[8300:8400] + [": gram-nothing", "qqq rrr sss ttt"]))
+    score, sections = peer.evaluate_word_analogies(subset, restrict_vocab=restrict, case_insensitive=insensitive)
+    actual = word_benchmarks.analogies(vectors, subset, restrict, insensitive)
     assert 0 < score < 1
-    assert found.total == score
-    for ours, theirs in zip(found.sections, sections[:-1], strict=True):
+    assert actual.total == score
+    for ours, theirs in zip(actual.sections, sections[:-1], strict=True):
         assert (ours.section, ours.right) == (theirs["section"], len(theirs["correct"]))
         assert ours.used == len(theirs["correct"]) + len(theirs["incorrect"])
-    figures = found.metrics()
+    figures = actual.metrics()
     assert figures["analogy/total"] == score
     assert "analogy/gram-nothing" not in figures
     assert 0 < figures["coverage/file"] < 1
@@ -85,16 +85,16 @@ def test_semantic_and_syntactic_sections_are_told_apart():
 def test_similarity_same_as_gensim(vectors, peer, restrict):
     file = datapath("wordsim353.tsv")
     _, spearman, unknown = peer.evaluate_word_pairs(file, restrict_vocab=restrict)
-    found = word_benchmarks.similarity(vectors, file, restrict)
-    assert found.spearman == pytest.approx(spearman.statistic, abs=1e-6)
-    assert 100 * (1 - found.coverage) == pytest.approx(unknown)
-    assert found.metrics()["similarity/wordsim353"] == found.spearman
+    actual = word_benchmarks.similarity(vectors, file, restrict)
+    assert actual.spearman == pytest.approx(spearman.statistic, abs=1e-6)
+    assert 100 * (1 - actual.coverage) == pytest.approx(unknown)
+    assert actual.metrics()["similarity/wordsim353"] == actual.spearman
 
 
 def test_a_file_of_unknown_words_has_coverage_but_no_score(vectors, tmp_path):
-    found = word_benchmarks.similarity(vectors, write(tmp_path, "qq\tww\t1\nee\trr\t2\n"))
-    assert math.isnan(found.spearman)
-    assert found.metrics() == {"coverage/file": 0.0}
+    actual = word_benchmarks.similarity(vectors, write(tmp_path, "qq\tww\t1\nee\trr\t2\n"))
+    assert math.isnan(actual.spearman)
+    assert actual.metrics() == {"coverage/file": 0.0}
     nothing = word_benchmarks.analogies(vectors, write(tmp_path, ": a b(c)\nqq ww ee rr\n"))
     assert math.isnan(nothing.total)
     assert nothing.metrics() == {"coverage/file": 0.0}

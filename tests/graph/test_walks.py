@@ -16,7 +16,7 @@ BIASES = [*product((0.25, 1.0, 4.0), repeat=2), (0.3, 0.7), (3.0, 0.6)]
 
 
 def matrix(weighted, directed, seed=1):
-    """Weights [n, n] of a graph with a hub, self-loops, vertices with one neighbour and, if directed, a dead end."""
+    """Weights [n, n] of a graph with a hub, self-loops, vertices with one neighbor and, if directed, a dead end."""
     random = np.random.default_rng(seed)
     there = random.random((SIZE, SIZE)) < 0.15
     weights = random.lognormal(0, 1.5, (SIZE, SIZE)) if weighted else np.ones((SIZE, SIZE))
@@ -187,7 +187,7 @@ def test_sizes_of_nothing():
     ]
 
 
-def test_one_neighbour_is_always_gone_to():
+def test_one_neighbor_is_always_gone_to():
     weights = np.array([[0, 5.0], [5.0, 0]])
     for weighted, p in product((False, True), (1 / MAX_BIAS, 1, MAX_BIAS)):
         assert rows(*walks(graph_of(weights, False, weighted), 1, 5, p, MAX_BIAS)) == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]

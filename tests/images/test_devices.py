@@ -110,8 +110,8 @@ def test_a_stage_asks_for_gpus_only_where_there_are_some():
     assert devices.resource_profile(conf(master="local[4]"), 0.5) is None
     with pytest.raises(ConfigError, match=r"gpus_per_task=0.5 needs executors that have GPUs"):
         devices.resource_profile(conf(master="yarn"), 0.5)
-    found = devices.resource_profile(conf(master="yarn", executor__resource__gpu__amount=1), 0.5)
-    assert {name: request.amount for name, request in found.taskResources.items()} == {"gpu": 0.5}
+    actual = devices.resource_profile(conf(master="yarn", executor__resource__gpu__amount=1), 0.5)
+    assert {name: request.amount for name, request in actual.taskResources.items()} == {"gpu": 0.5}
 
 
 def test_the_discovery_script_prints_what_spark_reads(tmp_path):
@@ -143,10 +143,10 @@ def test_the_configuration_file_has_what_standalone_has_and_gpus():
 @pytest.fixture
 def cluster(environment, tmp_path):  # noqa: F811
     """A master and a worker of four cores that says it has two GPUs."""
-    found = tmp_path / "discover.sh"
-    found.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
-    found.chmod(0o755)
-    gpus = f"-Dspark.worker.resource.gpu.amount=2 -Dspark.worker.resource.gpu.discoveryScript={found}"
+    rows = tmp_path / "discover.sh"
+    rows.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
+    rows.chmod(0o755)
+    gpus = f"-Dspark.worker.resource.gpu.amount=2 -Dspark.worker.resource.gpu.discoveryScript={rows}"
     with socket.socket() as free, ExitStack() as running:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -60,10 +60,12 @@ def backbone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(backbone):
     """A bare loop, a picture at a time, the network as it was loaded."""
-    found = backbones.load(backbone)
+    network = backbones.load(backbone)
     with torch.inference_mode():
-        made = [found.module(found.transform(Image.open(io.BytesIO(encoded(at))))[None])[0] for at in range(PICTURES)]
-    return torch.stack(made).numpy()
+        result = [
+            network.module(network.transform(Image.open(io.BytesIO(encoded(at))))[None])[0] for at in range(PICTURES)
+        ]
+    return torch.stack(result).numpy()
 
 
 def run(rows, backbone, limits=Limits(), known=None, batch=5, **options):  # noqa: B008
@@ -71,7 +73,7 @@ def run(rows, backbone, limits=Limits(), known=None, batch=5, **options):  # noq
     config = FeaturizeConfig(**options)
     task = featurize._task(featurize._TaskOptions(backbone, config, limits, fingerprint, 1))
     batches = [pa.RecordBatch.from_pylist(rows[at : at + batch], SCHEMA) for at in range(0, len(rows), batch)]
-    return [made for result in task(batches) for made in result.to_pylist()]
+    return [row for result in task(batches) for row in result.to_pylist()]
 
 
 def unit(vectors):
@@ -81,27 +83,27 @@ def unit(vectors):
 @pytest.mark.parametrize(("size", "batch", "threads"), [(1, 5, 1), (4, 5, 3), (8, 1, 2), (64, 21, 2)])
 def test_batches_and_threads_do_not_change_a_vector(backbone, expected, size, batch, threads):
     rows = [row(at) for at in range(PICTURES)]
-    found = run(rows, backbone, batch=batch, batch_size=size, decode_threads=threads)
-    assert [made["id"] for made in found] == [made["id"] for made in rows]
-    vectors = np.array([made["vector"] for made in found], np.float32)
+    actual = run(rows, backbone, batch=batch, batch_size=size, decode_threads=threads)
+    assert [result["id"] for result in actual] == [result["id"] for result in rows]
+    vectors = np.array([result["vector"] for result in actual], np.float32)
     assert np.abs(vectors - unit(expected)).max() < 1e-5
-    np.testing.assert_allclose([made["norm"] for made in found], np.linalg.norm(expected, axis=1), rtol=1e-4)
-    assert all(made["problem"] is None for made in found)
+    np.testing.assert_allclose([result["norm"] for result in actual], np.linalg.norm(expected, axis=1), rtol=1e-4)
+    assert all(result["problem"] is None for result in actual)
     # The pictures differ by far more than that.
     assert np.abs(vectors[1:] - vectors[0]).max(axis=1).min() > 1e-3
 
 
 def test_order_does_not_change_a_vector_and_raw_vectors_can_be_kept(backbone, expected):
     order = np.random.default_rng(3).permutation(PICTURES)
-    found = run([row(int(at)) for at in order], backbone, normalize=False)
-    vectors = np.array([made["vector"] for made in found])
+    actual = run([row(int(at)) for at in order], backbone, normalize=False)
+    vectors = np.array([result["vector"] for result in actual])
     np.testing.assert_allclose(vectors, expected[order], atol=1e-5 * np.linalg.norm(expected, axis=1).max())
 
 
 def test_one_is_what_a_task_makes(backbone, expected):
-    found = featurize.featurize_one(encoded(3), backbone, FeaturizeConfig(), Limits())
-    assert (found.dtype, found.shape) == (np.float32, (1024,))
-    assert np.abs(found - unit(expected)[3]).max() < 1e-5
+    actual = featurize.featurize_one(encoded(3), backbone, FeaturizeConfig(), Limits())
+    assert (actual.dtype, actual.shape) == (np.float32, (1024,))
+    assert np.abs(actual - unit(expected)[3]).max() < 1e-5
     with pytest.raises(BadData, match="cannot be used: not an image"):
         featurize.featurize_one(b"text, not a picture", backbone, FeaturizeConfig(), Limits())
 
@@ -123,8 +125,8 @@ def test_bad_rows_cost_only_themselves(backbone, expected, tmp_path):
         row(8),
         row(9, content=None),
     ]
-    found = run(rows, backbone)
-    problems = {made["id"]: made["problem"] for made in found if made["problem"]}
+    actual = run(rows, backbone)
+    problems = {result["id"]: result["problem"] for result in actual if result["problem"]}
     assert list(problems) == ["p1", "p2", "p3", "p4", "p6", "p7", "p9"]
     for name, why in {
         "p1": "not an image: p1",
@@ -135,12 +137,12 @@ def test_bad_rows_cost_only_themselves(backbone, expected, tmp_path):
         assert problems[name] == why
     assert problems["p4"].startswith("cannot be read: ")
     assert problems["p6"].startswith("cannot be read: ")
-    for made in found:
-        assert made["origin"] == made["id"].replace("p", "o")
-        bad = made["id"] in problems
-        assert [made[name] is None for name in ("vector", "norm", "digest")] == [bad] * 3
-    kept = np.array([made["vector"] for made in found if made["vector"]])
-    assert np.abs(kept - unit(expected)[[0, 5, 8]]).max() < 1e-5
+    for result in actual:
+        assert result["origin"] == result["id"].replace("p", "o")
+        bad = result["id"] in problems
+        assert [result[name] is None for name in ("vector", "norm", "digest")] == [bad] * 3
+    usable = np.array([result["vector"] for result in actual if result["vector"]])
+    assert np.abs(usable - unit(expected)[[0, 5, 8]]).max() < 1e-5
 
 
 def test_a_file_over_the_limit_is_not_read_whole(backbone, tmp_path):
@@ -149,25 +151,25 @@ def test_a_file_over_the_limit_is_not_read_whole(backbone, tmp_path):
     fingerprint = backbones.load(backbone).fingerprint
     run([row(1)], backbone, known=fingerprint)
     tracemalloc.start()
-    (found,) = run([row(1, content=None, path=str(file))], backbone, Limits(max_bytes=1000), known=fingerprint)
+    (actual,) = run([row(1, content=None, path=str(file))], backbone, Limits(max_bytes=1000), known=fingerprint)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "over limits.max_bytes=1000" in found["problem"]
+    assert "over limits.max_bytes=1000" in actual["problem"]
     assert len(image_reader.read(str(file), 1000)) == 1001
     assert peak < 10_000_000
 
 
 def test_a_store_is_connected_to_once(tmp_path, monkeypatch):
-    asked = []
+    uris = []
     (tmp_path / "bucket" / "my pictures").mkdir(parents=True)
     (tmp_path / "bucket" / "my pictures" / "a+b.png").write_bytes(b"one")
     (tmp_path / "bucket" / "two").write_bytes(b"two")
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    monkeypatch.setattr(image_reader.files, "resolve", lambda uri: asked.append(uri) or (store, "bucket"))
+    monkeypatch.setattr(image_reader.files, "resolve", lambda uri: uris.append(uri) or (store, "bucket"))
     image_reader._store.cache_clear()
     assert image_reader.read("s3://bucket/my%20pictures/a+b.png", 10) == b"one"
     assert image_reader.read("s3://bucket/two", 10) == b"two"
-    assert asked == ["s3://bucket/"]
+    assert uris == ["s3://bucket/"]
     image_reader._store.cache_clear()
 
 
@@ -185,10 +187,10 @@ def test_known_digests_are_not_decoded(backbone, monkeypatch):
     whole = inference.Model.pixels
     seen = lambda model, content, limits: decoded.append(content) or whole(model, content, limits)  # noqa: E731
     monkeypatch.setattr(inference.Model, "pixels", seen)
-    found = run(rows, backbone)
-    assert [made["digest"] for made in found] == digests
-    assert [made["vector"] is None for made in found] == [True, False, False, True]
-    assert [made["problem"] for made in found] == [None] * 4
+    actual = run(rows, backbone)
+    assert [result["digest"] for result in actual] == digests
+    assert [result["vector"] is None for result in actual] == [True, False, False, True]
+    assert [result["problem"] for result in actual] == [None] * 4
     assert sorted(decoded) == sorted([encoded(1), encoded(2)])
 
 
@@ -234,15 +236,15 @@ def test_the_network_gets_batches_of_one_size(mean):
     # Few pictures among many known rows do not wait for ever.
     Watched.seen.clear()
     digest = f"{hashlib.sha256(rows[0]['content']).hexdigest()[:32]}-f"
-    found = run([rows[1], *[row(0, content=rows[0]["content"], known=digest)] * 1500], mean, known="f", batch_size=8)
+    actual = run([rows[1], *[row(0, content=rows[0]["content"], known=digest)] * 1500], mean, known="f", batch_size=8)
     assert Watched.seen == [1]
-    assert len(found) == 1501
+    assert len(actual) == 1501
 
 
 def test_features_that_are_not_finite_are_a_problem_and_a_failing_device_is_not(mean):
-    found = run([dark(1, 250), dark(2, 1), dark(3, 250)], mean, known="f")
-    assert [made["problem"] for made in found] == [None, "the network's features are not finite: p2", None]
-    assert [made["vector"] is None for made in found] == [False, True, False]
+    actual = run([dark(1, 250), dark(2, 1), dark(3, 250)], mean, known="f")
+    assert [result["problem"] for result in actual] == [None, "the network's features are not finite: p2", None]
+    assert [result["vector"] is None for result in actual] == [False, True, False]
     with pytest.raises(BadData, match="not finite"):
         featurize.featurize_one(dark(1, 1)["content"], mean, FeaturizeConfig(), Limits())
     with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
@@ -295,19 +297,19 @@ def test_threads_that_decode_leave_torch_one_thread_each():
 
 
 def test_bfloat16_is_chosen_only_where_it_keeps_the_cosine(backbone, monkeypatch):
-    found = backbones.load(backbone)
-    x = torch.stack([found.transform(Image.open(io.BytesIO(encoded(at)))) for at in range(4)])
-    exact = inference.prepare(found, device="cpu")(x)
-    short = inference.prepare(found, device="cpu", dtype="bfloat16")(x)
+    actual = backbones.load(backbone)
+    x = torch.stack([actual.transform(Image.open(io.BytesIO(encoded(at)))) for at in range(4)])
+    exact = inference.prepare(actual, device="cpu")(x)
+    short = inference.prepare(actual, device="cpu", dtype="bfloat16")(x)
     assert exact.dtype == short.dtype == torch.float32
     assert (exact - short).abs().max() > 0
     monkeypatch.setattr(inference, "_supports_bfloat16", lambda _: True)
     for least, same in ((0.5, short), (1.1, exact)):
         monkeypatch.setattr(inference, "MIN_COSINE", least)
-        torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), same, rtol=0, atol=0)
+        torch.testing.assert_close(inference.prepare(actual, device="cpu", dtype="auto")(x), same, rtol=0, atol=0)
     monkeypatch.setattr(inference, "_supports_bfloat16", lambda _: False)
     monkeypatch.setattr(inference, "MIN_COSINE", 0.5)
-    torch.testing.assert_close(inference.prepare(found, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
+    torch.testing.assert_close(inference.prepare(actual, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
 
 
 def test_folding_batch_norms_changes_nothing_but_the_speed():
@@ -325,7 +327,7 @@ def test_folding_batch_norms_changes_nothing_but_the_speed():
 
 def frame(spark, rows):
     return spark.createDataFrame(
-        [tuple(made[name] for name in NAMES) for made in rows],
+        [tuple(row[name] for name in NAMES) for row in rows],
         "id string, content binary, path string, origin string, known string",
     )
 
@@ -337,13 +339,13 @@ def test_spark_gives_the_same_however_it_is_partitioned(spark, backbone, expecte
     pictures = frame(spark, rows)
     for parts in (1, 3):
         spread = pictures.repartition(parts, "id") if parts > 1 else pictures.coalesce(1)
-        found = featurize.featurize(spread, backbone, FeaturizeConfig(), Limits(), facts.fingerprint)
-        made = {result.id: result for result in found.collect()}
-        assert len(made) == PICTURES + 1
-        vectors = np.array([made[f"p{at}"].vector for at in range(PICTURES)])
+        actual = featurize.featurize(spread, backbone, FeaturizeConfig(), Limits(), facts.fingerprint)
+        by_id = {row.id: row for row in actual.collect()}
+        assert len(by_id) == PICTURES + 1
+        vectors = np.array([by_id[f"p{at}"].vector for at in range(PICTURES)])
         assert np.abs(vectors - unit(expected)).max() < 1e-5
-        assert (made["p99"].vector, made["p99"].problem) == (None, "not an image: p99")
-    assert len(found.limit(1).collect()) == 1
+        assert (by_id["p99"].vector, by_id["p99"].problem) == (None, "not an image: p99")
+    assert len(actual.limit(1).collect()) == 1
 
 
 def test_a_network_that_tasks_cannot_load_is_told_on_the_driver(spark):

@@ -31,15 +31,15 @@ def reason(content, **limits):
 
 @pytest.mark.parametrize("start", ["", "\ufeff", "  \n", "<?xml version='1.0'?>\n<!-- by hand -->\n<!DOCTYPE svg>"])
 def test_a_drawing_lies_on_white(start):
-    found = pixels(start.encode() + drawing('<rect width="5" height="10" fill="red"/>'))
-    assert found.shape == (svg.EDGE, svg.EDGE, 3)
-    assert (found[:, : svg.EDGE // 2] == RED).all() and (found[:, svg.EDGE // 2 :] == WHITE).all()
+    actual = pixels(start.encode() + drawing('<rect width="5" height="10" fill="red"/>'))
+    assert actual.shape == (svg.EDGE, svg.EDGE, 3)
+    assert (actual[:, : svg.EDGE // 2] == RED).all() and (actual[:, svg.EDGE // 2 :] == WHITE).all()
 
 
 @pytest.mark.parametrize("size", ['viewBox="0 0 10 20"', 'width="10" height="20"', 'width="10px" height="20px"'])
 def test_proportions_are_kept(size):
-    found = pixels(drawing('<rect width="100" height="100" fill="red"/>', size))
-    assert (found[:, 64:192] == RED).all() and (found[:, :64] == WHITE).all() and (found[:, 192:] == WHITE).all()
+    actual = pixels(drawing('<rect width="100" height="100" fill="red"/>', size))
+    assert (actual[:, 64:192] == RED).all() and (actual[:, :64] == WHITE).all() and (actual[:, 192:] == WHITE).all()
 
 
 def test_extreme_proportions_cost_no_memory():
@@ -89,8 +89,8 @@ def test_what_is_too_deep_is_refused():
 def test_many_copies_are_refused():
     pytest.importorskip("resvg_py")
     levels = "".join(f'<g id="g{i}">' + f'<use href="#g{i - 1}"/>' * 10 + "</g>" for i in range(1, 9))
-    found = reason(drawing(f'<defs><g id="g0"><rect width="1" height="1"/></g>{levels}</defs><use href="#g8"/>'))
-    assert found.startswith("SVG cannot be drawn")
+    actual = reason(drawing(f'<defs><g id="g0"><rect width="1" height="1"/></g>{levels}</defs><use href="#g8"/>'))
+    assert actual.startswith("SVG cannot be drawn")
     laughs = "".join(f'<!ENTITY l{i} "' + f"&l{i - 1};" * 10 + '">' for i in range(1, 10))
     assert reason(f'<!DOCTYPE svg [<!ENTITY l0 "ha">{laughs}]>'.encode() + drawing("&l9;")).startswith("SVG is not")
 
@@ -98,8 +98,8 @@ def test_many_copies_are_refused():
 def test_refusals(monkeypatch):
     assert reason(drawing(""), max_bytes=20).endswith("over limits.max_bytes=20")
     for svg_limit in (None, False):
-        told = "an SVG drawing, which is drawn only with limits.svg=true"
-        assert reason(drawing(""), svg=svg_limit) == told
+        message = "an SVG drawing, which is drawn only with limits.svg=true"
+        assert reason(drawing(""), svg=svg_limit) == message
     pytest.importorskip("resvg_py")
     assert reason(b"<html><body><svg></svg></body></html>") == "not an image, it looks like an HTML page"
     assert reason(b"<svg><rect></svg>").startswith("SVG is not well-formed")

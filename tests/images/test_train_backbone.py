@@ -25,7 +25,7 @@ CONFIG = TrainConfig(**TINY)
 
 
 def drawn(label, random):
-    """A figure somewhere on white, of any grey."""
+    """A figure somewhere on white, of any gray."""
     picture = Image.new("RGB", (20, 20), "white")
     at, ink = random.integers(1, 6, 2), int(random.integers(0, 90))
     ImageDraw.Draw(picture).text(tuple(at.tolist()), label, fill=(ink, ink, ink), font=ImageFont.load_default(13))
@@ -50,7 +50,7 @@ def stage(tmp_path_factory, digits):
     return staged(tmp_path_factory.mktemp("pictures"), digits, 16, True)
 
 
-def staged(folder, digits, side, grey):
+def staged(folder, digits, side, gray):
     """Write what the tasks of a run write, without Spark; return the folder."""
     ids, contents, labels = zip(*digits, strict=True)
     batch = pa.record_batch(
@@ -64,7 +64,7 @@ def staged(folder, digits, side, grey):
             "problem": pa.nulls(len(ids), pa.string()),
         }
     )
-    draw = pixel_shards.converter({"0": 0, "3": 1, "8": 2}, side, grey, Limits())
+    draw = pixel_shards.converter({"0": 0, "3": 1, "8": 2}, side, gray, Limits())
     folder.mkdir(exist_ok=True)
     parquet.write_table(pa.Table.from_batches(list(draw([batch]))), folder / "part-0.parquet")
     return str(folder)
@@ -94,7 +94,7 @@ def whole(stage, header, tmp_path_factory):
     return folder, fitted(stage, folder, header)
 
 
-def test_digits_are_learnt(whole):
+def test_digits_are_learned(whole):
     _, history = whole
     assert len(history) == 6 and history[-1]["loss"] < history[0]["loss"] / 2
     assert history[-1]["accuracy"] > 0.9
@@ -103,33 +103,33 @@ def test_digits_are_learnt(whole):
 def test_the_file_is_a_plain_state_dict_and_gives_the_vectors_of_the_network(whole, header, digits):
     path = f"{whole[0]}/{train_loop.RESULT}"
     state = torch.load(path, weights_only=True)
-    found = load(path)
+    actual = load(path)
     assert json.loads(bytes(state[trainable_networks.HEADER].tolist()))["classes"] == ["0", "3", "8"]
-    assert found.size == 8 and not found.module.training and len(found.fingerprint) == 16
+    assert actual.size == 8 and not actual.module.training and len(actual.fingerprint) == 16
     picture = Image.open(io.BytesIO(digits[50][1])).convert("RGB")
-    # Middle, grey and scale by other means.
-    grey = np.asarray(picture.convert("L").resize((16, 16), Image.Resampling.BILINEAR), np.float32)
-    plane = torch.from_numpy((grey / 255 - 0.5) / 0.25)
-    torch.testing.assert_close(found.transform(picture), plane.expand(3, 16, 16))
+    # Middle, gray and scale by other means.
+    gray = np.asarray(picture.convert("L").resize((16, 16), Image.Resampling.BILINEAR), np.float32)
+    plane = torch.from_numpy((gray / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(actual.transform(picture), plane.expand(3, 16, 16))
     bare = trainable_networks.Small(16, 8, True).eval()
     bare.load_state_dict({name: value for name, value in state.items() if name != trainable_networks.HEADER})
-    torch.testing.assert_close(found.module(plane.expand(1, 3, 16, 16)), bare(plane.expand(1, 3, 16, 16)))
+    torch.testing.assert_close(actual.module(plane.expand(1, 3, 16, 16)), bare(plane.expand(1, 3, 16, 16)))
 
 
 def test_vectors_of_one_digit_are_near_each_other(whole, digits):
-    found = load(f"{whole[0]}/{train_loop.RESULT}")
-    batch = torch.stack([found.transform(Image.open(io.BytesIO(content)).convert("RGB")) for _, content, _ in digits])
-    units = torch.nn.functional.normalize(found.module(batch)).numpy()
+    actual = load(f"{whole[0]}/{train_loop.RESULT}")
+    batch = torch.stack([actual.transform(Image.open(io.BytesIO(content)).convert("RGB")) for _, content, _ in digits])
+    units = torch.nn.functional.normalize(actual.module(batch)).numpy()
     cosines = units @ units.T - 2 * np.eye(len(units))
     labels = np.array([label for _, _, label in digits])
     assert (labels[cosines.argmax(axis=1)] == labels).mean() > 0.8
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_result(stage, header, whole, tmp_path, monkeypatch):
-    kept = train_loop._Trainer._save_checkpoint
+    original = train_loop._Trainer._save_checkpoint
 
     def stop(self):
-        kept(self)
+        original(self)
         if len(self.history) == 4:
             raise KeyboardInterrupt
 
@@ -152,11 +152,11 @@ def test_a_loss_that_is_not_finite_is_not_kept(stage, header, tmp_path):
 
 def test_pictures_move_by_what_is_allowed():
     pictures = np.arange(2 * 25, dtype=np.uint8).reshape(2, 1, 5, 5)
-    found = train_loop.augment(np.repeat(pictures, 200, axis=0), 1, False, np.random.default_rng(0))
+    actual = train_loop.augment(np.repeat(pictures, 200, axis=0), 1, False, np.random.default_rng(0))
     possible = {
         np.pad(pictures[0, 0], 1, mode="edge")[y : y + 5, x : x + 5].tobytes() for y in range(3) for x in range(3)
     }
-    assert {row.tobytes() for row in found[:200, 0]} == possible
+    assert {row.tobytes() for row in actual[:200, 0]} == possible
     flipped = train_loop.augment(np.repeat(pictures, 50, axis=0), 0, True, np.random.default_rng(0))
     assert {row.tobytes() for row in flipped[:50, 0]} == {pictures[0, 0].tobytes(), pictures[0, 0, :, ::-1].tobytes()}
 
@@ -164,24 +164,24 @@ def test_pictures_move_by_what_is_allowed():
 def test_pixels_are_the_middle():
     picture = Image.new("RGB", (60, 20), "white")
     picture.paste((10, 20, 30), (20, 0, 40, 20))
-    found = pixel_shards.pixels(picture, 10, False)
-    assert found.shape == (3, 10, 10) and (found[:, :, 1:-1] == np.array([10, 20, 30])[:, None, None]).all()
+    actual = pixel_shards.pixels(picture, 10, False)
+    assert actual.shape == (3, 10, 10) and (actual[:, :, 1:-1] == np.array([10, 20, 30])[:, None, None]).all()
     assert pixel_shards.pixels(picture.rotate(90, expand=True), 20, True).shape == (1, 20, 20)
 
 
 def test_weights_of_others_are_where_a_training_begins(tmp_path, digits):
     torch.manual_seed(4)
-    given = torchvision.models.squeezenet1_1()
-    torch.save(given.state_dict(), tmp_path / "given.pt")
+    network = torchvision.models.squeezenet1_1()
+    torch.save(network.state_dict(), tmp_path / "given.pt")
     small = {"side": 32, "grey": False, "epochs": 1, "architecture": "squeezenet1_1"}
     config = TrainConfig(**TINY | small | {"start": f"{tmp_path}/given.pt", "learning_rate": 1e-12, "loss": "softmax"})
     header = trainable_networks.build_header("squeezenet1_1", 32, False, 0, ["0", "3", "8"])
     place = staged(tmp_path / "pictures", digits[::8], 32, False)
     fitted(place, tmp_path / "run", header, config)
-    found = backbones.load(BackboneConfig(name="trained", weights=f"{tmp_path}/run/{train_loop.RESULT}"))
-    assert found.size == 512
-    for name, value in found.module.state_dict().items():
-        torch.testing.assert_close(value, given.state_dict()[name], rtol=0, atol=1e-9)
+    actual = backbones.load(BackboneConfig(name="trained", weights=f"{tmp_path}/run/{train_loop.RESULT}"))
+    assert actual.size == 512
+    for name, value in actual.module.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet1_1"])
@@ -191,11 +191,11 @@ def test_other_networks_are_kept_too(tmp_path, name):
     module = trainable_networks.build(name, 32, 64, False)[0].eval()
     path = tmp_path / "backbone.pt"
     path.write_bytes(trainable_networks.save(module, header))
-    found = load(str(path))
+    actual = load(str(path))
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(found.module(x), module(x))
-    assert found.size == header.size == module(x).shape[1]
+        torch.testing.assert_close(actual.module(x), module(x))
+    assert actual.size == header.size == module(x).shape[1]
 
 
 def test_files_of_other_networks_are_refused(tmp_path, whole):
@@ -226,14 +226,14 @@ def pictures(spark, digits):
 
 def test_two_processes_train_through_spark(pictures, tmp_path):
     run = FakeRun(pictures.sparkSession, tmp_path, max_reject_share=0.1)
-    found = train_backbone.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
-    assert found.classes == 3 and found.figures["train/accuracy"] > 0.8
-    assert run.artifacts[train_loop.RESULT] == found.content
+    actual = train_backbone.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
+    assert actual.classes == 3 and actual.figures["train/accuracy"] > 0.8
+    assert run.artifacts[train_loop.RESULT] == actual.content
     assert [step for name, _, step in run.metrics if name == "train/loss"] == [1, 2, 3, 4, 5, 6]
     reasons = {row["reason"] for rejects in run.rejects for row in rejects.collect()}
     assert reasons == {"not an image", "no id"}
     again = train_backbone.train(run, pictures, TrainConfig(**TINY | {"processes": 2}), Limits())
-    assert again.content == found.content and run.made == ["classes", "pictures"]
+    assert again.content == actual.content and run.made == ["classes", "pictures"]
 
 
 def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, monkeypatch):
@@ -274,8 +274,8 @@ def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, 
     assert not (tmp_path / "made").exists()
     result = embedall(*arguments)
     assert result.code == 0, result.log
-    found = json.loads(result.output.splitlines()[-1])
-    assert found["classes"] == 3 and found["metrics"]["train/accuracy"] > 0.8 and found["rejected"] == 0
+    actual = json.loads(result.output.splitlines()[-1])
+    assert actual["classes"] == 3 and actual["metrics"]["train/accuracy"] > 0.8 and actual["rejected"] == 0
     assert load(f"{tmp_path}/made/digits.pt").size == 8
     assert json.loads(embedall(*arguments).output.splitlines()[-1])["repeated"]
     assert embedall(*arguments, "--set", "train.seed=2").code == 2

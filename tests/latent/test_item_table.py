@@ -17,23 +17,23 @@ def source(path, columns=None, **options):
     return parse(LatentInput, values)
 
 
-def rows(run, given):
-    return sorted(tuple(row) for row in item_table.load(run, given).collect())
+def rows(run, config):
+    return sorted(tuple(row) for row in item_table.load(run, config).collect())
 
 
 def test_csv_with_its_own_columns_and_bad_rows(spark, tmp_path):
     text = 'file,name,words,price\n7,"Red, hat", a |b|,1\n8,,,2\n7,Zebra,,3\nbroken\n,No id,,4\n'
     (tmp_path / "titles.csv").write_text(text)
-    given, run = source(tmp_path / "titles.csv", NAMED), FakeRun(spark, tmp_path / "run")
-    item_table.check(given)
-    assert rows(run, given) == [("7", "Red, hat", ["a", "b"], None), ("8", None, None, None)]
-    assert item_table.refuse(run, given) == 2 and run.made == ["items"]
+    config, run = source(tmp_path / "titles.csv", NAMED), FakeRun(spark, tmp_path / "run")
+    item_table.check(config)
+    assert rows(run, config) == [("7", "Red, hat", ["a", "b"], None), ("8", None, None, None)]
+    assert item_table.refuse(run, config) == 2 and run.made == ["items"]
     reasons = {(row.origin, row.reason, row.record) for row in run.rejects[0].collect()}
     assert reasons == {
-        (given.items, "not a row of this CSV", "broken"),
-        (given.items, "no id", '{"title":"No id"}'),
+        (config.items, "not a row of this CSV", "broken"),
+        (config.items, "no id", '{"title":"No id"}'),
     }
-    assert item_table.version(spark, given) == input_version.storage_of(given.items, "csv").version(spark)
+    assert item_table.version(spark, config) == input_version.storage_of(config.items, "csv").version(spark)
 
 
 def test_the_other_formats(spark, tmp_path):

@@ -26,7 +26,7 @@ def data(spark):
     right = hidden @ random.standard_normal((4, RIGHT)) + 0.7 * random.standard_normal((COUNT, RIGHT)) - 1
     left, right = left.astype(np.float32), right.astype(np.float32)
     part = np.array(["train", "train", "validation", "test"])[np.arange(COUNT) % 4]
-    ids = [f"{at:03d}" for at in range(COUNT)]
+    ids = [f"{i:03d}" for i in range(COUNT)]
     rows = [(name, name, None, str(row_part)) for name, row_part in zip(ids, part, strict=True)]
     pairs = spark.createDataFrame(rows, "left string, right string, weight double, part string")
     return (left, right, part), (vector_tables.table(spark, ids, left), vector_tables.table(spark, ids, right), pairs)
@@ -60,7 +60,7 @@ def mrr(left, right, p, q, mean_left, mean_right):
 def test_every_trial_is_recorded_and_the_best_is_refitted(spark, data, tmp_path):
     (left, right, part), tables = data
     run = FakeRun(spark, tmp_path)
-    # Of five numbers on the right there are no six directions.
+    # The right side has five dimensions, so that there are no six directions.
     config = FitConfig(k=(*SIZES, 6), regularisation=REGULARISATIONS, power=POWERS)
     fitted = model_selection.fit(run, *tables, config, UNIT)
     train, validation = part == "train", part == "validation"
@@ -71,7 +71,7 @@ def test_every_trial_is_recorded_and_the_best_is_refitted(spark, data, tmp_path)
     names = ("regularisation_left", "regularisation_right", "power", "k")
     actual = {tuple(trial.options[name] for name in names): trial.figures["mrr"] for trial in run.tried}
     assert actual == pytest.approx(expected, abs=1e-9)
-    assert [trial.name for trial in run.tried] == [f"try-{at}" for at in range(8)]
+    assert [trial.name for trial in run.tried] == [f"try-{i}" for i in range(8)]
     assert len(set(actual.values())) > 1
     chosen = {name: value for name, value, _ in run.metrics if name.startswith("chosen/")}
     chosen_options = tuple(chosen[f"chosen/{name}"] for name in names)
@@ -101,7 +101,7 @@ def test_without_refit_or_a_choice_only_training_pairs_count(spark, data, tmp_pa
         model_selection.fit(run, first, second, without_validation, config.model_copy(update={"k": (2, 3)}), UNIT)
 
 
-def test_sizes_are_one_number_or_several():
+def test_k_is_one_value_or_a_list():
     assert (FitConfig(k=8).k, FitConfig(k=[8, 16]).k) == ((8,), (8, 16))
     for wrong in (0, [], [8, 0], 10**6, "many"):
         with pytest.raises(ValueError, match="k"):

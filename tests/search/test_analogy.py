@@ -30,9 +30,9 @@ def questions(count):
 
 @pytest.mark.parametrize(("method", "peers"), [("add", "most_similar"), ("mul", "most_similar_cosmul")])
 def test_same_answers_as_gensim(vectors, peer, method, peers):
-    asked = questions(30)
-    found = analogy.answer(vectors, asked, 5, method=method, epsilon=1e-6)  # gensim's epsilon
-    for hits, (a, b, c) in zip(found, asked, strict=True):
+    analogies = questions(30)
+    actual = analogy.answer(vectors, analogies, 5, method=method, epsilon=1e-6)  # gensim's epsilon
+    for hits, (a, b, c) in zip(actual, analogies, strict=True):
         expected = getattr(peer, peers)(positive=[b, c], negative=[a], topn=5)
         assert [name for name, _ in hits] == [name for name, _ in expected]
         np.testing.assert_allclose([s for _, s in hits], [s for _, s in expected], rtol=2e-4)
@@ -45,10 +45,10 @@ def test_restrict_same_as_gensim(vectors, peer):
 
 
 def test_many_questions_go_through_in_parts(vectors, monkeypatch):
-    asked = questions(7)
-    whole = analogy.answer(vectors, asked, 2)
+    analogies = questions(7)
+    whole = analogy.answer(vectors, analogies, 2)
     monkeypatch.setattr(exact, "MAX_QUERY_BYTES", 3 * 3 * D * 4)
-    assert analogy.answer(vectors, asked, 2) == whole
+    assert analogy.answer(vectors, analogies, 2) == whole
 
 
 def test_unknown_word_is_named(vectors):
@@ -57,11 +57,11 @@ def test_unknown_word_is_named(vectors):
 
 
 def test_any_sum_same_as_gensim(vectors, peer):
-    found = analogy.combine(vectors, ["w1", "w2", "w9"], ["w4", "w5"], 6, restrict=200)
+    actual = analogy.combine(vectors, ["w1", "w2", "w9"], ["w4", "w5"], 6, restrict=200)
     expected = peer.most_similar(positive=["w1", "w2", "w9"], negative=["w4", "w5"], topn=6, restrict_vocab=200)
-    assert [name for name, _ in found] == [name for name, _ in expected]
-    few = analogy.combine(vectors, ["w1"], [], 3, candidates=vectors.where("id IN ('w1', 'w3', 'w5')"))
-    assert {name for name, _ in few} == {"w3", "w5"}
+    assert [name for name, _ in actual] == [name for name, _ in expected]
+    hits = analogy.combine(vectors, ["w1"], [], 3, candidates=vectors.where("id IN ('w1', 'w3', 'w5')"))
+    assert {name for name, _ in hits} == {"w3", "w5"}
     with pytest.raises(ConfigError, match="cancel each other out"):
         analogy.combine(vectors, ["w1"], ["w1"])
 

@@ -54,12 +54,12 @@ def test_recall_on_clusters_is_what_the_manifest_says(spark, vectors, names, mat
     assert 1 <= manifest.probes < lists / 3, "else nothing is gained"
     assert manifest.recall >= 0.95
     assert (manifest.rows, manifest.d, manifest.modulus, manifest.parts) == (N, D, 2, (0, 1))
-    asked = range(500, 800)
-    source = ann.in_memory_queries([names[i] for i in asked], matrix[asked])
+    query_rows = range(500, 800)
+    source = ann.in_memory_queries([names[i] for i in query_rows], matrix[query_rows])
     got = found(ann.search(spark, folder, ann.load(folder, "x@3"), source, 10, exclude_same_id=True))
     units = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     hit = 0
-    for i in asked:
+    for i in query_rows:
         scores = units @ units[i]
         scores[i] = -9
         best = {names[j] for j in np.argsort(-scores)[:10]}
@@ -72,21 +72,21 @@ def test_recall_on_clusters_is_what_the_manifest_says(spark, vectors, names, mat
     assert hit / 3000 >= 0.93
 
 
-def test_all_lists_give_the_exact_neighbours(spark, vectors, names, matrix, index):
+def test_all_lists_give_the_exact_neighbors(spark, vectors, names, matrix, index):
     folder, manifest = index
     whole = manifest.model_copy(update={"probes": 10_000})
-    some = [names[7], names[100], *names[200:210]]
-    source = ann.in_memory_queries(some, matrix[[7, 100, *range(200, 210)]])
+    query_ids = [names[7], names[100], *names[200:210]]
+    source = ann.in_memory_queries(query_ids, matrix[[7, 100, *range(200, 210)]])
     got = found(ann.search(spark, folder, whole, source, 5, exclude_same_id=True))
-    for name, hits in zip(some, exact.neighbors(vectors, some, 5), strict=True):
+    for name, hits in zip(query_ids, exact.neighbors(vectors, query_ids, 5), strict=True):
         assert [other for other, _ in got[name]] == [other for other, _ in hits]
 
 
 def test_only_some_ids(spark, vectors, names, matrix, index):
     folder, manifest = index
-    few = vectors.where("id < 'v0030'")
-    got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 40, subset=few))
-    [expected] = exact.top_k(few, matrix[:1], 40)
+    subset = vectors.where("id < 'v0030'")
+    got = found(ann.search(spark, folder, manifest, ann.in_memory_queries(["q"], matrix[:1]), 40, subset=subset))
+    [expected] = exact.top_k(subset, matrix[:1], 40)
     # With so few rows all lists are looked into.
     assert [name for name, _ in got["q"]] == [name for name, _ in expected]
     assert len(expected) == 30
@@ -128,7 +128,7 @@ def test_a_rebuild_that_is_ended_changes_nothing_and_one_that_ends_leaves_one_bu
     spark, vectors, matrix, tmp_path, monkeypatch
 ):
     folder = str(tmp_path / "index")
-    few = vectors.where("id < 'v0100'")
+    subset = vectors.where("id < 'v0100'")
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -138,10 +138,10 @@ def test_a_rebuild_that_is_ended_changes_nothing_and_one_that_ends_leaves_one_bu
         patch.setattr(ann, "_tuned", killed)
         patch.setattr(ann.files, "delete", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
-            ann.build(few, folder, table="t", version="x@1", parts=1)
+            ann.build(subset, folder, table="t", version="x@1", parts=1)
     with pytest.raises(TableError, match="holds an unfinished index"):
         ann.load(folder, "x@1")
-    first = ann.build(few, folder, table="t", version="x@1", parts=1)
+    first = ann.build(subset, folder, table="t", version="x@1", parts=1)
     with monkeypatch.context() as patch:
         patch.setattr(ann, "_tuned", killed)
         with pytest.raises(KeyboardInterrupt):

@@ -28,26 +28,26 @@ def cosines(matrix, queries):
 def test_top_k_same_as_brute_force(vectors, matrix):
     queries = np.random.default_rng(1).normal(size=(20, D)).astype(np.float32)
     scores = cosines(matrix, queries)
-    found = exact.top_k(vectors, queries, 5)
-    assert [[name for name, _ in hits] for hits in found] == [
+    actual = exact.top_k(vectors, queries, 5)
+    assert [[name for name, _ in hits] for hits in actual] == [
         [f"w{i:03}" for i in row] for row in np.argsort(-scores)[:, :5]
     ]
-    np.testing.assert_allclose([[s for _, s in hits] for hits in found], -np.sort(-scores)[:, :5], atol=1e-6)
+    np.testing.assert_allclose([[s for _, s in hits] for hits in actual], -np.sort(-scores)[:, :5], atol=1e-6)
 
 
 def test_excluded_ids_make_room_for_the_next(vectors, matrix):
     order = np.argsort(-cosines(matrix, matrix[:3]))
     exclude = [{f"w{i:03}" for i in row[:4]} for row in order]
     exclude[1] = set()
-    found = exact.top_k(vectors, matrix[:3], 2, exclude=exclude)
+    actual = exact.top_k(vectors, matrix[:3], 2, exclude=exclude)
     expected = [order[0, 4:6], order[1, :2], order[2, 4:6]]
-    assert [[name for name, _ in hits] for hits in found] == [[f"w{i:03}" for i in row] for row in expected]
+    assert [[name for name, _ in hits] for hits in actual] == [[f"w{i:03}" for i in row] for row in expected]
 
 
 def test_restrict_looks_among_the_most_frequent_only(vectors, matrix):
-    found = exact.top_k(vectors, matrix[400:401], 3, restrict=50)
+    actual = exact.top_k(vectors, matrix[400:401], 3, restrict=50)
     best = np.argsort(-cosines(matrix[:50], matrix[400:401]))[0, :3]
-    assert [name for name, _ in found[0]] == [f"w{i:03}" for i in best]
+    assert [name for name, _ in actual[0]] == [f"w{i:03}" for i in best]
 
 
 def test_most_frequent_cuts_ties_by_id_and_keeps_a_table_without_counts(spark):
@@ -61,22 +61,22 @@ def test_ties_do_not_depend_on_the_partitioning(spark):
     rng = np.random.default_rng(4)
     matrix = np.repeat(rng.normal(size=(10, D)), 30, axis=0)
     ids = [f"é{i}" for i in rng.permutation(300)]
-    found = [exact.top_k(table(spark, ids, matrix, partitions=p), matrix[:60:30], 40) for p in (1, 4)]
-    assert found[0] == found[1]
-    assert [name for name, _ in found[0][0][:30]] == sorted(ids[:30])
+    actual = [exact.top_k(table(spark, ids, matrix, partitions=p), matrix[:60:30], 40) for p in (1, 4)]
+    assert actual[0] == actual[1]
+    assert [name for name, _ in actual[0][0][:30]] == sorted(ids[:30])
 
 
-def test_neighbours_leave_the_id_itself_out(vectors, matrix):
-    found = exact.neighbors(vectors, ["w007", "w003"], 4)
-    for hits, own in zip(found, (7, 3), strict=True):
-        best = np.argsort(-cosines(matrix, matrix[own : own + 1]))[0, 1:5]
+def test_neighbors_leave_the_id_itself_out(vectors, matrix):
+    actual = exact.neighbors(vectors, ["w007", "w003"], 4)
+    for hits, row in zip(actual, (7, 3), strict=True):
+        best = np.argsort(-cosines(matrix, matrix[row : row + 1]))[0, 1:5]
         assert [name for name, _ in hits] == [f"w{i:03}" for i in best]
 
 
 def test_results_of_a_task_are_merged_as_they_come(spark, vectors, matrix, monkeypatch):
-    held = exact._searcher  # the task's function, run here over many small batches
+    original = exact._searcher  # the task's function, run here over many small batches
     monkeypatch.setattr(exact, "_MERGE_ROWS", 30)
-    search = held(exact.partial(exact.block_top_k, queries=exact.unit(matrix[:6])), 3, [])
+    search = original(exact.partial(exact.block_top_k, queries=exact.unit(matrix[:6])), 3, [])
     batches = vectors.select("id", "vector").toArrow().to_batches(max_chunksize=16)
     rows = [row for batch in search(iter(batches)) for row in batch.to_pylist()]
     assert len(rows) == 18
@@ -89,9 +89,9 @@ def test_fewer_ids_than_k(spark):
 
 
 def test_fetch_returns_float32_and_names_what_is_missing(vectors, matrix):
-    found = exact.require_vectors(vectors, ["w499", "w000", "w499"])
-    np.testing.assert_array_equal(found["w499"], matrix[499])
-    assert found["w000"].dtype == np.float32
+    actual = exact.require_vectors(vectors, ["w499", "w000", "w499"])
+    np.testing.assert_array_equal(actual["w499"], matrix[499])
+    assert actual["w000"].dtype == np.float32
     with pytest.raises(UnknownId, match=r"'w49', 'x' are not in the table \(500 ids\)\n'w49': nearest spellings: w049"):
         exact.require_vectors(vectors, ["w001", "w49", "x", "x"])
     assert list(exact.find_vectors(vectors, ["w001", "w49", "x"])) == ["w001"]

@@ -58,29 +58,29 @@ def same(found, expected):
 
 
 def test_same_as_sorting_all_scores(spark, vectors, names, matrix, tmp_path):
-    asked = [20, 10, 40, 77, 78, 79]
-    queries = table(spark, [f"q{i}" for i in asked], matrix[asked] * 3)
-    found = hits(exact_batch.top_k(vectors, queries, 7, folder=str(tmp_path / "q")))
-    assert len(found) == 6
-    for i in asked:
-        same(found[f"q{i}"], brute(names, matrix, matrix[i].astype(np.float64), 7))
-    tied = [name for name, _ in found["q20"][:5]]
+    query_rows = [20, 10, 40, 77, 78, 79]
+    queries = table(spark, [f"q{i}" for i in query_rows], matrix[query_rows] * 3)
+    actual = hits(exact_batch.top_k(vectors, queries, 7, folder=str(tmp_path / "q")))
+    assert len(actual) == 6
+    for i in query_rows:
+        same(actual[f"q{i}"], brute(names, matrix, matrix[i].astype(np.float64), 7))
+    tied = [name for name, _ in actual["q20"][:5]]
     assert tied == sorted(names[i] for i in (10, 11, 12, 13, 20))
 
 
 def test_a_query_need_not_find_itself(vectors, names, matrix, tmp_path):
     chosen = [names[i] for i in (5, 20, 30)]
     queries = vectors.where(vectors.id.isin(chosen))
-    found = hits(exact_batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q"), exclude_same_id=True))
+    actual = hits(exact_batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q"), exclude_same_id=True))
     for name in chosen:
         row = matrix[names.index(name)].astype(np.float64)
         if row.any():
-            same(found[name], brute(names, matrix, row, 4, {name}))
+            same(actual[name], brute(names, matrix, row, 4, {name}))
         else:
             # Nothing is nearer than anything else: the order of ids.
-            assert found[name] == [(other, 0.0) for other in sorted(set(names) - {name})[:4]]
-    kept = hits(exact_batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q")))
-    assert kept[names[5]][0] == (names[5], pytest.approx(1))
+            assert actual[name] == [(other, 0.0) for other in sorted(set(names) - {name})[:4]]
+    actual = hits(exact_batch.top_k(vectors, queries, 4, folder=str(tmp_path / "q")))
+    assert actual[names[5]][0] == (names[5], pytest.approx(1))
 
 
 def test_partitioning_and_spreading_change_nothing(spark, vectors, names, matrix, tmp_path, monkeypatch):
@@ -92,32 +92,32 @@ def test_partitioning_and_spreading_change_nothing(spark, vectors, names, matrix
     monkeypatch.setattr(exact_batch, "_MIN_SPREAD", 10)
     monkeypatch.setattr(exact_batch, "QUERIES", 16)
     lopsided = vectors.where("id < 'v200'").coalesce(1).union(vectors.where("id >= 'v200'").coalesce(1))
-    for other, asked in [(vectors.repartition(7), queries.repartition(5)), (lopsided, queries.coalesce(1))]:
-        again = exact_batch.top_k(other, asked, 3, folder=str(tmp_path / "other"), exclude_same_id=True)
+    for other, query_table in [(vectors.repartition(7), queries.repartition(5)), (lopsided, queries.coalesce(1))]:
+        again = exact_batch.top_k(other, query_table, 3, folder=str(tmp_path / "other"), exclude_same_id=True)
         assert hits(again) == first
 
 
-def csls(matrix, queries, near):
+def csls(matrix, queries, k):
     """Return 2 cos(x, y) - r(y) of each query and row, float64 [q, n], by the definition."""
-    rows, asked = (np.nan_to_num(one / np.linalg.norm(one, axis=1)[:, None]) for one in (matrix * 1.0, queries * 1.0))
-    cosines = asked @ rows.T
-    return 2 * cosines - np.sort(cosines, axis=0)[-near:].mean(axis=0)
+    rows, units = (np.nan_to_num(one / np.linalg.norm(one, axis=1)[:, None]) for one in (matrix * 1.0, queries * 1.0))
+    cosines = units @ rows.T
+    return 2 * cosines - np.sort(cosines, axis=0)[-k:].mean(axis=0)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeypatch):
     rng = np.random.default_rng(8)
     # One row is near to all queries.
-    asked = (rng.normal(size=(40, D)) + 3 * matrix[77] / np.linalg.norm(matrix[77])).astype(np.float32)
-    queries = table(spark, [f"q{i:02}" for i in range(40)], asked)
-    expected = csls(matrix.astype(np.float64), asked.astype(np.float64), 5)
-    near = exact_batch.mean_similarity(vectors, queries, 5, folder=str(tmp_path / "hubs"))
-    found = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q"), similarity=near))
+    query_matrix = (rng.normal(size=(40, D)) + 3 * matrix[77] / np.linalg.norm(matrix[77])).astype(np.float32)
+    queries = table(spark, [f"q{i:02}" for i in range(40)], query_matrix)
+    expected = csls(matrix.astype(np.float64), query_matrix.astype(np.float64), 5)
+    similarity = exact_batch.mean_similarity(vectors, queries, 5, folder=str(tmp_path / "hubs"))
+    actual = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q"), similarity=similarity))
     plain = hits(exact_batch.top_k(vectors, queries, 6, folder=str(tmp_path / "q")))
     for i in range(40):
         order = sorted(zip(names, expected[i].astype(np.float32).round(6), strict=True), key=lambda p: (-p[1], p[0]))
-        same(found[f"q{i:02}"], order[:6])
-    firsts = [sum(one[0][0] == names[77] for one in each.values()) for each in (found, plain)]
+        same(actual[f"q{i:02}"], order[:6])
+    firsts = [sum(one[0][0] == names[77] for one in each.values()) for each in (actual, plain)]
     assert firsts[0] < firsts[1]
     # In other partitions, spread, and one by one: the same to the last bit.
     monkeypatch.setattr(exact_batch, "_MIN_SPREAD", 10)
@@ -126,10 +126,10 @@ def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeyp
     )
     assert (
         hits(exact_batch.top_k(vectors.repartition(4), queries, 6, folder=str(tmp_path / "o"), similarity=again))
-        == found
+        == actual
     )
-    alone = exact_batch.search(vectors, ann.in_memory_queries(["q07"], asked[7:8]), 6, similarity=again)
-    assert hits(alone)["q07"] == found["q07"]
+    alone = exact_batch.search(vectors, ann.in_memory_queries(["q07"], query_matrix[7:8]), 6, similarity=again)
+    assert hits(alone)["q07"] == actual["q07"]
     # A row does not count as near to itself.
     itself = exact_batch.mean_similarity(vectors, vectors, 3, folder=str(tmp_path / "self"), exclude_same_id=True)
     means = {row["id"]: row["similarity"] for row in itself.collect()}
@@ -143,8 +143,8 @@ def test_csls_is_its_definition(spark, vectors, names, matrix, tmp_path, monkeyp
 def test_few_rows_and_equal_query_ids(spark, tmp_path):
     vectors = table(spark, ["b", "a"], [[1, 0], [1, 0]])
     queries = table(spark, ["q", "q"], [[1, 0], [0, 1]], partitions=1)
-    found = exact_batch.top_k(vectors, queries, 5, folder=str(tmp_path / "q")).collect()
-    assert sorted((r["query"], r["rank"], r["id"], r["score"]) for r in found) == [
+    actual = exact_batch.top_k(vectors, queries, 5, folder=str(tmp_path / "q")).collect()
+    assert sorted((r["query"], r["rank"], r["id"], r["score"]) for r in actual) == [
         ("q", 1, "a", 0.0), ("q", 1, "a", 1.0), ("q", 2, "b", 0.0), ("q", 2, "b", 1.0),
     ]  # fmt: skip
 
@@ -171,18 +171,18 @@ def test_the_busiest_core():
 def test_rounding_hides_no_row():
     """Rows that differ less than single precision tells: the same as without faiss, ties by row."""
     rng = np.random.default_rng(6)
-    near = rng.normal(size=64).astype(np.float32)
+    neighbors = rng.normal(size=64).astype(np.float32)
     matrix = unit(
-        np.concatenate([near + rng.normal(size=(900, 64)) * 1e-6, rng.normal(size=(600, 64))]).astype(np.float32)
+        np.concatenate([neighbors + rng.normal(size=(900, 64)) * 1e-6, rng.normal(size=(600, 64))]).astype(np.float32)
     )
-    queries = unit(np.stack([near, *rng.normal(size=(30, 64))]).astype(np.float32))
+    queries = unit(np.stack([neighbors, *rng.normal(size=(30, 64))]).astype(np.float32))
     rows, scores = faiss_exact.nearest(matrix, queries, 10)
     expected = block_top_k(matrix, queries, 10)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(scores, expected[1])
-    own = np.full(len(queries), -1)
-    own[0], own[3] = rows[0, 0], rows[3, 2]
-    without = faiss_exact.nearest(matrix, queries, 9, own)[0]
+    self_rows = np.full(len(queries), -1)
+    self_rows[0], self_rows[3] = rows[0, 0], rows[3, 2]
+    without = faiss_exact.nearest(matrix, queries, 9, self_rows)[0]
     assert without[0].tolist() == rows[0, 1:].tolist()
     assert without[3].tolist() == [*rows[3, :2], *rows[3, 3:]]
     assert without[5].tolist() == rows[5, :9].tolist()

@@ -15,8 +15,8 @@ def vectors(spark):
 
 
 def test_other_case_first_then_fewer_edits_then_frequent_ones(vectors):
-    found = spelling.nearest(vectors, ["parris", "zzzzzzzz", "londen"])
-    assert found == {
+    actual = spelling.nearest(vectors, ["parris", "zzzzzzzz", "londen"])
+    assert actual == {
         "parris": ["Parris", "paris", "parties", "parrot", "ferris"],
         "zzzzzzzz": [],
         "londen": ["london"],

@@ -21,9 +21,9 @@ def problems(df):
 def test_edge_lists_have_comments_tabs_blanks_and_bad_lines(spark, tmp_path):
     file = tmp_path / "edges.txt"
     file.write_bytes(b"\xef\xbb\xbf# a comment\na b\n\n  c\t d e\t2.5\n% another\nlonely\nx   y 3\n\xff\tz\t1\n")
-    found = edges.read(spark, EdgesConfig(path=str(file)))
-    assert rows(found) == [("a", "b", None), ("c", "d e", None), ("x", "y", None)]
-    assert problems(found) == ["broken UTF-8: \ufffd\tz\t1", "fewer than 2 fields: lonely"]
+    actual = edges.read(spark, EdgesConfig(path=str(file)))
+    assert rows(actual) == [("a", "b", None), ("c", "d e", None), ("x", "y", None)]
+    assert problems(actual) == ["broken UTF-8: \ufffd\tz\t1", "fewer than 2 fields: lonely"]
     weighted = edges.read(spark, EdgesConfig(path=str(file), weight="weight"))
     assert rows(weighted) == [("c", "d e", 2.5), ("x", "y", 3.0)]
     assert len(problems(weighted)) == 3
@@ -55,12 +55,12 @@ def test_edge_lists_as_others_write_them(spark, tmp_path):
         (tmp_path / "sub" / f"{number}.txt").write_text(f"{header}\n1\t2\n")
     for name in ("empty.txt", "_SUCCESS", ".hidden.txt"):
         (tmp_path / name).write_bytes(b"" if name == "empty.txt" else b"z z\n")
-    found = edges.read(spark, EdgesConfig(path=str(tmp_path)))
+    actual = edges.read(spark, EdgesConfig(path=str(tmp_path)))
     pairs = [*[("a", "b")] * 2, ("c", "d"), ('"x"', '"y"'), ('"', "the"), (",", "the"), ("the", ","), ("p", "q")]
     pairs += [("to", "weight"), *[("1", "2")] * 3]
-    assert rows(found) == sorted((*pair, None) for pair in pairs)
+    assert rows(actual) == sorted((*pair, None) for pair in pairs)
     hint = "which separates nothing in an edge list (separate by tabs or set input.format=csv)"
-    assert problems(found) == sorted([
+    assert problems(actual) == sorted([
         "src is null or empty:  e f", f'a blank in quotes, {hint}: "New York" Boston', f"commas, {hint}: 1, 2",
         f"commas, {hint}: 1, 2, 3", f"commas, {hint}: k,l",
     ])  # fmt: skip
@@ -70,8 +70,8 @@ def test_an_archive_that_breaks_off_is_named(spark, tmp_path):
     lines = "\n".join(f"{at * 7919 % 100_003} {at}" for at in range(40_000)).encode()
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(lines)[:100_000])
     (tmp_path / "good.txt").write_bytes(b"a b\n")
-    told = r"/cut\.txt\.gz: the file cannot be read \(Compressed file ended before .*\); mend, replace or remove it$"
-    with pytest.raises(BadData, match=told), reader_errors.translate_read_errors():
+    message = r"/cut\.txt\.gz: the file cannot be read \(Compressed file ended before .*\); mend, replace or remove it$"
+    with pytest.raises(BadData, match=message), reader_errors.translate_read_errors():
         edges.read(spark, EdgesConfig(path=str(tmp_path))).collect()
 
 
@@ -79,9 +79,9 @@ def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
     file = tmp_path / "edges.csv.gz"
     lines = b"1,2,0.5\n2,,1\n3,4,nan\n5,6,-1\n7,8,0\n9,10,inf\n11,12,much\n13,14,\n15,16,1.7e308\n17,18,5e-324\n"
     file.write_bytes(gzip.compress(b"from,to,w\n" + lines + b'19,20,"1,5"\n21,22,3.5e-2\n'))
-    found = edges.read(spark, EdgesConfig(path=str(file), format="csv", src="from", dst="to", weight="w"))
-    assert rows(found) == [("1", "2", 0.5), ("21", "22", 0.035)]
-    assert problems(found) == [
+    actual = edges.read(spark, EdgesConfig(path=str(file), format="csv", src="from", dst="to", weight="w"))
+    assert rows(actual) == [("1", "2", 0.5), ("21", "22", 0.035)]
+    assert problems(actual) == [
         "dst is null or empty: 2 null 1",
         "weight has a comma, need a decimal point: 19 20 1,5",
         "weight is no number: 11 12 much",
@@ -93,19 +93,19 @@ def test_a_packed_csv_with_numbers_for_names(spark, tmp_path):
         "weight is not from 1e-100 to 1e+100: 17 18 5e-324",
         "weight is null: 13 14 null",
     ]
-    refused = tabular.rejects(found).collect()
+    refused = tabular.rejects(actual).collect()
     assert {"weight is no number", "weight is null"} <= {row.reason for row in refused}
     assert {row.record for row in refused if row.reason == "weight is no number"} == {"11 12 much"}
-    assert tabular.reject_counts(found) == (10, 12)
+    assert tabular.reject_counts(actual) == (10, 12)
 
 
 def test_tables_of_any_simple_type(spark, tmp_path):
-    given = [(1, 1.5, 2), (2, None, 1), (3, float("nan"), 1)]
-    spark.createDataFrame(given, "src long, dst double, n int").write.parquet(f"{tmp_path}/t")
-    found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="n"))
-    assert rows(found) == [("1", "1.5", 2.0)]
+    values = [(1, 1.5, 2), (2, None, 1), (3, float("nan"), 1)]
+    spark.createDataFrame(values, "src long, dst double, n int").write.parquet(f"{tmp_path}/t")
+    actual = edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="n"))
+    assert rows(actual) == [("1", "1.5", 2.0)]
     # What pandas writes for a missing number is none.
-    assert problems(found) == ["dst is null or empty: 2 null 1", "dst is null or empty: 3 null 1"]
+    assert problems(actual) == ["dst is null or empty: 2 null 1", "dst is null or empty: 3 null 1"]
     with pytest.raises(SchemaMismatch, match="no column 'weight'"):
         edges.read(spark, EdgesConfig(path=f"{tmp_path}/t", format="parquet", weight="weight"))
 
@@ -116,9 +116,9 @@ def test_a_graph_frame_is_its_two_tables(spark):
         edges = spark.createDataFrame([("a", "b", 2.0), ("b", None, 1.0)], "src string, dst string, w double")
 
     assert rows(edges.of(Graph())) == [("a", "b", None)]
-    found = edges.of(Graph(), weight="w")
-    assert rows(found) == [("a", "b", 2.0)]
-    assert problems(found) == ["dst is null or empty: b null 1.0"]
+    actual = edges.of(Graph(), weight="w")
+    assert rows(actual) == [("a", "b", 2.0)]
+    assert problems(actual) == ["dst is null or empty: b null 1.0"]
     with pytest.raises(SchemaMismatch, match="no column cost"):
         edges.of(Graph(), weight="cost")
     Graph.vertices = Graph.vertices.withColumnRenamed("id", "name")

@@ -16,9 +16,9 @@ from embedall_spark.sources import events
 
 
 def read(spark, path, **options):
-    found = events.read(spark, parse(events.EventsConfig, {"path": str(path), **options}))
-    assert found.schema.simpleString() == EVENTS.simpleString()
-    return found.collect()
+    rows = events.read(spark, parse(events.EventsConfig, {"path": str(path), **options}))
+    assert rows.schema.simpleString() == EVENTS.simpleString()
+    return rows.collect()
 
 
 def table(tmp_path, **columns):
@@ -74,9 +74,11 @@ def test_csv(spark, tmp_path):
         return json.dumps({"key": "a", "item": "x", "order": "1", "weight": "1", **values}, separators=(",", ":"))
 
     no_time = "order is neither a number nor a time such as 2024-02-29 12:00:00: "
-    found = problems(rows)
-    assert found.pop(found.index(next(text for text in found if "4096" in text))).startswith("item over 4096 bytes: {")
-    assert found == sorted([
+    actual = problems(rows)
+    assert actual.pop(actual.index(next(text for text in actual if "4096" in text))).startswith(
+        "item over 4096 bytes: {"
+    )
+    assert actual == sorted([
         "broken UTF-8: bad \ufffd",
         "not a row of this CSV: a,x,1",
         "no key: " + told().replace('"key":"a",', ""),

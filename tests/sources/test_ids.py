@@ -39,17 +39,17 @@ def test_numbers_in_json_and_in_parquet_are_the_same_ids(spark, tmp_path):
         '{"src":9007199254740993,"dst":1e3}', '{"src":1.5,"dst":1e300}',
     ]  # fmt: skip
     (tmp_path / "a.json").write_text("\n".join(lines))
-    found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/a.json", format="json")).collect()
-    assert [(row.src, row.dst) for row in found if row.problem is None] == [
+    actual = edges.read(spark, EdgesConfig(path=f"{tmp_path}/a.json", format="json")).collect()
+    assert [(row.src, row.dst) for row in actual if row.problem is None] == [
         ("1", "1"), ("1", "12345678901234567890123"), ("9007199254740993", "1000"),
     ]  # fmt: skip
-    assert [row.problem for row in found if row.problem] == [
+    assert [row.problem for row in actual if row.problem] == [
         "dst is null or empty: true null", f"{ids.INEXACT}: {lines[-1]}",
     ]  # fmt: skip
     spark.createDataFrame([(1.0, 1000.0), (1.5, 1e300)], "src double, dst double").write.parquet(f"{tmp_path}/p")
-    found = edges.read(spark, EdgesConfig(path=f"{tmp_path}/p", format="parquet")).collect()
-    assert {(row.src, row.dst) for row in found} == {("1", "1000"), (None, None)}
-    assert [row.problem for row in found if row.problem] == [f"{ids.INEXACT}: 1.0E300"]
+    actual = edges.read(spark, EdgesConfig(path=f"{tmp_path}/p", format="parquet")).collect()
+    assert {(row.src, row.dst) for row in actual} == {("1", "1000"), (None, None)}
+    assert [row.problem for row in actual if row.problem] == [f"{ids.INEXACT}: 1.0E300"]
 
 
 def test_what_a_user_types_is_the_id_that_readers_write():

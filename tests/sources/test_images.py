@@ -31,9 +31,9 @@ def put(folder, names):
 
 
 def read(spark, path, **options):
-    found = images.read(spark, config.parse(ImagesConfig, {"path": str(path), **options}))
-    assert found.schema.simpleString() == IMAGES.simpleString()
-    rows = found.collect()
+    rows = images.read(spark, config.parse(ImagesConfig, {"path": str(path), **options}))
+    assert rows.schema.simpleString() == IMAGES.simpleString()
+    rows = rows.collect()
     assert all(row.problem or (row.content is None) != (row.path is None) for row in rows)
     assert not any(row.problem and (row.content or row.path) for row in rows) and all(row.origin for row in rows)
     good = {row.id: row for row in rows if row.problem is None}
@@ -59,8 +59,8 @@ def test_a_folder(spark, tmp_path):
     good, problems = read(spark, tmp_path / "in", limits={"max_bytes": 1000})
     assert shades(good) == {name: at for at, name in enumerate(NAMES)}
     assert problems == [f"{30 * len(png(1))} bytes, over limits.max_bytes=1000: large.png", "empty: sub/empty.png"]
-    found = images.read(spark, ImagesConfig(path=str(tmp_path / "in"), limits=Limits(max_bytes=1000)))
-    assert {(row.reason, row.record) for row in tabular.rejects(found).collect()} == {
+    actual = images.read(spark, ImagesConfig(path=str(tmp_path / "in"), limits=Limits(max_bytes=1000)))
+    assert {(row.reason, row.record) for row in tabular.rejects(actual).collect()} == {
         (f"{30 * len(png(1))} bytes, over limits.max_bytes=1000", "large.png"),
         ("empty", "sub/empty.png"),
     }
@@ -191,8 +191,8 @@ def test_relative_places_in_a_table_of_the_catalog(spark, tmp_path):
 def test_places_below_a_uri_are_encoded(spark):
     options = ImagesConfig(path="x/t.csv", format="csv", location="at", root="s3://bucket/in/")
     rows = spark.createDataFrame([("a b/é+.png",), ("s3://other/x y.png",)], "at string")
-    found = [row[0] for row in rows.select(image_tables.place_of(options, rows["at"])).collect()]
-    assert found == ["s3://bucket/in/a%20b/%C3%A9%2B.png", "s3://other/x y.png"]
+    actual = [row[0] for row in rows.select(image_tables.place_of(options, rows["at"])).collect()]
+    assert actual == ["s3://bucket/in/a%20b/%C3%A9%2B.png", "s3://other/x y.png"]
 
 
 def test_a_version_changes_with_the_files(spark, tmp_path):

@@ -19,9 +19,9 @@ def walk(path, suffixes=None):
     """Return the files below a folder and what is left out, by path."""
     entries = list(input_files.walk(str(path), input_files.ending_in(suffixes) if suffixes else None))
     base = f"{input_files.folder_of(str(path))}/"
-    found = [entry.path.removeprefix(base) for entry in entries if isinstance(entry, InputFile)]
-    assert len(set(found)) == len(found)
-    return sorted(found), {e.path.removeprefix(base): e.reason for e in entries if not isinstance(e, InputFile)}
+    paths = [entry.path.removeprefix(base) for entry in entries if isinstance(entry, InputFile)]
+    assert len(set(paths)) == len(paths)
+    return sorted(paths), {e.path.removeprefix(base): e.reason for e in entries if not isinstance(e, InputFile)}
 
 
 def test_all_that_a_person_expects_is_read_or_has_a_reason(tmp_path):
@@ -30,8 +30,8 @@ def test_all_that_a_person_expects_is_read_or_has_a_reason(tmp_path):
     (tmp_path / "dangling.txt").symlink_to("nothing")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
-    found, left_out = walk(tmp_path)
-    assert found == ["2024-01-01 12:00.txt", "[v1]/e.txt", "_b.txt", "a.txt", "k=v/d.txt", "sub/deep/c.txt"]
+    actual, left_out = walk(tmp_path)
+    assert actual == ["2024-01-01 12:00.txt", "[v1]/e.txt", "_b.txt", "a.txt", "k=v/d.txt", "sub/deep/c.txt"]
     assert left_out == {
         ".hidden": "the name begins with a dot", ".git": "the name begins with a dot",
         "_SUCCESS": "bookkeeping of Spark or Delta", "_delta_log": "bookkeeping of Spark or Delta",
@@ -58,10 +58,10 @@ def test_links_are_followed_and_each_file_is_read_once(tmp_path):
     }  # fmt: skip
     for name, target in links.items():
         (tmp_path / name).symlink_to(target)
-    found, left_out = walk(tmp_path / "in")
-    names = {os.path.realpath(tmp_path / "in" / name).removeprefix(f"{tmp_path}/") for name in found}
+    actual, left_out = walk(tmp_path / "in")
+    names = {os.path.realpath(tmp_path / "in" / name).removeprefix(f"{tmp_path}/") for name in actual}
     assert names == {"in/a.txt", "in/sub/b.txt", "in/.store/c", "out/d.txt", "out/deep/e.txt", "f.txt"}
-    assert len(found) == 6 and {"loop", "sub/up", "again", "b.txt", "out2", "out3", "f2.txt"} <= set(left_out)
+    assert len(actual) == 6 and {"loop", "sub/up", "again", "b.txt", "out2", "out3", "f2.txt"} <= set(left_out)
     # What a link leads to counts as read only where its own name does.
     put(tmp_path, "blobs/0")
     (tmp_path / "blobs/0.png").symlink_to("0")

@@ -19,21 +19,21 @@ def rows(df):
 
 def test_files_with_and_without_a_header(spark, tmp_path, caplog):
     (tmp_path / "bare.tsv").write_text("1\ta b\n2\tc\n1\td\n1\ta b\n\t\n3\t\n")
-    found = metadata.read(spark, Metadata(path=str(tmp_path / "bare.tsv")))
-    assert rows(found)[:3] == [("1", "a b", None), ("1", "d", None), ("2", "c", None)]
-    assert [row.id for row in found.where("label is null").collect()] == ["3"]
+    actual = metadata.read(spark, Metadata(path=str(tmp_path / "bare.tsv")))
+    assert rows(actual)[:3] == [("1", "a b", None), ("1", "d", None), ("2", "c", None)]
+    assert [row.id for row in actual.where("label is null").collect()] == ["3"]
     names = metadata.read(spark, Metadata(path=str(tmp_path / "bare.tsv"), label=None, title="title"))
     assert ("1", None, "a b") in [tuple(row) for row in names.collect()]
     with gzip.open(tmp_path / "movies.csv.gz", "wt") as file:
         file.write('\ufeffmovieId,title,genres\r\n1,"Toy, Story",A|B.c|\r\n2,"broken" so,A\r\n3,Heat,\r\n')
     config = Metadata(path=str(tmp_path / "movies.csv.gz"), id="movieId", label="genres", title="title", split="|")
     with caplog.at_level(logging.WARNING):
-        found = metadata.read(spark, config)
-    assert set(map(tuple, found.where("label is not null and id != '2'").collect())) == {
+        actual = metadata.read(spark, config)
+    assert set(map(tuple, actual.where("label is not null and id != '2'").collect())) == {
         ("1", "A", "Toy, Story"),
         ("1", "B.c", "Toy, Story"),
     }
-    assert {(row.id, row.title) for row in found.collect()} >= {("1", "Toy, Story"), ("3", "Heat")}
+    assert {(row.id, row.title) for row in actual.collect()} >= {("1", "Toy, Story"), ("3", "Heat")}
     with pytest.raises(SchemaMismatch, match="no column 'id'"):
         metadata.read(spark, Metadata(path=str(tmp_path / "movies.csv.gz"), label="genres"))
 
@@ -47,8 +47,8 @@ def test_other_formats_ids_of_any_type_and_rows_that_cannot_be_read(spark, tmp_p
     frame.write.parquet(str(tmp_path / "a.parquet"))
     frame.write.format("delta").save(str(tmp_path / "a"))
     for name in ("a.parquet", "a"):
-        found = metadata.read(spark, Metadata(path=str(tmp_path / name), id="node", label="class"))
-        assert {tuple(row) for row in found.collect()} == {("7", "1.5", None), ("8", None, None)}
+        actual = metadata.read(spark, Metadata(path=str(tmp_path / name), id="node", label="class"))
+        assert {tuple(row) for row in actual.collect()} == {("7", "1.5", None), ("8", None, None)}
     with pytest.raises(BadData, match="no such file"):
         metadata.read(spark, Metadata(path=str(tmp_path / "none.tsv")))
 
@@ -67,8 +67,8 @@ def test_a_file_must_be_there_and_its_name_tell_the_format(tmp_path):
 
 def test_labels_that_are_parts_of_the_ids(spark):
     vectors = table(spark, ["a.b.c", "a", ".d"], np.eye(3))
-    found = metadata.read(spark, Metadata(prefix="."), vectors)
-    assert {tuple(row) for row in found.collect()} == {("a.b.c", "a", None), ("a", "a", None), (".d", None, None)}
+    actual = metadata.read(spark, Metadata(prefix="."), vectors)
+    assert {tuple(row) for row in actual.collect()} == {("a.b.c", "a", None), ("a", "a", None), (".d", None, None)}
     with pytest.raises(ConfigError, match="needs a table of vectors"):
         metadata.read(spark, Metadata(prefix="."))
 
@@ -110,5 +110,5 @@ def test_a_file_without_header_that_lacks_a_column(spark, tmp_path):
 def test_ids_that_are_stored_as_numbers(spark, tmp_path):
     frame = spark.createDataFrame([(12.0, "a"), (float("nan"), "b")], "node double, title string")
     frame.write.parquet(str(tmp_path / "a.parquet"))
-    found = metadata.read_all(spark, Names(path=str(tmp_path / "a.parquet"), id="node")).collect()
-    assert [row.title for row in found if row.id is None] == ["b"]
+    actual = metadata.read_all(spark, Names(path=str(tmp_path / "a.parquet"), id="node")).collect()
+    assert [row.title for row in actual if row.id is None] == ["b"]

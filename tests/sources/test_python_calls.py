@@ -60,10 +60,10 @@ class A(B(1)):
 
 
 def by_function(name="pkg/mod.py", source=SOURCE):
-    found = {}
+    calls = {}
     for function, item in python_calls.of_tree(python_files.ast.parse(source), name):
-        found.setdefault(function, []).append(item)
-    return found
+        calls.setdefault(function, []).append(item)
+    return calls
 
 
 def test_every_call_by_hand():
@@ -93,10 +93,10 @@ def test_modules_are_named_by_their_place():
 def test_items_are_what_python_finds_under_their_names(module):
     name = module.__name__.replace(".", "/") + ".py"
     tree = python_files.parse(Path(module.__file__))
-    found = list(python_calls.of_tree(tree, name))
-    functions = {function for function, _ in found}
+    actual = list(python_calls.of_tree(tree, name))
+    functions = {function for function, _ in actual}
     assert functions <= qualified(compile(tree, name, "exec"))
-    full = {item for _, item in found if not item.startswith(".") and "<locals>" not in item}
+    full = {item for _, item in actual if not item.startswith(".") and "<locals>" not in item}
     assert len(full) >= 10
     for item in full:
         assert callable(pkgutil.resolve_name(f"builtins.{item}" if hasattr(builtins, item.split(".")[0]) else item))
@@ -113,9 +113,9 @@ def test_events_of_a_folder(spark, tmp_path):
     (tmp_path / "pkg" / "a.py").write_text("def f():\n  len(1); g()\ndef g(): 'no call'\ndef f(): print()\n")
     (tmp_path / "b.py").write_text("def h(): min(1)\n")
     (tmp_path / "broken.py").write_text("def f(:\n")
-    found = python_calls.read(spark, str(tmp_path))
-    assert found.schema.simpleString() == EVENTS.simpleString()
-    rows = sorted(found.where("problem is null").collect(), key=lambda row: (row.key, row.order))
+    actual = python_calls.read(spark, str(tmp_path))
+    assert actual.schema.simpleString() == EVENTS.simpleString()
+    rows = sorted(actual.where("problem is null").collect(), key=lambda row: (row.key, row.order))
     assert [(row.key, row.item, row.order) for row in rows] == [
         ("b.py:h", "min", 0),
         ("pkg/a.py:f", "len", 0),
@@ -124,6 +124,6 @@ def test_events_of_a_folder(spark, tmp_path):
     ]
     assert isinstance(rows[0].order, Decimal)
     assert rows[0].weight is None
-    (bad,) = found.where("problem is not null").collect()
+    (bad,) = actual.where("problem is not null").collect()
     assert (bad.origin, bad.key, bad.item) == ("broken.py", None, None)
     assert bad.problem.startswith("not Python: ")

@@ -59,9 +59,9 @@ def test_every_docstring_once_and_every_bad_file_named(spark, tmp_path):
 def test_docstrings_are_those_that_python_sees():
     module = json.decoder
     members = [module, module.JSONDecoder, *vars(module).values(), *vars(module.JSONDecoder).values()]
-    own = {inspect.getdoc(m) for m in members if getattr(m, "__module__", module.__name__) == module.__name__}
-    found = set(python_docstrings.of_tree(python_files.parse(Path(module.__file__))))
-    assert len(found) > 4 and found <= own
+    expected = {inspect.getdoc(m) for m in members if getattr(m, "__module__", module.__name__) == module.__name__}
+    actual = set(python_docstrings.of_tree(python_files.parse(Path(module.__file__))))
+    assert len(actual) > 4 and actual <= expected
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

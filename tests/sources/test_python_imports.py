@@ -34,9 +34,9 @@ def test_edges_of_a_folder(spark, tmp_path):
     (tmp_path / "pkg" / "deep" / "__init__.py").write_text(DEEP)
     (tmp_path / "top.py").write_text("from pkg import deep, deep.c\n")
     (tmp_path / "script.py").write_text("from . import x\nimport pkg.deep.c\n")
-    found = python_imports.read(spark, str(tmp_path))
-    assert found.schema.simpleString() == EDGES.simpleString()
-    rows = found.collect()
+    actual = python_imports.read(spark, str(tmp_path))
+    assert actual.schema.simpleString() == EDGES.simpleString()
+    rows = actual.collect()
     assert {(row.src, row.dst, row.weight) for row in rows if not row.problem} == {
         ("pkg", "pkg.a", 2.0),
         ("pkg", "pkg", 1.0),
@@ -56,7 +56,7 @@ def test_edges_of_a_folder(spark, tmp_path):
 
 def test_imports_are_those_that_python_sees():
     folder = Path(sklearn.cluster.__file__).parent
-    root, asked = str(folder.parents[1]), 0
+    root, checked = str(folder.parents[1]), 0
     for path in sorted(folder.glob("*.py")):
         name = str(path.relative_to(root))
         finder, expected = ModuleFinder([root]), set()
@@ -69,10 +69,10 @@ def test_imports_are_those_that_python_sees():
                 level, names, module = args
                 base = package.split(".")[: 3 - level]
                 expected.add((".".join([*base, *([module] if module else [])]), tuple(names or ())))
-        found = set(python_imports.of_tree(python_files.parse(path), root, name))
+        actual = set(python_imports.of_tree(python_files.parse(path), root, name))
         top = {one for one, names in expected if not names}
-        assert top <= found
+        assert top <= actual
         for module, names in expected:
-            assert not names or module in found or any(f"{module}.{one}" in found for one in names)
-        asked += len(expected)
-    assert asked > 100
+            assert not names or module in actual or any(f"{module}.{one}" in actual for one in names)
+        checked += len(expected)
+    assert checked > 100

@@ -63,12 +63,12 @@ def test_a_quote_that_is_open_at_the_end_of_a_line_is_told(spark, tmp_path):
     good, problems = read(spark, path, "csv", USER_ITEM, multiline=False)
     assert good == [("2", "c"), ("3", 'x "y"'), ("5", '5" disc'), ("6", "p,")]
     lines = ['1,"a', 'b"', '4,"open', '8,"']
-    told = ["not a row of this CSV: 7,d,e", "the names of the columns once more: user id,item"]
+    expected = ["not a row of this CSV: 7,d,e", "the names of the columns once more: user id,item"]
     hint = "not a row of this CSV, a quote is open at its end (set input.multiline=true): "
-    assert problems == sorted([*told, *(hint + line for line in lines)])
+    assert problems == sorted([*expected, *(hint + line for line in lines)])
     # Where there is no such option.
     _, problems = read(spark, path, "csv", USER_ITEM)
-    assert problems == sorted([*told, *(hint.replace(" (set input.multiline=true)", "") + line for line in lines)])
+    assert problems == sorted([*expected, *(hint.replace(" (set input.multiline=true)", "") + line for line in lines)])
 
 
 def test_line_breaks_in_quotes(spark, tmp_path):

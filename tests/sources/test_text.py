@@ -115,13 +115,13 @@ def test_json_lines(spark, tmp_path):
 def test_csv(spark, tmp_path):
     rows = ["id,body text,z", '1,"hello, ""you""\nagain",3', "2,a,b,c", "3,x", '4,\\n "q",1', "5,,2", "x,ok,1"]
     put(tmp_path, "a.csv", "\n".join(rows).encode() + b"\n6,bad \xff,1\n")
-    found = read(spark, tmp_path, format="csv", column="body text", id_column="id")
-    assert {row.text: row.id for row in found if row.text} == {
+    actual = read(spark, tmp_path, format="csv", column="body text", id_column="id")
+    assert {row.text: row.id for row in actual if row.text} == {
         'hello, "you"\nagain': 1,
         '\\n "q"': 4,
         "ok": spark.sql("select xxhash64('x')").first()[0],
     }
-    assert problems(found) == [
+    assert problems(actual) == [
         "broken UTF-8: bad \ufffd",
         "not a row of this CSV: 2,a,b,c",
         "not a row of this CSV: 3,x",

@@ -48,9 +48,9 @@ def test_a_real_binary_file():
 def test_glove_compressed_and_words_with_spaces(spark, tmp_path):
     text = "the 0.1 0.2 -3e-5\n. . . 1 2 3\nat name@x.com 1 2 4\nthe 9 9 9\n"
     path = write(tmp_path, gzip.compress(text.encode()), "glove.txt.gz")
-    found = word2vec_import.read(spark, path, run_id="r")
-    assert (found.rows, found.duplicates, found.vector_size) == (4, 1, 3)
-    rows = {row.id: row.vector for row in found.vectors.collect()}
+    actual = word2vec_import.read(spark, path, run_id="r")
+    assert (actual.rows, actual.duplicates, actual.vector_size) == (4, 1, 3)
+    rows = {row.id: row.vector for row in actual.vectors.collect()}
     assert rows == {
         "the": np.array([0.1, 0.2, -3e-5], np.float32).tolist(),
         ". . .": [1, 2, 3],

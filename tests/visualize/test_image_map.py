@@ -24,19 +24,19 @@ def photo(color):
     return Image.new("RGB", (40, 40), color)
 
 
-def centre(picture, color):
+def center(picture, color):
     ys, xs = np.nonzero(np.abs(picture - np.array(color)).max(axis=2) < 40)
     return xs.mean(), ys.mean()
 
 
 def test_digits_are_ink_of_their_color_where_they_belong():
     places = np.array([[0, 0], [1, 1]], dtype=np.float32)
-    found = opened(image_map.draw(places, [digit(), digit(255)], [RED, BLUE], "", {}))
-    (left, low), (right, high) = centre(found, (255, 0, 0)), centre(found, (0, 0, 255))
-    assert left < 100 and low > found.shape[0] - 100
-    assert right > found.shape[1] - 100 and high < 150
+    actual = opened(image_map.draw(places, [digit(), digit(255)], [RED, BLUE], "", {}))
+    (left, low), (right, high) = center(actual, (255, 0, 0)), center(actual, (0, 0, 255))
+    assert left < 100 and low > actual.shape[0] - 100
+    assert right > actual.shape[1] - 100 and high < 150
     # Nothing but ink: no black or white square around it.
-    assert not (found.max(axis=2) < 100).any()
+    assert not (actual.max(axis=2) < 100).any()
 
 
 def test_what_is_ink():
@@ -51,11 +51,11 @@ def test_photographs_have_frames_and_cover_no_other():
     places = np.array([[0, 0], [0.001, 0], [1, 1]], dtype=np.float32)
     colors = [RED, BLUE, BLUE]
     pictures = [photo("#00ff00"), photo("#ffff00"), None]
-    found = opened(image_map.draw(places, pictures, colors, "", {"a": RED, "b": BLUE}))[:, : image_map._WIDTH]
-    assert (found == (0, 255, 0)).all(axis=2).any() and not (found == (255, 255, 0)).all(axis=2).any()
-    assert (found == (255, 0, 0)).all(axis=2).any()
+    actual = opened(image_map.draw(places, pictures, colors, "", {"a": RED, "b": BLUE}))[:, : image_map._WIDTH]
+    assert (actual == (0, 255, 0)).all(axis=2).any() and not (actual == (255, 255, 0)).all(axis=2).any()
+    assert (actual == (255, 0, 0)).all(axis=2).any()
     # The one without a picture, and the one that has no room, are dots; the latter is beside the picture and whole.
-    dots = (found == (0, 0, 255)).all(axis=2)
+    dots = (actual == (0, 0, 255)).all(axis=2)
     one = image_map.draw(np.array([[0, 0], [1, 1]], np.float32), [pictures[0], None], [RED, BLUE], "", {"a": RED})
     assert dots.sum() == 2 * (opened(one)[:, : image_map._WIDTH] == (0, 0, 255)).all(axis=2).sum() > 50
 
@@ -76,8 +76,8 @@ def test_dots_under_a_box_move_to_its_nearest_free_side():
 
 
 def test_all_at_one_place_is_a_map():
-    found = opened(image_map.draw(np.zeros((3, 2), np.float32), [digit(), None, None], [RED] * 3, "one place", {}))
-    assert (found[:50].min(axis=2) < 128).any()
+    actual = opened(image_map.draw(np.zeros((3, 2), np.float32), [digit(), None, None], [RED] * 3, "one place", {}))
+    assert (actual[:50].min(axis=2) < 128).any()
 
 
 def test_texts_are_written_where_there_is_room_for_them():
@@ -89,7 +89,7 @@ def test_texts_are_written_where_there_is_room_for_them():
 
     dots, one, five = drawn([None] * 6), drawn([None, "heart", *[None] * 4]), drawn([None, *["heart"] * 5])
     # All five are at one place: at it, above and below it is room for three.
-    ink = [int((found[:300].max(axis=2) < 100).sum()) for found in (dots, one, five)]
+    ink = [int((actual[:300].max(axis=2) < 100).sum()) for actual in (dots, one, five)]
     assert ink[0] == 0 and ink[1] > 50 and 2.5 * ink[1] < ink[2] < 3.5 * ink[1]
     assert (one == (255, 0, 0)).all(axis=2).any()
     # A text of something that has a picture is not written.
@@ -98,6 +98,6 @@ def test_texts_are_written_where_there_is_room_for_them():
 
 def test_a_text_at_the_edge_is_whole():
     places = np.array([[0, 0], [1, 0]], dtype=np.float32)
-    found = opened(image_map.draw(places, [None] * 2, [RED] * 2, "", {}, ["a long text"] * 2))
-    halves = [(half.max(axis=2) < 100).sum() for half in np.split(found, 2, axis=1)]
+    actual = opened(image_map.draw(places, [None] * 2, [RED] * 2, "", {}, ["a long text"] * 2))
+    halves = [(half.max(axis=2) < 100).sum() for half in np.split(actual, 2, axis=1)]
     assert halves[0] == halves[1] > 100

@@ -21,7 +21,7 @@ def flat(color, size=(40, 40), mode="RGB"):
 
 
 def where(picture, color, within=8):
-    """Return left, top, width and height of what has a colour."""
+    """Return left, top, width and height of what has a color."""
     ys, xs = np.nonzero(np.abs(picture - np.array(color)).max(axis=2) <= within)
     return xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1
 
@@ -29,15 +29,15 @@ def where(picture, color, within=8):
 def test_rows_are_aligned_and_captions_are_below():
     red, blue, green = (255, 0, 0), (0, 0, 255), (0, 160, 0)
     rows = [("first", [Tile(flat(red), "red"), Tile(flat(blue), "blue")]), ("second", [Tile(flat(green), "")])]
-    found = opened(montage.draw(rows, size=50))
-    assert (found[[0, -1]] == 255).all() and (found[:, [0, -1]] == 255).all()
-    first, second, third = (where(found, color) for color in (red, blue, green))
+    actual = opened(montage.draw(rows, size=50))
+    assert (actual[[0, -1]] == 255).all() and (actual[:, [0, -1]] == 255).all()
+    first, second, third = (where(actual, color) for color in (red, blue, green))
     assert first[2:] == second[2:] == third[2:] == (50, 50)
     assert first[1] == second[1] and second[0] >= first[0] + 50
     assert third[0] == first[0] and third[1] > first[1] + 50
-    caption = found[first[1] + 51 : first[1] + 51 + 26, first[0] : first[0] + 50]
+    caption = actual[first[1] + 51 : first[1] + 51 + 26, first[0] : first[0] + 50]
     assert (caption.min(axis=2) < 100).any()
-    heading = found[: first[1]]
+    heading = actual[: first[1]]
     assert (heading.min(axis=2) < 128).any()
 
 
@@ -48,13 +48,13 @@ def test_pictures_keep_their_proportions_and_transparency_is_white():
     clear.paste((0, 0, 255, 255), (0, 0, 40, 20))
     half = opened(montage.draw([("", [Tile(clear, "")])], size=40))
     assert where(half, (0, 0, 255))[2:] == (40, 20) and not (half == (255, 0, 0)).all(axis=2).any()
-    grey = opened(montage.draw([("", [Tile(flat(0, mode="L"), "")])], size=40))
-    assert where(grey, (0, 0, 0))[2:] == (40, 40)
+    gray = opened(montage.draw([("", [Tile(flat(0, mode="L"), "")])], size=40))
+    assert where(gray, (0, 0, 0))[2:] == (40, 40)
 
 
-def test_a_missing_picture_is_grey():
-    found = opened(montage.draw([("", [Tile(None, "")])], size=40))
-    assert where(found, (228, 228, 231), 1)[2:] == (40, 40)
+def test_a_missing_picture_is_gray():
+    actual = opened(montage.draw([("", [Tile(None, "")])], size=40))
+    assert where(actual, (228, 228, 231), 1)[2:] == (40, 40)
 
 
 def test_captions_stay_below_their_own_picture():

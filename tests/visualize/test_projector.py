@@ -18,20 +18,20 @@ COLORS = {"red": (220, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 220)}
 
 def lines(content):
     """Return the metadata as the projector's script splits it: blank lines are skipped."""
-    found = [line for line in content.decode().split("\n") if line.strip("\ufeff \t\r\n\v\f\u2028\u2029\xa0")]
-    return [line.split("\t") for line in found]
+    rows = [line for line in content.decode().split("\n") if line.strip("\ufeff \t\r\n\v\f\u2028\u2029\xa0")]
+    return [line.split("\t") for line in rows]
 
 
-def metadata(made):
-    return lines(made.files[f"{made.name}_metadata.tsv"])
+def metadata(tensor):
+    return lines(tensor.files[f"{tensor.name}_metadata.tsv"])
 
 
-def numbers(made):
-    return np.frombuffer(made.files[f"{made.name}.bytes"], np.float32).reshape(made.rows, made.vector_size)
+def numbers(tensor):
+    return np.frombuffer(tensor.files[f"{tensor.name}.bytes"], np.float32).reshape(tensor.rows, tensor.vector_size)
 
 
 def pictures(spark, names):
-    """Return IMAGES of one colour each, wider than high; a name without a colour is no picture."""
+    """Return IMAGES of one color each, wider than high; a name without a color is no picture."""
     rows = []
     for name in names:
         content = io.BytesIO()
@@ -66,46 +66,46 @@ def words(spark, matrix):
 
 
 def test_vectors_are_the_tables_in_the_order_of_their_counts(words, matrix):
-    made = projector.tensor(words, 20)
-    assert (made.rows, made.vector_size, made.tile) == (20, 12, 0)
-    np.testing.assert_array_equal(numbers(made), matrix[:20])
-    assert metadata(made) == [["id", "count"], *([f"w{at}", str(500 - 10 * at)] for at in range(20))]
+    tensor = projector.tensor(words, 20)
+    assert (tensor.rows, tensor.vector_size, tensor.tile) == (20, 12, 0)
+    np.testing.assert_array_equal(numbers(tensor), matrix[:20])
+    assert metadata(tensor) == [["id", "count"], *([f"w{at}", str(500 - 10 * at)] for at in range(20))]
 
 
 def test_uncounted_ids_are_the_same_sample_however_they_are_partitioned(spark, matrix):
     names = [f"p{at}" for at in range(60)]
-    made = [projector.tensor(table(spark, names, matrix, partitions=parts), 15) for parts in (1, 5)]
-    assert made[0].files == made[1].files
-    chosen = [row[0] for row in metadata(made[0])]
+    results = [projector.tensor(table(spark, names, matrix, partitions=parts), 15) for parts in (1, 5)]
+    assert results[0].files == results[1].files
+    chosen = [row[0] for row in metadata(results[0])]
     assert len(set(chosen)) == 15 and set(chosen) < set(names) and set(chosen) != set(names[:15])
-    np.testing.assert_array_equal(numbers(made[0]), matrix[[int(name[1:]) for name in chosen]])
+    np.testing.assert_array_equal(numbers(results[0]), matrix[[int(name[1:]) for name in chosen]])
 
 
 def test_kinds_share_the_points_evenly_as_far_as_they_reach(spark, words, matrix):
-    few = table(spark, ["red", "green", "w1"], matrix[50:53]).withColumn("kind", F.lit("images"))
-    both = words.unionByName(few)
+    images = table(spark, ["red", "green", "w1"], matrix[50:53]).withColumn("kind", F.lit("images"))
+    both = words.unionByName(images)
     kinds = [row[-1] for row in metadata(projector.tensor(both, 4))[1:]]
     assert sorted(kinds) == ["images", "images", "words", "words"]
-    made = projector.tensor(both, 30)
-    kinds = [row[-1] for row in metadata(made)[1:]]
+    tensor = projector.tensor(both, 30)
+    kinds = [row[-1] for row in metadata(tensor)[1:]]
     assert (kinds.count("images"), kinds.count("words")) == (3, 27)
     # The same id in both kinds is two points, each with its own vector.
-    at = {(row[0], row[-1]): place for place, row in enumerate(metadata(made)[1:])}
-    np.testing.assert_array_equal(numbers(made)[at["w1", "words"]], matrix[1])
-    np.testing.assert_array_equal(numbers(made)[at["w1", "images"]], matrix[52])
+    at = {(row[0], row[-1]): place for place, row in enumerate(metadata(tensor)[1:])}
+    np.testing.assert_array_equal(numbers(tensor)[at["w1", "words"]], matrix[1])
+    np.testing.assert_array_equal(numbers(tensor)[at["w1", "images"]], matrix[52])
 
 
 def test_named_ids_only(words, matrix, caplog):
-    made = projector.tensor(words, ids=["w7", "w3", "nobody", "w3"])
-    assert [row[0] for row in metadata(made)[1:]] == ["w3", "w7"]
-    np.testing.assert_array_equal(numbers(made), matrix[[3, 7]])
+    tensor = projector.tensor(words, ids=["w7", "w3", "nobody", "w3"])
+    assert [row[0] for row in metadata(tensor)[1:]] == ["w3", "w7"]
+    np.testing.assert_array_equal(numbers(tensor), matrix[[3, 7]])
     assert "1 ids are not in the table: nobody" in caplog.text
     with pytest.raises(UnknownId, match="nobody"):
         projector.tensor(words, ids=["nobody"])
 
 
 def test_what_is_known_becomes_columns_and_the_title_is_first(spark, words):
-    known = spark.createDataFrame(
+    titles = spark.createDataFrame(
         [
             ("w0", "a title\twith a tab", ["x", "y"], 3, "kind one", b"1"),
             ("w1", None, None, None, "kind\none", b"2"),
@@ -114,8 +114,8 @@ def test_what_is_known_becomes_columns_and_the_title_is_first(spark, words):
         ],
         "id string, title string, tags array<string>, year int, label string, bytes binary",
     )
-    found = metadata(projector.tensor(words, 3, metadata=known))
-    assert found == [
+    actual = metadata(projector.tensor(words, 3, metadata=titles))
+    assert actual == [
         ["title", "id", "tags", "year", "label", "count"],
         ["a title with a tab", "w0", "x, y", "3", "kind one", "500"],
         ["w1", "w1", "", "", "another|kind one", "490"],
@@ -141,51 +141,56 @@ NASTY = [
 
 def test_every_id_is_one_line(spark, matrix):
     many = table(spark, NASTY, matrix[: len(NASTY)])
-    made = projector.tensor(many, 100)
-    assert made.rows == len(NASTY)
-    found = metadata(made)
+    tensor = projector.tensor(many, 100)
+    assert tensor.rows == len(NASTY)
+    actual = metadata(tensor)
     # One column has no line of names.
-    assert [len(row) for row in found] == [1] * len(NASTY)
-    assert ["(blank)"] in found and ["tab in"] in found and ["ok"] in found and max(len(row[0]) for row in found) == 300
+    assert [len(row) for row in actual] == [1] * len(NASTY)
+    assert (
+        ["(blank)"] in actual
+        and ["tab in"] in actual
+        and ["ok"] in actual
+        and max(len(row[0]) for row in actual) == 300
+    )
 
 
 def test_the_configuration_is_what_the_projector_reads(spark, words):
     text_format = pytest.importorskip("google.protobuf.text_format")
     pb = pytest.importorskip("tensorboard.plugins.projector", reason="needs TensorBoard")
     tensors = [projector.tensor(words, 5, name="some words"), projector.tensor(words, 7, pictures=pictures(spark, []))]
-    made = dict(projector.contents(tensors))
-    assert list(made)[-1] == projector.CONFIG
-    config = text_format.Parse(made[projector.CONFIG].decode(), pb.ProjectorConfig())
+    contents = dict(projector.contents(tensors))
+    assert list(contents)[-1] == projector.CONFIG
+    config = text_format.Parse(contents[projector.CONFIG].decode(), pb.ProjectorConfig())
     first, second = config.embeddings
     assert (first.tensor_name, list(first.tensor_shape)) == ("some_words", [5, 12])
     assert (second.tensor_name, list(second.tensor_shape)) == ("vectors", [7, 12])
     assert not first.sprite.image_path and list(second.sprite.single_image_dim) == [64, 64]
     named = [first.tensor_path, first.metadata_path, second.tensor_path, second.metadata_path, second.sprite.image_path]
-    assert sorted(made) == sorted([*named, projector.CONFIG])
+    assert sorted(contents) == sorted([*named, projector.CONFIG])
 
 
 def test_the_server_reads_the_numbers_whatever_they_are(tmp_path, matrix):
     plugin = pytest.importorskip("tensorboard.plugins.projector.projector_plugin", reason="needs TensorBoard")
     round_ones = np.array([[2.0, 0.0, 32.5], [0.0, 2.0, -0.125]], np.float32)
-    for some in (matrix, round_ones, np.zeros((3, 4), np.float32)):
-        ending, content = projector_format.vector_file(some)
+    for values in (matrix, round_ones, np.zeros((3, 4), np.float32)):
+        ending, content = projector_format.vector_file(values)
         path = tmp_path / f"tensor.{ending}"
         path.write_bytes(content)
         try:
-            found = plugin._read_tensor_tsv_file(str(path))
+            actual = plugin._read_tensor_tsv_file(str(path))
         except UnicodeDecodeError:
-            found = plugin._read_tensor_binary_file(str(path), some.shape)
-        np.testing.assert_array_equal(found, some)
+            actual = plugin._read_tensor_binary_file(str(path), values.shape)
+        np.testing.assert_array_equal(actual, values)
 
 
 def test_each_point_has_its_picture_or_its_text(spark, matrix):
     names = ["red", "a word", "green", "broken", "blue"]
-    known = spark.createDataFrame([("broken", "its title")], "id string, title string")
-    made = projector.tensor(
-        table(spark, names, matrix[:5], range(50, 0, -10)), metadata=known, pictures=pictures(spark, [*names, "other"])
+    titles = spark.createDataFrame([("broken", "its title")], "id string, title string")
+    tensor = projector.tensor(
+        table(spark, names, matrix[:5], range(50, 0, -10)), metadata=titles, pictures=pictures(spark, [*names, "other"])
     )
-    assert made.tile == 64
-    sheet = np.asarray(Image.open(io.BytesIO(made.files["vectors_sprites.jpg"]))).astype(int)
+    assert tensor.tile == 64
+    sheet = np.asarray(Image.open(io.BytesIO(tensor.files["vectors_sprites.jpg"]))).astype(int)
     # Five tiles need three beside each other; the sheet is a square.
     assert sheet.shape == (192, 192, 3)
     for place, name in enumerate(names):
@@ -218,7 +223,7 @@ def test_a_sheet_never_exceeds_the_projectors_limit(count, across, edge):
 def test_texts_stay_in_their_tiles():
     texts = ["i", "W" * 40, "many short words in one title", "", "ok"]
     sheet = np.asarray(Image.open(io.BytesIO(sprites.sheet(texts, {}, texts))))
-    # Tiles of text alone are grey; a letter over an edge would darken the border between them.
+    # Tiles of text alone are gray; a letter over an edge would darken the border between them.
     for border in (64, 128):
         assert sheet[:64, border - 1 : border + 1].min() > 100
         assert sheet[border - 1 : border + 1, :64].min() > 100

@@ -45,7 +45,7 @@ def test_the_same_picture_each_time_of_any_letters(vectors, method):
     assert 0.002 < (pixels[..., :3].min(axis=2) < 0.7).mean() < 0.5
 
 
-def test_neighbours_stay_neighbours():
+def test_neighbors_stay_neighbors():
     rng = np.random.default_rng(10)
     kind = np.arange(120) % 3
     units = unit((rng.normal(size=(3, 20))[kind] * 5 + rng.normal(size=(120, 20))).astype(np.float32))
@@ -77,10 +77,10 @@ def test_the_first_label_takes_the_side_without_dots():
 
 @pytest.mark.parametrize("ids", [2, 3, 5])
 def test_tiny_tables_have_a_map(spark, ids):
-    few = table(spark, [f"w{i}" for i in range(ids)], np.ones((ids, 1)))
-    assert scatter_map.draw(few).startswith(b"\x89PNG")
-    few = table(spark, [f"w{i}" for i in range(ids)], np.eye(ids))
-    assert scatter_map.draw(few).startswith(b"\x89PNG")
+    small = table(spark, [f"w{i}" for i in range(ids)], np.ones((ids, 1)))
+    assert scatter_map.draw(small).startswith(b"\x89PNG")
+    small = table(spark, [f"w{i}" for i in range(ids)], np.eye(ids))
+    assert scatter_map.draw(small).startswith(b"\x89PNG")
 
 
 def test_limits(spark, vectors):
@@ -100,7 +100,7 @@ def test_colors_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
         ("elsewhere", "far", "away"),
         *[("w26", "g02", None)] * 2,
     ]
-    known = spark.createDataFrame(rows, "id string, label string, title string")
+    metadata = spark.createDataFrame(rows, "id string, label string, title string")
     seen = {}
 
     def look(names, places, colors, title, legend):
@@ -109,8 +109,8 @@ def test_colors_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
 
     picture = scatter_map._draw
     monkeypatch.setattr(scatter_map, "_draw", look)
-    assert scatter_map.draw(vectors, 40, metadata=known) == scatter_map.draw(
-        vectors.repartition(5), 40, metadata=known.repartition(3)
+    assert scatter_map.draw(vectors, 40, metadata=metadata) == scatter_map.draw(
+        vectors.repartition(5), 40, metadata=metadata.repartition(3)
     )
     counts = {f"g{g:02}": sum(row[1] == f"g{g:02}" for row in {*rows}) for g in range(12)}
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
@@ -126,23 +126,23 @@ def test_colors_of_labels_and_titles_in_place_of_ids(spark, monkeypatch):
         scatter_map.OTHER,
     ]
     assert {color for color in seen["colors"]} == {*seen["legend"].values(), scatter_map.OTHER}
-    assert scatter_map.draw(vectors, 40) == scatter_map.draw(vectors, 40, metadata=known.where("id = 'elsewhere'"))
+    assert scatter_map.draw(vectors, 40) == scatter_map.draw(vectors, 40, metadata=metadata.where("id = 'elsewhere'"))
     assert seen["legend"] == {}
 
 
 def test_a_map_of_pictures_asks_for_the_ids_that_it_shows(spark, vectors):
-    asked = []
+    calls = []
 
     def find(ids):
-        asked.extend(ids)
+        calls.extend(ids)
         return {name: Image.new("RGB", (20, 20), "#00ff00") for name in ids[:3]}
 
     rows = [(f"слово{i}", "зелёный", None) for i in range(5)]
-    known = spark.createDataFrame(rows, "id string, label string, title string")
-    content = scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=known)
-    assert asked == [f"слово{i}" for i in range(6)]
+    metadata = spark.createDataFrame(rows, "id string, label string, title string")
+    content = scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=metadata)
+    assert calls == [f"слово{i}" for i in range(6)]
     pixels = np.round(imread(io.BytesIO(content))[..., :3] * 255)
     assert (pixels == (0, 255, 0)).all(axis=2).sum() > 300 and pixels.shape[1] > 1820
-    assert scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=known) == content
+    assert scatter_map.draw_pictures(vectors, 6, find, seed=3, metadata=metadata) == content
     with pytest.raises(ConfigError, match="5,000"):
         scatter_map.draw_pictures(vectors, scatter_map.MAX_IDS + 1, find)

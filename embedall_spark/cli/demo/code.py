@@ -48,11 +48,11 @@ def words(demo: Demo) -> Part:
     )  # fmt: skip
     with progress.activity("searching"):
         answers = analogy.answer(vectors, _ANALOGIES, 3, restrict=_KNOWN_WORDS)
-    asked = [f"{a} is to {b} as {c} is to" for a, b, c in _ANALOGIES]
+    questions = [f"{a} is to {b} as {c} is to" for a, b, c in _ANALOGIES]
     print_rows(
         demo,
         "Analogies (3CosAdd)",
-        [(text, [name for name, _ in hits]) for text, hits in zip(asked, answers, strict=True)],
+        [(text, [name for name, _ in hits]) for text, hits in zip(questions, answers, strict=True)],
     )
     save(demo, summary, {})
     return Part(summary, Lines("Words of docstrings and their nearest neighbors", lines))

@@ -94,9 +94,9 @@ def neighbors(demo: Demo, vectors: DataFrame, ids: Sequence[str], restrict: int)
         names = [name for name in ids if name in rows]
         if not names:
             return []
-        queries, own = np.stack([rows[name] for name in names]), [{name} for name in names]
-        hits = exact.top_k(vectors, queries, 7, exclude=own, restrict=restrict)
-    lines = [(name, [near for near, _ in row]) for name, row in zip(names, hits, strict=True)]
+        queries, exclude = np.stack([rows[name] for name in names]), [{name} for name in names]
+        hits = exact.top_k(vectors, queries, 7, exclude=exclude, restrict=restrict)
+    lines = [(name, [neighbor for neighbor, _ in row]) for name, row in zip(names, hits, strict=True)]
     print_rows(demo, "Nearest neighbors, by cosine similarity", lines)
     return lines
 

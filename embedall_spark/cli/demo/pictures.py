@@ -47,11 +47,11 @@ def images(demo: Demo) -> Part:
         ids = {title: names[0] for title, names in title_lookup.ids_by_title(metadata, vectors, _PICTURES).items()}
         queries = [title for title in _PICTURES if title in ids]
         hits = exact.neighbors(vectors, [ids[title] for title in queries], 8)
-        near = [[name for name, _ in row] for row in hits]
+        neighbors = [[name for name, _ in row] for row in hits]
         mapped, places = layout(vectors)
-        shown = {*ids.values(), *(name for row in near for name in row)}
+        shown = {*ids.values(), *(name for row in neighbors for name in row)}
         titles, small = _titles(metadata, shown), _thumbnails(vectors, shown | {*mapped})
-    rows = list(zip(queries, near, strict=True))
+    rows = list(zip(queries, neighbors, strict=True))
     print_rows(
         demo,
         "Nearest pictures, by cosine similarity",
@@ -85,15 +85,15 @@ def latent(demo: Demo) -> Part:
         unseen = _unseen(vectors, summary)
         space = latent_model.load(summary["folder"])
         typed = {word: vector for word in _TYPED if (vector := space.project_text(word)) is not None}
-        found = exact.top_k(unseen, np.stack(list(typed.values())), 8)
+        matches = exact.top_k(unseen, np.stack(list(typed.values())), 8)
         untitled = unseen.orderBy(F.xxhash64("id"), "id").limit(_UNTITLED).select("id", "vector").collect()
         suggested = exact.top_k(
             _seen_titles(vectors, unseen), np.array([row["vector"] for row in untitled], np.float32), 4
         )
-        names = {*(row["id"] for row in untitled), *(name for row in [*found, *suggested] for name, _ in row)}
+        names = {*(row["id"] for row in untitled), *(name for row in [*matches, *suggested] for name, _ in row)}
         titles = _titles(tables.read(vectors.sparkSession, files.metadata_of(summary["table"])), names)
-        small = _thumbnails(vectors, {name.removeprefix(_PREFIX) for row in found for name, _ in row})
-    rows = [(word, [name for name, _ in row]) for word, row in zip(typed, found, strict=True)]
+        small = _thumbnails(vectors, {name.removeprefix(_PREFIX) for row in matches for name, _ in row})
+    rows = [(word, [name for name, _ in row]) for word, row in zip(typed, matches, strict=True)]
     print_rows(
         demo,
         "Words typed, and the nearest pictures that were not trained on",
@@ -130,8 +130,8 @@ def _unseen(vectors: DataFrame, summary: Summary) -> DataFrame:
 
 def _seen_titles(vectors: DataFrame, unseen: DataFrame) -> DataFrame:
     """Return the vectors of the titles of all other pictures."""
-    own = unseen.select(F.replace("id", F.lit(_PREFIX), F.lit("titles:")).alias("id"))
-    return vectors.where("kind = 'titles'").join(own, "id", "left_anti")
+    title_ids = unseen.select(F.replace("id", F.lit(_PREFIX), F.lit("titles:")).alias("id"))
+    return vectors.where("kind = 'titles'").join(title_ids, "id", "left_anti")
 
 
 def _tiles(names: Sequence[str], titles: dict[str, str], small: dict[str, Image.Image]) -> list[Tile]:

@@ -63,16 +63,16 @@ def neighbors(names: Sequence[str], hits: Sequence[Sequence[Hit]], nothing: str)
         nothing: what to print in place of no neighbors.
     """
     out = console()
-    cells = [[f"{printable(near)} {score:.3f}" for near, score in ranked] or [nothing] for ranked in hits]
+    cells = [[f"{printable(neighbor)} {score:.3f}" for neighbor, score in ranked] or [nothing] for ranked in hits]
     columns = [[name, *below] for name, below in zip(names, cells, strict=True)]
     beside = _aligned(list(itertools.zip_longest(*columns, fillvalue="")))
     if len(names) > 1 and out.is_terminal and max(map(cell_len, beside)) <= out.width:
         _lines(out, beside)
         return
-    for at, (name, ranked) in enumerate(zip(names, hits, strict=True)):
-        if at:
+    for index, (name, ranked) in enumerate(zip(names, hits, strict=True)):
+        if index:
             out.print()
-        rows = [(f"{rank:>4}", near, f"{score:.3f}") for rank, (near, score) in enumerate(ranked, 1)]
+        rows = [(f"{rank:>4}", neighbor, f"{score:.3f}") for rank, (neighbor, score) in enumerate(ranked, 1)]
         _lines(out, [printable(name), *(_aligned(rows) if rows else [f"   {nothing}"])])
 
 

@@ -14,17 +14,25 @@ TABLE = typer.Argument(help="Table of vectors: a path or URI, or catalog.schema.
 K = typer.Option(10, "-n", min=1, max=1000, help="How many.")
 MASTER = typer.Option(None, "--master", help="Spark master, such as local[4].")
 RESTRICT = typer.Option(None, "--restrict-vocab", min=1, help="Search only the so many most frequent ids.")
+NAMES = typer.Option(
+    None,
+    "--names",
+    help="File (.csv, .tsv, .json, .parquet) or table of titles, labels and other metadata; unset: the table's name "
+    "with _metadata, if there is such a table.",
+    metavar="TABLE_OR_FILE",
+)
+TITLE_COLUMN = typer.Option(None, "--title-column", help="With --names: the column of titles; unset: title.")
 ID_COLUMN = typer.Option("id", "--id-column", help="With --names: the column of ids.")
 SHOW = typer.Option(
     [],
     "--show",
-    help="With --names: columns to show, such as label,tags; may be given often.",
+    help="With --names: columns to show, such as label,tags; may be repeated.",
     metavar="COLUMN[,COLUMN...]",
 )
 
 
 def split_columns(values: Iterable[str]) -> list[str]:
-    """Return the columns that --show names, given often or with commas between them, each once."""
+    """Return the columns that --show names, repeated or separated by commas, each once."""
     names = (name.strip() for value in values for name in value.split(","))
     return list(dict.fromkeys(filter(None, names)))
 
@@ -51,9 +59,9 @@ class ListOptions(DashWords):
         """Parse arguments with the option repeated before each of its words."""
         repeated: list[str] = []
         option = None
-        for at, word in enumerate(args):
+        for index, word in enumerate(args):
             if word == "--":
-                repeated += args[at:]
+                repeated += args[index:]
                 break
             if word.startswith("-"):
                 option = word if word in ("--positive", "--negative") else None

@@ -80,7 +80,7 @@ def project_text(spark: SparkSession, table: LatentTable, text: str) -> NDArray[
     words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
-        # A later run whose gates failed may have replaced the vectors that this run learnt.
+        # A later run whose gates failed may have replaced the vectors that this run wrote.
         version = tables.committed(spark, side.table, table.run_id, 0)
         vectors = exact.find_vectors(schemas.conform(tables.read(spark, side.table, version), schemas.VECTORS), words)
     vector = table.model.project_text(text, vectors)

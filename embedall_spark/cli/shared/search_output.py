@@ -116,7 +116,7 @@ def pictures(snapshot: TableSnapshot, display: DisplayOptions) -> Pictures | Non
     """Return IMAGES of a table and the limits of what is decoded; None if none are shown, or a page has none.
 
     Raises:
-        ConfigError: a montage is asked for, and nothing tells where the pictures are.
+        ConfigError: a montage is requested, and it is not known where the pictures are.
     """
     if not display.draws:
         return None
@@ -137,7 +137,7 @@ def render(
     query: Query,
     hits: Sequence[Hit],
 ) -> None:
-    """Print the hits of a query, and write them to the files that are asked for.
+    """Print the hits of a query, and write them to the requested files.
 
     Args:
         snapshot: the table that was searched.

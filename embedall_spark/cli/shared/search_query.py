@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What to search by, of which there is one, and how, as the command line says it."""
+    """What to search by (exactly one of several options), and how, from the command line."""
 
     image: str | None
     id: str | None
@@ -86,7 +86,7 @@ def resolve(
     Args:
         snapshot: the table.
         options: what to search by; not by a vector or a table.
-        latent: how a latent table was made; None: it is no such table.
+        latent: how a latent table was made; None: the table is not a latent one.
         titles: id and title, if the table has titles.
 
     Raises:

@@ -1,4 +1,4 @@
-"""P and Q with the options that find most on validation items."""
+"""P and Q, fitted with the hyperparameters that score best on the validation pairs."""
 
 from __future__ import annotations
 
@@ -29,75 +29,75 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HELD = 5_000  # validation pairs by which options are chosen
+_MAX_VALIDATION_PAIRS = 5_000  # that trials are scored on
 
 
 class FitConfig(Section):
     """How P and Q are fitted."""
 
     k: tuple[int, ...] = Field(
-        (64,), description="numbers of a latent vector; of several the best that the sides have in common is taken"
+        (64,), description="dimensions of the latent space; of several values the best on the validation pairs is taken"
     )
     left_power: float = Field(
         1.0, gt=0, le=1,
-        description="each number x of a left vector becomes sign(x) |x|^this first; below 1 it evens out large ones",
+        description="each value x of a left vector first becomes sign(x) abs(x)^this; below 1 it dampens large values",
     )  # fmt: skip
     regularisation: tuple[tuple[float, float], ...] = Field(
         ((0.1, 0.1), (0.1, 1.0), (0.3, 0.3), (0.3, 3.0), (1.0, 1.0), (1.0, 10.0), (3.0, 3.0)),
-        description="of the left and the right side, as a share of the mean variance; the best is taken",
+        description="[left, right] pairs, as shares of each side's mean variance; the best pair is taken",
     )
     power: tuple[float, ...] = Field(
         (0.0, 1.0, 2.0),
-        description="each direction weighs its correlation to this power; the best is taken",
+        description="each direction is scaled by its correlation to this power; the best value is taken",
     )
     refit: bool = Field(
         True,
-        description="fit once more with what was chosen, to validation items too; a kept refinement stays as it is",
+        description="fit again with the chosen values, on training and validation pairs; not after a refinement",
     )
     refine: ContrastiveConfig | None = Field(
-        None, description="refine by a contrastive loss, kept where validation improves; unset: not. Keys:"
+        None, description="refine by a contrastive loss, if validation improves; unset: no refinement. Keys:"
     )
 
     @field_validator("k", mode="before")
     @classmethod
-    def _one(cls, value: object) -> object:
+    def _as_tuple(cls, value: object) -> object:
         return (value,) if isinstance(value, int) else value
 
     @field_validator("k")
     @classmethod
-    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_k(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or not all(1 <= k <= covariance.MAX_SIZE for k in value):
-            raise ValueError(f"need 1 to {covariance.MAX_SIZE:,}, one number or several")
+            raise ValueError(f"need 1 to {covariance.MAX_SIZE:,}, one value or a list")
         return value
 
     @property
     def left_preparation(self) -> Preparation:
-        """What is done to the left side's vectors first."""
+        """How the left side's vectors are transformed before the fit."""
         return Preparation(self.left_power, unit=True)
 
     @field_validator("regularisation", "power")
     @classmethod
-    def _some(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+    def _check_values(cls, value: tuple[object, ...]) -> tuple[object, ...]:
         if not value:
-            raise ValueError("need one value at least")
+            raise ValueError("need at least one value")
         if np.min(np.array(value, float)) < 0:
             raise ValueError("need 0 or above")
         return value
 
 
 class Hyperparameters(NamedTuple):
-    """Options of one fit."""
+    """Hyperparameters of one fit."""
 
     regularisation: tuple[float, float]
     power: float
     k: int
 
-    def fit(self, found: Moments) -> Maps:
-        """Return the maps of moments."""
-        return cca.cca(found, self.k, self.regularisation, self.power)
+    def fit(self, moments: Moments) -> Maps:
+        """Return the maps fitted to the moments."""
+        return cca.cca(moments, self.k, self.regularisation, self.power)
 
-    def named(self) -> dict[str, float]:
-        """Return the options by the names under which they are recorded."""
+    def as_dict(self) -> dict[str, float]:
+        """Return the values by the names under which MLflow records them."""
         left, right = self.regularisation
         return {"regularisation_left": left, "regularisation_right": right, "power": self.power, "k": self.k}
 
@@ -105,98 +105,101 @@ class Hyperparameters(NamedTuple):
 def fit(
     run: Run, left: DataFrame, right: DataFrame, pairs: DataFrame, config: FitConfig, right_preparation: Preparation
 ) -> tuple[Side, Side, Maps, Moments]:
-    """Return how both sides get into the latent space, by the options that are best on validation pairs.
+    """Return both sides' projections into the latent space, with the hyperparameters that score best on validation.
+
+    The hyperparameters are chosen by maps fitted to the training pairs alone. With these values the returned maps are
+    then fitted to training and validation pairs, as scikit-learn's ``refit`` does, unless a refinement was accepted: it
+    was learned in the coordinates of the first maps, and no validation pair would be left to stop it.
 
     Args:
-        run: where each try's figure goes.
+        run: records each trial and its scores.
         left: VECTORS.
         right: VECTORS, or id and vector.
-        pairs: PAIRS and ``part``, as split() gives it.
-        config: what is tried.
-        right_preparation: of the right side.
-
-    Options are chosen by maps of the training pairs alone. The maps that come back are then fitted to training and
-    validation pairs with these options, as scikit-learn's ``refit`` does, unless a refinement was kept: that was learnt
-    in the coordinates of the first maps, and would have no validation pair left to be stopped by.
+        pairs: PAIRS and ``part``, as split() returns them.
+        config: the values to try.
+        right_preparation: of the right side's vectors.
 
     Returns:
         Both sides; P, Q and the correlations; and the moments of the pairs that they are fitted to.
 
     Raises:
-        BadData: no training pair, or no validation pair where there is something to choose.
-        ConfigError: k is more than the sides have in common, or a size is over its limit.
+        BadData: there is no training pair, or no validation pair although there are values to choose from.
+        ConfigError: the sides have fewer than k directions in common, or a dimension exceeds its limit.
     """
-    prepared = (config.left_preparation, right_preparation)
+    preparations = (config.left_preparation, right_preparation)
     train, validation = (pairs.where(f"part = '{part}'") for part in ("train", "validation"))
     if train.isEmpty():
-        raise BadData("no pair of a training item can be used; need more pairs, or a smaller split.test")
-    found = covariance.of_pairs(left, right, train, prepared)
-    log.info("moments of %s training pairs", f"{found.rows:,}")
-    choice = len(config.regularisation) * len(config.power) * len(config.k) > 1 or config.refine is not None
-    held = None
-    if choice:
+        raise BadData("no training item has a usable pair; give more pairs, or a smaller split.test")
+    moments = covariance.of_pairs(left, right, train, preparations)
+    log.info("computed the moments of %s training pairs", f"{moments.rows:,}")
+    validation_pairs = None
+    if len(config.regularisation) * len(config.power) * len(config.k) > 1 or config.refine is not None:
         if validation.isEmpty():
             raise BadData(
                 "no validation pair to choose options by: give more pairs, a larger split.validation, or one value of "
                 "fit.regularisation, of fit.power and of fit.k and no fit.refine"
             )
-        held = contrastive_job.sample(left, right, validation, seed=1, limit=_HELD)
-    options = choose(run, found, held, config, prepared)
+        validation_pairs = contrastive_job.sample(left, right, validation, seed=1, limit=_MAX_VALIDATION_PAIRS)
+    best = choose(run, moments, validation_pairs, config, preparations)
     if config.refine is not None:
-        maps = options.fit(found)
-        refined = _refine(run, (left, right), (train, validation), _sides(maps, prepared), maps, config.refine)
+        maps = best.fit(moments)
+        refined = _refine(run, (left, right), (train, validation), _sides(maps, preparations), maps, config.refine)
         if refined is not None:
-            return *_sides(refined, prepared), refined, found
+            return *_sides(refined, preparations), refined, moments
     if config.refit and not validation.isEmpty():
-        found = covariance.merge(found, covariance.of_pairs(left, right, validation, prepared))
-        log.info("fitted once more, to %s pairs of training and validation", f"{found.rows:,}")
-    maps = options.fit(found)
-    return *_sides(maps, prepared), maps, found
+        moments = covariance.merge(moments, covariance.of_pairs(left, right, validation, preparations))
+        log.info("refitted to %s training and validation pairs", f"{moments.rows:,}")
+    maps = best.fit(moments)
+    return *_sides(maps, preparations), maps, moments
 
 
 def choose(
-    run: Run, found: Moments, held: Pairs | None, config: FitConfig, prepared: tuple[Preparation, Preparation]
+    run: Run,
+    moments: Moments,
+    validation: Pairs | None,
+    config: FitConfig,
+    preparations: tuple[Preparation, Preparation],
 ) -> Hyperparameters:
-    """Return the best options by the mean reciprocal rank of both ways on validation pairs.
+    """Return the hyperparameters with the highest mean reciprocal rank, over both directions, on the validation pairs.
 
-    Equal vectors of a side are one answer, see retrieval.measure(). Ties go to the greater recall@1, then to the
-    smaller model.
+    Equal vectors of a side count as one answer, see retrieval.measure(). Ties go to the higher recall@1, then to the
+    smaller k.
 
     Args:
-        run: where each try and its figure go.
-        found: of the training pairs.
-        held: validation pairs, vectors as they are in their tables; None: there is one try only.
-        config: what is tried.
-        prepared: of the left and the right side.
+        run: records each trial and its scores.
+        moments: of the training pairs.
+        validation: validation pairs, their vectors as in the tables; None: the first value of each list is returned.
+        config: the values to try.
+        preparations: of the left and the right side.
     """
-    if held is None:
+    if validation is None:
         return Hyperparameters(config.regularisation[0], config.power[0], config.k[0])
-    sides = prepare(held.left, prepared[0]), prepare(held.right, prepared[1])
-    tried: list[tuple[Score, Hyperparameters]] = []
+    sides = prepare(validation.left, preparations[0]), prepare(validation.right, preparations[1])
+    trials: list[tuple[Score, Hyperparameters]] = []
     for regularisation in config.regularisation:
-        # One fit serves all sizes and powers.
-        plain = cca.cca(found, None, regularisation, 0.0)
-        sizes = [k for k in config.k if k <= len(plain.strengths)]
-        if left_out := set(config.k) - set(sizes):
+        # One fit serves all k and powers.
+        maps = cca.cca(moments, None, regularisation, 0.0)
+        sizes = [k for k in config.k if k <= len(maps.strengths)]
+        if skipped := set(config.k) - set(sizes):
             log.warning(
-                "fit.k %s: left out, the sides relate along %d directions", sorted(left_out), len(plain.strengths)
+                "fit.k %s skipped: the sides have only %d directions in common", sorted(skipped), len(maps.strengths)
             )
-        plain = plain.truncated(max(sizes, default=min(config.k)))
-        x, y = (sides[0] - plain.mean_left) @ plain.p, (sides[1] - plain.mean_right) @ plain.q
+        maps = maps.truncated(max(sizes, default=min(config.k)))
+        x, y = (sides[0] - maps.mean_left) @ maps.p, (sides[1] - maps.mean_right) @ maps.q
         for power, k in product(config.power, sizes):
-            scale = plain.strengths[:k] ** power
+            scale = maps.strengths[:k] ** power
             left, right = ((side[:, :k] * scale).astype(np.float32) for side in (x, y))
-            score = contrastive_job.scorer(held._replace(left=left, right=right))(np.eye(k), np.eye(k))
-            log.info("try %d: regularisation %s, power %g, k %d: MRR %.4f, recall@1 %.4f",
-                     len(tried), list(regularisation), power, k, score.mrr, score.recall_1)  # fmt: skip
+            score = contrastive_job.scorer(validation._replace(left=left, right=right))(np.eye(k), np.eye(k))
+            log.info("trial %d: regularisation %s, power %g, k %d: MRR %.4f, recall@1 %.4f",
+                     len(trials), list(regularisation), power, k, score.mrr, score.recall_1)  # fmt: skip
             for name, value in score._asdict().items():
-                run.metric(f"validation/{name}", value, len(tried))
-            tried.append((score, Hyperparameters(regularisation, power, k)))
-    run.log_trials([Trial(f"try-{i}", one.named(), score._asdict()) for i, (score, one) in enumerate(tried)])
-    best = max(range(len(tried)), key=lambda i: (round(tried[i][0].mrr, 6), tried[i][0].recall_1, -tried[i][1].k))
-    for name, value in {"try": best, **tried[best][1].named()}.items():
+                run.metric(f"validation/{name}", value, len(trials))
+            trials.append((score, Hyperparameters(regularisation, power, k)))
+    run.log_trials([Trial(f"try-{i}", values.as_dict(), score._asdict()) for i, (score, values) in enumerate(trials)])
+    best = max(range(len(trials)), key=lambda i: (round(trials[i][0].mrr, 6), trials[i][0].recall_1, -trials[i][1].k))
+    for name, value in {"try": best, **trials[best][1].as_dict()}.items():
         run.metric(f"chosen/{name}", value)
-    return tried[best][1]
+    return trials[best][1]
 
 
 def _refine(
@@ -207,21 +210,21 @@ def _refine(
     maps: Maps,
     config: ContrastiveConfig,
 ) -> Maps | None:
-    """Return the maps after the contrastive refinement; None where validation did not improve."""
+    """Return the maps after the contrastive refinement; None if validation did not improve."""
     left, right = (
         projection.project(table.select("id", "vector", "norm"), side).where("vector IS NOT NULL")
         for table, side in zip(tables, sides, strict=True)
     )
-    train, validation = (contrastive_job.sample(left, right, some, seed=config.seed) for some in pairs)
-    found = contrastive_job.refine(run.spark, run.folder, train, validation, config)
-    for epoch, score in enumerate(found.scores):
+    train, validation = (contrastive_job.sample(left, right, part, seed=config.seed) for part in pairs)
+    refined = contrastive_job.refine(run.spark, run.folder, train, validation, config)
+    for epoch, score in enumerate(refined.scores):
         run.metric("refine/mrr", score, epoch)
-    run.metric("refine/epoch", found.epoch)
-    if found.epoch == 0:
+    run.metric("refine/epoch", refined.epoch)
+    if refined.epoch == 0:
         return None
-    return maps._replace(p=maps.p @ found.left, q=maps.q @ found.right)
+    return maps._replace(p=maps.p @ refined.left, q=maps.q @ refined.right)
 
 
-def _sides(maps: Maps, prepared: tuple[Preparation, Preparation]) -> tuple[Side, Side]:
-    left = Side(maps.p.astype(np.float32), maps.mean_left, prepared[0])
-    return left, Side(maps.q.astype(np.float32), maps.mean_right, prepared[1])
+def _sides(maps: Maps, preparations: tuple[Preparation, Preparation]) -> tuple[Side, Side]:
+    left = Side(maps.p.astype(np.float32), maps.mean_left, preparations[0])
+    return left, Side(maps.q.astype(np.float32), maps.mean_right, preparations[1])
