@@ -172,6 +172,7 @@ def _train_slice(
     folder = checkpoint.folder(run, epoch, index)
     run.check_ownership()
     files.delete(folder)
+    method = methods.of(config)
     slice_ = slice_state.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index)
     since = time.perf_counter()
     if isinstance(sequences, BlockSource):
@@ -191,12 +192,12 @@ def _train_slice(
             f"training diverged at {first}; this slice was not saved. Lower train.alpha, or look for a token that "
             "fills whole sequences"
         )
-    figures = _figures(plan, methods.of(slice_.config).UNIT, before if index else None, reports, wall)
-    for name in ("loss", f"{methods.of(slice_.config).UNIT}_per_second"):
+    figures = _figures(plan, method.UNIT, before if index else None, reports, wall)
+    for name in ("loss", f"{method.UNIT}_per_second"):
         run.metric(name, figures[name], epoch * plan.slices + index + 1)
     return checkpoint.write(run, {
         "folder": folder, "epoch": epoch, "index": index, "slices": plan.slices, "episodes": plan.episodes,
-        "workers": plan.workers, "dim": methods.of(slice_.config).saved_length(config), "vector_size": config.vector_size,
+        "workers": plan.workers, "dim": method.saved_length(config), "vector_size": config.vector_size,
         "vector": config.glove.vector if config.method == "glove" else "input",
         "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],
