@@ -102,16 +102,22 @@ def _compile(dim: int, half: int) -> Any:
                 continue
             weight = (counts[index] / x_max) ** alpha if counts[index] < x_max else np.float32(1)
             loss += np.float64(weight * difference) * np.float64(difference) / 2
-            # The learning rate is part of the summed gradients, as in the authors' program.
-            step = eta * weight * difference
+            gradient = weight * difference
+            w_bias, c_bias = w[dim], c[dim + 1]
+            w_bias_squares, c_bias_squares = w_squares[dim], c_squares[dim + 1]
+            # As in the authors' program, the learning rate is part of the summed gradients of vectors, and a bias has
+            # none: with one, analogies lose two points (docs/log.md).
             for k in range(half):
                 left, right = w[k], c[k]
-                of_left = min(max(step * right, -clip), clip)
-                of_right = min(max(step * left, -clip), clip)
+                of_left = eta * min(max(gradient * right, -clip), clip)
+                of_right = eta * min(max(gradient * left, -clip), clip)
                 w[k] = left - of_left / np.sqrt(w_squares[k])
                 c[k] = right - of_right / np.sqrt(c_squares[k])
                 w_squares[k] += of_left * of_left
                 c_squares[k] += of_right * of_right
+            w[dim], w_squares[dim] = w_bias - gradient / np.sqrt(w_bias_squares), w_bias_squares + gradient * gradient
+            c[dim + 1] = c_bias - gradient / np.sqrt(c_bias_squares)
+            c_squares[dim + 1] = c_bias_squares + gradient * gradient
             w[dim + 1] = np.float32(1)
             c[dim] = np.float32(1)
         return loss

@@ -1,0 +1,78 @@
+"""Huffman codes of a vocabulary, for hierarchical softmax (Mikolov et al. 2013, "Distributed Representations", 2.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numba
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Paths(NamedTuple):
+    """The path from the root to each token: inner nodes, numbered from 0, and the turn taken at each."""
+
+    offsets: NDArray[np.int64]
+    """Where each token's path begins in the other two, int64 [V + 1]."""
+    nodes: NDArray[np.int32]
+    """Inner nodes, int32; the root, with the highest number, comes first."""
+    codes: NDArray[np.int8]
+    """0 or 1, int8."""
+
+
+def paths(counts: NDArray[np.int64]) -> Paths:
+    """Return the paths in the Huffman tree of counts, int64 [V], V at least 2, in falling order; 0 counts as 1."""
+    weights = np.maximum(np.asarray(counts, np.int64), 1)
+    if len(weights) < 2:
+        raise ValueError("a tree needs two tokens at least")
+    return Paths(*_paths(*_tree(weights[np.argsort(-weights, kind="stable")]), np.argsort(-weights, kind="stable")))
+
+
+@numba.njit(cache=True)
+def _tree(weights: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Return the parent of each node and its turn there; leaves come first, and the last node is the root."""
+    size = len(weights)
+    sums = np.full(2 * size - 1, np.iinfo(np.int64).max, np.int64)
+    sums[:size] = weights
+    parent, code = np.zeros(2 * size - 1, np.int64), np.zeros(2 * size - 1, np.int8)
+    # Leaves are taken from the rarest on, inner nodes in the order in which they are made: both only grow.
+    leaf, inner = size - 1, size
+    for node in range(size, 2 * size - 1):
+        total = np.int64(0)
+        for turn in range(2):
+            if leaf >= 0 and sums[leaf] < sums[inner]:
+                child = leaf
+                leaf -= 1
+            else:
+                child = inner
+                inner += 1
+            parent[child], code[child] = node, turn
+            total += sums[child]
+        sums[node] = total
+    return parent, code
+
+
+@numba.njit(cache=True)
+def _paths(
+    parent: NDArray[np.int64], code: NDArray[np.int8], order: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
+    """Return offsets, inner nodes and turns of the paths; ``order`` has the token of each leaf."""
+    size, root = len(order), len(parent) - 1
+    depth = np.zeros(len(parent), np.int64)
+    for node in range(root - 1, -1, -1):
+        depth[node] = depth[parent[node]] + 1
+    offsets = np.zeros(size + 1, np.int64)
+    for leaf in range(size):
+        offsets[order[leaf] + 1] = depth[leaf]
+    offsets = np.cumsum(offsets)
+    nodes, codes = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int8)
+    for leaf in range(size):
+        node, index = leaf, offsets[order[leaf] + 1] - 1
+        while node != root:
+            codes[index] = code[node]
+            node = parent[node]
+            nodes[index] = node - size
+            index -= 1
+    return offsets, nodes, codes
