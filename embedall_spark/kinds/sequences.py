@@ -61,6 +61,15 @@ class Config(Section):
     evaluate: SequencesEvaluation = SequencesEvaluation()
 
     @model_validator(mode="after")
+    def _prediction_has_output_vectors(self) -> Config:
+        if self.evaluate.holdout and not self.train.negative:
+            raise ValueError(
+                "evaluate.holdout needs negative sampling: last items are predicted by output vectors; set "
+                "train.negative above 0, or evaluate.holdout=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pauses_have_an_order(self) -> Config:
         if self.stories.session_gap is not None and not self.input.ordered:
             raise ValueError("stories.session_gap needs input.order: without it there are no pauses")

@@ -82,17 +82,19 @@ def _read(manifest: Manifest, vocabulary: str) -> Callable[[Iterable[pa.RecordBa
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         index = VocabularyIndex.open(vocabulary)
         shards = plan.shards(index.counts, int(manifest["workers"]), float(manifest["sample"]), index.folder)
-        length, folder = int(manifest["dim"]), manifest["folder"]
+        lengths, folder = manifest["lengths"], manifest["folder"]
         dim, kind = int(manifest["vector_size"]), manifest["vector"]
         for batch in batches:
             for piece in batch.to_pylist():
                 shard, first, stop = piece["shard"], piece["first"], piece["stop"]
                 ids = shards.ids(shard)
                 inputs, outputs = (f"{folder}/{manifest[matrix][shard]}" for matrix in ("inputs", "outputs"))
-                for row, rows in shard_io.read_rows(inputs, len(ids), length, first, stop):
+                for row, rows in shard_io.read_rows(inputs, len(ids), lengths["inputs"], first, stop):
                     vector, context = rows[:, :dim], None
                     if manifest["context"] or kind != "input":
-                        _, rows = next(shard_io.read_rows(outputs, len(ids), length, row, row + len(vector)))
+                        _, rows = next(
+                            shard_io.read_rows(outputs, len(ids), lengths["outputs"], row, row + len(vector))
+                        )
                         context = rows[:, :dim]
                         vector = {"input": vector, "context": context, "sum": vector + context}[kind]
                     context = context if manifest["context"] else None

@@ -9,7 +9,10 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.corpus.cooccurrence import CooccurrenceConfig
 
-_SGNS_ONLY = ("shrink_windows", "negative", "batch_size", "ns_exponent", "sample", "alpha", "min_alpha")
+_SGNS_ONLY = (
+    *("sg", "cbow_mean", "hs", "negative", "batch_size", "ns_exponent"),
+    *("shrink_windows", "sample", "alpha", "min_alpha"),
+)
 
 
 class Until(Section):
@@ -36,10 +39,12 @@ class GloveConfig(Section):
 
 
 class TrainConfig(Section):
-    """Skip-gram with negative sampling (Mikolov et al. 2013, "Distributed Representations"), or GloVe."""
+    """word2vec (Mikolov et al. 2013), as skip-gram with negative sampling if nothing else is said, or GloVe."""
 
     method: Literal["sgns", "glove"] = Field(
-        "sgns", description="skip-gram with negative sampling, or GloVe, whose own options are under train.glove"
+        "sgns",
+        description="word2vec: skip-gram with negative sampling, unless sg or hs say otherwise; or GloVe, whose own "
+        "options are under train.glove",
     )
 
     vector_size: int = Field(100, ge=1, le=4096, description="dimensions of a vector")
@@ -47,7 +52,12 @@ class TrainConfig(Section):
         5, ge=1, le=512, description="greatest distance between a center and its context; with glove unset: 15"
     )
     shrink_windows: bool = Field(True, description="draw each window's size uniformly from 1 to window")
-    negative: int = Field(5, ge=1, le=64, description="negative samples per center")
+    sg: Literal[0, 1] = Field(1, description="1: skip-gram; 0: CBOW")
+    cbow_mean: Literal[0, 1] = Field(1, description="with CBOW, 1: the mean of the context vectors; 0: their sum")
+    hs: Literal[0, 1] = Field(
+        0, description="1: hierarchical softmax, beside negative sampling or, with negative=0, instead of it"
+    )
+    negative: int = Field(5, ge=0, le=64, description="negative samples per center; 0: no negative sampling")
     batch_size: int | None = Field(
         None,
         ge=1,
@@ -136,6 +146,19 @@ class TrainConfig(Section):
             raise ValueError(
                 "train.glove has options of method glove, but train.method is sgns; set train.method=glove"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _variant(self) -> TrainConfig:
+        if not self.negative and not self.hs:
+            raise ValueError("negative=0 leaves nothing to train by; set train.hs=1, or train.negative above 0")
+        if self.workers > 1 and self.method == "sgns" and (self.hs or not self.sg):
+            raise ValueError(
+                f"workers={self.workers} is for skip-gram with negative sampling and for GloVe; with sg=0 or hs=1 set "
+                "train.workers=1, whose train.threads use all cores of one host"
+            )
+        if self.context and not self.negative:
+            raise ValueError("context=true needs negative sampling: with negative=0 a word has no output vector")
         return self
 
     @model_validator(mode="after")

@@ -27,9 +27,9 @@ UNIT = "cells"
 _STEP = 1 << 17
 
 
-def saved_length(config: TrainConfig) -> int:
-    """Return the floats of a row in a checkpoint: vector, bias and the sums of squared gradients."""
-    return 2 * glove_kernel.half_length(config.vector_size)
+def saved_lengths(config: TrainConfig) -> tuple[int, int]:
+    """Return the floats of rows in a checkpoint: vector, bias and the sums of squared gradients."""
+    return (2 * glove_kernel.half_length(config.vector_size),) * 2
 
 
 def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

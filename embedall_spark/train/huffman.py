@@ -22,12 +22,17 @@ class Paths(NamedTuple):
     """0 or 1, int8."""
 
 
+NO_PATHS = Paths(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8))
+"""For kernels without hierarchical softmax."""
+
+
 def paths(counts: NDArray[np.int64]) -> Paths:
     """Return the paths in the Huffman tree of counts, int64 [V], V at least 2, in falling order; 0 counts as 1."""
     weights = np.maximum(np.asarray(counts, np.int64), 1)
     if len(weights) < 2:
         raise ValueError("a tree needs two tokens at least")
-    return Paths(*_paths(*_tree(weights[np.argsort(-weights, kind="stable")]), np.argsort(-weights, kind="stable")))
+    order = np.argsort(-weights, kind="stable")
+    return Paths(*_paths(*_tree(weights[order]), order))
 
 
 @numba.njit(cache=True)

@@ -27,8 +27,8 @@ class Method(Protocol):
     UNIT: str
     """What the training passes over."""
 
-    def saved_length(self, config: TrainConfig) -> int:
-        """Return the floats of a row in a checkpoint."""
+    def saved_lengths(self, config: TrainConfig) -> tuple[int, int]:
+        """Return the floats of an input row and of an output row in a checkpoint."""
 
     def initial_rows(self, ids: NDArray[np.int64], config: TrainConfig) -> tuple[Rows, Rows]:
         """Return untrained rows of both sides, which depend on (seed, id) alone."""

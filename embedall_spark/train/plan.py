@@ -10,7 +10,6 @@ import numpy as np
 
 from embedall_spark import files, randomness
 from embedall_spark.corpus import cooccurrence
-from embedall_spark.train import aligned_rows, glove_kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 # A row needs some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
-_BASE_MEMORY = 600 << 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def estimate_cells(corpus: Corpus, config: TrainConfig) -> Corpus:
     """Return the estimated sizes of a corpus of tokens for GloVe: the cells that its co-occurrences will fill."""
     # Fitted to English text, see docs/log.md; there are never more cells than pairs, or than the matrix has.
     pairs = corpus.tokens * config.window
-    cells = int(min(2 * pairs, 30 * pairs**0.72, corpus.vocabulary**2))
+    cells = int(min(2 * pairs, 11.4 * pairs**0.8, corpus.vocabulary**2))
     return Corpus(corpus.vocabulary, cells, float(cells), cooccurrence.block_count(pairs))
 
 
@@ -103,17 +101,6 @@ def spool_bytes(corpus: Corpus, config: TrainConfig) -> int:
     each = mean_contexts(config)
     groups = min(config.workers, each)
     return int(corpus.kept * 4 * (each + 2 * groups) / config.workers)
-
-
-def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
-    """Return the estimated memory of a worker in bytes: its two shards, an arriving one, and the process itself."""
-    shards = 3 if config.workers > 1 else 2
-    row = 4 * (
-        2 * glove_kernel.half_length(config.vector_size)
-        if config.method == "glove"
-        else aligned_rows.padded_length(config.vector_size)
-    )
-    return _BASE_MEMORY + shards * -(-corpus.vocabulary // config.workers) * row + 12 * corpus.vocabulary
 
 
 def learning_rate(config: TrainConfig, progress: float) -> np.float32:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from embedall_spark import cluster_slots, files
 from embedall_spark.errors import ResourceError
+from embedall_spark.train import aligned_rows, methods, ring
 from embedall_spark.train import plan as plans
-from embedall_spark.train import ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Corpus
 
+_BASE_MEMORY = 600 << 20
 _HOST = "host string, address string, memory long, disk long, folder string"
 
 
@@ -46,7 +47,7 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
         _check_slots(spark, config.workers)
     hosts = _probe(spark, config.workers).collect()
     on_host = Counter(row.host for row in hosts)
-    memory, disk = plans.memory_bytes(corpus, config), 0
+    memory, disk = memory_bytes(corpus, config), 0
     if config.workers > 1:
         disk = min(plans.spool_bytes(corpus, config), config.spool_bytes)
     for row in hosts:
@@ -69,6 +70,15 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
             )
 
 
+def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
+    """Return the estimated memory of a worker in bytes: its two shards, an arriving one, and the process itself."""
+    inputs, outputs = map(aligned_rows.padded_length, methods.of(config).saved_lengths(config))
+    row = inputs + (2 if config.workers > 1 else 1) * outputs
+    # For each token of the vocabulary: its count, shard and row, and its path in a tree.
+    token = 12 + (160 if config.hs else 0)
+    return _BASE_MEMORY + -(-corpus.vocabulary // config.workers) * 4 * row + token * corpus.vocabulary
+
+
 def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:
     """Return the estimated time of training in seconds, and memory and disk of a worker in bytes.
 
@@ -82,7 +92,7 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     check(spark, corpus, config)
     return {
         "seconds": round(corpus.tokens * config.epochs / rate),
-        "worker_memory_bytes": plans.memory_bytes(corpus, config),
+        "worker_memory_bytes": memory_bytes(corpus, config),
         "worker_disk_bytes": min(plans.spool_bytes(corpus, config), config.spool_bytes) if config.workers > 1 else 0,
     }
 

@@ -22,7 +22,7 @@ EXPLODED = 1e3
 _PIECE_BYTES = 64 << 20
 
 Manifest = dict[str, Any]
-"""A checkpoint's manifest; used here: workers, dim, folder, inputs and outputs (a file name per shard)."""
+"""A checkpoint's manifest; used here: workers, lengths, folder, inputs and outputs (a file name per shard)."""
 
 
 def random_rows(ids: NDArray[np.int64], columns: int, dim: int, seed: int) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def random_rows(ids: NDArray[np.int64], columns: int, dim: int, seed: int) -> ND
 def load(
     manifest: Manifest, index: int, workers: int, shards_of: Callable[[int], plan.Shards]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the inputs and outputs of a shard from a checkpoint of any number of workers; float32 [n, padded dim].
+    """Return the inputs and outputs of a shard from a checkpoint of any number of workers; float32 [n, padded length].
 
     Args:
         manifest: the checkpoint's.
@@ -46,10 +46,11 @@ def load(
         workers: number of shards now.
         shards_of: returns the shards for a number of workers.
     """
-    dim, before = int(manifest["dim"]), int(manifest["workers"])
+    before = int(manifest["workers"])
     ids = shards_of(workers).ids(index)
     result = []
     for matrix in ("inputs", "outputs"):
+        dim = int(manifest["lengths"][matrix])
         rows = aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim))
         for shard in [index] if before == workers else range(before):
             saved_ids = shards_of(before).ids(shard)

@@ -1,4 +1,4 @@
-"""Skip-gram as a method of the trainer: what a worker does with blocks of sequences, or with chunks of windows."""
+"""word2vec as a method of the trainer: what a worker does with blocks of sequences, or with chunks of windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from embedall_spark import randomness
 from embedall_spark.corpus import blocks, windows
-from embedall_spark.train import aligned_rows, plan, sgns, shard_io, window_chunks
+from embedall_spark.train import aligned_rows, huffman, plan, sgns, shard_io, window_chunks, word2vec_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,15 +30,16 @@ _BUFFER = 1 << 17
 _SHARE = 6
 
 
-def saved_length(config: TrainConfig) -> int:
-    """Return the floats of a row in a checkpoint: the vector's."""
-    return config.vector_size
+def saved_lengths(config: TrainConfig) -> tuple[int, int]:
+    """Return the floats of rows in a checkpoint: a vector; of outputs also an inner node's, where there are both."""
+    both = config.hs and config.negative
+    return config.vector_size, 2 * aligned_rows.padded_length(config.vector_size) if both else config.vector_size
 
 
 def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return untrained input and output rows, float32 [n, padded dimension]: uniform in ±0.5 / dimension, and zeros."""
+    """Return untrained input and output rows, float32 [n, padded length]: uniform in ±0.5 / dimension, and zeros."""
     inputs = shard_io.random_rows(ids, config.vector_size, config.vector_size, config.seed)
-    return inputs, aligned_rows.zeros(*inputs.shape)
+    return inputs, aligned_rows.zeros(len(ids), aligned_rows.padded_length(saved_lengths(config)[1]))
 
 
 def weights(rows: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
@@ -65,7 +66,7 @@ def block_trainer(
     progress: ProgressFile,
 ) -> Callable[[Block], None]:
     """Return the function that trains the whole model on one block; safe to call from several threads."""
-    config, kernel = slice_.config, _kernel(slice_.config)
+    config, kernel = slice_.config, _kernel(slice_.config, vocabulary)
     windower = window_chunks.make_windower(vocabulary, config, slice_.epoch, 1)
     size = int(np.clip(16 * vocabulary.size, 1 << 20, 1 << 22))
     keys = (config.seed, slice_.epoch, slice_.index)
@@ -114,7 +115,8 @@ def chunk_trainer(
     It is called with the number of a chunk, its content, and the share of the whole training that is done; it returns
     the pairs trained on, and the summed loss of a sample of them, and the size of this sample.
     """
-    config, kernel = slice_.config, _kernel(slice_.config)
+    config = slice_.config
+    kernel = sgns.kernel(inputs.shape[1], config.negative, _batch_size(config))
     share = min(_SHARE, _batch_size(config))
     # A group has at least three ints and shares its negatives: a table of this size is used about once.
     size = int(np.clip(ints * config.negative // share, 1 << 14, 1 << 22))
@@ -123,8 +125,7 @@ def chunk_trainer(
     def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, int]:
         rate = plan.learning_rate(config, progress)
         cursor = randomness.mix(config.seed, slice_.epoch, *key, number) % size
-        _, *figures = kernel(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)
-        return figures[0], figures[1], figures[2]
+        return kernel(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)[1:]
 
     return train
 
@@ -134,5 +135,17 @@ def _batch_size(config: TrainConfig) -> int:
     return config.batch_size or sgns.MAX_CONTEXTS
 
 
-def _kernel(config: TrainConfig) -> Callable[..., Any]:
-    return sgns.kernel(aligned_rows.padded_length(config.vector_size), config.negative, _batch_size(config))
+def _kernel(config: TrainConfig, vocabulary: VocabularyIndex) -> Callable[..., Any]:
+    """Return the kernel of the configured variant, called as sgns.kernel()'s."""
+    dim = aligned_rows.padded_length(config.vector_size)
+    if config.sg and not config.hs:
+        return sgns.kernel(dim, config.negative, _batch_size(config))
+    paths = huffman.paths(vocabulary.counts) if config.hs else huffman.NO_PATHS
+    kernel = word2vec_kernel.kernel(
+        dim, config.negative, cbow=not config.sg, mean=bool(config.cbow_mean), hs=bool(config.hs)
+    )
+
+    def train(*arguments: Any) -> tuple[int, int, float, int]:
+        return kernel(*arguments, *paths)
+
+    return train

@@ -37,11 +37,11 @@ def open_model(
 
 def save_model(slice_: Slice, rank: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:
     """Write a worker's rows into the slice's checkpoint; return the number of rows and the files' names."""
-    length = methods.of(slice_.config).saved_length(slice_.config)
+    lengths = methods.of(slice_.config).saved_lengths(slice_.config)
     return {
         "rows": len(inputs),
-        "inputs": shard_io.save(slice_.folder, f"inputs-{rank}", inputs, length),
-        "outputs": shard_io.save(slice_.folder, f"outputs-{rank}", outputs, length),
+        "inputs": shard_io.save(slice_.folder, f"inputs-{rank}", inputs, lengths[0]),
+        "outputs": shard_io.save(slice_.folder, f"outputs-{rank}", outputs, lengths[1]),
     }
 
 

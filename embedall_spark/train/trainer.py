@@ -197,7 +197,8 @@ def _train_slice(
         run.metric(name, figures[name], epoch * plan.slices + index + 1)
     return checkpoint.write(run, {
         "folder": folder, "epoch": epoch, "index": index, "slices": plan.slices, "episodes": plan.episodes,
-        "workers": plan.workers, "dim": method.saved_length(config), "vector_size": config.vector_size,
+        "workers": plan.workers, "lengths": dict(zip(("inputs", "outputs"), method.saved_lengths(config), strict=True)),
+        "vector_size": config.vector_size,
         "vector": config.glove.vector if config.method == "glove" else "input",
         "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],

@@ -60,7 +60,7 @@ def kernel(dim: int, negative: int, *, cbow: bool, mean: bool, hs: bool) -> Call
     return _compile(dim, negative, cbow, mean, hs)  # type: ignore[no-any-return]
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _sigmoid(dot: Any) -> Any:
     bin_ = dot * _SCALE + _SHIFT
     # Written so that NaN, too, gives an index inside the table.
@@ -68,13 +68,13 @@ def _sigmoid(dot: Any) -> Any:
     return _SIGMOID[np.uint64(bin_ if bin_ < _LAST else _LAST)]
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _log_loss(dot: Any, label: Any) -> Any:
     signed = np.float64(-dot if label else dot)
     return max(signed, 0.0) + np.log1p(np.exp(-abs(signed)))
 
 
-@njit(nogil=True, fastmath=_MATH, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, fastmath=_MATH, error_model="numpy")
 def _learn(hidden: Any, error: Any, row: Any, label: Any, alpha: Any) -> Any:
     """Make a step on one output row and add the gradient of the hidden vector to ``error``; return the dot product."""
     dot = np.float32(0)

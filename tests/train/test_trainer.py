@@ -73,6 +73,15 @@ def test_one_worker_learns_the_clusters(alone):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("options", [{"sg": 0}, {"hs": 1, "negative": 0}, {"sg": 0, "hs": 1, "cbow_mean": 0}])
+def test_cbow_and_hierarchical_softmax_learn_the_clusters(spark, corpus, tmp_path, options):
+    run, vectors, _ = train(spark, corpus, tmp_path, config(epochs=1, alpha=0.2, **options))
+    # From a checkpoint, whose output rows are longer where there are both.
+    run, vectors, _ = train(spark, corpus, tmp_path, config(epochs=3, alpha=0.2, **options))
+    assert purity(vectors) > 0.95
+    assert np.isfinite(checkpoint.latest(run)["figures"]["loss"])
+
+
 def test_one_thread_repeats_every_bit_whatever_the_partitioning(spark, corpus, alone, tmp_path):
     shuffled = spark.read.parquet(f"{corpus}/blocks").repartition(5, F.hash("block", F.lit(9)))
     _, again, _ = train(spark, corpus, tmp_path, config(), sequences=shuffled)
