@@ -88,6 +88,27 @@ def _learn(hidden: Any, error: Any, row: Any, label: Any, alpha: Any) -> Any:
     return dot
 
 
+@njit(nogil=True, fastmath=_MATH, error_model="numpy")
+def _sum_rows(rows: Any, indices: Any, total: Any, scale: Any) -> None:
+    """Set ``total`` to the sum of rows, times ``scale``."""
+    total[:] = 0
+    for index in indices:
+        row = rows[np.int64(index) * total.size : (np.int64(index) + 1) * total.size]
+        for k in range(total.size):
+            total[k] += row[k]
+    for k in range(total.size):
+        total[k] *= scale
+
+
+@njit(nogil=True, fastmath=_MATH, error_model="numpy")
+def _add_to_rows(rows: Any, indices: Any, change: Any, scale: Any) -> None:
+    """Add ``change``, times ``scale``, to each row; a row that is named twice gets it twice."""
+    for index in indices:
+        row = rows[np.int64(index) * change.size : (np.int64(index) + 1) * change.size]
+        for k in range(change.size):
+            row[k] += scale * change[k]
+
+
 def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool) -> Any:  # noqa: C901 (one loop, for speed)
     """Return the compiled kernel; all arguments are constants in it."""
     width, nodes_from = dim * ((negative > 0) + hs), dim * (negative > 0)
@@ -111,20 +132,9 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool) -> Any: 
                 for k in range(0, dim, _LINE):
                     prefetch(flat_in, stream[last] * np.int64(dim) + k)
             for number in range(1 if cbow else count):
-                if cbow:
-                    hidden[:] = 0
-                    for m in range(count):
-                        first = stream[index + m] * np.int64(dim)
-                        context = flat_in[first : first + dim]
-                        for k in range(dim):
-                            hidden[k] += context[k]
-                    if mean:
-                        scale = np.float32(1) / np.float32(count)
-                        for k in range(dim):
-                            hidden[k] *= scale
-                else:
-                    first = stream[index + number] * np.int64(dim)
-                    hidden[:] = flat_in[first : first + dim]
+                contexts = stream[index:following] if cbow else stream[index + number : index + number + 1]
+                scale = np.float32(1) / np.float32(contexts.size)
+                _sum_rows(flat_in, contexts, hidden, scale if mean else np.float32(1))
                 error[:] = 0
                 counted = predictions % _LOSS_EVERY == 0
                 predictions += 1
@@ -147,21 +157,7 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool) -> Any: 
                     dot = _learn(hidden, error, flat_out[target : target + dim], number_negative == 0, alpha)
                     if counted:
                         loss += _log_loss(dot, number_negative == 0)
-                if cbow:
-                    if not mean:
-                        scale = np.float32(1) / np.float32(count)
-                        for k in range(dim):
-                            error[k] *= scale
-                    for m in range(count):
-                        first = stream[index + m] * np.int64(dim)
-                        context = flat_in[first : first + dim]
-                        for k in range(dim):
-                            context[k] += error[k]
-                else:
-                    first = stream[index + number] * np.int64(dim)
-                    context = flat_in[first : first + dim]
-                    for k in range(dim):
-                        context[k] += error[k]
+                _add_to_rows(flat_in, contexts, error, np.float32(1) if mean else scale)
             index = following
         return np.int64(drawn), predictions, loss, sampled
 
