@@ -22,7 +22,7 @@ from embedall_spark import (
     tracking,
 )
 from embedall_spark.errors import ConfigError
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import input_files, reader_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,7 +103,8 @@ def _left_out(config: Any) -> Summary:
     if not counts:
         return {}
     reasons = [f"{count:,} ({reason}), such as {example}" for reason, (count, example) in counts.items()]
-    log.warning("%s: files and folders that are not read: %s", _input_name(config), "; ".join(reasons))
+    level = logging.INFO if counts.keys() == {input_files.BOOKKEEPING} else logging.WARNING
+    log.log(level, "%s: files and folders that are not read: %s", _input_name(config), "; ".join(reasons))
     return {"left_out": {reason: count for reason, (count, _) in counts.items()}}
 
 

@@ -35,6 +35,12 @@ class VocabularyConfig(Section):
     max_vocabulary: int | None = Field(
         None, ge=1, le=_MAX_SIZE, description="at most so many tokens, the most frequent ones; unset: no limit"
     )
+    max_final_vocab: int | None = Field(
+        None,
+        ge=1,
+        le=_MAX_SIZE,
+        description="as in gensim: raise min_count until at most so many tokens are left; unset: no limit",
+    )
 
 
 def build(run: Run, pages: DataFrame, config: VocabularyConfig, what: str = "tokens") -> DataFrame:
@@ -93,8 +99,14 @@ def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], 
 
 def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, what: str) -> DataFrame:
     """Return VOCABULARY from its parts; only the parts' sizes pass through the driver."""
-    sizes = sorted((row["part"], row["count"]) for row in ordered.groupBy("part").count().collect())
+    sizes = _part_sizes(ordered)
     size = sum(number for _, number in sizes)
+    if config.max_final_vocab is not None and size > config.max_final_vocab:
+        min_count = _count_at(ordered, sizes, config.max_final_vocab) + 1
+        log.info("vocabulary: %s %s occur at least %d times; vocabulary.max_final_vocab raises this number to %d",
+                 f"{size:,}", what, config.min_count, min_count)  # fmt: skip
+        raised = config.model_copy(update={"min_count": min_count, "max_final_vocab": None})
+        return _numbered(ordered.where(F.col("count") >= min_count), counted, raised, what)
     if not size:
         raise BadData(_none_left(counted, config.min_count, what))
     included = min(size, config.max_vocabulary or size)
@@ -113,6 +125,22 @@ def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, 
     # The files are in the order of the ids, so that a reader need not sort.
     placed = numbered.where(F.col("id") < included).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
     return conform(placed.sortWithinPartitions("id"), VOCABULARY)
+
+
+def _part_sizes(ordered: DataFrame) -> list[tuple[int, int]]:
+    """Return the numbers of the parts, in order, and their tokens."""
+    return sorted((row["part"], row["count"]) for row in ordered.groupBy("part").count().collect())
+
+
+def _count_at(ordered: DataFrame, sizes: list[tuple[int, int]], index: int) -> int:
+    """Return the count of the token at an index of the order."""
+    for part, size in sizes:
+        if index < size:
+            row = ordered.where((F.col("part") == part) & (F.col("position") == index)).select("count").first()
+            assert row is not None
+            return int(row[0])
+        index -= size
+    raise IndexError(index)
 
 
 def _ordered(counted: DataFrame, min_count: int) -> DataFrame:

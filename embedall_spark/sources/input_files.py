@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _WILDCARD = re.compile(r"[*?\[{]")
+BOOKKEEPING = "bookkeeping of Spark or Delta"
+"""The reason for which nobody misses a file."""
 _BOOKKEEPING = re.compile(
-    r"_SUCCESS|_metadata|_common_metadata|_delta_log|_spark_metadata|_temporary|_(committed|started)_.+"
+    r"\..+\.crc|_SUCCESS|_metadata|_common_metadata|_delta_log|_spark_metadata|_temporary|_(committed|started)_.+"
 )
 
 _AGAIN = "a link to what is read already"
@@ -128,10 +130,10 @@ def pattern_of(glob: str) -> re.Pattern[str]:
 
 def _excluded(name: str) -> str | None:
     """Return why a file or folder of this name is not read, None where it is."""
+    if _BOOKKEEPING.fullmatch(name):
+        return BOOKKEEPING
     if name.startswith("."):
         return "the name begins with a dot"
-    if _BOOKKEEPING.fullmatch(name):
-        return "bookkeeping of Spark or Delta"
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -70,6 +70,22 @@ def test_at_most_max_vocabulary(spark, tmp_path):
     assert [row[1:] for row in stored(run.stage_path("vocabulary"))] == ranked(data, 1)[:10]
 
 
+def test_max_final_vocab_as_in_gensim(spark, tmp_path):
+    from gensim.models import Word2Vec
+
+    data = sentences()
+    source = encoded_pages.from_sequences(spark.createDataFrame(list(enumerate(data)), SEQUENCES))
+    for limit in (100, 279):
+        model = Word2Vec(min_count=2, max_final_vocab=limit)
+        model.build_vocab(data)
+        run = FakeRun(spark, tmp_path / str(limit))
+        vocabulary.build(run, source, VocabularyConfig(min_count=2, max_final_vocab=limit))
+        words = [row[1] for row in stored(run.stage_path("vocabulary"))]
+        # Words of the count at the limit are left out, all of them.
+        assert 0 < len(words) < limit
+        assert set(words) == set(model.wv.key_to_index)
+
+
 def test_nothing_left(spark, tmp_path):
     source = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "a", "a", "b"])], SEQUENCES))
     with pytest.raises(BadData, match=r"none of the tokens occurs 5 times \(vocabulary.min_count=5\).* has 3"):

@@ -26,7 +26,7 @@ def walk(path, suffixes=None):
 
 def test_all_that_a_person_expects_is_read_or_has_a_reason(tmp_path):
     put(tmp_path, "a.txt", "_b.txt", "sub/deep/c.txt", "k=v/d.txt", "2024-01-01 12:00.txt", "[v1]/e.txt")
-    put(tmp_path, ".hidden", ".git/config", "_SUCCESS", "_delta_log/0.json")
+    put(tmp_path, ".hidden", ".git/config", "_SUCCESS", "._SUCCESS.crc", "_delta_log/0.json")
     (tmp_path / "dangling.txt").symlink_to("nothing")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
@@ -34,7 +34,8 @@ def test_all_that_a_person_expects_is_read_or_has_a_reason(tmp_path):
     assert actual == ["2024-01-01 12:00.txt", "[v1]/e.txt", "_b.txt", "a.txt", "k=v/d.txt", "sub/deep/c.txt"]
     assert left_out == {
         ".hidden": "the name begins with a dot", ".git": "the name begins with a dot",
-        "_SUCCESS": "bookkeeping of Spark or Delta", "_delta_log": "bookkeeping of Spark or Delta",
+        "_SUCCESS": "bookkeeping of Spark or Delta", "._SUCCESS.crc": "bookkeeping of Spark or Delta",
+        "_delta_log": "bookkeeping of Spark or Delta",
         "dangling.txt": "a link to nothing", "pipe": "neither a file nor a folder",
         "caf\ufffd.txt": "the name is not UTF-8",
     }  # fmt: skip
