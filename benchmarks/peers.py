@@ -1,4 +1,7 @@
-"""The peers of words.py: gensim's and Spark MLlib's Word2Vec. ``peers.py NAME LINES DIM EPOCHS SAVE`` prints JSON."""
+"""The peers of words.py: gensim's and Spark MLlib's Word2Vec. ``peers.py NAME LINES DIM EPOCHS SAVE`` prints JSON.
+
+NAME is mllib, gensim, or gensim with a method of METHODS, such as gensim-cbow.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
 MLLIB_TOKENS = 200_000
 _MIN_COUNT = 5
 _MORE = 2
+METHODS = {
+    "sgns": {},
+    "cbow": {"sg": 0},
+    "hs": {"hs": 1, "negative": 0},
+    "cbow-hs": {"sg": 0, "hs": 1, "negative": 0},
+}
+"""Options of word2vec's methods under gensim's names, which are ours below ``train``."""
 
 
-def gensim(lines: str, dim: int, epochs: int, save: str | None = None) -> dict[str, Any]:
+def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: str = "sgns") -> dict[str, Any]:
     """Train gensim's Word2Vec on a file; return words per second of each epoch, words of the vocabulary only."""
     from gensim.models import Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -41,8 +51,8 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None) -> dict[s
 
     clock = Clock()
     model = Word2Vec(
-        corpus_file=lines, vector_size=dim, sg=1, hs=0, window=5, negative=5, sample=1e-3, min_count=_MIN_COUNT,
-        workers=common.THREADS, epochs=epochs, seed=1, callbacks=[clock],
+        corpus_file=lines, vector_size=dim, window=5, sample=1e-3, min_count=_MIN_COUNT, workers=common.THREADS,
+        epochs=epochs, seed=1, callbacks=[clock], **{"sg": 1, "hs": 0, "negative": 5} | METHODS[method],
     )  # fmt: skip
     if save is not None:
         model.wv.save(save)
@@ -81,8 +91,8 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
 
 def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
     """Run one peer in this process and print what it figures."""
-    if name == "gensim":
-        figures = gensim(lines, int(dim), int(epochs), save)
+    if name != "mllib":
+        figures = gensim(lines, int(dim), int(epochs), save, name.partition("-")[2] or "sgns")
     else:
         spark = session.get("peers", master=f"local[{common.THREADS}]")
         figures = mllib(spark, lines, int(dim), str(Path(save).parent))

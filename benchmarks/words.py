@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[100, 300], help="vector sizes; the first in full")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of the first size, the others have 2")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each peer at the first size, the others have 1")
+    parser.add_argument(
+        "--methods", nargs="+", choices=peers.METHODS, default=["sgns", "cbow", "hs"],
+        help="sgns in full; the others once, at the first size, beside gensim",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     goals = QUICK_GOALS if options.quick else GOALS
     ratios: dict[str, float] = {}
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def full(lines: Path, work: str, options: Any) -> dict[str, float]:
     """Return ratios of whole processes: each run of a peer has one of ours before and after it."""
     ratios: dict[str, float] = {}
-    for index, dim in enumerate(options.dims):
+    for index, dim in enumerate(options.dims if "sgns" in options.methods else ()):
         epochs, rounds = (options.epochs, options.rounds) if index == 0 else (FURTHER_EPOCHS, FURTHER_ROUNDS)
         runs: Runs = defaultdict(list)
         for turn, name in enumerate(["ours", *["gensim", "mllib", "ours"] * rounds]):
@@ -75,7 +79,19 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
             runs[name].append(facts)
         ratios |= compare(runs, f"d{dim}")
         common.say(f"d={dim}", **ratios)
+    for method in (method for method in options.methods if method != "sgns"):
+        ratios |= one_method(method, lines, work, options.dims[0], options.epochs)
     return ratios
+
+
+def one_method(method: str, lines: Path, work: str, dim: int, epochs: int) -> dict[str, float]:
+    """Return ratios of a further method, from one run of gensim and one of ours."""
+    runs: Runs = defaultdict(list)
+    runs["gensim"].append(peer(f"gensim-{method}", lines, f"{work}/gensim-{method}", dim, epochs))
+    common.say(f"gensim {method} d={dim}", **runs["gensim"][-1])
+    runs["ours"].append(ours(lines, f"{work}/{method}", dim, epochs, method))
+    common.say(f"ours {method} d={dim}", **runs["ours"][-1])
+    return compare(runs, f"{method}_d{dim}")
 
 
 def quick(lines: Path, work: str) -> dict[str, float]:
@@ -92,7 +108,7 @@ def quick(lines: Path, work: str) -> dict[str, float]:
     return compare(runs, "d100")
 
 
-def settings(lines: Path, folder: str, dim: int, epochs: int) -> list[str]:
+def settings(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgns") -> list[str]:
     """Return our configuration as overrides; no map, since the peers draw none."""
     values = {
         "input.path": lines,
@@ -101,13 +117,14 @@ def settings(lines: Path, folder: str, dim: int, epochs: int) -> list[str]:
         "train.epochs": epochs,
         "train.threads": common.THREADS,
         "evaluate.map_words": 0,
+        **{f"train.{name}": value for name, value in peers.METHODS[method].items()},
     }
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def ours(lines: Path, folder: str, dim: int, epochs: int) -> dict[str, Any]:
+def ours(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgns") -> dict[str, Any]:
     """Return figures of ``embedall words`` in a process of its own, from the text to the Delta table."""
-    overrides = [part for value in settings(lines, folder, dim, epochs) for part in ("--set", value)]
+    overrides = [part for value in settings(lines, folder, dim, epochs, method) for part in ("--set", value)]
     done = common.measured(common.this_python("-c", COMMAND, "words", "--master", MASTER, *overrides))
     # The table has had one commit, so that all files in it are live.
     table = pq.read_table(f"{folder}/words", columns=["id", "vector", "count"], partitioning=None)
