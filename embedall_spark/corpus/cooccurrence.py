@@ -44,12 +44,6 @@ CELLS = T.StructType(
         T.StructField("count", T.LongType(), False, {"comment": "cells in the block"}),
     ]
 )
-ORDERED_CELLS = T.StructType(
-    [
-        *CELLS.fields,
-        T.StructField("mirrored", T.BooleanType(), True, {"comment": "second of both orders; null: not symmetric"}),
-    ]
-)
 _PIECES = "block int, keys binary, counts binary"
 # Tokens that one task counts at least, so that the dense counts are handed on a few times only.
 _TASK_TOKENS = 1 << 25
@@ -89,7 +83,7 @@ class Cells(NamedTuple):
 def build(
     run: Run, sequences: DataFrame | BlockSource, vocabulary: str, window: int, config: CooccurrenceConfig
 ) -> DataFrame:
-    """Return the co-occurrences of BLOCKS as ORDERED_CELLS, from the stage "cooccurrence"; write ``config.table``.
+    """Return the co-occurrences of BLOCKS as CELLS, the stage "cooccurrence"; write ``config.table`` where it is given.
 
     Args:
         run: where the stage and the table go.
@@ -107,24 +101,11 @@ def build(
             "no two tokens (words, items) of the vocabulary occur near each other often enough; lower "
             "vocabulary.min_count or train.glove.cooccurrence.min_count, or give more input"
         )
-    ordered = in_both_orders(cells) if config.symmetric else cells.withColumn("mirrored", F.lit(None).cast("boolean"))
     if config.table is not None:
         schema = NAMED_COOCCURRENCES if config.names else COOCCURRENCES
-        rows = ordered.mapInArrow(_unpacked(vocabulary if config.names else None), schema)
+        rows = cells.mapInArrow(_unpacked(vocabulary if config.names else None, config.symmetric), schema)
         run.write_table(config.table, rows, schema, f"Co-occurrences within {window} tokens")
-    return ordered
-
-
-def in_both_orders(cells: DataFrame) -> DataFrame:
-    """Return symmetric CELLS twice, the second time mirrored and with block numbers of their own.
-
-    So the two orders of a pair are trained on at different times: one right after the other, the input and the context
-    vector of a token would see the same pairs in the same order, and their sum would gain less.
-    """
-    row = cells.agg(F.max("block")).first()
-    assert row is not None
-    mirrored = cells.withColumn("block", F.col("block") + F.lit(int(row[0]) + 1)).withColumn("mirrored", F.lit(True))
-    return cells.withColumn("mirrored", F.lit(False)).unionByName(mirrored)
+    return cells
 
 
 def count(sequences: DataFrame | BlockSource, vocabulary: str, window: int, config: CooccurrenceConfig) -> DataFrame:
@@ -146,23 +127,22 @@ def block_count(pairs: int) -> int:
     return min(_MAX_BLOCKS, max(1, min(_FEW, pairs // _MIN_BLOCK_PAIRS), pairs // _BLOCK_PAIRS))
 
 
-def unpack(batch: pa.RecordBatch) -> Iterator[Cells]:
-    """Yield the blocks in a batch of ORDERED_CELLS.
-
-    Of a symmetric pair the first or the mirrored block has (row, column), as its hash says, and the other has
-    (column, row); a pair of equal tokens is in the first alone.
-    """
+def unpack(batch: pa.RecordBatch, symmetric: bool) -> Iterator[Cells]:
+    """Yield the blocks in a batch of CELLS; of symmetric counts, each cell in both orders."""
     for row in range(batch.num_rows):
-        number, mirrored = (batch.column(name)[row].as_py() for name in ("block", "mirrored"))
+        number = batch.column("block")[row].as_py()
         rows, columns = (np.frombuffer(batch.column(name)[row].as_buffer(), np.int32) for name in ("rows", "columns"))
         counts = np.frombuffer(batch.column("counts")[row].as_buffer(), np.float32)
-        if mirrored is not None:
-            if mirrored:
-                pairs = np.flatnonzero(rows != columns)
-                rows, columns, counts = rows[pairs], columns[pairs], counts[pairs]
-            first = (mix_arrays(rows.astype(np.int64) << 32 | columns) & 1) == mirrored
-            rows, columns = np.where(first, rows, columns), np.where(first, columns, rows)
-        yield Cells(number, rows, columns, counts)
+        if symmetric:
+            others = np.flatnonzero(rows != columns)
+            yield Cells(
+                number,
+                np.concatenate([rows, columns[others]]),
+                np.concatenate([columns, rows[others]]),
+                np.concatenate([counts, counts[others]]),
+            )
+        else:
+            yield Cells(number, rows, columns, counts)
 
 
 def _count(folder: str, window: int, config: CooccurrenceConfig, number: int) -> Table:
@@ -238,13 +218,13 @@ def _run_starts(values: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.flatnonzero(np.concatenate([np.ones(min(1, len(values)), np.bool_), values[1:] != values[:-1]]))
 
 
-def _unpacked(folder: str | None) -> Table:
+def _unpacked(folder: str | None, symmetric: bool) -> Table:
     """Build the task's function: a row per cell, with the tokens of a VOCABULARY where its folder is given."""
 
     def unpacked(batches: Batches) -> Batches:
         index = VocabularyIndex.open(folder) if folder is not None else None
         for batch in batches:
-            for cells in unpack(batch):
+            for cells in unpack(batch, symmetric):
                 for first in range(0, len(cells.counts), 1 << 16):
                     part = slice(first, first + (1 << 16))
                     sides = [cells.rows[part], cells.columns[part]]

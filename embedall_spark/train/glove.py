@@ -45,8 +45,8 @@ def weights(rows: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float3
 
 
 def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Cells]:
-    """Yield the blocks in a batch of ORDERED_CELLS."""
-    return cooccurrence.unpack(batch)
+    """Yield the blocks in a batch of CELLS; of symmetric counts, each cell in both orders."""
+    return cooccurrence.unpack(batch, config.glove.cooccurrence.symmetric)
 
 
 def streams(cells: DataFrame, slice_: Slice) -> DataFrame:

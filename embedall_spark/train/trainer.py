@@ -127,7 +127,8 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
             "vocabulary.min_count or give more input"
         )
     if config.method == "glove":
-        return plans.Corpus(vocabulary.count(), tokens, float(tokens), blocks)
+        cells = tokens * (2 if config.glove.cooccurrence.symmetric else 1)
+        return plans.Corpus(vocabulary.count(), cells, float(cells), blocks)
     # word2vec's formula, which windows.py applies token by token.
     frequency = F.col("count") / F.col("total")
     keep = F.least(F.lit(1.0), F.sqrt(config.sample / frequency) + config.sample / frequency) if config.sample else 1.0

@@ -9,7 +9,7 @@ from fake_run import FakeRun
 
 from embedall_spark.corpus import blocks, cooccurrence
 from embedall_spark.corpus.blocks import Block
-from embedall_spark.corpus.cooccurrence import ORDERED_CELLS, CooccurrenceConfig
+from embedall_spark.corpus.cooccurrence import CELLS, CooccurrenceConfig
 from embedall_spark.corpus.cooccurrence_counter import UNIT, CooccurrenceCounter
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import ENCODED, VOCABULARY
@@ -82,24 +82,14 @@ def test_many_blocks_hold_each_cell_once_in_the_same_order(sequences):
 
 
 def test_both_orders_of_symmetric_cells():
-    pairs = [(1, 1), *((2, column) for column in range(3, 40))]
-    ids = [np.array(side, np.int32).tobytes() for side in zip(*pairs, strict=True)]
-    counts = np.arange(len(pairs), dtype=np.float32).tobytes()
-
-    def unpacked(mirrored):
-        row = [[3], *([side] for side in ids), [counts], [len(pairs)], [mirrored]]
-        columns = [pa.array(column) for column in row]
-        (cells,) = cooccurrence.unpack(pa.RecordBatch.from_arrays(columns, ORDERED_CELLS.names))
-        return list(zip(cells.rows.tolist(), cells.columns.tolist(), cells.counts.tolist(), strict=True))
-
-    first, second = unpacked(False), unpacked(True)
-    assert len(first) == len(second) + 1
-    assert sorted(first + second) == sorted(
-        {(*order, count) for count, pair in enumerate(pairs) for order in (pair, pair[::-1])}
-    )
-    # Each half has pairs of both orders.
-    assert {row < column for row, column, _ in second} == {True, False}
-    assert unpacked(None) == [(*pair, count) for count, pair in enumerate(pairs)]
+    ids = [np.array(side, np.int32).tobytes() for side in ([1, 2], [1, 5])]
+    row = [[3], *([side] for side in ids), [np.array([4, 0.5], np.float32).tobytes()], [2]]
+    batch = pa.RecordBatch.from_arrays([pa.array(column) for column in row], CELLS.names)
+    (cells,) = cooccurrence.unpack(batch, True)
+    assert (cells.rows.tolist(), cells.columns.tolist()) == ([1, 2, 5], [1, 5, 2])
+    assert cells.counts.tolist() == [4, 0.5, 0.5]
+    (cells,) = cooccurrence.unpack(batch, False)
+    assert cells.rows.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
