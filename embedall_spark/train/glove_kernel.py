@@ -105,8 +105,8 @@ def _compile(dim: int, half: int) -> Any:
             gradient = weight * difference
             w_bias, c_bias = w[dim], c[dim + 1]
             w_bias_squares, c_bias_squares = w_squares[dim], c_squares[dim + 1]
-            # As in the authors' program, the learning rate is part of the summed gradients of vectors, and a bias has
-            # none: with one, analogies lose two points (docs/log.md).
+            # As in the authors' program, the learning rate is part of the summed gradients of vectors, and a bias is
+            # neither slowed by it nor clipped.
             for k in range(half):
                 left, right = w[k], c[k]
                 of_left = eta * min(max(gradient * right, -clip), clip)

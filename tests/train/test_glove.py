@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_run import FakeRun
 from pyspark.sql import functions as F
-from train.test_trainer import CLUSTERS, EACH, corpus, purity, train  # noqa: F401 (a fixture)
+from train.test_trainer import CLUSTERS, EACH, purity, sentences, train, write_corpus
 
 from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError
@@ -15,13 +15,24 @@ from embedall_spark.train import checkpoint
 from embedall_spark.train.config import TrainConfig
 
 
+@pytest.fixture(scope="module")
+def corpus(spark, tmp_path_factory):
+    """A third of the tokens are random: pairs that never occur are no cells, and would tell GloVe nothing."""
+    random = np.random.default_rng(5)
+    rows = [
+        (number, [int(random.integers(CLUSTERS * EACH)) if random.random() < 1 / 3 else token for token in tokens])
+        for number, tokens in sentences()
+    ]
+    return write_corpus(spark, tmp_path_factory.mktemp("noisy"), rows)
+
+
 def config(**options):
     usual = {"method": "glove", "vector_size": 24, "window": 5, "epochs": 12, "threads": 1, "glove": {"x_max": 10}}
     return TrainConfig.model_validate({**usual, **options})
 
 
 @pytest.fixture(scope="module")
-def alone(spark, corpus, tmp_path_factory):  # noqa: F811
+def alone(spark, corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("glove")
     return folder, *train(spark, corpus, folder, config())
 
@@ -36,7 +47,7 @@ def test_it_learns_the_clusters(alone):
     assert any(name == "cells_per_second" for name, *_ in run.metrics)
 
 
-def test_any_partitioning_gives_the_same_bits_also_after_a_kill(spark, corpus, alone, tmp_path):  # noqa: F811
+def test_any_partitioning_gives_the_same_bits_also_after_a_kill(spark, corpus, alone, tmp_path):
     folder, _, vectors, _ = alone
     shuffled = spark.read.parquet(f"{corpus}/blocks").repartition(3, F.hash("block", F.lit(9)))
     shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
@@ -45,7 +56,7 @@ def test_any_partitioning_gives_the_same_bits_also_after_a_kill(spark, corpus, a
     assert np.array_equal(vectors, again)
 
 
-def test_two_workers(spark, corpus, alone, tmp_path):  # noqa: F811
+def test_two_workers(spark, corpus, alone, tmp_path):
     _, of_one, _, _ = alone
     of_two, vectors, _ = train(spark, corpus, tmp_path, config(workers=2, epochs=4))
     assert purity(vectors) > 0.95
@@ -55,7 +66,7 @@ def test_two_workers(spark, corpus, alone, tmp_path):  # noqa: F811
     assert cells[0] == cells[1]
 
 
-def test_sum_input_and_context(spark, corpus, alone):  # noqa: F811
+def test_sum_input_and_context(spark, corpus, alone):
     folder, _, vectors, _ = alone
     run = FakeRun(spark, folder)
     manifest = checkpoint.latest(run)

@@ -27,9 +27,11 @@ def sentences(seed=3):
 
 @pytest.fixture(scope="module")
 def corpus(spark, tmp_path_factory):
-    """Blocks and vocabulary as stages write them; token t belongs to cluster t % CLUSTERS."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rows = list(sentences())
+    return write_corpus(spark, tmp_path_factory.mktemp("corpus"), list(sentences()))
+
+
+def write_corpus(spark, folder, rows):
+    """Write blocks and vocabulary as stages do; token t belongs to cluster t % CLUSTERS."""
     counts = np.bincount([token for _, tokens in rows for token in tokens], minlength=CLUSTERS * EACH)
     words = [(token, f"w{token}", int(count)) for token, count in enumerate(counts)]
     spark.createDataFrame(words, VOCABULARY).coalesce(1).write.parquet(f"{folder}/vocabulary")
