@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
+from embedall_spark import cluster_slots
 from embedall_spark.config import MOVABLE, InputPath, Output, Section
 from embedall_spark.corpus import blocks, encoded_pages, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.run_context import Run
+
+
+# Measured, see docs/log.md: a run's jobs on an input of any size, and bytes of text per second and task slot.
+_FIXED_SECONDS, _INGESTED_BYTES = 45, 6_000_000
 
 
 class WordsEvaluation(Evaluation):
@@ -101,9 +106,9 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     tokens = stored * (3 if compressed else 1) // 6
     distinct = int(17 * tokens**0.5)
     corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
-    return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | preflight.estimate(
-        spark, corpus, config.train
-    )
+    costs = preflight.estimate(spark, corpus, config.train)
+    costs["seconds"] += round(_FIXED_SECONDS + 6 * tokens / (_INGESTED_BYTES * cluster_slots.total(spark)))
+    return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | costs
 
 
 def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:

@@ -86,7 +86,7 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
         ResourceError: the cluster lacks what the training needs.
     """
     # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
-    rate = 1.5e8 / config.vector_size * threads(spark, config) * config.workers
+    rate = 0.75e8 / config.vector_size * threads(spark, config) * config.workers
     if config.method == "glove":
         corpus = plans.estimate_cells(corpus, config)
     check(spark, corpus, config)
