@@ -225,6 +225,7 @@ def test_kernels_import_without_pyspark():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_modules_import_without_a_session():
     names = [name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in MODULES]
     imported = "; ".join(f"import embedall_spark.{module}" for module in names if module != "__init__")

@@ -136,6 +136,7 @@ def test_advised_settings_are_warned_about(caplog):
     assert "spark.dynamicAllocation.enabled=true; recommended is false" in caplog.text
 
 
+@pytest.mark.slow
 def test_jars_that_cannot_be_had_and_a_clean_terminal(tmp_path):
     """A first start on a machine without a way to Maven says what to do, and nothing else reaches the terminal."""
     settings = tmp_path / "ivysettings.xml"

