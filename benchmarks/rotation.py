@@ -23,7 +23,7 @@ from embedall_spark import session
 from embedall_spark.corpus import blocks, encoded_pages, vocabulary
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.kinds import words
-from embedall_spark.train import aligned_rows, plan, sgns, skipgram, trainer, window_chunks
+from embedall_spark.train import aligned_rows, plan, sgns, trainer, window_chunks, word2vec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,14 +145,14 @@ def bare(corpus: Corpus, config: TrainConfig) -> Facts:
     sample_blocks = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
     source = window_chunks.make_windower(lookup, config, 0, workers)
     lanes, draws = draw(source, sample_blocks)
-    rows = [skipgram.initial_rows(source.shards.ids(shard), config) for shard in range(workers)]
+    rows = [word2vec.initial_rows(source.shards.ids(shard), config) for shard in range(workers)]
     shard_counts = [lookup.counts[source.shards.ids(shard)] for shard in range(workers)]
     tables = [
         aligned_rows.negative_table(counts, config.ns_exponent, 1 << 20, config.seed, shard)
         for shard, counts in enumerate(shard_counts)
     ]
     compiled = sgns.kernel(aligned_rows.padded_length(config.vector_size), config.negative)
-    share = 1 if workers == 1 else skipgram._SHARE
+    share = 1 if workers == 1 else word2vec._SHARE
 
     def train(lane: list[tuple[int, NDArray[np.int32]]]) -> None:
         for at, (key, stream) in enumerate(lane):

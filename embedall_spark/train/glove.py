@@ -87,7 +87,7 @@ def chunk_trainer(
     inputs: NDArray[np.float32],
     outputs: NDArray[np.float32],
 ) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
-    """Return the function that trains two shards on one chunk of cells; see skipgram.chunk_trainer()."""
+    """Return the function that trains two shards on one chunk of cells; see word2vec.chunk_trainer()."""
     train_cells = _trainer(slice_.config, inputs, outputs)
 
     def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, int]:

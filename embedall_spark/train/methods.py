@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedall_spark.train import glove, skipgram
+from embedall_spark.train import glove, word2vec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A module that offers these functions; skipgram.py describes them."""
+    """A module that offers these functions; word2vec.py describes them."""
 
     UNIT: str
     """What the training passes over."""
@@ -65,7 +65,7 @@ class Method(Protocol):
         """Return the function that trains two shards on one chunk."""
 
 
-_METHODS: dict[str, Method] = {"sgns": skipgram, "glove": glove}
+_METHODS: dict[str, Method] = {"sgns": word2vec, "glove": glove}
 
 
 def of(config: TrainConfig) -> Method:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from embedall_spark.corpus import blocks
 from embedall_spark.errors import BadData, ResourceError, TrainingDiverged
 from embedall_spark.schemas import ENCODED, VOCABULARY
-from embedall_spark.train import checkpoint, shard_io, skipgram, trainer
+from embedall_spark.train import checkpoint, shard_io, trainer, word2vec
 from embedall_spark.train.config import TrainConfig, Until
 
 CLUSTERS, EACH, SENTENCES = 8, 12, 3000
@@ -218,12 +218,12 @@ def test_nothing_to_train_on(spark, corpus, tmp_path):
 def test_first_values_depend_on_seed_and_id_alone():
     ids = np.array([3, 70, 5])
     options = config(vector_size=20, seed=11)
-    inputs, outputs = skipgram.initial_rows(ids, options)
-    again, _ = skipgram.initial_rows(ids[::-1].copy(), options)
+    inputs, outputs = word2vec.initial_rows(ids, options)
+    again, _ = word2vec.initial_rows(ids[::-1].copy(), options)
     assert np.array_equal(inputs, again[::-1])
     assert inputs.shape == (3, 32)
     assert not inputs[:, 20:].any() and not outputs.any()
-    many, _ = skipgram.initial_rows(np.arange(4000), options)
+    many, _ = word2vec.initial_rows(np.arange(4000), options)
     assert abs(many[:, :20].mean()) < 1e-4
     assert np.abs(many).max() <= 0.5 / 20
     assert np.isclose(many[:, :20].std(), 1 / 20 / np.sqrt(12), rtol=0.02)
