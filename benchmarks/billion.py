@@ -20,7 +20,6 @@ import common
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embedall_spark import randomness, session, user_cache
 
@@ -33,7 +32,6 @@ VOCABULARY, TOPICS, COMMON_WORDS, LENGTH = 1_000_000, 100, 1_000, 1_000
 GOALS = {"cost_per_token_first_over_last": 1 / 1.15, "memory_limit_over_used": 1.0, "right_neighbors": 0.9}
 QUICK_GOALS = {"right_neighbors": 0.0}
 MASTER = f"local[{common.THREADS}]"
-COMMAND = "from embedall_spark.cli import main; main()"
 _STAGE = re.compile(r" INFO ([a-z-]+): done in ([0-9.]+) s")
 
 
@@ -125,9 +123,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
     """Return figures of ``embedall words`` on the text, and of what its dry run has said before."""
     values = {"train.vector_size": dim, "train.epochs": 1, "train.workers": workers, "evaluate.map_words": 0}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    command = common.this_python(
-        "-c", COMMAND, "words", f"{text}/part-*", f"{folder}/words", "--master", MASTER, *overrides
-    )
+    command = common.embedall("words", f"{text}/part-*", f"{folder}/words", "--master", MASTER, *overrides)
     dry = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True).stdout
     estimate = json.loads(dry.splitlines()[-1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +141,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
     if process.returncode:
         raise RuntimeError(log.read_text()[-2000:])
     seconds = time.perf_counter() - since
-    table = pq.read_table(f"{folder}/words", columns=["id", "vector", "count"], partitioning=None)
+    table = common.read_words(f"{folder}/words")
     report = common.checkpoints(json.loads(output.splitlines()[-1])["folder"])[-1]["reports"]
     return {
         "seconds": seconds,
@@ -164,7 +160,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
 
 def right_neighbors(table: pa.Table) -> float:
     """Return the share of the ten nearest neighbors with a word's topic, for the 500 most frequent words with one."""
-    table = table.sort_by([("count", "descending"), ("id", "ascending")]).slice(0, 50_000)
+    table = table.slice(0, 50_000)
     ranks = np.array([int(word[1:]) for word in table["id"].to_pylist()])
     vectors = common.matrix(table["vector"])
     topical = np.flatnonzero(ranks >= COMMON_WORDS)

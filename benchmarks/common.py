@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from embedall_spark import run_manifest, run_store, user_cache
 from embedall_spark.evaluate import benchmark_files as sets
@@ -240,6 +241,12 @@ def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
     return {"analogy": right_answers / len(questions), **figures}
 
 
+def read_words(folder: str) -> pa.Table:
+    """Return id, vector and count of a table of words with one commit, so that all files in it are live, by count."""
+    table = pq.read_table(folder, columns=["id", "vector", "count"], partitioning=None)
+    return table.sort_by([("count", "descending"), ("id", "ascending")])
+
+
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """Return a column of vectors of one length as float32 [n, d]."""
     return np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks]).reshape(len(column), -1)
@@ -260,3 +267,8 @@ def checkpoints(folder: str) -> list[dict[str, Any]]:
 def this_python(*arguments: str) -> list[str]:
     """Return a command of this Python."""
     return [sys.executable, *arguments]
+
+
+def embedall(*arguments: str) -> list[str]:
+    """Return a command that runs ``embedall`` in this Python."""
+    return this_python("-c", "from embedall_spark.cli import main; main()", *arguments)

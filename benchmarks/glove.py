@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import common
 import numpy as np
-import pyarrow.parquet as pq
 
 from embedall_spark import session
 from embedall_spark.corpus import cooccurrence
@@ -28,7 +27,6 @@ QUICK_GOALS = {"cells_over_program_d50": 2.0}
 QUICK_TOKENS, QUICK_EPOCHS = 300_000, 3
 WINDOW, MIN_COUNT, X_MAX = 15, 5, 10
 MASTER = f"local[{common.THREADS}]"
-COMMAND = "from embedall_spark.cli import main; main()"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,9 +84,8 @@ def ours(lines: Path, folder: str, dim: int, epochs: int) -> dict[str, Any]:
     }
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     arguments = ["words", str(lines), f"{folder}/words", "--master", MASTER, *overrides]
-    done = common.measured(common.this_python("-c", COMMAND, *arguments))
-    table = pq.read_table(f"{folder}/words", columns=["id", "vector", "count"], partitioning=None)
-    table = table.sort_by([("count", "descending"), ("id", "ascending")])
+    done = common.measured(common.embedall(*arguments))
+    table = common.read_words(f"{folder}/words")
     saved = common.checkpoints(done.said["folder"])[-1]
     (report,) = saved["reports"]
     return {

@@ -52,7 +52,6 @@ RMAT_SLOTS, RMAT_EDGES, RMAT_P, RMAT_Q = 1 << 20, 10_000_000, 0.25, 4.0
 # Of two walks from each vertex, of 10 in the paper; figures of such vectors differ by some hundredths from run to run.
 QUICK_WALKS, QUICK_EPOCHS = 2, 1
 QUICK_GOALS = {f"cora_{name}_minus_pecanpy": -0.05 for name in ("micro_f1_50", "macro_f1_50")}
-COMMAND = "from embedall_spark.cli import main; main()"
 
 
 class Work(NamedTuple):
@@ -140,7 +139,7 @@ def our_vectors(work: Work, folder: Path) -> tuple[Vectors, float]:
     }  # fmt: skip
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     master = f"local[{common.THREADS}]"
-    done = common.measured(common.this_python("-c", COMMAND, "nodes", "--master", master, *overrides))
+    done = common.measured(common.embedall("nodes", "--master", master, *overrides))
     table = pq.read_table(folder / "nodes", columns=["id", "vector"], partitioning=None)
     return (table["id"].to_pylist(), common.matrix(table["vector"])), done.seconds
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import common
 import numpy as np
 import peers
-import pyarrow.parquet as pq
 
 from embedall_spark import session
 from embedall_spark.launch import Options, launch
@@ -33,7 +32,6 @@ GOALS = {
 QUICK_GOALS = {name: goal for name, goal in GOALS.items() if name.startswith("training")}
 QUICK_TOKENS, QUICK_MLLIB_TOKENS, QUICK_EPOCHS = 300_000, 20_000, 3
 MASTER = f"local[{common.THREADS}]"
-COMMAND = "from embedall_spark.cli import main; main()"
 # A further dimension is there for its rates: they need one warm epoch.
 FURTHER_EPOCHS, FURTHER_ROUNDS = 2, 1
 
@@ -125,10 +123,8 @@ def settings(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgn
 def ours(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgns") -> dict[str, Any]:
     """Return figures of ``embedall words`` in a process of its own, from the text to the Delta table."""
     overrides = [part for value in settings(lines, folder, dim, epochs, method) for part in ("--set", value)]
-    done = common.measured(common.this_python("-c", COMMAND, "words", "--master", MASTER, *overrides))
-    # The table has had one commit, so that all files in it are live.
-    table = pq.read_table(f"{folder}/words", columns=["id", "vector", "count"], partitioning=None)
-    table = table.sort_by([("count", "descending"), ("id", "ascending")])
+    done = common.measured(common.embedall("words", "--master", MASTER, *overrides))
+    table = common.read_words(f"{folder}/words")
     return {
         "seconds": done.seconds,
         "peak_bytes": done.peak_bytes,

@@ -54,10 +54,10 @@ class CooccurrenceCounter:
         self._weights = np.round(UNIT / distances if distance_weighting else np.full(window + 1, UNIT)).astype(np.int64)
         self._symmetric, self._max_product = symmetric, max_product
         rows = np.arange(min(vocabulary_size, int(max_product**0.5) if symmetric else max_product), dtype=np.int64)
-        self._first = rows if symmetric else np.zeros_like(rows)
-        lengths = np.minimum(max_product // (rows + 1), vocabulary_size) - self._first
-        self._starts = np.cumsum(lengths) - lengths - self._first
-        self._lengths = lengths
+        first = rows if symmetric else np.zeros_like(rows)
+        lengths = np.minimum(max_product // (rows + 1), vocabulary_size) - first
+        self._ends = np.cumsum(lengths)
+        self._starts = self._ends - lengths - first
         self._dense = np.zeros(int(lengths.sum()), np.int64)
         self._table = np.full((slots, 2), -1, np.int64)
         self._used, self._limit = 0, int(slots * _MAX_FILL)
@@ -79,8 +79,7 @@ class CooccurrenceCounter:
         """Yield what is counted so far, and forget it: keys (row * 2**32 + column) and counts, both int64 [n]."""
         yield self._drain_table()
         cells = np.flatnonzero(self._dense)
-        bounds = np.cumsum(self._lengths)
-        row = np.searchsorted(bounds, cells, side="right")
+        row = np.searchsorted(self._ends, cells, side="right")
         yield row << 32 | (cells - self._starts[row]), self._dense[cells]
         self._dense[:] = 0
 

@@ -116,17 +116,13 @@ def _divide(slice_: Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.R
     def divide(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         vocabulary = VocabularyIndex.open(slice_.vocabulary)
         shards = plan.shards(vocabulary.counts, workers, config.sample, vocabulary.folder)
-        episodes = slice_.plan.episode_of_blocks(slice_.epoch, config.seed)
-        of_slice = slice_.plan.slice_episodes(slice_.index)
-        for batch in batches:
-            for cells in unpack(batch, config):
-                episode = int(episodes[cells.number])
-                if episode in of_slice:
-                    rows = [
-                        (key // workers, episode, key % workers, cells.number, 0, stream)
-                        for key, stream in _chunks(cells, shards, workers)
-                    ]
-                    yield window_chunks.batch(rows)
+        blocks = (cells for batch in batches for cells in unpack(batch, config))
+        for episode, cells in slice_.plan.select_blocks(blocks, slice_.epoch, slice_.index, config.seed):
+            rows = [
+                (key // workers, episode, key % workers, cells.number, 0, stream)
+                for key, stream in _chunks(cells, shards, workers)
+            ]
+            yield window_chunks.batch(rows)
 
     return divide
 

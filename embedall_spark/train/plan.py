@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -12,6 +12,7 @@ from embedall_spark import files, randomness
 from embedall_spark.corpus import cooccurrence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,6 +54,14 @@ class Plan:
         """Return the episode of each sequence block in an epoch, int64 [blocks]; sizes differ by at most one."""
         order = randomness.permutation(self.corpus.blocks, seed, epoch)
         return order * self.episodes // self.corpus.blocks
+
+    def select_blocks(self, blocks: Iterable[Any], epoch: int, index: int, seed: int) -> Iterator[tuple[int, Any]]:
+        """Yield (episode, block) of the blocks that a slice trains on; each block has a ``number``."""
+        episodes, of_slice = self.episode_of_blocks(epoch, seed), self.slice_episodes(index)
+        for block in blocks:
+            episode = int(episodes[block.number])
+            if episode in of_slice:
+                yield episode, block
 
     def block_filter(self, epoch: int, index: int, seed: int) -> BlockFilter:
         """Return the filter of the numbers of blocks that a slice trains on."""

@@ -96,8 +96,7 @@ def _episodes(
         outputs = buffers[step % 2][: counts.rows[shard]]
         _train_block(slice_, spool, episode, shard, counts.of(shard), inputs, outputs, (step, steps), stats, progress)
         stats.lap("train")
-        weights = [methods.of(slice_.config).weights(rows, slice_.config) for rows in (inputs, outputs)]
-        stats.check(weights, slice_, f"({ring.rank}, {shard})", (step + 1) / steps)
+        slice_worker.check_model(slice_, stats, inputs, outputs, f"({ring.rank}, {shard})", (step + 1) / steps)
         if ring.max_status(int(stats.diverged is not None)):
             # The other workers stop too, and report that it was not theirs.
             stats.diverged = stats.diverged or "another worker's shard diverged"

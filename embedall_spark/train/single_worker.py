@@ -35,8 +35,7 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
         stats.lap("prepare")
         slice_worker.for_each(train_block, _blocks(batches, slice_), slice_.plan.threads)
         stats.lap("train")
-        weights = [methods.of(slice_.config).weights(rows, slice_.config) for rows in (inputs, outputs)]
-        stats.check(weights, slice_, "(0, 0)", 1.0)
+        slice_worker.check_model(slice_, stats, inputs, outputs, "(0, 0)", 1.0)
         written = {} if stats.diverged else slice_worker.save_model(slice_, 0, inputs, outputs)
         stats.lap("checkpoint")
         yield stats.report(0, written)
@@ -45,9 +44,8 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
 
 
 def _blocks(batches: Iterable[pa.RecordBatch], slice_: slice_state.Slice) -> Iterator[Any]:
-    episodes = slice_.plan.episode_of_blocks(slice_.epoch, slice_.config.seed)
-    of_slice = slice_.plan.slice_episodes(slice_.index)
-    for batch in batches:
-        for block in methods.of(slice_.config).unpack(batch, slice_.config):
-            if int(episodes[block.number]) in of_slice:
-                yield block
+    """Yield the blocks of a slice."""
+    config, method = slice_.config, methods.of(slice_.config)
+    blocks = (block for batch in batches for block in method.unpack(batch, config))
+    for _, block in slice_.plan.select_blocks(blocks, slice_.epoch, slice_.index, config.seed):
+        yield block

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.corpus.vocabulary_index import VocabularyIndex
     from embedall_spark.train.plan import Shards
-    from embedall_spark.train.slice_state import Slice
+    from embedall_spark.train.slice_state import Slice, WorkerStats
 
 
 def open_model(
@@ -33,6 +33,19 @@ def open_model(
     else:
         inputs, outputs = shard_io.load(slice_.resume_from, rank, workers, shards_of)
     return inputs, outputs, shards_of(workers)
+
+
+def check_model(
+    slice_: Slice,
+    stats: WorkerStats,
+    inputs: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    block: str,
+    share: float,
+) -> None:
+    """Look at the parts of a worker's rows that must stay small, see WorkerStats.check()."""
+    method = methods.of(slice_.config)
+    stats.check([method.weights(rows, slice_.config) for rows in (inputs, outputs)], slice_, block, share)
 
 
 def save_model(slice_: Slice, rank: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:

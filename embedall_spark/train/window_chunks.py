@@ -124,21 +124,17 @@ def _draw(
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         windower = make_windower(VocabularyIndex.open(vocabulary), config, epoch, plan.workers)
-        episodes, of_slice = plan.episode_of_blocks(epoch, config.seed), plan.slice_episodes(index)
         rows: list[tuple[int, int, int, int, int, bytes]] = []
         size = 0
         buffers, fill = windower.buffers()
-        for sequences in batches:
-            for block in blocks.unpack(sequences):
-                episode = int(episodes[block.number])
-                if episode not in of_slice:
-                    continue
-                for key, number, stream in _chunks(windower, block, buffers, fill):
-                    rows.append((key // plan.workers, episode, key % plan.workers, block.number, number, stream))
-                    size += len(stream)
-                    if size >= _BATCH:
-                        yield batch(rows)
-                        rows, size = [], 0
+        unpacked = (block for sequences in batches for block in blocks.unpack(sequences))
+        for episode, block in plan.select_blocks(unpacked, epoch, index, config.seed):
+            for key, number, stream in _chunks(windower, block, buffers, fill):
+                rows.append((key // plan.workers, episode, key % plan.workers, block.number, number, stream))
+                size += len(stream)
+                if size >= _BATCH:
+                    yield batch(rows)
+                    rows, size = [], 0
         if rows:
             yield batch(rows)
 

@@ -4,6 +4,7 @@ import heapq
 
 import numpy as np
 import pytest
+from train.test_sgns import sigmoid, stepped
 
 from embedall_spark.train import huffman, word2vec_kernel
 
@@ -16,16 +17,6 @@ VARIANTS = [  # cbow, mean, hs, negative
     (False, True, True, 2),
     (True, False, True, 2),
 ]
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def stepped(x):
-    """The sigmoid as word2vec has it: constant on each of 1024 steps from -6 to 6, 0 and 1 beyond."""
-    middle = (np.floor((x + 6) * 1024 / 12) + 0.5) * 12 / 1024 - 6
-    return sigmoid(middle) if abs(x) < 6 else float(x > 0)
 
 
 @pytest.fixture
