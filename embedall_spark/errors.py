@@ -25,6 +25,10 @@ class BadData(EmbedallError, ValueError):
     exit_code = 3
 
 
+class TooFewIds(BadData):
+    """A table has fewer than the two ids that a map needs."""
+
+
 class QualityGateFailed(EmbedallError):
     """The vectors score below what the configuration asks for."""
 

@@ -77,9 +77,10 @@ def version(spark: SparkSession, name: str) -> int | None:
 
 
 def history(spark: SparkSession, name: str) -> DataFrame:
-    """Return one row per commit: version, timestamp, operation, run_id, txn_version, metadata (JSON).
+    """Return one row per commit: version, timestamp, operation, run_id, txn_version, metadata (JSON), rows.
 
-    The last three are null for commits by others.
+    Run, number and metadata are null for commits by others. ``rows`` is how many the commit wrote; null where Delta
+    does not say it.
 
     Raises:
         TableError: the table does not exist or is not a Delta table.
@@ -96,6 +97,7 @@ def history(spark: SparkSession, name: str) -> DataFrame:
         F.get_json_object("userMetadata", "$.run_id").alias("run_id"),
         F.get_json_object("userMetadata", "$.txn_version").cast("bigint").alias("txn_version"),
         F.col("userMetadata").alias("metadata"),
+        F.col("operationMetrics")["numOutputRows"].cast("bigint").alias("rows"),
     )
 
 

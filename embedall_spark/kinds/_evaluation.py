@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field
 
 from embedall_spark.config import MOVABLE, Section
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import ConfigError, TooFewIds
 from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.metadata import Metadata
 from embedall_spark.visualize import scatter_map
@@ -86,5 +86,10 @@ def draw_map(run: Run, vectors: DataFrame, count: int, seed: int, metadata: Data
         seed: of their layout.
         metadata: id, label and title, to color and caption the ids by.
     """
-    if count and vectors.limit(2).count() == 2:
-        run.artifact("map.png", scatter_map.draw(vectors, count, seed=seed, metadata=metadata))
+    if not count:
+        return
+    try:
+        picture = scatter_map.draw(vectors, count, seed=seed, metadata=metadata)
+    except TooFewIds:
+        return
+    run.artifact("map.png", picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
-from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.errors import ConfigError, TooFewIds
 from embedall_spark.vectors import to_matrix, unit
 from embedall_spark.visualize import image_map, label_layout
 from embedall_spark.visualize.drawing import INK, figure_png, ignore_missing_glyphs, one_line
@@ -58,16 +59,25 @@ def draw(
             of an id the most frequent one counts.
 
     Raises:
-        BadData: the table has fewer than two ids.
+        TooFewIds: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
-    ids, units = most_frequent(vectors, count)
+    with ThreadPoolExecutor(1) as executor:
+        imported = executor.submit(_import_libraries)  # as long as Spark takes to find the ids
+        ids, units = most_frequent(vectors, count)
+        imported.result()
     places = project(units, method, seed)
     labels, titles = _labels_and_titles(metadata, ids)
     palette = _palette(labels)
     colors = _colors(ids, labels, palette) if palette else [COLORS[group] for group in _groups(units, clusters, seed)]
     heading = title or f"{len(ids):,} most frequent ids, {'t-SNE' if method == 'tsne' else 'PCA'}"
     return _draw([titles.get(name, name) for name in ids], places, colors, heading, _legend(palette, colors))
+
+
+def _import_libraries() -> None:
+    """Import what a map is computed and drawn with."""
+    from matplotlib.backends import backend_agg  # noqa: F401
+    from sklearn import cluster, decomposition, manifold  # noqa: F401
 
 
 def draw_pictures(
@@ -92,7 +102,7 @@ def draw_pictures(
         metadata: id, label and title; the ten most frequent labels have colors, which a legend explains.
 
     Raises:
-        BadData: the table has fewer than two ids.
+        TooFewIds: the table has fewer than two ids.
         ConfigError: ``count`` is over MAX_IDS.
     """
     ids, units = most_frequent(vectors, count)
@@ -131,7 +141,7 @@ def most_frequent(vectors: DataFrame, count: int) -> tuple[list[str], NDArray[np
     order = [F.desc_nulls_last("count"), F.xxhash64("id"), F.col("id")]
     table = vectors.orderBy(*order).limit(count).select("id", "vector").toArrow()
     if len(table) < 2:
-        raise BadData(f"a map needs two ids or more, the table has {len(table)}")
+        raise TooFewIds(f"a map needs two ids or more, the table has {len(table)}")
     return table["id"].to_pylist(), unit(to_matrix(table["vector"]))
 
 
