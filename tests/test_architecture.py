@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "user_cache",
     "cluster_slots",
+    "devices",
     "errors",
     "schemas",
     "config",
@@ -221,7 +222,8 @@ def test_files_and_functions_stay_small(path):
 
 def test_kernels_import_without_pyspark():
     code = "import sys; sys.modules['pyspark'] = None; "
-    code += "import embedall_spark.corpus.windows, embedall_spark.train.sgns, embedall_spark.graph.walks"
+    code += "import embedall_spark.corpus.windows, embedall_spark.train.sgns, embedall_spark.graph.walks, "
+    code += "embedall_spark.train.device.windows, embedall_spark.train.device.glove_kernel"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
@@ -45,6 +45,7 @@ class Plan:
     threads: int
     episodes: int
     slices: int
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def slice_episodes(self, index: int) -> range:
         """Return the episodes of a slice."""
@@ -73,11 +74,11 @@ class Plan:
         return in_slice
 
 
-def make_plan(corpus: Corpus, config: TrainConfig, threads: int) -> Plan:
+def make_plan(corpus: Corpus, config: TrainConfig, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> Plan:
     """Return the plan for a corpus: slices that fit the spool, and at least 4 episodes where shards rotate."""
     slices = -(-corpus.tokens // config.slice_tokens)
     if config.workers > 1:
-        slices = max(slices, -(-spool_bytes(corpus, config) // config.spool_bytes))
+        slices = max(slices, -(-spool_bytes(corpus, config, device) // config.spool_bytes))
         pairs_per_row = 2 * corpus.kept * mean_contexts(config) / max(1, corpus.vocabulary)
         episodes = config.episodes or int(np.clip(pairs_per_row / _PAIRS_PER_ROW_AND_EPISODE, 4, 16))
     else:
@@ -85,7 +86,7 @@ def make_plan(corpus: Corpus, config: TrainConfig, threads: int) -> Plan:
     # Every episode has blocks, and all slices have equally many episodes: the learning rate falls with the slices.
     slices = min(slices, max(1, corpus.blocks))
     each = min(-(-episodes // slices), max(1, corpus.blocks // slices))
-    return Plan(corpus, config.workers, threads, slices * each, slices)
+    return Plan(corpus, config.workers, threads, slices * each, slices, device)
 
 
 def estimate_cells(corpus: Corpus, config: TrainConfig) -> Corpus:
@@ -103,10 +104,12 @@ def mean_contexts(config: TrainConfig) -> float:
     return float(config.window + 1 if config.shrink_windows else 2 * config.window)
 
 
-def spool_bytes(corpus: Corpus, config: TrainConfig) -> int:
-    """Return the estimated bytes of windows that a worker receives in an epoch."""
+def spool_bytes(corpus: Corpus, config: TrainConfig, device: Literal["cpu", "cuda"] = "cpu") -> int:
+    """Return the estimated bytes of windows, cells or, on GPUs, tokens that a worker receives in an epoch."""
     if config.method == "glove":
         return 12 * corpus.tokens // config.workers
+    if device == "cuda":
+        return 5 * corpus.tokens
     each = mean_contexts(config)
     groups = min(config.workers, each)
     return int(corpus.kept * 4 * (each + 2 * groups) / config.workers)

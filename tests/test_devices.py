@@ -17,15 +17,15 @@ from processes import wait_for
 from test_standalone import HOME, daemon, environment  # noqa: F401
 
 from embedall_spark.errors import ConfigError, ResourceError
-from embedall_spark.images import devices
+from embedall_spark import devices
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from embedall_spark.images import devices
+from embedall_spark import devices
 
 def task(folder, together):
     def run(batches):

@@ -1,0 +1,186 @@
+"""What a GPU does with a batch of each method: word2vec with blocks of tokens, GloVe with co-occurrence counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from embedall_spark import randomness
+from embedall_spark.train import aligned_rows, plan, sgns
+from embedall_spark.train.device import glove_kernel, sgns_kernel, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from embedall_spark.corpus.blocks import Block
+    from embedall_spark.corpus.cooccurrence import Cells
+    from embedall_spark.train.plan import Shards
+    from embedall_spark.train.slice_state import Slice
+
+# Tokens or cells of a batch: enough work for some milliseconds, of which a launch takes microseconds. A short training
+# still has so many batches, because the learning rate falls with them.
+_BATCH, _BATCHES = 1 << 20, 200
+_MAX_TABLE = 1 << 22
+
+
+class Batch(NamedTuple):
+    """Arrays for the device, and how many tokens or cells are in them."""
+
+    arrays: tuple[NDArray[Any], ...]
+    number: int
+    """Tells the batches of an epoch apart."""
+    size: int
+
+
+class Trainer(Protocol):
+    """A method on a device, for one worker of W; a shard of outputs has ``parts`` parts."""
+
+    def batches(self, blocks: Iterable[Any]) -> Iterator[Batch]:
+        """Join blocks to batches."""
+
+    def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> Any:
+        """Return what train() needs of a batch on the device, with contexts or rows in this worker's input shard."""
+
+    def begin_part(self, part: int, key: int) -> None:
+        """Get ready for a part of the outputs, counted through all shards; ``key`` tells its visits apart."""
+
+    def train(self, prepared: Any, number: int, inputs: Tensor, outputs: Tensor, progress: float) -> Tensor:
+        """Train the input shard and the part on a batch; return the kernel's figures, float32 [programs, 3]."""
+
+
+class SgnsTrainer:
+    """Skip-gram with negative sampling; see Trainer."""
+
+    def __init__(
+        self, slice_: Slice, counts: NDArray[np.int64], shards: Shards, rank: int, parts: int, device: torch.device
+    ) -> None:
+        config, self._workers = slice_.config, slice_.plan.workers
+        self._slice, self._counts, self._shards, self._rank, self._parts = slice_, counts, shards, rank, parts
+        self._device = device
+        self._batch_size = config.batch_size or sgns.MAX_CONTEXTS
+        seed = randomness.mix(config.seed, slice_.epoch)
+        self._windower = windows.make(
+            counts, shards.shard, shards.local, config.sample, config.window, config.shrink_windows, seed, device
+        )
+        dim = aligned_rows.padded_length(config.vector_size)
+        rows = len(counts) // (self._workers * parts)
+        self._programs = sgns_kernel.count_programs(device, rows, dim, config.negative)
+
+    def batches(self, blocks: Iterable[Block]) -> Iterator[Batch]:
+        """Join blocks of sequences to batches of about a million tokens."""
+        size = _batch_size(self._slice)
+        held: list[Block] = []
+        for block in blocks:
+            held.append(block)
+            if sum(len(one.tokens) for one in held) >= size:
+                yield _join(held)
+                held = []
+        if held:
+            yield _join(held)
+
+    def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> sgns_kernel.Groups:
+        """Draw the windows, sorted by their centers' parts."""
+        return self._windower.draw(windows.Tokens(*tensors), self._rank, self._workers, self._parts)
+
+    def begin_part(self, part: int, key: int) -> None:
+        """Draw the table of negatives."""
+        import torch
+
+        config, shard = self._slice.config, part // self._parts
+        counts = self._counts
+        if self._workers * self._parts > 1:
+            counts = counts[self._shards.ids(shard)[part % self._parts :: self._parts]]
+        size = int(np.clip(16 * len(counts), 1 << 16, _MAX_TABLE))
+        keys = (config.seed, self._slice.epoch, self._slice.index, part, key)
+        table = aligned_rows.negative_table(counts, config.ns_exponent, size, *keys)
+        self._part, self._keys, self._table = part, keys, torch.from_numpy(table).to(self._device)
+
+    def train(
+        self, prepared: sgns_kernel.Groups, number: int, inputs: Tensor, outputs: Tensor, progress: float
+    ) -> Tensor:
+        """Call the kernel."""
+        config = self._slice.config
+        cursor = randomness.mix(*self._keys, number) % len(self._table)
+        rate = float(plan.learning_rate(config, progress))
+        return sgns_kernel.train(
+            prepared, self._part, inputs, outputs, self._table, cursor, rate, config.negative, self._batch_size,
+            config.window, self._programs,
+        )  # fmt: skip
+
+
+class GloveTrainer:
+    """GloVe; see Trainer. Its rows and columns are numbers in their shards."""
+
+    def __init__(
+        self, slice_: Slice, counts: NDArray[np.int64], shards: Shards, rank: int, parts: int, device: torch.device
+    ) -> None:
+        options, self._parts, self._part = slice_.config.glove, parts, 0
+        self._slice, self._dim = slice_, slice_.config.vector_size
+        self._constants = glove_kernel.Constants(options.x_max, options.alpha, options.eta, options.grad_clip)
+        rows = len(counts) // (slice_.plan.workers * parts)
+        self._programs = sgns_kernel.count_programs(device, rows, aligned_rows.padded_length(self._dim + 2), 1)
+
+    def batches(self, blocks: Iterable[Cells]) -> Iterator[Batch]:
+        """Cut blocks of cells to batches."""
+        size = _batch_size(self._slice)
+        for cells in blocks:
+            for first in range(0, len(cells.counts), size):
+                arrays = tuple(
+                    np.require(array[first : first + size], requirements="W")
+                    for array in (cells.rows, cells.columns, cells.counts)
+                )
+                yield Batch(arrays, 0, len(arrays[0]))
+
+    def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> glove_kernel.CellBatch:
+        """Name the tensors."""
+        return glove_kernel.CellBatch(*tensors)
+
+    def begin_part(self, part: int, key: int) -> None:
+        """Note the part."""
+        self._part = part % self._parts
+
+    def train(
+        self, prepared: glove_kernel.CellBatch, number: int, inputs: Tensor, outputs: Tensor, progress: float
+    ) -> Tensor:
+        """Call the kernel."""
+        return glove_kernel.train(
+            prepared, self._part, self._parts, inputs, outputs, self._dim, self._constants, self._programs
+        )
+
+
+def trainer(
+    slice_: Slice, counts: NDArray[np.int64], shards: Shards, rank: int, parts: int, device: torch.device
+) -> Trainer:
+    """Return the configured method.
+
+    Args:
+        slice_: the part of the training.
+        counts: counts of the vocabulary, int64 [V].
+        shards: which rows each worker has.
+        rank: number of the worker.
+        parts: parts of a shard of outputs.
+        device: where it trains.
+    """
+    method = GloveTrainer if slice_.config.method == "glove" else SgnsTrainer
+    return method(slice_, counts, shards, rank, parts, device)
+
+
+def _batch_size(slice_: Slice) -> int:
+    return int(np.clip(slice_.tokens * slice_.plan.slices * slice_.config.epochs / _BATCHES, 1 << 10, _BATCH))
+
+
+def _join(blocks: list[Block]) -> Batch:
+    """Return the sequences of blocks as one batch: tokens, offsets and ids."""
+    starts = np.cumsum([0, *(len(block.tokens) for block in blocks)])
+    offsets = [block.offsets[:-1] + start for block, start in zip(blocks, starts, strict=False)]
+    arrays = (
+        np.concatenate([block.tokens for block in blocks]),
+        np.concatenate([*offsets, starts[-1:]]),
+        np.concatenate([block.ids for block in blocks]),
+    )
+    return Batch(arrays, blocks[0].number, int(starts[-1]))
