@@ -16,8 +16,8 @@ import pytest
 from processes import wait_for
 from test_standalone import HOME, daemon, environment  # noqa: F401
 
-from embedall_spark.errors import ConfigError, ResourceError
 from embedall_spark import devices
+from embedall_spark.errors import ConfigError, ResourceError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SCRIPT = """

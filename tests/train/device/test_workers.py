@@ -1,0 +1,86 @@
+"""Slices trained on a device, in Triton's interpreter: what they learn, and checkpoints that go on from CPU and back."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedall_spark.corpus.blocks import BLOCKS
+from embedall_spark.train import shard_io, single_worker, slice_state
+from embedall_spark.train.config import TrainConfig
+from embedall_spark.train.plan import Corpus, Plan
+
+TOKENS, SENTENCES, LENGTH = 8, 32, 6
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Write a vocabulary of two clusters, even and odd tokens; return its folder and blocks of their sentences."""
+    folder, random = tmp_path_factory.mktemp("corpus"), np.random.default_rng(1)
+    sentences = 2 * random.integers(0, TOKENS // 2, (SENTENCES, LENGTH)) + np.arange(SENTENCES)[:, None] % 2
+    counts = np.bincount(sentences.ravel(), minlength=TOKENS)
+    words = {"id": np.arange(TOKENS), "token": [f"w{token}" for token in range(TOKENS)], "count": counts}
+    pq.write_table(pa.table(words), folder / "part.parquet")
+    rows = [
+        {
+            "block": number,
+            "ids": np.arange(number, SENTENCES, 4).tobytes(),
+            "lengths": np.full(SENTENCES // 4, LENGTH, np.int32).tobytes(),
+            "tokens": sentences[number::4].astype(np.int32).tobytes(),
+            "count": SENTENCES // 4 * LENGTH,
+        }
+        for number in range(4)
+    ]
+    return str(folder), pa.RecordBatch.from_pylist(rows).select(BLOCKS.names)
+
+
+def config(**options):
+    usual = {"vector_size": 12, "window": 3, "negative": 2, "sample": 0, "alpha": 0.1, "min_alpha": 0.1, "threads": 1}
+    return TrainConfig(**{**usual, "shrink_windows": False, "epochs": 3, **options})
+
+
+def slice_of(corpus, folder, device, before=None, **options):
+    plan = Plan(Corpus(TOKENS, SENTENCES * LENGTH, float(SENTENCES * LENGTH), 4), 1, 1, 1, 1, device)
+    epoch = 0 if before is None else before["epoch"] + 1
+    return slice_state.Slice("run", corpus[0], str(folder), before, plan, config(**options), epoch, 0)
+
+
+def train(corpus, folder, device, before=None, batches=None, **options):
+    """Train an epoch as the task of W = 1 does; return the checkpoint's manifest, and the worker's report."""
+    slice_ = slice_of(corpus, folder, device, before, **options)
+    folder.mkdir(exist_ok=True)
+    (report,) = single_worker._task(slice_)(batches or [corpus[1]])
+    figures = json.loads(report.column("report")[0].as_py())
+    manifest = {
+        "folder": str(folder), "workers": 1, "epoch": slice_.epoch, "lengths": {"inputs": 12, "outputs": 12},
+        "inputs": [figures["inputs"]], "outputs": [figures["outputs"]],
+    }  # fmt: skip
+    return manifest, figures
+
+
+def vectors(manifest, matrix="inputs"):
+    path = f"{manifest['folder']}/{manifest[matrix][0]}"
+    return np.concatenate([rows for _, rows in shard_io.read_rows(path, TOKENS, manifest["lengths"][matrix])])
+
+
+def separation(rows):
+    """Return the mean cosine within a cluster minus that between two; at most 2."""
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines, same = unit @ unit.T, np.add.outer(np.arange(TOKENS), np.arange(TOKENS)) % 2 == 0
+    return cosines[same].mean() - cosines[~same].mean()
+
+
+def test_a_device_learns_and_its_checkpoint_goes_on_on_the_cpu_and_back(corpus, tmp_path):
+    first, on_device = train(corpus, tmp_path / "1", "cuda")
+    _, on_cpu = train(corpus, tmp_path / "1-cpu", "cpu")
+    # The same windows: as many pairs.
+    assert on_device["pairs"] == on_cpu["pairs"] > 700
+    assert on_device["tokens"] == SENTENCES * LENGTH
+    second, on_cpu = train(corpus, tmp_path / "2", "cpu", first)
+    third, again = train(corpus, tmp_path / "3", "cuda", second)
+    losses = [report["loss"] / report["loss_pairs"] for report in (on_device, on_cpu, again)]
+    assert losses[0] > losses[2]
+    assert separation(vectors(first)) < separation(vectors(third))
+    assert separation(vectors(third)) > 0.7
