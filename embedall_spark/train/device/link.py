@@ -29,12 +29,12 @@ class Link:
         names = ring.share(name)
         if all(names) and len(set(names)) == self._size and torch.distributed.is_nccl_available():
             self.backend, self._group = "nccl", _nccl(ring, device, timeout)
+        self._through_host = self.backend == "gloo" and device.type == "cuda"
 
     def exchange(self, outgoing: Tensor, incoming: Tensor) -> Callable[[], None]:
         """Begin to send and to receive rows; return the function that waits until ``incoming`` is there."""
-        through_host = self.backend == "gloo" and outgoing.is_cuda
-        sent = outgoing.cpu() if through_host else outgoing
-        received = torch.empty(incoming.shape, pin_memory=True) if through_host else incoming
+        sent = outgoing.cpu() if self._through_host else outgoing
+        received = torch.empty(incoming.shape, pin_memory=incoming.is_cuda) if self._through_host else incoming
         sends, receives = [0] * self._size, [0] * self._size
         sends[(self._rank - 1) % self._size] = sent.numel()
         receives[(self._rank + 1) % self._size] = received.numel()
@@ -43,7 +43,7 @@ class Link:
 
         def wait() -> None:
             work.wait()
-            if through_host:
+            if self._through_host:
                 incoming.copy_(received)
 
         return wait

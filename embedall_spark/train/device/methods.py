@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from embedall_spark import randomness
 from embedall_spark.train import aligned_rows, plan, sgns
-from embedall_spark.train.device import glove_kernel, sgns_kernel, windows
+from embedall_spark.train.device import batches, glove_kernel, sgns_kernel, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,22 +19,13 @@ if TYPE_CHECKING:
 
     from embedall_spark.corpus.blocks import Block
     from embedall_spark.corpus.cooccurrence import Cells
+    from embedall_spark.train.device.batches import Batch
     from embedall_spark.train.plan import Shards
     from embedall_spark.train.slice_state import Slice
 
-# Tokens or cells of a batch: enough work for some milliseconds, of which a launch takes microseconds. A short training
-# still has so many batches, because the learning rate falls with them.
-_BATCH, _BATCHES = 1 << 20, 200
+# A short training still has so many batches, because the learning rate falls with them.
+_BATCHES = 200
 _MAX_TABLE = 1 << 22
-
-
-class Batch(NamedTuple):
-    """Arrays for the device, and how many tokens or cells are in them."""
-
-    arrays: tuple[NDArray[Any], ...]
-    number: int
-    """Tells the batches of an epoch apart."""
-    size: int
 
 
 class Trainer(Protocol):
@@ -73,15 +64,7 @@ class SgnsTrainer:
 
     def batches(self, blocks: Iterable[Block]) -> Iterator[Batch]:
         """Join blocks of sequences to batches of about a million tokens."""
-        size = _batch_size(self._slice)
-        held: list[Block] = []
-        for block in blocks:
-            held.append(block)
-            if sum(len(one.tokens) for one in held) >= size:
-                yield _join(held)
-                held = []
-        if held:
-            yield _join(held)
+        return batches.of_blocks(blocks, _batch_size(self._slice))
 
     def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> sgns_kernel.Groups:
         """Draw the windows, sorted by their centers' parts."""
@@ -127,14 +110,7 @@ class GloveTrainer:
 
     def batches(self, blocks: Iterable[Cells]) -> Iterator[Batch]:
         """Cut blocks of cells to batches."""
-        size = _batch_size(self._slice)
-        for cells in blocks:
-            for first in range(0, len(cells.counts), size):
-                arrays = tuple(
-                    np.require(array[first : first + size], requirements="W")
-                    for array in (cells.rows, cells.columns, cells.counts)
-                )
-                yield Batch(arrays, 0, len(arrays[0]))
+        return batches.of_cells(blocks, _batch_size(self._slice))
 
     def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> glove_kernel.CellBatch:
         """Name the tensors."""
@@ -171,16 +147,4 @@ def trainer(
 
 
 def _batch_size(slice_: Slice) -> int:
-    return int(np.clip(slice_.tokens * slice_.plan.slices * slice_.config.epochs / _BATCHES, 1 << 10, _BATCH))
-
-
-def _join(blocks: list[Block]) -> Batch:
-    """Return the sequences of blocks as one batch: tokens, offsets and ids."""
-    starts = np.cumsum([0, *(len(block.tokens) for block in blocks)])
-    offsets = [block.offsets[:-1] + start for block, start in zip(blocks, starts, strict=False)]
-    arrays = (
-        np.concatenate([block.tokens for block in blocks]),
-        np.concatenate([*offsets, starts[-1:]]),
-        np.concatenate([block.ids for block in blocks]),
-    )
-    return Batch(arrays, blocks[0].number, int(starts[-1]))
+    return int(np.clip(slice_.tokens * slice_.plan.slices * slice_.config.epochs / _BATCHES, 1 << 10, batches.SIZE))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from torch import Tensor
 
+    from embedall_spark.train.device.batches import Batch
     from embedall_spark.train.plan import Shards
     from embedall_spark.train.ring import Ring
     from embedall_spark.train.spool import Spool
@@ -114,7 +115,7 @@ class _Worker:
         self._feed, self._figures = feed.Feed(device), feed.Figures(device, stats)
         self._trainer = methods.trainer(slice_, counts, shards, ring.rank, _PARTS, device)
         self._progress = slice_state.ProgressFile(slice_, ring.rank, stats)
-        self._windows: tuple[int, list[tuple[methods.Batch, Any]]] = (-1, [])
+        self._windows: tuple[int, list[tuple[Batch, Any]]] = (-1, [])
         self.inputs = feed.load(inputs, device)
 
     def run(self, outputs: NDArray[np.float32]) -> list[Tensor]:
@@ -168,7 +169,7 @@ class _Worker:
         """Return under which shard of the spool a part's chunks are: tokens are there once for all."""
         return part // _PARTS if self._slice.config.method == "glove" else 0
 
-    def _prepared(self, episode: int, part: int) -> Iterator[tuple[methods.Batch, Any]]:
+    def _prepared(self, episode: int, part: int) -> Iterator[tuple[Batch, Any]]:
         """Yield batches, ready on the device; windows are drawn once in an episode and stay there for all its parts."""
         chunks = self._spool.chunks(episode, self._key(part))
         if self._slice.config.method == "glove":
@@ -179,7 +180,7 @@ class _Worker:
             self._windows = (episode, list(self._prepare(map(unpack_block, chunks))))
         yield from self._windows[1]
 
-    def _prepare(self, unpacked: Iterable[Any]) -> Iterator[tuple[methods.Batch, Any]]:
+    def _prepare(self, unpacked: Iterable[Any]) -> Iterator[tuple[Batch, Any]]:
         for batch in self._trainer.batches(unpacked):
             yield batch, self._trainer.prepare(batch, self._feed.put(*batch.arrays))
 

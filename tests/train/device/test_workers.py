@@ -1,4 +1,4 @@
-"""Slices trained on a device, in Triton's interpreter: what they learn, and checkpoints that go on from CPU and back."""
+"""Slices trained on a device, in Triton's interpreter: what they learn, and checkpoints that go from it to the CPU."""
 
 import json
 
@@ -6,10 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_run import FakeRun
 
-from embedall_spark.corpus.blocks import BLOCKS
-from embedall_spark.train import shard_io, single_worker, slice_state
+from embedall_spark.corpus import blocks
+from embedall_spark.schemas import ENCODED, VOCABULARY
+from embedall_spark.train import shard_io, single_worker, slice_state, trainer
 from embedall_spark.train.config import TrainConfig
+from embedall_spark.train.device import rotation as device_rotation
 from embedall_spark.train.plan import Corpus, Plan
 
 TOKENS, SENTENCES, LENGTH = 8, 32, 6
@@ -33,7 +36,7 @@ def corpus(tmp_path_factory):
         }
         for number in range(4)
     ]
-    return str(folder), pa.RecordBatch.from_pylist(rows).select(BLOCKS.names)
+    return str(folder), pa.RecordBatch.from_pylist(rows).select(blocks.BLOCKS.names)
 
 
 def config(**options):
@@ -84,3 +87,39 @@ def test_a_device_learns_and_its_checkpoint_goes_on_on_the_cpu_and_back(corpus, 
     assert losses[0] > losses[2]
     assert separation(vectors(first)) < separation(vectors(third))
     assert separation(vectors(third)) > 0.7
+
+
+def test_blocks_survive_the_way_to_a_worker(corpus):
+    for block in blocks.unpack(corpus[1]):
+        again = device_rotation.unpack_block(np.frombuffer(device_rotation.pack_block(block), np.int32))
+        assert again.number == block.number
+        assert all(np.array_equal(one, two) for one, two in zip(again[1:], block[1:], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sgns", "glove"])
+def test_several_devices_train_what_one_goes_on_with(spark, tmp_path, method):
+    """Two workers train an epoch in the interpreter, exchanging by gloo; one on the CPU trains the next."""
+    random = np.random.default_rng(2)
+    sentences = 2 * random.integers(0, 24, (30, 6)) + np.arange(20)[:, None] % 2
+    rows = [(number, tokens.tolist()) for number, tokens in enumerate(sentences)]
+    counts = np.bincount(sentences.ravel(), minlength=48)
+    words = spark.createDataFrame([(token, f"w{token}", int(n)) for token, n in enumerate(counts)], VOCABULARY)
+    words.coalesce(1).write.parquet(f"{tmp_path}/vocabulary")
+    sequences = blocks.from_encoded(spark.createDataFrame(rows, ENCODED), 2).cache()
+    run, options = FakeRun(spark, tmp_path), {"method": method, "epochs": 1, "vector_size": 12, "window": 2}
+    if method == "sgns":
+        options |= {"sample": 0, "shrink_windows": False}
+    for more in ({"workers": 2, "device": "cuda", "episodes": 1}, {"epochs": 2, "threads": 1}):
+        result = trainer.train(run, sequences, words, f"{tmp_path}/vocabulary", TrainConfig(**{**options, **more}))
+    sequences.unpersist()
+    assert result.count() == 48
+    first, second = (checkpoint_manifest(tmp_path, epoch) for epoch in range(2))
+    assert (first["workers"], second["workers"]) == (2, 1)
+    assert sum(report["sent_bytes"] for report in first["reports"]) > 0
+    assert first["figures"]["sums"]["pairs"] == second["figures"]["sums"]["pairs"]
+    assert second["figures"]["loss"] < first["figures"]["loss"]
+
+
+def checkpoint_manifest(folder, epoch):
+    return json.loads((folder / "checkpoints" / f"{epoch:04d}-0000" / "manifest.json").read_text())
