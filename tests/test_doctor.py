@@ -103,9 +103,8 @@ def test_the_rate_of_training(monkeypatch):
     # In Triton's interpreter.
     assert doctor.training_rate("cpu", 0.0, 20, 60).endswith("pairs/s at 128 dimensions")
     monkeypatch.setattr(trial, "make", lambda *_: 1 / 0)
-    assert (
-        "the kernel of skip-gram fails on cpu: ZeroDivisionError" in ill(lambda: doctor.training_rate("cpu", 1)).detail
-    )
+    detail = ill(lambda: doctor.training_rate("cpu", 1)).detail
+    assert "the kernel of skip-gram fails on cpu: ZeroDivisionError" in detail
 
 
 @pytest.mark.parametrize("look", [doctor.cores, doctor.gpu, doctor.memory])

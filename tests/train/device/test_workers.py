@@ -15,7 +15,7 @@ from embedall_spark.train.config import TrainConfig
 from embedall_spark.train.device import rotation as device_rotation
 from embedall_spark.train.plan import Corpus, Plan
 
-TOKENS, SENTENCES, LENGTH = 8, 32, 6
+TOKENS, SENTENCES, LENGTH = 8, 24, 6
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,13 @@ def test_a_device_learns_and_its_checkpoint_goes_on_on_the_cpu_and_back(corpus, 
     first, on_device = train(corpus, tmp_path / "1", "cuda")
     _, on_cpu = train(corpus, tmp_path / "1-cpu", "cpu")
     # The same windows: as many pairs.
-    assert on_device["pairs"] == on_cpu["pairs"] > 700
+    assert on_device["pairs"] == on_cpu["pairs"] > 500
     assert on_device["tokens"] == SENTENCES * LENGTH
     second, on_cpu = train(corpus, tmp_path / "2", "cpu", first)
     third, again = train(corpus, tmp_path / "3", "cuda", second)
     losses = [report["loss"] / report["loss_pairs"] for report in (on_device, on_cpu, again)]
     assert losses[0] > losses[2]
-    assert separation(vectors(first)) < separation(vectors(third))
-    assert separation(vectors(third)) > 0.7
+    assert min(separation(vectors(one)) for one in (first, second, third)) > 0.7
 
 
 def test_blocks_survive_the_way_to_a_worker(corpus):
@@ -101,7 +100,7 @@ def test_blocks_survive_the_way_to_a_worker(corpus):
 def test_several_devices_train_what_one_goes_on_with(spark, tmp_path, method):
     """Two workers train an epoch in the interpreter, exchanging by gloo; one on the CPU trains the next."""
     random = np.random.default_rng(2)
-    sentences = 2 * random.integers(0, 24, (30, 6)) + np.arange(20)[:, None] % 2
+    sentences = 2 * random.integers(0, 24, (20, 6)) + np.arange(20)[:, None] % 2
     rows = [(number, tokens.tolist()) for number, tokens in enumerate(sentences)]
     counts = np.bincount(sentences.ravel(), minlength=48)
     words = spark.createDataFrame([(token, f"w{token}", int(n)) for token, n in enumerate(counts)], VOCABULARY)
