@@ -140,6 +140,7 @@ def test_rotation_compares_with_one_worker_and_with_the_kernel(load):
 
 
 def test_gpu_runs_in_the_interpreter(load, capsys, monkeypatch):
+    pytest.importorskip("triton")
     gpu = load("gpu")
     monkeypatch.setattr(gpu, "_TINY_SIZES", [(16, 60)])
     line = json.loads(gpu.main([]))
@@ -153,6 +154,7 @@ def test_gpu_runs_in_the_interpreter(load, capsys, monkeypatch):
 
 
 def test_gpu_trains_a_corpus_as_a_worker_does(load, tmp_path):
+    pytest.importorskip("triton")
     gpu, file = load("gpu"), tmp_path / "text"
     file.write_text("a b c a b c rare\n" * 6)
     words, counts, batches = gpu._encode(file, tmp_path)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from embedall_spark import devices, doctor, files
-from embedall_spark.train.device import trial
 
 
 def test_this_machine_is_well(spark):
@@ -100,6 +99,9 @@ def test_gpu(monkeypatch):
 
 
 def test_the_rate_of_training(monkeypatch):
+    pytest.importorskip("triton")
+    from embedall_spark.train.device import trial
+
     # In Triton's interpreter.
     assert doctor.training_rate("cpu", 0.0, 20, 60).endswith("pairs/s at 128 dimensions")
     monkeypatch.setattr(trial, "make", lambda *_: 1 / 0)

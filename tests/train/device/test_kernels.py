@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("triton")
 from embedall_spark.corpus import windows as on_cpu
 from embedall_spark.train import aligned_rows, plan
 from embedall_spark.train import glove_kernel as glove_on_cpu

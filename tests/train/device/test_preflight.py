@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("triton")
 from embedall_spark import devices
 from embedall_spark.errors import ConfigError, ResourceError
 from embedall_spark.train import plan, preflight

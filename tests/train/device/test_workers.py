@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from fake_run import FakeRun
 
+pytest.importorskip("triton")
 from embedall_spark.corpus import blocks
 from embedall_spark.schemas import ENCODED, VOCABULARY
 from embedall_spark.train import shard_io, single_worker, slice_state, trainer
