@@ -333,7 +333,7 @@ def nearest(rows: NDArray[np.float32]) -> NDArray[np.intp]:
 
 def small() -> tuple[Any, Any]:
     """Return the lightest network and a transform to pictures of 64 pixels; tasks call it."""
-    from torchvision import transforms
+    from embedall_spark.images.vision_library import transforms
 
     steps = [transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor()]
     return backbones.load(NETWORKS[LIGHT]).module, transforms.Compose(steps)
