@@ -115,8 +115,8 @@ def imbalance(corpus: Corpus, workers: int) -> str | None:
     if workers == 1 or share * workers <= 1:
         return None
     return (
-        f"{token!r} alone is {share:.1%} of the work, more than the share of each of {workers} workers, so the others will "
-        f"wait for the one that has it: lower train.workers to {max(1, int(1 / share))}, or lower train.sample"
+        f"{token!r} alone is {share:.1%} of the work, more than the share of each of {workers} workers, so the others "
+        f"will wait for the one that has it: lower train.workers to {max(1, int(1 / share))}, or lower train.sample"
     )
 
 
