@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A row needs some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
+MOST_TOKEN_COPIES = 8
+"""Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Plan:
     episodes: int
     slices: int
     device: Literal["cpu", "cuda"] = "cpu"
+
+    def has_tokens(self, config: TrainConfig) -> bool:
+        """Return whether workers that rotate receive tokens and draw windows on GPUs; else streams of windows."""
+        return self.device == "cuda" and config.method == "sgns" and self.workers <= MOST_TOKEN_COPIES
 
     def slice_episodes(self, index: int) -> range:
         """Return the episodes of a slice."""
@@ -125,7 +131,7 @@ def spool_bytes(corpus: Corpus, config: TrainConfig, device: Literal["cpu", "cud
     """Return the estimated bytes of windows, cells or, on GPUs, tokens that a worker receives in an epoch."""
     if config.method == "glove":
         return 12 * corpus.tokens // config.workers
-    if device == "cuda":
+    if device == "cuda" and config.workers <= MOST_TOKEN_COPIES:
         return 5 * corpus.tokens
     each = mean_contexts(config)
     groups = min(config.workers, each)

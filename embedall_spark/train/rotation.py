@@ -33,7 +33,7 @@ def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
 
 
 def _streams(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
-    if slice_.plan.device == "cuda" and slice_.config.method == "sgns":
+    if slice_.plan.has_tokens(slice_.config):
         from embedall_spark.train.device import rotation as on_device
 
         return on_device.token_streams(sequences, slice_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numba import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,6 +49,24 @@ def of_cells(blocks: Iterable[Cells], size: int) -> Iterator[Batch]:
                 for array in (cells.rows, cells.columns, cells.counts)
             )
             yield Batch(arrays, 0, len(arrays[0]))
+
+
+def of_streams(chunks: Iterable[NDArray[np.int32]]) -> Iterator[Batch]:
+    """Add to chunks of windows, see corpus/windows.py, where their groups begin, int32 [groups]."""
+    for number, stream in enumerate(chunks):
+        starts = np.empty(len(stream) // 3 + 1, np.int32)
+        yield Batch((stream, starts[: _find_groups(stream, starts)]), number, 0)
+
+
+@njit(cache=True)
+def _find_groups(stream: NDArray[np.int32], starts: NDArray[np.int32]) -> int:
+    """Write where the groups begin, of which each has at least one context; return their number."""
+    place = count = 0
+    while place < len(stream):
+        starts[count] = place
+        count += 1
+        place += 2 + stream[place + 1]
+    return count
 
 
 def _join(blocks: list[Block]) -> Batch:

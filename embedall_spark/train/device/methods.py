@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from embedall_spark.corpus.blocks import Block
     from embedall_spark.corpus.cooccurrence import Cells
     from embedall_spark.train.device.batches import Batch
     from embedall_spark.train.plan import Shards
@@ -62,7 +61,7 @@ class SgnsTrainer:
         rows = len(counts) // (self._workers * parts)
         self._programs = sgns_kernel.count_programs(device, rows, dim, config.negative)
 
-    def batches(self, blocks: Iterable[Block]) -> Iterator[Batch]:
+    def batches(self, blocks: Iterable[Any]) -> Iterator[Batch]:
         """Join blocks of sequences to batches of about a million tokens."""
         return batches.of_blocks(blocks, _batch_size(self._slice))
 
@@ -94,6 +93,24 @@ class SgnsTrainer:
             prepared, self._part, inputs, outputs, self._table, cursor, rate, config.negative, self._batch_size,
             config.window, self._programs,
         )  # fmt: skip
+
+
+class StreamTrainer(SgnsTrainer):
+    """Skip-gram on streams of windows that CPUs have drawn."""
+
+    def batches(self, blocks: Iterable[Any]) -> Iterator[Batch]:
+        """Return a batch for each chunk."""
+        return batches.of_streams(blocks)
+
+    def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> sgns_kernel.Groups:
+        """Sort the windows of a chunk by their centers' parts."""
+        stream, starts = tensors
+        return windows.of_stream(stream, starts, self._parts)
+
+    def begin_part(self, part: int, key: int) -> None:
+        """Draw the table of negatives; a chunk knows the parts of its own shard alone."""
+        super().begin_part(part, key)
+        self._part = part % self._parts
 
 
 class GloveTrainer:
@@ -142,7 +159,11 @@ def trainer(
         parts: parts of a shard of outputs.
         device: where it trains.
     """
-    method = GloveTrainer if slice_.config.method == "glove" else SgnsTrainer
+    method: type[GloveTrainer | SgnsTrainer] = SgnsTrainer
+    if slice_.config.method == "glove":
+        method = GloveTrainer
+    elif slice_.plan.workers > plan.MOST_TOKEN_COPIES:
+        method = StreamTrainer
     return method(slice_, counts, shards, rank, parts, device)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from embedall_spark import devices
 from embedall_spark.errors import ResourceError
-from embedall_spark.train import aligned_rows, methods
+from embedall_spark.train import aligned_rows, methods, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,8 @@ def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
     inputs, outputs = map(aligned_rows.padded_length, methods.of(config).saved_lengths(config))
     # Of the outputs, a half is trained while another one arrives and a third one leaves.
     row = inputs + (1.5 if config.workers > 1 else 1) * outputs
-    windows = min(corpus.tokens, config.slice_tokens) if config.workers > 1 and config.method == "sgns" else 0
+    has_tokens = 1 < config.workers <= plan.MOST_TOKEN_COPIES and config.method == "sgns"
+    windows = min(corpus.tokens, config.slice_tokens) if has_tokens else 0
     return int(
         _BASE + -(-corpus.vocabulary // config.workers) * 4 * row + _TOKEN * corpus.vocabulary + _WINDOW * windows
     )

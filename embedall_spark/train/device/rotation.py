@@ -1,8 +1,8 @@
 """Training with several GPUs: block rotation as in train/rotation.py, of halves of the output shards.
 
-While a worker trains on one half, the half before is on its way to the next worker, and the one after arrives. The
-tokens of an episode come to all workers, each of which draws the windows with contexts in its input shard: four bytes a
-token for each worker, where streams of windows have about 34 in all.
+While a worker trains on one half, the half before is on its way to the next worker, and the one after arrives. With up
+to eight workers the tokens of an episode come to all of them, and each draws the windows with contexts in its input
+shard: four bytes a token and worker, where streams of windows have about 34 in all. With more, streams are less.
 """
 
 from __future__ import annotations
@@ -167,13 +167,14 @@ class _Worker:
 
     def _key(self, part: int) -> int:
         """Return under which shard of the spool a part's chunks are: tokens are there once for all."""
-        return part // _PARTS if self._slice.config.method == "glove" else 0
+        return 0 if self._slice.plan.has_tokens(self._slice.config) else part // _PARTS
 
     def _prepared(self, episode: int, part: int) -> Iterator[tuple[Batch, Any]]:
         """Yield batches, ready on the device; windows are drawn once in an episode and stay there for all its parts."""
         chunks = self._spool.chunks(episode, self._key(part))
-        if self._slice.config.method == "glove":
-            yield from self._prepare(map(_unpack_cells, chunks))
+        if not self._slice.plan.has_tokens(self._slice.config):
+            is_glove = self._slice.config.method == "glove"
+            yield from self._prepare(map(_unpack_cells, chunks) if is_glove else chunks)
             return
         if self._windows[0] != episode:
             self._windows = (-1, [])

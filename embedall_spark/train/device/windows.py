@@ -92,6 +92,24 @@ class Windower(NamedTuple):
         return Groups(rows, centers, begins, ends, skip, bounds.to(torch.int32))
 
 
+def of_stream(stream: Tensor, starts: Tensor, parts: int) -> Groups:
+    """Return the groups of a stream of windows with centers in one shard, sorted by the part of this shard.
+
+    Args:
+        stream: groups of center, n and n contexts, rows of their shards, int32; see corpus/windows.py.
+        starts: where the groups begin, int32.
+        parts: see Windower.draw().
+    """
+    centers, first = stream[starts], starts + 2
+    order = torch.sort(centers % parts, stable=True)
+    bounds = torch.searchsorted(order.values, torch.arange(parts + 1, dtype=torch.int32, device=stream.device))
+    sorted_ = order.indices
+    ends = (first + stream[starts + 1])[sorted_]
+    return Groups(
+        stream, (centers // parts)[sorted_], first[sorted_], ends, torch.full_like(starts, -1), bounds.to(torch.int32)
+    )
+
+
 def make(
     counts: NDArray[np.int64],
     shard: NDArray[np.int32],

@@ -8,7 +8,7 @@ pytest.importorskip("triton")
 from embedall_spark.corpus import windows as on_cpu
 from embedall_spark.train import aligned_rows, plan
 from embedall_spark.train import glove_kernel as glove_on_cpu
-from embedall_spark.train.device import glove_kernel, sgns_kernel, windows
+from embedall_spark.train.device import batches, glove_kernel, sgns_kernel, windows
 
 SEED = 0xFEDCBA9876543210
 CPU = torch.device("cpu")
@@ -63,6 +63,20 @@ def test_windows_are_those_of_the_cpu(workers, parts, sample, shrink):
                     for g in range(bounds[j * parts + part], bounds[j * parts + part + 1])
                 ]
                 assert actual == [group for group in expected if group[0] % parts == part]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_groups_of_a_stream(parts):
+    groups = [(4, [7]), (1, [2, 3, 5]), (2, [6, 6])]
+    stream = np.array([value for center, contexts in groups for value in (center, len(contexts), *contexts)], np.int32)
+    ((arrays, number, _),) = batches.of_streams([stream])
+    drawn = windows.of_stream(*map(torch.from_numpy, arrays), parts)
+    places, centers, first, stop, skip, bounds = (tensor.tolist() for tensor in drawn)
+    assert number == 0 and skip == [-1, -1, -1] and bounds == ([0, 3] if parts == 1 else [0, 2, 3])
+    for part in range(parts):
+        span = range(bounds[part], bounds[part + 1])
+        actual = [(centers[g] * parts + part, places[first[g] : stop[g]]) for g in span]
+        assert actual == [group for group in groups if group[0] % parts == part]
 
 
 def groups_of(groups):
