@@ -1,5 +1,6 @@
 """What is refused before a training on GPUs, and what fits into their memory."""
 
+import dataclasses
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 pytest.importorskip("triton")
 from embedall_spark import devices
 from embedall_spark.errors import ConfigError, ResourceError
-from embedall_spark.train import plan, preflight
+from embedall_spark.train import plan, preflight, slice_state
 from embedall_spark.train.config import TrainConfig
 from embedall_spark.train.device import feed, methods, sgns_kernel
 from embedall_spark.train.device import preflight as device_preflight
@@ -177,3 +178,24 @@ def test_a_short_training_has_many_batches():
 
     assert size(20_000_000, 5) == 500_000
     assert (size(10**9, 5), size(1000, 5)) == (1 << 20, 1 << 10)
+
+
+def test_more_than_eight_workers_train_on_streams():
+    config = TrainConfig(workers=9, vector_size=16)
+    corpus = plan.Corpus(360, 10**6, 8e5, 100)
+    nine = plan.make_plan(corpus, config, 1, "cuda")
+    counts = np.full(360, 100)
+    shards = plan.Shards(*plan.assign_shards(counts, 9, 0))
+    slice_ = slice_state.Slice("run", "vocabulary", "folder", None, nine, config, 0, 0)
+    trainer = methods.trainer(slice_, counts, shards, 2, 2, torch.device("cpu"))
+    assert isinstance(trainer, methods.StreamTrainer) and not nine.has_tokens(config)
+    assert dataclasses.replace(nine, workers=8).has_tokens(config)
+    # Groups of the centers 4, 1 and 6 of a shard, of which the rows 2 and 3 belong to its first half.
+    (batch,) = trainer.batches([np.array([4, 1, 7, 1, 2, 3, 5, 6, 1, 9], np.int32)])
+    prepared = trainer.prepare(batch, tuple(map(torch.from_numpy, batch.arrays)))
+    inputs, outputs = torch.ones(40, 16), torch.zeros(20, 16)
+    trainer.begin_part(2 * 5, 0)
+    assert trainer.train(prepared, 0, inputs, outputs, 0.0)[:, 0].sum() == 2
+    assert outputs[2].any() and outputs[3].any()
+    trainer.begin_part(2 * 5 + 1, 0)
+    assert trainer.train(prepared, 0, inputs, outputs, 0.0)[:, 0].sum() == 2
