@@ -59,7 +59,8 @@ class SgnsTrainer:
         )
         dim = aligned_rows.padded_length(config.vector_size)
         rows = len(counts) // (self._workers * parts)
-        self._programs = sgns_kernel.count_programs(device, rows, dim, config.negative)
+        hottest = windows.hottest_row(counts, config.sample, config.ns_exponent, config.negative, self._workers * parts)
+        self._programs = sgns_kernel.count_programs(device, rows, dim, config.negative, hottest)
 
     def batches(self, blocks: Iterable[Any]) -> Iterator[Batch]:
         """Join blocks of sequences to batches of about a million tokens."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
 # Programs that are resident on a multiprocessor at once, by warps of a program: more would not fit its registers.
 _WARPS_PER_PROCESSOR = 16
+# Programs in flight that may train on the same row of the outputs.
+_MOST_ON_A_ROW = 256
 
 
 class Groups(NamedTuple):
@@ -95,16 +97,24 @@ def warps(dim: int, negative: int) -> int:
     return int(min(16, max(1, floats // 2048)))
 
 
-def count_programs(device: torch.device, rows: int, dim: int, negative: int) -> int:
-    """Return how many programs to start: as many as the device holds, but few for a model of few rows.
+def count_programs(device: torch.device, rows: int, dim: int, negative: int, hottest: float = 0.0) -> int:
+    """Return how many programs to start: as many as the device holds, but few enough that training is stable.
 
-    Programs in flight do not see each other's changes. With many more of them than rows, the changes of a row would add
-    up to a step that is too large.
+    Programs in flight do not see each other's changes. If many of them train on the same row, its changes add up to a
+    step that is too large; see docs/log.md for what was simulated.
+
+    Args:
+        device: where to.
+        rows: rows of a side of the model.
+        dim: floats of a row.
+        negative: negatives of a group.
+        hottest: how often a group trains on the most frequent row of the outputs, see windows.hottest_row().
     """
     if device.type != "cuda":
         return 4
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(processors * _WARPS_PER_PROCESSOR // warps(dim, negative), rows // 4))
+    stable = min(rows // 4, int(_MOST_ON_A_ROW / hottest) if hottest else rows)
+    return max(1, min(processors * _WARPS_PER_PROCESSOR // warps(dim, negative), stable))
 
 
 @triton.jit(do_not_specialize=["part", "size", "cursor"])  # type: ignore[untyped-decorator]

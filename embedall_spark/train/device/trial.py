@@ -55,7 +55,8 @@ def make(device: torch.device, vocabulary: int, dim: int, tokens: int, seed: int
     windower = windows.make(counts, np.zeros_like(local), local, _SAMPLE, WINDOW, True, seed, device)
     inputs = (torch.rand((vocabulary, padded), device=device) - 0.5) / dim
     inputs[:, dim:] = 0
-    programs = sgns_kernel.count_programs(device, vocabulary, padded, NEGATIVE)
+    hottest = windows.hottest_row(counts, _SAMPLE, 0.75, NEGATIVE)
+    programs = sgns_kernel.count_programs(device, vocabulary, padded, NEGATIVE, hottest)
     blocks = []
     for number, first in enumerate(range(0, tokens, _BLOCK)):
         part = drawn[first : first + _BLOCK]

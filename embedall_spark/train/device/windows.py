@@ -92,6 +92,24 @@ class Windower(NamedTuple):
         return Groups(rows, centers, begins, ends, skip, bounds.to(torch.int32))
 
 
+def hottest_row(
+    counts: NDArray[np.int64], sample: float, ns_exponent: float, negative: int, divisions: int = 1
+) -> float:
+    """Return how often a group trains on the most frequent row of the outputs, as its center or as a negative.
+
+    Args:
+        counts: counts of the vocabulary, int64 [V].
+        sample: threshold of subsampling.
+        ns_exponent: negatives are drawn in proportion to count to this power.
+        negative: negatives of a group.
+        divisions: into so many parts the outputs are divided; the one that has this row has little else.
+    """
+    kept = np.maximum(counts, 1) * (keep_thresholds(counts, sample) + 1.0)
+    drawn = np.maximum(np.asarray(counts, np.float64), 1.0) ** ns_exponent
+    shares = (min(1.0, divisions * float(weights.max() / weights.sum())) for weights in (kept, drawn))
+    return next(shares) + negative * next(shares)
+
+
 def of_stream(stream: Tensor, starts: Tensor, parts: int) -> Groups:
     """Return the groups of a stream of windows with centers in one shard, sorted by the part of this shard.
 

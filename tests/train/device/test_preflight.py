@@ -14,7 +14,7 @@ from embedall_spark import devices
 from embedall_spark.errors import ConfigError, ResourceError
 from embedall_spark.train import plan, preflight, slice_state
 from embedall_spark.train.config import TrainConfig
-from embedall_spark.train.device import feed, methods, sgns_kernel
+from embedall_spark.train.device import feed, methods, sgns_kernel, windows
 from embedall_spark.train.device import preflight as device_preflight
 from embedall_spark.train.device.link import Link
 
@@ -163,6 +163,17 @@ def test_programs_fill_the_device_but_not_a_small_model(monkeypatch):
     assert sgns_kernel.count_programs(gpu, 100_000, 128, 5) == 132 * 16
     assert sgns_kernel.count_programs(gpu, 100_000, 304, 5) == 132 * 8
     assert [sgns_kernel.count_programs(gpu, rows, 128, 5) for rows in (1000, 2)] == [250, 1]
+    assert sgns_kernel.count_programs(gpu, 100_000, 128, 5, 2.0) == sgns_kernel._MOST_ON_A_ROW / 2
+
+
+def test_the_hottest_row():
+    counts = np.array([600, 200, 200])
+    assert windows.hottest_row(counts, 0, 1.0, 5) == pytest.approx(0.6 + 5 * 0.6)
+    assert windows.hottest_row(counts, 0, 0.0, 5) == pytest.approx(0.6 + 5 / 3)
+    assert windows.hottest_row(counts, 0, 1.0, 5, 8) == 6
+    # Subsampling takes more of it than of the others.
+    sample = 0.1
+    assert windows.hottest_row(counts, sample, 0.0, 0) < 0.6
 
 
 def test_the_spool_holds_tokens_on_gpus():
