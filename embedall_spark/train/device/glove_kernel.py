@@ -14,9 +14,14 @@ import triton.language as tl
 from triton.language.standard import _sum_combine as _sum
 
 from embedall_spark.train import glove_kernel
+from embedall_spark.train.device import sgns_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+ROWS = 4
+"""A program holds a vector of each side, and their sums of squared gradients."""
 
 
 class CellBatch(NamedTuple):
@@ -62,7 +67,7 @@ def train(
     with torch.cuda.device(inputs.device if inputs.is_cuda else -1):
         _glove[(programs,)](
             *cells, len(cells.counts), part, parts, inputs, outputs, figures, *constants,
-            DIM=vector_size, HALF=half, BLOCK=triton.next_power_of_2(half), num_warps=1 if half <= 256 else 4,
+            DIM=vector_size, HALF=half, BLOCK=triton.next_power_of_2(half), num_warps=sgns_kernel.warps(half, ROWS - 1),
         )  # fmt: skip
     return figures
 
@@ -77,7 +82,7 @@ def _glove(  # type: ignore[no-untyped-def] # noqa: ANN202
     in_row = place < HALF
     # A row of the inputs has its bias behind the vector and then a constant 1; of the outputs, the 1 comes first.
     in_bias, out_bias = place == DIM, place == DIM + 1
-    in_free, out_free = in_row & (place != DIM + 1), in_row & (place != DIM)
+    in_free, out_free = place != DIM + 1, place != DIM
     loss = 0.0
     trained = 0.0
     for cell in range(program, size, tl.num_programs(0)):
@@ -101,10 +106,11 @@ def _glove(  # type: ignore[no-untyped-def] # noqa: ANN202
                 # As in the authors' program, a bias is neither slowed by the learning rate nor clipped.
                 of_w = tl.where(in_bias, gradient, eta * tl.minimum(tl.maximum(gradient * c, -clip), clip))
                 of_c = tl.where(out_bias, gradient, eta * tl.minimum(tl.maximum(gradient * w, -clip), clip))
-                tl.atomic_add(left, -of_w / tl.sqrt(w_squares), mask=in_free, sem="relaxed")
-                tl.atomic_add(right, -of_c / tl.sqrt(c_squares), mask=out_free, sem="relaxed")
-                tl.atomic_add(left + HALF, of_w * of_w, mask=in_free, sem="relaxed")
-                tl.atomic_add(right + HALF, of_c * of_c, mask=out_free, sem="relaxed")
+                of_w, of_c = tl.where(in_free, of_w, 0.0), tl.where(out_free, of_c, 0.0)
+                tl.atomic_add(left, -of_w / tl.sqrt(w_squares), mask=in_row, sem="relaxed")
+                tl.atomic_add(right, -of_c / tl.sqrt(c_squares), mask=in_row, sem="relaxed")
+                tl.atomic_add(left + HALF, of_w * of_w, mask=in_row, sem="relaxed")
+                tl.atomic_add(right + HALF, of_c * of_c, mask=in_row, sem="relaxed")
     tl.store(figures + program * 3, trained)
     tl.store(figures + program * 3 + 1, loss)
     tl.store(figures + program * 3 + 2, trained)

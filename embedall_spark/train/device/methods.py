@@ -124,7 +124,9 @@ class GloveTrainer:
         self._slice, self._dim = slice_, slice_.config.vector_size
         self._constants = glove_kernel.Constants(options.x_max, options.alpha, options.eta, options.grad_clip)
         rows = len(counts) // (slice_.plan.workers * parts)
-        self._programs = sgns_kernel.count_programs(device, rows, aligned_rows.padded_length(self._dim + 2), 1)
+        self._programs = sgns_kernel.count_programs(
+            device, rows, aligned_rows.padded_length(self._dim + 2), glove_kernel.ROWS - 1
+        )
 
     def batches(self, blocks: Iterable[Cells]) -> Iterator[Batch]:
         """Cut blocks of cells to batches."""

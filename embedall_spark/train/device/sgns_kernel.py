@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
-# Programs that are resident on a multiprocessor at once, by warps of a program: more would not fit its registers.
-_WARPS_PER_PROCESSOR = 16
+# Registers of a multiprocessor, and of a thread beside those that hold rows; the compiler reports 96 in all at d=128
+# and 163 at d=300 (5 negatives, sm_90).
+_REGISTERS, _OTHER_REGISTERS = 65_536, 35
 # Programs in flight that may train on the same row of the outputs.
 _MOST_ON_A_ROW = 256
 
@@ -113,8 +114,12 @@ def count_programs(device: torch.device, rows: int, dim: int, negative: int, hot
     if device.type != "cuda":
         return 4
     processors = torch.cuda.get_device_properties(device).multi_processor_count
+    # Of the targets and their changes. More programs than fit would run after all others, when little else does.
+    floats = triton.next_power_of_2(dim) * triton.next_power_of_2(negative + 1) // (32 * warps(dim, negative))
+    registers = -(-(2 * floats + _OTHER_REGISTERS) // 8) * 8
+    resident = processors * max(1, _REGISTERS // (32 * registers) // warps(dim, negative))
     stable = min(rows // 4, int(_MOST_ON_A_ROW / hottest) if hottest else rows)
-    return max(1, min(processors * _WARPS_PER_PROCESSOR // warps(dim, negative), stable))
+    return int(max(1, min(resident, stable)))
 
 
 @triton.jit(do_not_specialize=["part", "size", "cursor"])  # type: ignore[untyped-decorator]

@@ -160,8 +160,9 @@ def test_batches_are_copied_ahead_but_not_far(monkeypatch):
 def test_programs_fill_the_device_but_not_a_small_model(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=132))
     gpu = torch.device("cuda")
-    assert sgns_kernel.count_programs(gpu, 100_000, 128, 5) == 132 * 16
-    assert sgns_kernel.count_programs(gpu, 100_000, 304, 5) == 132 * 8
+    # As many as the registers allow that the compiler reports.
+    assert sgns_kernel.count_programs(gpu, 100_000, 128, 5) == 132 * 19
+    assert sgns_kernel.count_programs(gpu, 100_000, 304, 5) == 132 * 6
     assert [sgns_kernel.count_programs(gpu, rows, 128, 5) for rows in (1000, 2)] == [250, 1]
     assert sgns_kernel.count_programs(gpu, 100_000, 128, 5, 2.0) == sgns_kernel._MOST_ON_A_ROW / 2
 
