@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import ConfigError
 from embedall_spark.ml.persistence import Saved
 from embedall_spark.search import exact
-from embedall_spark.vectors import to_matrix
+from embedall_spark.vectors import dimension, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
 
+    from embedall_spark.ml.options import HasOptions
+    from embedall_spark.run_context import Run
+
+    M = TypeVar("M", bound="VectorsModel")
     Hits = list[tuple[str, float]]
 
 _FILE_BYTES = 256 << 20
@@ -128,10 +132,14 @@ def write(table: DataFrame, folder: str, rows: int, d: int) -> None:
     ordered.select(*TABLE.names).sortWithinPartitions("id").write.parquet(folder)
 
 
-def number(vectors: DataFrame, vocabulary: DataFrame) -> DataFrame:
-    """Return VECTORS with the ids and counts of a VOCABULARY, as TABLE."""
-    named = vectors.select(F.col("id").alias("token"), "vector")
-    return vocabulary.join(named, "token", "left").select(*TABLE.names)
+def fitted(stage: HasOptions, model: M, run: Run, vectors: DataFrame, location: str) -> M:
+    """Return a stage's model: its params, and VECTORS with the ids and counts of the run's vocabulary in a table."""
+    tokens, named = run.read_stage("vocabulary"), vectors.select(F.col("id").alias("token"), "vector")
+    size, d = tokens.count(), dimension(named) or 0
+    write(tokens.join(named, "token", "left"), location, size, d)
+    model._resetUid(stage.uid)
+    model._location, model._size, model._dimension = location, size, d
+    return stage._copyValues(model)
 
 
 def _matrix(location: str, d: int) -> NDArray[np.float32]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from pyspark.ml import Estimator
 from pyspark.ml.feature import _Word2VecParams
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from embedall_spark import cluster_slots
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.errors import BadData, SchemaMismatch, UnknownId
+from embedall_spark.errors import BadData, UnknownId
 from embedall_spark.kinds import words
 from embedall_spark.ml import vectors_model, work_folder
+from embedall_spark.ml.columns import check_arrays
 from embedall_spark.ml.options import accessors, params_of
 from embedall_spark.ml.persistence import Saved
 from embedall_spark.ml.vectors_model import VectorsModel
@@ -121,13 +121,7 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
         folder = work_folder.new(spark, self)
         with work_folder.run(spark, folder) as run:
             vectors = words.embed_sequences(run, sentences, vocabulary, train)
-            tokens = run.read_stage("vocabulary")
-            size = tokens.count()
-            vectors_model.write(vectors_model.number(vectors, tokens), f"{folder}/vectors", size, train.vector_size)
-        model = Word2VecModel()
-        model._resetUid(self.uid)
-        model._location, model._size, model._dimension = f"{folder}/vectors", size, train.vector_size
-        return self._copyValues(model)
+            return vectors_model.fitted(self, Word2VecModel(), run, vectors, f"{folder}/vectors")
 
     def _training(self, spark: SparkSession) -> TrainConfig:
         """Return the options of training, with no more workers than task slots."""
@@ -172,21 +166,6 @@ class Word2VecModel(VectorsModel, Word2VecOptions):
 
     def __repr__(self) -> str:
         return f"Word2VecModel: uid={self.uid}, numWords={self._size}, vectorSize={self._dimension}"
-
-
-def check_arrays(dataset: DataFrame, column: str) -> str:
-    """Return the name of a column of arrays of strings.
-
-    Raises:
-        SchemaMismatch: it is missing, or of another type.
-    """
-    kinds = {field.name: field.dataType for field in dataset.schema}
-    if column not in kinds:
-        raise SchemaMismatch(f"inputCol: there is no column {column} (columns: {', '.join(kinds)})")
-    kind = kinds[column]
-    if not (isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.StringType)):
-        raise SchemaMismatch(f"inputCol: the column {column} is {kind.simpleString()}; need array<string>")
-    return column
 
 
 def divide(dataset: DataFrame, column: str, length: int) -> DataFrame:
