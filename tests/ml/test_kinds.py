@@ -1,7 +1,6 @@
 """Items, nodes, pictures, pairs and searches as pyspark.ml stages, over the kinds' own functions."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,7 +64,7 @@ def graph(spark):
     return spark.createDataFrame(edges, ["src", "dst"])
 
 
-def test_nodes_of_a_clique_are_similar_and_a_graph_frame_is_taken_as_it_is(spark):
+def test_nodes_of_a_clique_are_similar(spark):
     options = {"vector_size": 8, "num_walks": 30, "walk_length": 10, "epochs": 3, "threads": 1, "sample": 0.0}
     stage = Node2Vec(**options, outputCol="vector")
     model = stage.fit(graph(spark))
@@ -73,12 +72,28 @@ def test_nodes_of_a_clique_are_similar_and_a_graph_frame_is_taken_as_it_is(spark
     rows = model.transform(spark.createDataFrame([("a",), ("nobody",)], ["id"])).collect()
     expected = {row.id: row.vector for row in model.getVectors().collect()}
     assert [row.vector for row in rows] == [expected["a"], None]
-    frame = SimpleNamespace(edges=graph(spark).withColumn("weight", F.lit(2.0)), vertices=graph(spark).select("src"))
-    with pytest.raises(SchemaMismatch, match="vertices have no column id"):
-        stage.fit(frame)
-    frame.vertices = frame.vertices.withColumnRenamed("src", "id")
+
+
+class StandIn:
+    """What GraphFrames' class has of its JVM side as far as tables go."""
+
+    def __init__(self, vertices, edges):
+        self._vertices, self._edges = vertices, edges
+
+
+def test_a_graph_frame_is_taken_as_it_is(spark, monkeypatch):
+    graphframes = pytest.importorskip("graphframes")
+    monkeypatch.setattr("graphframes.classic.graphframe.GraphFrame", StandIn)
+    vertices = graph(spark).select(F.col("src").alias("id"))
+    frame = graphframes.GraphFrame(vertices, graph(spark).withColumn("weight", F.lit(2.0)))
+    stage = Node2Vec()
     assert stage._graph(frame) == (frame, "weight", True)
     assert stage.copy({stage.directed: False})._graph(frame)[2] is False
+    assert stage._graph(graphframes.GraphFrame(vertices, graph(spark)))[1] is None
+    with pytest.raises(SchemaMismatch, match="no column cost"):
+        Node2Vec(weightCol="cost").fit(frame)
+    with pytest.raises(SchemaMismatch, match="need a DataFrame of edges or a GraphFrame"):
+        stage.fit([("a", "b")])
 
 
 @pytest.mark.parametrize("algorithm", ["exact", "index"])
