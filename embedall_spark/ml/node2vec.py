@@ -62,8 +62,8 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
             ConfigError: a param is out of range.
             SchemaMismatch: a column is missing or of another type.
         """
-        frame = dataset if isinstance(dataset, DataFrame) else dataset.edges
         graph, weight, directed = self._graph(dataset)
+        frame = dataset if isinstance(dataset, DataFrame) else dataset.edges
         sections: dict[str, type[Section]] = {"train": TrainConfig, "walks": WalksConfig, "graph": GraphConfig}
         values: dict[str, Any] = {
             name: self.section(cls).model_dump(exclude_unset=True) for name, cls in sections.items()

@@ -1,6 +1,6 @@
 """Saving and loading in Spark's own layout: ``metadata`` (a line of JSON) and, for models, files beside it.
 
-Nothing here asks the JVM, so it also works through Spark Connect, and what is written is read without Spark.
+Nothing here calls the JVM, and what is written can be read without Spark.
 """
 
 from __future__ import annotations
