@@ -58,7 +58,7 @@ OUTER = {
     "run_store",
     "run_result",
 }
-OUTER |= {"python_daemon", "progress", "launch", "doctor", "cli"}
+OUTER |= {"python_daemon", "progress", "launch", "doctor", "cli", "ml"}
 OUTER |= {"tracking", "mlflow_store", "mlflow_entries", "mlflow_models"}
 # latent/mlflow_model.py is a script that MLflow copies; nothing imports it.
 MLFLOW = {"tracking.py", "mlflow_store.py", "mlflow_entries.py", "mlflow_models.py", "doctor.py"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedall_spark.images.backbones.inference import Model
     from embedall_spark.sources.image_limits import Limits
 
-_INPUT = ("id", "content", "path", "origin", "known")
+INPUT = ("id", "content", "path", "origin", "known")
 _INFO = "size int, fingerprint string, problem string"
 _RESULT = "id string, vector array<float>, norm double, digest string, origin string, problem string"
 _NOT_FINITE = "the network's features are not finite"
@@ -91,7 +91,7 @@ class _Row(NamedTuple):
     pixels: torch.Tensor | None = None
 
 
-class _TaskOptions(NamedTuple):
+class TaskOptions(NamedTuple):
     """What a task needs to know; small, and pickled with it."""
 
     backbone: BackboneConfig
@@ -133,9 +133,9 @@ def featurize(
     """
     spark = pictures.sparkSession
     cores = config.threads or devices.threads(spark, config.gpus_per_task)
-    options = _TaskOptions(backbone, config, limits, fingerprint, cores)
+    options = TaskOptions(backbone, config, limits, fingerprint, cores)
     profile = devices.resource_profile(spark, config.gpus_per_task)
-    return pictures.select(*_INPUT).mapInArrow(_task(options), _RESULT, profile=profile)
+    return pictures.select(*INPUT).mapInArrow(task(options), _RESULT, profile=profile)
 
 
 def featurize_one(
@@ -174,7 +174,9 @@ def _info_reader(backbone: BackboneConfig) -> Callable[[Iterable[pa.RecordBatch]
     return read_info
 
 
-def _task(options: _TaskOptions) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def task(options: TaskOptions) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Build the task's function, which maps batches of INPUT to rows as featurize() returns them, in their order."""
+
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import torch
 
@@ -210,11 +212,11 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     """Yield rows one at a time, so that no more bytes are copied out of Arrow than are being decoded."""
     for batch in batches:
         for index in range(batch.num_rows):
-            yield {name: batch.column(name)[index].as_py() for name in _INPUT}
+            yield {name: batch.column(name)[index].as_py() for name in INPUT}
 
 
 def _decode_ahead(
-    rows: Iterable[dict[str, Any]], options: _TaskOptions, model: Model, size: int
+    rows: Iterable[dict[str, Any]], options: TaskOptions, model: Model, size: int
 ) -> Generator[_Row, None, None]:
     """Yield rows with their pixels, in order, while threads decode at most one batch ahead of the consumer."""
     threads = options.config.decode_threads or max(2, options.threads)
@@ -242,7 +244,7 @@ def _limit_threads() -> None:
     threadpool_limits(1, "openmp")
 
 
-def _decode(row: dict[str, Any], options: _TaskOptions, model: Model) -> _Row:
+def _decode(row: dict[str, Any], options: TaskOptions, model: Model) -> _Row:
     """Return a row with the pixels for the network, or with a problem, or with a digest that is known already."""
     decoded = _Row(row["id"], row["origin"])
     content, path, limits = row["content"], row["path"], options.limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,13 @@ from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.run_context import Run
 
+log = logging.getLogger(__name__)
 
 # Measured, see docs/log.md: a run's jobs on an input of any size, and bytes of text per second and task slot.
 _FIXED_SECONDS, _INGESTED_BYTES = 45, 6_000_000
@@ -125,11 +129,21 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     pages = _tokenize(run, documents, config)
     pages = phrases.join_phrases(run, pages, config.phrases)
     words = vocabulary.build(run, pages, config.vocabulary, what="words")
-    sequences = blocks.build(run, pages, words)
-    trained = trainer.train(
-        run, sequences, words, run.stage_path("vocabulary"), config.train, lambda vectors: _score(vectors, config)
-    )
-    return vectors_of(trained, "words", run.id, run.model_uri)
+    return _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+
+
+def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:
+    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS.
+
+    If the vocabulary is too small for ``train.workers``, fewer train, with a warning. Raises what embed() does.
+    """
+    pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
+    known = vocabulary.build(run, pages, words, what="words")
+    most = max(1, known.count() // trainer.min_vocabulary(train, workers=1)) if train.workers > 1 else 1
+    if most < train.workers:
+        log.warning("train.workers=%d: the vocabulary is too small for more than %d, which train", train.workers, most)
+        train = train.model_copy(update={"workers": most})
+    return _train(run, pages, known, train)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -151,6 +165,19 @@ def _tokenize(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     run.reject(encoded_pages.rejects(pages))
     run.check_reject_share(*encoded_pages.reject_counts(pages))
     return pages
+
+
+def _train(
+    run: Run,
+    pages: DataFrame,
+    words: DataFrame,
+    train: TrainConfig,
+    evaluate: Callable[[DataFrame], float] | None = None,
+) -> DataFrame:
+    """Return VECTORS trained on PAGES."""
+    sequences = blocks.build(run, pages, words)
+    trained = trainer.train(run, sequences, words, run.stage_path("vocabulary"), train, evaluate)
+    return vectors_of(trained, "words", run.id, run.model_uri)
 
 
 def _score(vectors: DataFrame, config: Config) -> float:

@@ -28,6 +28,7 @@ MAX_WEIGHT = 100
 # A story in memory is at most so many bytes times its longest length.
 MAX_BYTES = 4096
 _ORDER = EVENTS["order"].dataType
+_COLUMNS = ("key", "item", "order", "weight")
 _DAY = 86_400
 _TIME = "such as 2024-02-29 12:00:00"
 # From 1973 on, and between these two what neither would be before the year 2286.
@@ -100,23 +101,32 @@ def read(spark: SparkSession, config: EventsConfig) -> DataFrame:
         spark, config.path, config.format, columns, typed=["input.order", "input.weight"],
         separator=config.separator, header=config.header, multiline=config.multiline, encoding=config.encoding,
     )  # fmt: skip
+    return check(rows)
+
+
+def check(rows: DataFrame) -> DataFrame:
+    """Return rows with key, item, maybe order and weight, origin and problem as EVENTS, with the reason why not.
+
+    Raises:
+        SchemaMismatch: the order or the weight is not of a type that can be used.
+    """
     kinds = {field.name: field.dataType for field in rows.schema}
     key, item = F.col("key"), F.col("item")
-    order = _seconds(kinds["order"]) if config.order else F.lit(None).cast(_ORDER)
-    weight = _number(kinds["weight"]) if config.weight else F.lit(None).cast("double")
+    order = _seconds(kinds["order"]) if "order" in kinds else F.lit(None).cast(_ORDER)
+    weight = _number(kinds["weight"]) if "weight" in kinds else F.lit(None).cast("double")
     checks = _missing("key", key) + _missing("item", item)
-    if config.order:
+    if "order" in kinds:
         checks += [
             (F.col("order").isNull(), "no order"),
             (order.isNull(), f"order is neither a number nor a time {_TIME}"),
         ]
-    if config.weight:
+    if "weight" in kinds:
         checks += [
             (F.col("weight").isNotNull() & (weight.isNull() | F.isnan(weight)), "weight is not a number such as 1.5"),
             (weight < 0, "weight below 0"),
             (weight > MAX_WEIGHT, f"weight over {MAX_WEIGHT}"),
         ]
-    record = F.to_json(F.struct(*[tabular.name(option) for option in columns]))
+    record = F.to_json(F.struct(*[name for name in _COLUMNS if name in kinds]))
     reason = F.coalesce("problem", *[F.when(wrong, problem(text, record)) for wrong, text in checks])
     return conform(
         rows.select(

@@ -98,14 +98,19 @@ def train(
     return checkpoint.vectors(run, manifest, folder)
 
 
+def min_vocabulary(config: TrainConfig, workers: int) -> int:
+    """Return how many tokens the vocabulary needs to be divided among so many workers."""
+    return 4 * workers * (config.negative + 1 if config.method == "sgns" else 1)
+
+
 def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
     """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
     if config.workers == 1:
         return
-    min_vocabulary = 4 * config.workers * (config.negative + 1 if config.method == "sgns" else 1)
-    if corpus.vocabulary < min_vocabulary:
+    needed = min_vocabulary(config, config.workers)
+    if corpus.vocabulary < needed:
         raise ConfigError(
-            f"train.workers={config.workers} needs a vocabulary of at least {min_vocabulary}, found "
+            f"train.workers={config.workers} needs a vocabulary of at least {needed}, found "
             f"{corpus.vocabulary}: lower train.workers, or train on more"
         )
     max_length = window_chunks.max_length(config.workers, config.window)

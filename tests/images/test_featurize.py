@@ -71,7 +71,7 @@ def expected(backbone):
 def run(rows, backbone, limits=Limits(), known=None, batch=5, **options):  # noqa: B008
     fingerprint = known or backbones.load(backbone).fingerprint
     config = FeaturizeConfig(**options)
-    task = featurize._task(featurize._TaskOptions(backbone, config, limits, fingerprint, 1))
+    task = featurize.task(featurize.TaskOptions(backbone, config, limits, fingerprint, 1))
     batches = [pa.RecordBatch.from_pylist(rows[at : at + batch], SCHEMA) for at in range(0, len(rows), batch)]
     return [row for result in task(batches) for row in result.to_pylist()]
 
@@ -273,7 +273,7 @@ def test_decoding_stays_a_bounded_way_ahead_and_ends_with_the_task(mean):
             yield pa.RecordBatch.from_pylist([dark(at, 200)], SCHEMA)
 
     config = FeaturizeConfig(batch_size=4, decode_threads=2)
-    results = featurize._task(featurize._TaskOptions(mean, config, Limits(), "f", 1))(batches())
+    results = featurize.task(featurize.TaskOptions(mean, config, Limits(), "f", 1))(batches())
     for step in range(1, 4):
         assert next(results).num_rows == 4
         # Batches done, and on their way a batch and a picture per thread.

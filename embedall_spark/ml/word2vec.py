@@ -1,0 +1,182 @@
+"""Word2Vec in the place of pyspark.ml.feature.Word2Vec: the same params, a model that is a table."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+from pyspark.ml import Estimator
+from pyspark.ml.feature import _Word2VecParams
+from pyspark.sql import functions as F
+
+from embedall_spark import cluster_slots
+from embedall_spark.corpus.vocabulary import VocabularyConfig
+from embedall_spark.errors import BadData, UnknownId
+from embedall_spark.kinds import words
+from embedall_spark.ml import vectors_model, work_folder
+from embedall_spark.ml.columns import check_arrays
+from embedall_spark.ml.options import accessors, params_of
+from embedall_spark.ml.persistence import Saved
+from embedall_spark.ml.vectors_model import VectorsModel
+from embedall_spark.schemas import SEQUENCES, conform
+from embedall_spark.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyspark.ml.linalg import Vector
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.ml.vectors_model import Hits
+
+log = logging.getLogger(__name__)
+
+_MAX_SEED = 2**63
+# What pyspark.ml has under other names, and what a fit that leaves nothing behind has no use for.
+_OTHER_NAMES = ("vector_size", "window", "alpha", "epochs", "seed", "slice_tokens", "context")
+
+
+@accessors("run_root")
+@params_of(TrainConfig, exclude=_OTHER_NAMES)
+@params_of(VocabularyConfig, exclude=("min_count",))
+class Word2VecOptions(_Word2VecParams, Saved):
+    """Params of Word2Vec: those of pyspark.ml, and ours under the names that the configuration has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # pyspark's default is a hash that differs from process to process; workers are numPartitions unless given.
+        self._setDefault(seed=TrainConfig().seed, workers=None)
+
+    def setInputCol(self, value: str) -> Self:
+        """Set the column of sentences, arrays of strings."""
+        return self._set(inputCol=value)
+
+    def setOutputCol(self, value: str) -> Self:
+        """Set the column of the sentences' vectors."""
+        return self._set(outputCol=value)
+
+    def _check_input(self, dataset: DataFrame) -> str:
+        return check_arrays(dataset, self.required("inputCol"))
+
+
+class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
+    """word2vec (Mikolov et al. 2013) as an estimator that takes the place of ``pyspark.ml.feature.Word2Vec``.
+
+    It has the params of pyspark.ml, and beside them ours: those of the sections ``train`` and ``vocabulary`` of
+    ``embedall words`` under their own names, such as ``negative``, ``sample``, ``sg``, ``hs`` and ``workers``. The
+    method is skip-gram with negative sampling unless they say otherwise. ``numPartitions`` is the number of workers; it
+    is lowered, with a warning, to the task slots of the session and to what a small vocabulary can be divided into.
+    """
+
+    def __init__(self, **params: Any) -> None:
+        """Build the estimator with params by their names, such as ``Word2Vec(vectorSize=50, inputCol="words")``."""
+        super().__init__()
+        self.setParams(**params)
+
+    def setVectorSize(self, value: int) -> Self:
+        """Set the vectors' dimension."""
+        return self._set(vectorSize=value)
+
+    def setNumPartitions(self, value: int) -> Self:
+        """Set the number of workers."""
+        return self._set(numPartitions=value)
+
+    def setMinCount(self, value: int) -> Self:
+        """Set how often a word must occur to get a vector."""
+        return self._set(minCount=value)
+
+    def setWindowSize(self, value: int) -> Self:
+        """Set the greatest distance between a word and its context."""
+        return self._set(windowSize=value)
+
+    def setMaxSentenceLength(self, value: int) -> Self:
+        """Set after how many words a longer sentence is divided."""
+        return self._set(maxSentenceLength=value)
+
+    def setMaxIter(self, value: int) -> Self:
+        """Set the number of passes over the sentences."""
+        return self._set(maxIter=value)
+
+    def setSeed(self, value: int) -> Self:
+        """Set the seed of all random choices."""
+        return self._set(seed=value)
+
+    def setStepSize(self, value: float) -> Self:
+        """Set the learning rate at the start."""
+        return self._set(stepSize=value)
+
+    def _fit(self, dataset: DataFrame) -> Word2VecModel:
+        """Return the model of a column of sentences.
+
+        Raises:
+            BadData: no word occurs ``minCount`` times, or no sentence has two of the vocabulary.
+            ConfigError: a param is out of range, or not set.
+            ResourceError: the cluster lacks memory or disk.
+            SchemaMismatch: the column is missing, or not of arrays of strings.
+        """
+        spark, column = dataset.sparkSession, self._check_input(dataset)
+        vocabulary = self.section(VocabularyConfig, min_count=max(1, self.getMinCount()))
+        train = self._training(spark)
+        sentences = divide(dataset.select(column), column, self.getMaxSentenceLength())
+        folder = work_folder.new(spark, self)
+        with work_folder.run(spark, folder) as run:
+            vectors = words.embed_sequences(run, sentences, vocabulary, train)
+            return vectors_model.fitted(self, Word2VecModel(), run, vectors, f"{folder}/vectors")
+
+    def _training(self, spark: SparkSession) -> TrainConfig:
+        """Return the options of training, with no more workers than task slots."""
+        renamed = {
+            "vector_size": self.getVectorSize(), "window": self.getWindowSize(), "epochs": self.getMaxIter(),
+            "alpha": self.getStepSize(), "seed": self.getSeed() % _MAX_SEED,
+            "min_alpha": min(self.getOrDefault("min_alpha"), self.getStepSize()),
+        }  # fmt: skip
+        workers = self.optional("workers") or self.getNumPartitions()
+        if workers > 1 and workers > (slots := cluster_slots.total(spark)):
+            log.warning("Word2Vec: %d workers, but %d task slots; %d train", workers, slots, slots)
+            workers = slots
+        return self.section(TrainConfig, **renamed, workers=workers)
+
+
+class Word2VecModel(VectorsModel, Word2VecOptions):
+    """Words and their vectors, fitted by Word2Vec: a table in Parquet files, which searches and tasks read."""
+
+    def getVectors(self) -> DataFrame:
+        """Return the words and their vectors, the most frequent first: word, vector (of pyspark.ml)."""
+        return super().getVectors().withColumnRenamed("id", "word")
+
+    def findSynonyms(self, word: str | Vector | Sequence[float], num: int) -> DataFrame:
+        """Return the ``num`` words nearest by cosine to a word, itself left out, or to a vector: word, similarity.
+
+        Raises:
+            UnknownId: the model has no such word.
+            ConfigError: ``num`` is not above 0, or the vector is of another dimension.
+        """
+        return self._as_table(self.findSynonymsArray(word, num), "word")
+
+    def findSynonymsArray(self, word: str | Vector | Sequence[float], num: int) -> Hits:
+        """Return what findSynonyms() does as a list of (word, cosine)."""
+        try:
+            return [(name, float(score)) for name, score in self.findSimilarArray(word, num)]
+        except UnknownId as error:
+            raise UnknownId(f"{word} not in vocabulary: {error}") from None
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        """Return the dataset with the mean of each sentence's vectors; an unknown word counts as zeros."""
+        return dataset.withColumn(self.getOutputCol(), self._means(self._check_input(dataset)))
+
+    def __repr__(self) -> str:
+        return f"Word2VecModel: uid={self.uid}, numWords={self._size}, vectorSize={self._dimension}"
+
+
+def divide(dataset: DataFrame, column: str, length: int) -> DataFrame:
+    """Return a column of arrays as SEQUENCES of at most ``length`` tokens; their ids follow Spark's partitions."""
+    if length < 1:
+        raise BadData(f"maxSentenceLength must be above 0, found {length}")
+    tokens = F.filter(F.col(column), lambda token: token.isNotNull())
+    starts = F.sequence(F.lit(1), F.greatest(F.size("tokens"), F.lit(1)), F.lit(length))
+    numbered = dataset.select(tokens.alias("tokens"), F.monotonically_increasing_id().alias("row")).where(
+        F.size("tokens") > 0
+    )
+    parts = numbered.select("row", "tokens", F.explode(starts).alias("start"))
+    piece = F.slice("tokens", F.col("start"), F.lit(length))
+    return conform(parts.select(F.xxhash64("row", "start").alias("id"), piece.alias("tokens")), SEQUENCES)
