@@ -8,9 +8,7 @@ from embedall_spark.publish import drift
 from embedall_spark.publish.drift import Drift
 from embedall_spark.publish.gates import Gates, failures
 
-EMPTY = pa.table(
-    {"id": pa.array([], pa.string()), "count": pa.array([], pa.int64()), "cosine": pa.array([], pa.float64())}
-)
+EMPTY = pa.schema({"id": pa.string(), "count": pa.int64(), "cosine": pa.float64()}).empty_table()
 
 
 def moved(**values):
@@ -54,7 +52,7 @@ def test_overlap_by_hand(monkeypatch):
 
     def nearest(units, row):
         order = np.argsort(-(units @ units[row]))
-        return {int(other) for other in order if other != row and len(order)} & set(order[order != row][:10].tolist())
+        return {*order[order != row][:10].tolist()}
 
     expected = [len(nearest(before, row) & nearest(after, row)) / 10 for row in range(40)]
     np.testing.assert_allclose(drift.overlap(before, after), expected)
