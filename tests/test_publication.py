@@ -78,12 +78,12 @@ def test_held_back_rolled_back_and_diff(spark, place, write, published):
     assert result.code == 4
     assert "is held back: 60 published ids are not in it, 52.2%, more than 10.0% (gates.max_lost)" in result.log
     assert tables.version(spark, name) == 1
-    publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.5}))
+    publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
     wanted = bits(tables.read(spark, name, 1))
     assert embedall("rollback", name, "--to", 1).output == f"{name}: version 3 is version 1 again\n"
     assert bits(tables.read(spark, name)) == wanted
     with pytest.raises(ConfigError, match="its version 2 was published before, and another one came in its place"):
-        publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.5}))
+        publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
     lines = embedall("history", name).output.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1", "0"]
     assert "rolled back to version 1" in lines[1]
