@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedall_spark import config, config_help, kinds
 from embedall_spark.images import train_backbone
+from embedall_spark.publish.gates import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ another value when a run is resumed. *none* means that the option is not set.
 def render() -> str:
     """Return the reference as Markdown; a section that several kinds share is described once."""
     titles = {name: kinds.load(name).Config for name in sorted(kinds.names(), reverse=True)}
-    titles["train-backbone"] = train_backbone.Config
+    titles |= {"train-backbone": train_backbone.Config, "publish": Publication}
     parts, described = [_HEAD], dict[type[config.Section], str]()
     for title, model in titles.items():
         parts.append(f"## {title}\n")

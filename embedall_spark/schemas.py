@@ -114,6 +114,12 @@ HUBS = _table(
     ("similarity", T.FloatType(), False, "mean cosine to them"),
     ("version", T.StringType(), False, "id and version of the table of vectors"),
 )
+DRIFT = _table(
+    ("id", T.StringType(), False, "a row of the published table, before or after"),
+    ("count", T.LongType(), True, "how often it occurred in training"),
+    ("cosine", T.DoubleType(), True, "of its vector to the one that it had before; null: it is new or lost"),
+    ("status", T.StringType(), False, "shared, new or lost"),
+)
 SUGGESTIONS = _table(
     ("id", T.StringType(), False, "for what it is suggested"),
     ("kind", T.StringType(), False, "title or word"),

@@ -41,6 +41,7 @@ STAGES = (
     "visualize",
     "cluster",
     "latent",
+    "publish",
     "export",
 )
 # Circles that are still there; whoever ends one takes it out of this list.
@@ -54,6 +55,8 @@ OUTER = {
     "tables",
     "table_errors",
     "table_merge",
+    "table_versions",
+    "publication",
     "run_manifest",
     "run_store",
     "run_result",
@@ -95,6 +98,8 @@ COLLECTS = {
     "search/spelling.py": "a handful of spellings",
     "sources/input_version.py": "one digest; one table's id and version",
     "tables.py": "history and details of one table",
+    "publish/drift.py": "10,000 ids and their vectors; limited",
+    "table_versions.py": "history of one table",
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
     "visualize/scatter_map.py": "at most 5,000 rows, checked",

@@ -20,6 +20,7 @@ from embedall_spark.cli import (
     export_import,
     index,
     projector,
+    publish,
     run_kind,
     search,
     similar,
@@ -42,6 +43,7 @@ search.register(app)
 index.register(app)
 suggest.register(app)
 cluster.register(app)
+publish.register(app)
 train_backbone.register(app)
 
 

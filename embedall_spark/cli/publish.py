@@ -1,0 +1,150 @@
+"""The commands for tables that others read: publish, history, rollback, diff."""
+
+from __future__ import annotations
+
+import getpass
+
+import typer
+
+from embedall_spark import config as configs
+from embedall_spark import publication, session, table_versions
+from embedall_spark.cli.shared import console, options, provenance, table_snapshot
+from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.evaluate import benchmark_files
+from embedall_spark.publish import drift as drifts
+from embedall_spark.publish import procrustes
+from embedall_spark.publish.drift import Drift
+from embedall_spark.publish.gates import Publication
+from embedall_spark.visualize import drift_plot
+
+PUBLISHED = typer.Argument(help="Table that others read: a path or URI, or catalog.schema.table.", metavar="TABLE")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("publish")(_publish)
+    app.command("history")(_history)
+    app.command("rollback")(_rollback)
+    app.command("diff")(_diff)
+
+
+def _publish(
+    candidate: str = typer.Argument(help="Table of vectors that a run has written.", metavar="CANDIDATE"),
+    to: str = typer.Option(..., "--to", help="Table that others read; made if it does not exist.", metavar="TABLE"),
+    config: str | None = typer.Option(None, "--config", help="YAML file with the sections gates and evaluate."),
+    overrides: list[str] = typer.Option(
+        [], "--set", help="A key of the YAML, such as gates.max_lost=0.2; may be repeated."
+    ),
+    new_space: bool = typer.Option(
+        False, "--new-space", help="Do not rotate: what was computed from earlier versions is not comparable any more."
+    ),
+    again: bool = typer.Option(False, "--again", help="Publish a candidate also if it was published and rolled back."),
+    master: str | None = options.MASTER,
+) -> None:
+    """Rotate a table onto the published one, measure both, and replace the published one or hold the new one back."""
+    chosen = configs.load(Publication, config, overrides)
+    # A wrong file must be reported before Spark starts.
+    if chosen.evaluate.analogies is not None:
+        benchmark_files.questions(chosen.evaluate.analogies)
+    for file in chosen.evaluate.similarity:
+        benchmark_files.pairs(file)
+    if candidate.rstrip("/") == to.rstrip("/"):
+        raise ConfigError(f"--to {to}: is the candidate itself; a run writes one table, and readers read another")
+    spark = session.get("embedall publish", master=master)
+    result = publication.publish(spark, candidate, to, chosen, new_space=new_space, again=again)
+    if result.repeated:
+        typer.echo(f"{to}: version {result.version} is this candidate already; nothing to do")
+        return
+    figures, pictures = dict(result.figures), {}
+    if result.drift is not None:
+        _show(result.drift, result.rotation)
+        figures |= result.drift.metrics()
+        pictures["publish/drift.png"] = _picture(result.drift, f"{candidate} beside the version before of {to}")
+    provenance.log_to_producer(spark, candidate, figures, pictures)
+    typer.echo(f"{to}: version {result.version}")
+    if result.drift is not None:
+        typer.echo(f"{to}_drift: each id's cosine to its vector before")
+
+
+def _history(table: str = PUBLISHED, n: int = options.K, master: str | None = options.MASTER) -> None:
+    """List the versions of a table: when, by whom, from what, and how far it moved."""
+    spark = session.get("embedall history", master=master)
+    rows: list[tuple[str, ...]] = [("version", "when", "what", "by", "rows", "overlap", "lost")]
+    for commit in table_versions.versions(spark, table)[:n]:
+        moved = [commit.get(f"publish/{name}") for name in ("overlap_10", "lost_share")]
+        rows.append((
+            str(commit["version"]), f"{commit['timestamp']:%Y-%m-%d %H:%M}", _what(commit),
+            str(commit.get("user", "-")), "-" if commit["rows"] is None else f"{commit['rows']:,}",
+            *("-" if value is None else f"{value:.3f}" for value in moved),
+        ))  # fmt: skip
+    console.table(rows)
+
+
+def _what(commit: table_versions.Version) -> str:
+    """Return what a commit did, in a few words."""
+    if table_versions.RESTORED in commit:
+        return f"rolled back to version {commit[table_versions.RESTORED]}"
+    if "candidate" in commit:
+        return f"published {commit['candidate']} version {commit['candidate_version']}"
+    return str(commit.get("run_id", commit["operation"].lower()))
+
+
+def _rollback(
+    table: str = PUBLISHED,
+    to: int = typer.Option(..., "--to", min=0, help="Version to go back to; embedall history shows them."),
+    master: str | None = options.MASTER,
+) -> None:
+    """Make an earlier version of a table its latest one, in one commit."""
+    spark = session.get("embedall rollback", master=master)
+    version = table_versions.restore(spark, table, to, getpass.getuser())
+    typer.echo(f"{table}: version {version} is version {to} again")
+
+
+def _diff(
+    before: str = typer.Argument(help="Table of vectors.", metavar="BEFORE"),
+    after: str | None = typer.Argument(None, help="Another one; unset: the same, in another version.", metavar="AFTER"),
+    before_version: int | None = typer.Option(
+        None, "--before-version", min=0, help="Version of the first; unset: latest."
+    ),
+    after_version: int | None = typer.Option(
+        None, "--after-version", min=0, help="Version of the second; unset: latest."
+    ),
+    picture: str | None = typer.Option(None, "--picture", help="Write the drift as a PNG to this file."),
+    master: str | None = options.MASTER,
+) -> None:
+    """Compare two tables, or two versions of one, after the best rotation; of two seeds: the noise of a retrain."""
+    if after is None and before_version == after_version:
+        raise ConfigError("give two tables, or one table and --before-version N")
+    spark = session.get("embedall diff", master=master)
+    old = table_snapshot.read_vectors(spark, before, before_version)
+    new = table_snapshot.read_vectors(spark, after or before, after_version)
+    rotation = procrustes.fit(new, old)
+    drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix))
+    _show(drift, rotation)
+    if picture is not None:
+        from embedall_spark import files
+
+        files.write_bytes(picture, _picture(drift, f"{after or before} beside {before}"))
+        typer.echo(f"{picture}: a picture of the drift")
+
+
+def _show(drift: Drift, rotation: procrustes.Rotation | None) -> None:
+    """Print what readers will notice."""
+    if not drift.shared:
+        raise BadData("the tables share no id")
+    low, middle, high = drift.quartiles
+    rows = [
+        ("ids", f"{drift.shared:,} shared, {drift.new:,} new, {drift.lost:,} lost ({drift.lost_share:.1%})"),
+        ("cosine to the vector before", f"quartiles {low:.3f}, {middle:.3f}, {high:.3f}"),
+        ("neighbors that stay, of 10", f"{drift.overlap:.3f} (standard error {drift.overlap_error:.3f})"),
+        ("moved most", ", ".join(f"{name} {cosine:.2f}" for name, cosine in drift.moved)),
+    ]
+    if rotation is not None:
+        rows.insert(1, ("rotation", f"fits {rotation.anchors:,} shared ids with a mean cosine of {rotation.fit:.3f}"))
+    console.table([("what", "figure"), *rows])
+
+
+def _picture(drift: Drift, title: str) -> bytes:
+    """Return a picture of a drift, PNG."""
+    rows = drift.frequent
+    return drift_plot.draw(rows["count"].to_pylist(), rows["cosine"].to_pylist(), drift.moved, title)

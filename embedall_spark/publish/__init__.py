@@ -1,0 +1,1 @@
+"""New versions of a table that others read: rotated onto the version before, measured, published or held back."""

@@ -1,0 +1,82 @@
+"""What a candidate must keep of the published table, and the sentences about what it does not keep."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from embedall_spark.config import InputPath, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedall_spark.publish.drift import Drift
+
+
+class Gates(Section):
+    """When a candidate is held back."""
+
+    max_drop: float = Field(
+        0.01, ge=0, description="how much lower than the published version's a figure of the same evaluation may be"
+    )
+    floors: dict[str, float] = Field(
+        {}, description="least values of figures by name, such as analogy/total, whatever the published version has"
+    )
+    min_overlap: float | None = Field(
+        None, ge=0, le=1,
+        description="least mean share of the 10 nearest neighbors that stay; unset: any. Good is what two runs have "
+        "that differ by the seed alone, less three standard errors: embedall diff shows both",
+    )  # fmt: skip
+    max_lost: float = Field(0.1, ge=0, le=1, description="largest share of the published ids that may vanish")
+
+
+class Evaluation(Section):
+    """Files on which both versions are measured."""
+
+    analogies: InputPath | None = Field(None, description="file in questions-words format")
+    similarity: list[InputPath] = Field([], description="files of word pairs with human scores")
+    restrict_vocab: int = Field(300_000, ge=1, description="analogies: only the so many most frequent ids")
+
+
+class Publication(Section):
+    """How a candidate becomes the published version."""
+
+    gates: Gates = Field(Gates(), description="when it is held back. Keys:")
+    evaluate: Evaluation = Field(Evaluation(), description="what is measured on both versions. Keys:")
+
+
+def failures(
+    gates: Gates, drift: Drift | None, candidate: Mapping[str, float], published: Mapping[str, float]
+) -> list[str]:
+    """Return a sentence for each gate that a candidate fails.
+
+    Args:
+        gates: the gates.
+        drift: from the published version; None for a first publication, or a new space.
+        candidate: figures of the candidate by name.
+        published: figures of the published version.
+    """
+    nan = float("nan")
+    sentences = [
+        f"{name} is {candidate.get(name, nan):.4f}, need {least} (gates.floors)"
+        for name, least in gates.floors.items()
+        if not candidate.get(name, nan) >= least
+    ]
+    for name, before in published.items():
+        after = candidate.get(name, nan)
+        if not isnan(before) and not after >= before - gates.max_drop:
+            sentences.append(
+                f"{name} falls from {before:.4f} to {after:.4f}, more than {gates.max_drop} (gates.max_drop)"
+            )
+    if drift is None:
+        return sentences
+    if gates.min_overlap is not None and not drift.overlap >= gates.min_overlap:
+        sentences.append(f"the neighbors' overlap is {drift.overlap:.3f}, need {gates.min_overlap} (gates.min_overlap)")
+    if drift.lost_share > gates.max_lost:
+        sentences.append(
+            f"{drift.lost:,} published ids are not in it, {drift.lost_share:.1%}, more than {gates.max_lost:.1%} "
+            "(gates.max_lost)"
+        )
+    return sentences

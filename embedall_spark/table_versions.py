@@ -1,0 +1,65 @@
+"""The versions of a Delta table, and the way back to an earlier one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from embedall_spark import files, table_merge, tables
+from embedall_spark.errors import TableError
+from embedall_spark.table_errors import first_line
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    Version = dict[str, Any]
+
+RESTORED = "restored"
+"""The fact of a commit that went back to an earlier version: which one."""
+
+
+def versions(spark: SparkSession, name: str) -> list[Version]:
+    """Return the commits of a table, newest first: version, timestamp, operation, rows, and the facts that we noted.
+
+    Raises:
+        TableError: the table does not exist or is no Delta table.
+    """
+    commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
+    columns = ("version", "timestamp", "operation", "rows")
+    return [{**_facts(commit["metadata"]), **{column: commit[column] for column in columns}} for commit in commits]
+
+
+def _facts(metadata: str | None) -> dict[str, Any]:
+    """Return a commit's metadata; nothing where another writer has put something else there."""
+    try:
+        facts = json.loads(metadata or "{}")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def restore(spark: SparkSession, name: str, version: int, user: str) -> int:
+    """Make an earlier version of a table its latest one, in one commit; return the number of the new version.
+
+    Raises:
+        TableError: the table has no such version, it is the latest one already, or its files are gone (VACUUM).
+    """
+    commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
+    target = next((commit for commit in commits if commit["version"] == version), None)
+    newest, oldest = commits[0]["version"], commits[-1]["version"]
+    if target is None:
+        raise TableError(f"{name}: has no version {version}; its versions are {oldest} to {newest}")
+    if version == newest:
+        raise TableError(f"{name}: version {version} is the latest one already")
+    facts = {**_facts(target["metadata"]), RESTORED: version, "user": user}
+    try:
+        with table_merge.options(spark, metadata=json.dumps(facts, ensure_ascii=False)):
+            spark.sql(f"RESTORE TABLE {files.identifier(name)} TO VERSION AS OF {version}").collect()
+    except Exception as error:
+        raise TableError(
+            f"{name}: cannot go back to version {version}, perhaps because VACUUM has removed its files: "
+            f"{first_line(error)}"
+        ) from error
+    return int(tables.version(spark, name) or 0)

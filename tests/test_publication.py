@@ -1,0 +1,130 @@
+"""A published table through several versions: rotated, held back, rolled back, read meanwhile; by the commands."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from cli_runner import embedall
+from scipy.stats import ortho_group
+from vector_tables import bits, table
+
+from embedall_spark import publication, tables
+from embedall_spark.errors import ConfigError, QualityGateFailed
+from embedall_spark.publish.gates import Publication
+from embedall_spark.schemas import VECTORS
+
+D, IDS = 6, 120
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("publication")
+
+
+@pytest.fixture(scope="module")
+def write(spark, place):
+    """Write the candidate as a run with a seed would: the same words, turned, with a little noise."""
+    before = np.random.default_rng(7).normal(size=(IDS, D))
+
+    def candidate(seed, ids=range(IDS), kind="words"):
+        random = np.random.default_rng(seed)
+        rows = before[list(ids)] @ ortho_group.rvs(D, random_state=random)
+        rows += random.normal(scale=0.02, size=rows.shape)
+        vectors = table(spark, [f"w{i}" for i in ids], rows, [1000 - i for i in ids])
+        facts = {"kind": kind, "run_folder": "none"}
+        name = f"{place}/candidate-{kind}"
+        tables.write(
+            spark, vectors, name, VECTORS, mode="overwrite", run_id=f"seed-{seed}", vector_size=D, metadata=facts
+        )
+        return name
+
+    return candidate
+
+
+@pytest.fixture(scope="module")
+def published(spark, place, write):
+    """A table that has been published twice, the second time by the command."""
+    name = f"{place}/published"
+    assert publication.publish(spark, write(1), name, Publication()).version == 0
+    result = embedall("publish", write(2, range(5, IDS)), "--to", name)
+    assert result.code == 0, result.log
+    return name, result
+
+
+def test_the_next_version_lies_where_the_one_before_did(spark, published):
+    name, result = published
+    versions = [tables.read(spark, name, version).toArrow() for version in (0, 1)]
+    before, after = (dict(zip(rows["id"].to_pylist(), rows["vector"].to_pylist(), strict=True)) for rows in versions)
+    assert len(after) == IDS - 5
+    np.testing.assert_allclose(list(after.values()), [before[key] for key in after], atol=0.15)
+    assert "115 shared, 0 new, 5 lost (4.2%)" in result.output
+    drift = {
+        row.status: row["count"] for row in tables.read(spark, f"{name}_drift").groupBy("status").count().collect()
+    }
+    assert drift == {"shared": IDS - 5, "lost": 5}
+
+
+def test_what_is_published_is_not_published_again(spark, place, published):
+    name, _ = published
+    result = publication.publish(spark, f"{place}/candidate-words", name, Publication())
+    assert (result.repeated, result.version) == (True, 1)
+
+
+def test_held_back_rolled_back_and_diff(spark, place, write, published):
+    name, _ = published
+    candidate = write(3, range(60))
+    result = embedall("publish", candidate, "--to", name)
+    assert result.code == 4
+    assert "is held back: 60 published ids are not in it, 52.2%, more than 10.0% (gates.max_lost)" in result.log
+    assert tables.version(spark, name) == 1
+    publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
+    wanted = bits(tables.read(spark, name, 1))
+    assert embedall("rollback", name, "--to", 1).output == f"{name}: version 3 is version 1 again\n"
+    assert bits(tables.read(spark, name)) == wanted
+    with pytest.raises(ConfigError, match="its version 2 was published before, and another one came in its place"):
+        publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
+    lines = embedall("history", name).output.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1", "0"]
+    assert "rolled back to version 1" in lines[1]
+    assert "version 2" in lines[2]
+    result = embedall("diff", name, "--before-version", 0, "--after-version", 2, "--picture", place / "drift.png")
+    assert result.code == 0, result.log
+    assert "60 shared, 0 new, 60 lost (50.0%)" in result.output
+    assert (place / "drift.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_reader_sees_one_version_or_the_next(spark, place, write):
+    name, seen, stop = f"{place}/read", set(), threading.Event()
+    publication.publish(spark, write(10), name, Publication())
+
+    def read():
+        while not stop.is_set():
+            rows = spark.read.format("delta").load(name).selectExpr("vector[0] AS x").collect()
+            seen.add((len(rows), json.dumps(sorted(row.x for row in rows))))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for seed in (11, 12):
+            publication.publish(spark, write(seed), name, Publication())
+    finally:
+        stop.set()
+        reader.join()
+    states = {
+        (IDS, json.dumps(sorted(row.vector[0] for row in tables.read(spark, name, version).collect())))
+        for version in range(3)
+    }
+    assert seen <= states
+    assert len(seen) > 1
+
+
+def test_refusals(spark, write, published):
+    name, _ = published
+    with pytest.raises(ConfigError, match="vectors of latent come from a model"):
+        publication.publish(spark, write(1, kind="latent"), name, Publication())
+    with pytest.raises(QualityGateFailed, match=r"analogy/total is nan, need 0.3"):
+        floors = {"floors": {"analogy/total": 0.3}, "max_lost": 1.0}
+        publication.publish(spark, write(4), f"{name}-new", Publication(gates=floors))
+    assert embedall("publish", name, "--to", name).code == 2
+    assert embedall("rollback", name, "--to", 99).code == 1
