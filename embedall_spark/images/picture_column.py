@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from embedall_spark.images import devices, featurize
+from embedall_spark import devices
+from embedall_spark.images import featurize
 from embedall_spark.images.featurize import INPUT, TaskOptions
 
 if TYPE_CHECKING:
