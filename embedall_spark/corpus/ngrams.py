@@ -1,9 +1,12 @@
-"""Character n-grams of words, hashed into buckets (Bojanowski et al. 2017, "Enriching Word Vectors with Subword
-Information", section 3.2), as fastText and gensim do: a word's n-grams are those of "<word>", cut between characters.
+"""Character n-grams of words, hashed into buckets as fastText and gensim do.
+
+Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information", section 3.2. A word's n-grams are those of
+"<word>", cut between characters.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numba
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from embedall_spark.corpus.hash_table import Bytes, Ints, Longs
 
 
+MAX_BUCKETS = 1 << 27
+
+
 class Lengths(NamedTuple):
     """Which n-grams there are, and how many buckets they share."""
 
@@ -30,6 +36,15 @@ class Lengths(NamedTuple):
     """Most characters of an n-gram; 0: there are no n-grams."""
     bucket: int
     """Number of buckets."""
+
+    def estimate(self, tokens: int) -> tuple[int, int]:
+        """Return how many n-grams a vocabulary of so many words has, and how many buckets they use, roughly."""
+        if not self.max_n:
+            return 0, 0
+        # Fitted to English words of Wikipedia with n-grams of 3 to 6 characters, see docs/log.md.
+        lengths = self.max_n - self.min_n + 1
+        distinct = 9 * lengths * tokens**0.82
+        return 6 * lengths * tokens, round(self.bucket * -math.expm1(-distinct / self.bucket))
 
 
 class NgramIndex(NamedTuple):

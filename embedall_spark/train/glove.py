@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
 
-UNIT = "cells"
+UNIT, RATE = "cells", "train.glove.eta"
 # Cells between two updates of the progress.
 _STEP = 1 << 17
 
@@ -32,8 +32,10 @@ def saved_lengths(config: TrainConfig) -> tuple[int, int]:
     return (2 * glove_kernel.half_length(config.vector_size),) * 2
 
 
-def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return untrained rows of both sides, see glove_kernel.initial_rows()."""
+def initial_rows(
+    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return untrained rows of both sides, see glove_kernel.initial_rows(); GloVe has no n-grams."""
     dim = config.vector_size
     inputs, outputs = (shard_io.random_rows(ids, dim + 1, dim, randomness.mix(config.seed, side)) for side in range(2))
     return glove_kernel.initial_rows(inputs, outputs, dim)

@@ -17,6 +17,7 @@ from embedall_spark.corpus import cooccurrence
 from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.run_context import Progress
+from embedall_spark.schemas import NGRAMS
 from embedall_spark.train import (
     checkpoint,
     methods,
@@ -24,6 +25,7 @@ from embedall_spark.train import (
     rotation,
     single_worker,
     slice_state,
+    subwords,
     window_chunks,
     worker_errors,
 )
@@ -94,6 +96,14 @@ def train(
         manifest = _train_slice(run, sequences, folder, current, config, manifest, epoch, index)
     run.progress("train", config.epochs, config.epochs, _note(manifest, config))
     return checkpoint.vectors(run, manifest, folder)
+
+
+def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None:
+    """Write the vectors of the n-grams of the last checkpoint, after train(), to a table of their own, NGRAMS."""
+    manifest = checkpoint.latest(run)
+    assert manifest is not None
+    rows = subwords.table(run.spark, manifest, folder, config.ngrams, run.id)
+    run.write_table(table, rows, NGRAMS, "Vectors of the words' n-grams, for words that have no vector")
 
 
 def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
@@ -189,7 +199,7 @@ def _train_slice(
         files.delete(folder)
         first = min(diverged, key=lambda text: "another" in text)
         raise TrainingDiverged(
-            f"training diverged at {first}; this slice was not saved. Lower train.alpha, or look for a token that "
+            f"training diverged at {first}; this slice was not saved. Lower {method.RATE}, or look for a token that "
             "fills whole sequences"
         )
     figures = _figures(plan, method.UNIT, before if index else None, reports, wall)
@@ -203,6 +213,8 @@ def _train_slice(
         "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],
         "inputs": [report["inputs"] for report in reports], "outputs": [report["outputs"] for report in reports],
+        **{name: [report[name] for report in reports] for name in ("vectors",) if config.max_n},
+        "ngrams": sum(report.get("ngrams", 0) for report in reports),
         "history": before["history"] if before else [], "figures": figures, "reports": reports,
     })  # fmt: skip
 

@@ -105,15 +105,6 @@ def _loss(dots: Any, labels: Any, weights: Any, count: Any) -> float:
     return loss
 
 
-@njit(inline="always")
-def _count_other(predicted: Any, begin: Any, end: Any, token: Any) -> Any:
-    """Return how many of the predicted tokens are not this one."""
-    count = 0
-    for i in range(begin, end):
-        count += predicted[i] != token
-    return count
-
-
 @njit
 def _input_rows(sources: Any, offsets: Any, rows: Any, first: Any, dim: Any, places: Any) -> Any:
     """Return the places of the tokens' rows and their n-grams' in an array that has room for them, and their number."""
@@ -180,10 +171,11 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
                         for _ in range(negative if number % batch_size == 0 else 0):
                             token = negatives[drawn]
                             drawn = drawn + 1 if drawn + 1 < size else 0
-                            end = min(number + batch_size, predicted.size)
                             places[targets] = np.uint64(token) * np.uint64(width)
-                            labels[targets] = 0
-                            weights[targets] = _count_other(predicted, number, end, token)
+                            # A negative that is to be predicted contributes nothing, as in word2vec.
+                            labels[targets] = weights[targets] = 0
+                            for other in predicted[number : number + batch_size]:
+                                weights[targets] += other != token
                             prefetch_row(flat_out, places[targets], dim)
                             targets += weights[targets] > 0
                 hidden[:] = 0
