@@ -34,7 +34,7 @@ METHODS = {
 
 
 def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: str = "sgns") -> dict[str, Any]:
-    """Train gensim's Word2Vec, or FastText, on a file; return words per second of each epoch, words of the vocabulary only."""
+    """Train gensim's Word2Vec, or FastText, on a file; return words of the vocabulary per second of each epoch."""
     from gensim.models import FastText, KeyedVectors, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 

@@ -171,7 +171,7 @@ class _Spool:
         """Return the rows of words, float32 [n, d]: a vector is the mean of its row and those of its n-grams."""
         offsets, buckets = ngrams.buckets_of(part["name"], self._model.lengths)
         counts = np.diff(offsets)
-        rows = to_matrix(part["vector"]).astype(np.float64) * (counts + 1)[:, None]
+        rows: NDArray[np.float64] = to_matrix(part["vector"]).astype(np.float64) * (counts + 1)[:, None]
         if len(buckets):
             has = counts > 0
             ngram_rows = self._ngram_rows()[self._row_of[buckets]].astype(np.float64)
@@ -184,8 +184,7 @@ class _Spool:
             self._files["ngrams"].flush()
             shape = (self._used, self._model.d)
             self._ngrams = np.memmap(self._folder / "ngrams", np.float32, "r", shape=shape)
-        rows: NDArray[np.float32] = self._ngrams
-        return rows
+        return np.asarray(self._ngrams, np.float32)
 
     def _append(self, name: str, rows: NDArray[np.float32]) -> None:
         if name not in self._files:

@@ -1,7 +1,5 @@
 """Words with n-grams as a user has them: a table, its n-grams, a search for a word never seen, fastText's file."""
 
-# ruff: noqa: RUF001
-
 import numpy as np
 import pytest
 from cli_runner import embedall
@@ -88,7 +86,7 @@ def test_refused_options(train, message):
 
 def test_vertices_have_no_ngrams():
     config = configs.parse(nodes.Config, {"input": {"path": "a"}, "output": {"table": "b"}, "train": {"max_n": 6}})
-    with pytest.raises(ConfigError, match="train.max_n=6 is for words"):
+    with pytest.raises(ConfigError, match=r"train\.max_n=6 is for words"):
         nodes.check(config)
 
 

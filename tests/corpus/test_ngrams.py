@@ -1,7 +1,5 @@
 """N-grams of words: the same hashes as gensim's, and the index over a vocabulary."""
 
-# ruff: noqa: RUF001
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
