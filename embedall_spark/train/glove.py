@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from embedall_spark import randomness
 from embedall_spark.corpus import cooccurrence
+from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import glove_kernel, plan, shard_io, window_chunks
 
@@ -33,7 +34,7 @@ def saved_lengths(config: TrainConfig) -> tuple[int, int]:
 
 
 def initial_rows(
-    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32]
+    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return untrained rows of both sides, see glove_kernel.initial_rows(); GloVe has no n-grams."""
     dim = config.vector_size

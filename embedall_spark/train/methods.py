@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.train import glove, word2vec
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Method(Protocol):
         """Return the floats of an input row and of an output row in a checkpoint."""
 
     def initial_rows(
-        self, ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32]
+        self, ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
     ) -> tuple[Rows, Rows]:
         """Return untrained rows of both sides, which depend on (seed, id or bucket) alone.
 

@@ -201,11 +201,7 @@ def _train_slice(
     if diverged:
         run.check_ownership()
         files.delete(folder)
-        first = min(diverged, key=lambda text: "another" in text)
-        raise TrainingDiverged(
-            f"training diverged at {first}; this slice was not saved. Lower {method.RATE}, or look for a token that "
-            "fills whole sequences"
-        )
+        raise _divergence(diverged, method.RATE)
     figures = _figures(plan, method.UNIT, before if index else None, reports, wall)
     for name in ("loss", f"{method.UNIT}_per_second"):
         run.metric(name, figures[name], epoch * plan.slices + index + 1)
@@ -221,6 +217,15 @@ def _train_slice(
         "ngrams": sum(report.get("ngrams", 0) for report in reports),
         "history": before["history"] if before else [], "figures": figures, "reports": reports,
     })  # fmt: skip
+
+
+def _divergence(reports: set[str], rate: str) -> TrainingDiverged:
+    """Return the error for what workers report; ``rate`` is the option that is the learning rate."""
+    first = min(reports, key=lambda text: "another" in text)
+    return TrainingDiverged(
+        f"training diverged at {first}; this slice was not saved. Lower {rate}, or look for a token that "
+        "fills whole sequences"
+    )
 
 
 def _progress(slice_: slice_state.Slice) -> Progress | None:

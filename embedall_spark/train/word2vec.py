@@ -9,6 +9,7 @@ import numpy as np
 
 from embedall_spark import randomness
 from embedall_spark.corpus import blocks, windows
+from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.train import aligned_rows, huffman, plan, sgns, shard_io, subwords, window_chunks, word2vec_kernel
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def saved_lengths(config: TrainConfig) -> tuple[int, int]:
 
 
 def initial_rows(
-    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32]
+    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return untrained input and output rows, float32 [n, padded length]: uniform in ±0.5 / dimension, and zeros."""
     input_ids = np.concatenate([ids, _FIRST_NGRAM + buckets.astype(np.int64)])
