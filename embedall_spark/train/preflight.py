@@ -90,8 +90,8 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
     rate = 0.75e8 / config.vector_size * threads(spark, config) * config.workers
     if config.max_n:
-        # Every word is the mean of some 17 rows.
-        rate /= 6
+        # Every word is the mean of some 17 rows; measured, see docs/log.md.
+        rate /= 2
     if config.method == "glove":
         corpus = plans.estimate_cells(corpus, config)
     check(spark, corpus, config)
