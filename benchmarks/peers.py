@@ -29,13 +29,15 @@ METHODS = {
     "cbow": {"sg": 0},
     "hs": {"hs": 1, "negative": 0},
     "cbow-hs": {"sg": 0, "hs": 1, "negative": 0},
+    "subwords": {"max_n": 6},
+    "cbow-subwords": {"sg": 0, "max_n": 6},
 }
 """Options of word2vec's methods under gensim's names, which are ours below ``train``."""
 
 
 def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: str = "sgns") -> dict[str, Any]:
-    """Train gensim's Word2Vec on a file; return words per second of each epoch, words of the vocabulary only."""
-    from gensim.models import Word2Vec
+    """Train gensim's Word2Vec, or FastText, on a file; return words of the vocabulary per second of each epoch."""
+    from gensim.models import FastText, KeyedVectors, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Clock(CallbackAny2Vec):  # type: ignore[misc]
@@ -52,12 +54,15 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: s
             self.seconds.append(time.perf_counter() - self.since)
 
     clock = Clock()
-    model = Word2Vec(
+    model = (FastText if "max_n" in METHODS[method] else Word2Vec)(
         corpus_file=lines, vector_size=dim, window=5, sample=1e-3, min_count=_MIN_COUNT, workers=common.THREADS,
         epochs=epochs, seed=1, callbacks=[clock], **{"sg": 1, "hs": 0, "negative": 5} | METHODS[method],
     )  # fmt: skip
     if save is not None:
-        model.wv.save(save)
+        # Without the rows of n-grams, which would be most of the file.
+        vectors = KeyedVectors(dim, len(model.wv))
+        vectors.add_vectors(model.wv.index_to_key, model.wv.vectors)
+        vectors.save(save)
     tokens = sum(model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key)
     return {"words_per_second": [tokens / seconds for seconds in clock.seconds], "vocabulary": len(model.wv)}
 

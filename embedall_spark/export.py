@@ -107,12 +107,17 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     # One task sorts, spilling to its disk, and streams: the file is one, and its order is part of the format.
     ordered = rows.repartition(1).sortWithinPartitions(*order).select("name", "vector")
     result = ordered.mapInArrow(_writer(target, count, d, binary), "rows bigint").first()
-    if result is None or result["rows"] != count or not files.exists(target):
+    check_written(path, target, None if result is None else result["rows"], count)
+    return Written(count, d, totals["renamed"], totals["rows"] - count)
+
+
+def check_written(path: str, target: str, written: int | None, rows: int) -> None:
+    """Raise ResourceError if the driver does not see the file of a path, or it has not as many rows as the table."""
+    if written != rows or not files.exists(target):
         raise ResourceError(
             f"{path}: written on another host's own disk, or the table changed meanwhile; "
             "give a path or URI that all hosts share, and export a table that no job is writing"
         )
-    return Written(count, d, totals["renamed"], totals["rows"] - count)
 
 
 def _writer(target: str, rows: int, d: int, binary: bool) -> Callable[[Batches], Batches]:
@@ -120,7 +125,7 @@ def _writer(target: str, rows: int, d: int, binary: bool) -> Callable[[Batches],
 
     def write_file(batches: Batches) -> Batches:
         written = 0
-        with files.create(target) as file, _compressed(file, target) as stream:
+        with files.create(target) as file, compressed(file, target) as stream:
             stream.write(f"{rows} {d}\n".encode())
             for batch in batches:
                 stream.writelines(_binary(batch) if binary else _text(batch))
@@ -131,7 +136,7 @@ def _writer(target: str, rows: int, d: int, binary: bool) -> Callable[[Batches],
 
 
 @contextmanager
-def _compressed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+def compressed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """Yield a stream that compresses into a file as the end of its name says."""
     if name.endswith(".gz"):
         # Without name and time: the same vectors give the same bytes.

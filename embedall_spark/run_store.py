@@ -17,6 +17,7 @@ from embedall_spark import files, run_manifest, tables
 from embedall_spark.errors import BadData, Superseded
 from embedall_spark.progress import Meter, activity
 from embedall_spark.schemas import VECTORS, conform
+from embedall_spark.vectors import dimension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,7 +132,8 @@ class StoredRun:
     def write_table(self, name: str, df: DataFrame, schema: StructType, comment: str) -> None:
         """Replace another table in one commit, which a rerun does not repeat."""
         self.check_ownership()
-        tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, comment=comment)
+        size = dimension(df) or 0 if "vector" in schema.names else None
+        tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, vector_size=size, comment=comment)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""

@@ -90,6 +90,14 @@ VECTORS = _table(
     ("model_uri", T.StringType(), True, "the model that made the row"),
     ("digest", T.StringType(), True, "of what was embedded and by what, to tell what has changed; null: not kept"),
 )
+NGRAMS = _table(
+    ("bucket", T.IntegerType(), False, "number of the bucket; n-grams that no word of the vocabulary has are left out"),
+    ("vector", _FLOATS, False, "vector of the bucket's n-grams; a word's is the mean of its n-grams' and its own"),
+    ("min_n", T.IntegerType(), False, "fewest characters of an n-gram"),
+    ("max_n", T.IntegerType(), False, "most characters of an n-gram"),
+    ("buckets", T.IntegerType(), False, "how many buckets there are"),
+    ("run_id", T.StringType(), False, "the run that wrote the row"),
+)
 PAIRS = _table(
     ("left", T.StringType(), False, "id of the left side's vector"),
     ("right", T.StringType(), False, "id of the right side's vector"),
@@ -133,6 +141,11 @@ REJECTS = _table(
     ("record", T.StringType(), True, "the beginning of the row as it was found"),
     ("run_id", T.StringType(), True, "the run that refused it"),
 )
+
+
+def ngrams_table(table: str) -> str:
+    """Return the name of the table with the n-grams of a table of words."""
+    return f"{table.rstrip('/')}_ngrams"
 
 
 def conform(df: DataFrame, schema: T.StructType) -> DataFrame:

@@ -43,6 +43,7 @@ STAGES = (
     "latent",
     "publish",
     "export",
+    "export_fasttext",
 )
 # Circles that are still there; whoever ends one takes it out of this list.
 STAGE_EXCEPTIONS: set[tuple[str, str]] = set()
@@ -95,6 +96,7 @@ COLLECTS = {
     "search/exact.py": "k results per query and partition, checked",
     "latent/suggest.py": "words that share a title with a prefix, at most 100,000, checked",
     "search/title_lookup.py": "titles of the ids that are shown",
+    "search/unseen_words.py": "the n-grams of a few words",
     "search/spelling.py": "a handful of spellings",
     "sources/input_version.py": "one digest; one table's id and version",
     "tables.py": "history and details of one table",

@@ -6,7 +6,7 @@ import numpy as np
 import typer
 
 from embedall_spark import config
-from embedall_spark.cli.shared import console, options, table_snapshot
+from embedall_spark.cli.shared import console, ngrams_table, options, table_snapshot
 from embedall_spark.search import exact, title_lookup
 from embedall_spark.sources import metadata
 from embedall_spark.sources.metadata import Names
@@ -39,7 +39,7 @@ def _similar(
         metadata.check(source)
     spark, vectors = table_snapshot.open_table(table, master)
     titles = metadata.read(spark, source) if source is not None else None
-    resolved = title_lookup.resolve(vectors, titles, ids)
+    resolved = ngrams_table.add_unseen(spark, table, title_lookup.resolve(vectors, titles, ids))
     queries = list(dict.fromkeys(name for name in resolved.ids.values() if exact.has_direction(resolved.vectors[name])))
     if queries:
         matrix = np.stack([resolved.vectors[name] for name in queries])

@@ -55,6 +55,11 @@ class VocabularyIndex:
         """Number of tokens."""
         return len(self.counts)
 
+    @property
+    def text(self) -> tuple[Bytes, Longs]:
+        """The tokens' UTF-8 bytes one after the other, and where each begins, int64 [V + 1]."""
+        return self._text, self._offsets
+
     def ids(self, tokens: pa.StringArray) -> Ints:
         """Return the tokens' ids, int32 [n]; -1 for a token that is not in the vocabulary."""
         text, offsets = string_buffers(tokens)

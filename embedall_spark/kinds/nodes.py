@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, vocabulary
-from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import label_metrics, link_prediction
 from embedall_spark.graph import adjacency, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
@@ -70,8 +69,7 @@ def check(config: Config) -> None:
     if config.evaluate.has_labels:
         figures |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
     config.evaluate.check_gates(figures)
-    if config.train.until is not None and config.train.until.metric != "loss":
-        raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; nodes have loss")
+    config.train.check_for("nodes")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:

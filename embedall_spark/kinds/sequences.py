@@ -11,7 +11,7 @@ from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
-from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.errors import BadData
 from embedall_spark.evaluate import label_metrics, next_item
 from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
 from embedall_spark.schemas import EVENTS, conform, vectors_of
@@ -98,8 +98,7 @@ def check(config: Config) -> None:
     if config.evaluate.has_labels:
         figures |= {"purity/neighbours"}
     config.evaluate.check_gates(figures)
-    if config.train.until is not None and config.train.until.metric != "loss":
-        raise ConfigError(f"train.until.metric: {config.train.until.metric} is for words; sequences have loss")
+    config.train.check_for("sequences")
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:

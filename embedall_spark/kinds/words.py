@@ -16,7 +16,7 @@ from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.kinds._evaluation import Evaluation, MapSize, draw_map
-from embedall_spark.schemas import DOCUMENTS, conform, vectors_of
+from embedall_spark.schemas import DOCUMENTS, conform, ngrams_table, vectors_of
 from embedall_spark.sources import input_version, text
 from embedall_spark.sources.text import TextConfig
 from embedall_spark.train import plan, preflight, trainer
@@ -121,6 +121,8 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     Method: skip-gram with negative sampling (Mikolov et al. 2013), trained by block rotation where there are several
     workers. Every stage is stored in the run's folder, so that a killed run resumes from its last stage or checkpoint.
 
+    The vectors of n-grams, if words have them, are a table of their own.
+
     Raises:
         BadData: too many documents were refused, or no word occurs ``vocabulary.min_count`` times.
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
@@ -129,7 +131,10 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     pages = _tokenize(run, documents, config)
     pages = phrases.join_phrases(run, pages, config.phrases)
     words = vocabulary.build(run, pages, config.vocabulary, what="words")
-    return _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+    vectors = _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+    if config.train.max_n:
+        trainer.write_ngrams(run, run.stage_path("vocabulary"), config.train, ngrams_table(config.output.table))
+    return vectors
 
 
 def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:

@@ -88,7 +88,10 @@ def _read(manifest: Manifest, vocabulary: str) -> Callable[[Iterable[pa.RecordBa
             for piece in batch.to_pylist():
                 shard, first, stop = piece["shard"], piece["first"], piece["stop"]
                 ids = shards.ids(shard)
-                inputs, outputs = (f"{folder}/{manifest[matrix][shard]}" for matrix in ("inputs", "outputs"))
+                # With n-grams the rows of inputs are not yet the words' vectors.
+                matrix = "vectors" if "vectors" in manifest else "inputs"
+                names = manifest[matrix][shard], manifest["outputs"][shard]
+                inputs, outputs = (f"{folder}/{name}" for name in names)
                 for row, rows in shard_io.read_rows(inputs, len(ids), lengths["inputs"], first, stop):
                     vector, context = rows[:, :dim], None
                     if manifest["context"] or kind != "input":

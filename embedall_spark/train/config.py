@@ -8,10 +8,12 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.corpus.cooccurrence import CooccurrenceConfig
+from embedall_spark.corpus.ngrams import MAX_BUCKETS, Lengths
+from embedall_spark.errors import ConfigError
 
 _SGNS_ONLY = (
     *("sg", "cbow_mean", "hs", "negative", "batch_size", "ns_exponent"),
-    *("shrink_windows", "sample", "alpha", "min_alpha"),
+    *("shrink_windows", "sample", "alpha", "min_alpha", "min_n", "max_n", "bucket"),
 )
 
 
@@ -57,13 +59,25 @@ class TrainConfig(Section):
     hs: Literal[0, 1] = Field(
         0, description="1: hierarchical softmax, beside negative sampling or, with negative=0, instead of it"
     )
+    min_n: int = Field(3, ge=1, le=64, description="fewest characters of an n-gram")
+    max_n: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="most characters of an n-gram; 6 as in fastText: words also learn from their n-grams, and words "
+        "never seen have vectors; 0: no n-grams",
+    )
+    bucket: int = Field(
+        2_000_000, ge=1, le=MAX_BUCKETS, description="n-grams are hashed into so many buckets, each with a vector"
+    )
     negative: int = Field(5, ge=0, le=64, description="negative samples per center; 0: no negative sampling")
     batch_size: int | None = Field(
         None,
         ge=1,
         le=32,
         description="contexts of a window that are trained on together and share their negatives; 1: each has its own, "
-        "as in gensim, at about half the speed; unset: 32, and 1 for a graph of at most 32,768 vertices",
+        "as in gensim, at about half the speed; unset: 32, with n-grams 3, and 1 for a graph of at most 32,768 "
+        "vertices",
     )
     ns_exponent: float = Field(
         0.75, ge=-2, le=2, description="negatives are drawn in proportion to count to this power"
@@ -157,10 +171,15 @@ class TrainConfig(Section):
     def _variant(self) -> TrainConfig:
         if not self.negative and not self.hs:
             raise ValueError("negative=0 leaves nothing to train by; set train.hs=1, or train.negative above 0")
-        if self.workers > 1 and self.method == "sgns" and (self.hs or not self.sg):
+        if self.workers > 1 and self.method == "sgns" and (self.hs or not self.sg or self.max_n):
             raise ValueError(
-                f"workers={self.workers} is for skip-gram with negative sampling and for GloVe; with sg=0 or hs=1 set "
-                "train.workers=1, whose train.threads use all cores of one host"
+                f"workers={self.workers} is for skip-gram with negative sampling and for GloVe; with sg=0, hs=1 or "
+                "max_n above 0 set train.workers=1, whose train.threads use all cores of one host"
+            )
+        if 0 < self.max_n < self.min_n:
+            raise ValueError(
+                f"max_n={self.max_n} is below min_n={self.min_n}, so that there are no n-grams; set train.max_n=0 for "
+                "none, or 6 as in fastText"
             )
         if self.context and not self.negative:
             raise ValueError("context=true needs negative sampling: with negative=0 a word has no output vector")
@@ -168,17 +187,31 @@ class TrainConfig(Section):
 
     @property
     def has_gpu_kernel(self) -> bool:
-        """Whether there is a kernel for GPUs: of skip-gram with negative sampling, and of GloVe."""
-        return self.method == "glove" or bool(self.sg and not self.hs)
+        """Whether there is a kernel for GPUs: of skip-gram with negative sampling, without n-grams, and of GloVe."""
+        return self.method == "glove" or bool(self.sg and not self.hs and not self.max_n)
 
     @model_validator(mode="after")
     def _device(self) -> TrainConfig:
         if self.device == "cuda" and not self.has_gpu_kernel:
             raise ValueError(
-                "device=cuda is for skip-gram with negative sampling and for GloVe; with sg=0 or hs=1 set "
+                "device=cuda is for skip-gram with negative sampling and for GloVe; with sg=0, hs=1 or max_n set "
                 "train.device=cpu"
             )
         return self
+
+    def check_for(self, kind: str) -> None:
+        """Raise ConfigError for options that only words have; ``kind`` is what is trained instead, in the plural."""
+        if self.until is not None and self.until.metric != "loss":
+            raise ConfigError(f"train.until.metric: {self.until.metric} is for words; {kind} have loss")
+        if self.max_n:
+            raise ConfigError(
+                f"train.max_n={self.max_n} is for words; the names of {kind} have no n-grams: leave it out"
+            )
+
+    @property
+    def ngrams(self) -> Lengths:
+        """Which n-grams words have."""
+        return Lengths(self.min_n, self.max_n, self.bucket)
 
     @model_validator(mode="after")
     def _rates(self) -> TrainConfig:

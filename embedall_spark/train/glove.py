@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from embedall_spark import randomness
 from embedall_spark.corpus import cooccurrence
+from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import glove_kernel, plan, shard_io, window_chunks
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     Matrix = TypeVar("Matrix", NDArray[np.float32], Tensor)
 
-UNIT = "cells"
+UNIT, RATE = "cells", "train.glove.eta"
 # Cells between two updates of the progress.
 _STEP = 1 << 17
 
@@ -35,8 +36,10 @@ def saved_lengths(config: TrainConfig) -> tuple[int, int]:
     return (2 * glove_kernel.half_length(config.vector_size),) * 2
 
 
-def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return untrained rows of both sides, see glove_kernel.initial_rows()."""
+def initial_rows(
+    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return untrained rows of both sides, see glove_kernel.initial_rows(); GloVe has no n-grams."""
     dim = config.vector_size
     inputs, outputs = (shard_io.random_rows(ids, dim + 1, dim, randomness.mix(config.seed, side)) for side in range(2))
     return glove_kernel.initial_rows(inputs, outputs, dim)

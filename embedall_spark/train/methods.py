@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.train import glove, word2vec
 
 if TYPE_CHECKING:
@@ -28,12 +29,19 @@ class Method(Protocol):
 
     UNIT: str
     """What the training passes over."""
+    RATE: str
+    """The option that is the learning rate."""
 
     def saved_lengths(self, config: TrainConfig) -> tuple[int, int]:
         """Return the floats of an input row and of an output row in a checkpoint."""
 
-    def initial_rows(self, ids: NDArray[np.int64], config: TrainConfig) -> tuple[Rows, Rows]:
-        """Return untrained rows of both sides, which depend on (seed, id) alone."""
+    def initial_rows(
+        self, ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
+    ) -> tuple[Rows, Rows]:
+        """Return untrained rows of both sides, which depend on (seed, id or bucket) alone.
+
+        Rows of n-grams' buckets, if there are any, follow those of the tokens in the inputs.
+        """
 
     def weights(self, rows: Matrix, config: TrainConfig) -> Matrix:
         """Return the part of rows that must stay small."""

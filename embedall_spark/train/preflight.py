@@ -78,7 +78,7 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
             raise ResourceError(
                 f"host {row.host} has {_size(row.memory)} of free memory; {share} need {_size(need)} for "
                 f"{corpus.vocabulary:,} tokens x {config.vector_size}: raise train.workers over more hosts, or "
-                "vocabulary.min_count, or lower train.vector_size"
+                "vocabulary.min_count, or lower train.vector_size" + (" or train.bucket" if config.max_n else "")
             )
         if disk * on_host[row.host] > row.disk:
             raise ResourceError(
@@ -98,7 +98,9 @@ def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
     row = inputs + (2 if config.workers > 1 else 1) * outputs
     # For each token of the vocabulary: its count, shard and row, and its path in a tree.
     token = 12 + (160 if config.hs else 0)
-    return _BASE_MEMORY + -(-corpus.vocabulary // config.workers) * 4 * row + token * corpus.vocabulary
+    ngrams, buckets = config.ngrams.estimate(corpus.vocabulary)
+    rows = -(-corpus.vocabulary // config.workers) * row + buckets * inputs
+    return _BASE_MEMORY + 4 * (rows + ngrams) + token * corpus.vocabulary
 
 
 def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:
@@ -116,6 +118,9 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     else:
         # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
         work, rate = float(corpus.tokens), 0.75e8 * threads(spark, config) * config.workers
+        if config.max_n:
+            # Every word is the mean of some 17 rows; measured, see docs/log.md.
+            rate /= 2
     disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes) if config.workers > 1 else 0
     costs: dict[str, float] = {
         "seconds": round(work * config.epochs * config.vector_size / rate),

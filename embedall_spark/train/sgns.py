@@ -5,7 +5,7 @@ before the step, and the summed changes are then added (HogBatch: Ji et al. 2016
 Distributed Memory", section 3). Threads share the rows without locks (Hogwild: Recht et al. 2011).
 
 The inner loops are LLVM vector instructions that keep a tile of the output rows' sums in registers, which numba's own
-vectorization does not. They are in this file because numba's cache on disk watches no other.
+vectorization does not. What this file and word2vec_kernel.py share of them is in vector_instructions.py.
 """
 
 from __future__ import annotations
@@ -14,21 +14,32 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from llvmlite import ir
 from numba import float32, float64, int32, int64, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from embedall_spark.train.aligned_rows import LINE as _LINE
+from embedall_spark.train.vector_instructions import (
+    LONG,
+    broadcast_lane,
+    element,
+    instructions,
+    lane_sums,
+    load,
+    multiply_add,
+    pointers,
+    prefetch_row,
+    store,
+    tiles,
+    zeros,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     Floats: TypeAlias = NDArray[np.float32]
 
-_TILE = 6  # output rows whose sums are kept in registers; they also fit where a vector takes two registers
 MAX_CONTEXTS = 32  # contexts that are trained on together; larger groups are cut
 _AHEAD = 2  # groups between prefetching a row and using it
 _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
@@ -47,7 +58,6 @@ _SIGNATURE = _RESULT(_INTS, int64, int64, _ROWS, _ROWS, _INTS, int64, float32, i
 # Not "fast": code that may assume that there is no NaN reads out of bounds once there is one.
 _MATH = {"reassoc", "contract", "nsz", "arcp"}
 _compiled: Callable[[Callable[..., Any]], Any] = njit(fastmath=_MATH)
-_instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 
 
 @cache
@@ -97,8 +107,8 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
             if ahead < stop:
                 # Windows overlap: only the last context is likely to be new.
                 count = stream[ahead + 1]
-                _prefetch(flat_out, np.uint64(stream[ahead]) * width, dim)
-                _prefetch(flat_in, np.uint64(stream[ahead + 1 + count]) * width, dim)
+                prefetch_row(flat_out, np.uint64(stream[ahead]) * width, dim)
+                prefetch_row(flat_in, np.uint64(stream[ahead + 1 + count]) * width, dim)
                 ahead += 2 + count
             targets[0] = np.uint64(stream[index]) * width
             left = stream[index + 1]
@@ -112,7 +122,7 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
                         drawn = drawn + np.uint64(1) if drawn + np.uint64(1) < size else np.uint64(0)
                     if drawn + np.uint64(_AHEAD * negative) <= size:
                         for row in range((_AHEAD - 1) * negative, _AHEAD * negative):
-                            _prefetch(flat_out, np.uint64(negatives[drawn + np.uint64(row)]) * width, dim)
+                            prefetch_row(flat_out, np.uint64(negatives[drawn + np.uint64(row)]) * width, dim)
                 for m in range(count):
                     contexts[m] = np.uint64(stream[index + m]) * width
                     _dots(flat_in, contexts[m], flat_out, targets, dots, m * rows, dim, rows)
@@ -158,138 +168,62 @@ def _loss(dots: Floats, targets: NDArray[np.uint64], count: int) -> float:
 
 
 # From here on: vector instructions. A Python loop is unrolled; a loop of cgutils is a loop in the machine code too.
-_WORD, _LONG, _VECTOR = ir.IntType(32), ir.IntType(64), ir.VectorType(ir.FloatType(), _LINE)
 
 
-def _pointers(context: Any, builder: Any, signature: Any, values: Any) -> list[Any]:
-    """Return the arguments, arrays as pointers to their first elements."""
-    return [
-        context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-        for kind, value in zip(signature.args, values, strict=True)
-    ]
-
-
-def _element(builder: Any, array: Any, index: Any) -> Any:
-    return builder.load(builder.gep(array, [index]))
-
-
-def _load(builder: Any, array: Any, index: Any) -> Any:
-    return builder.load(builder.bitcast(builder.gep(array, [index]), _VECTOR.as_pointer()), align=4)
-
-
-def _store(builder: Any, vector: Any, array: Any, index: Any) -> None:
-    builder.store(vector, builder.bitcast(builder.gep(array, [index]), vector.type.as_pointer()), align=4)
-
-
-def _multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
-    return builder.fadd(addend, builder.fmul(left, right, flags=("contract",)), flags=("contract",))
-
-
-def _shuffle(builder: Any, left: Any, right: Any, lanes: Sequence[int]) -> Any:
-    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_WORD, len(lanes)), list(lanes)))
-
-
-def _broadcast_lane(builder: Any, value: Any) -> Any:
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    return _shuffle(builder, builder.insert_element(empty, value, _WORD(0)), empty, [0] * _LINE)
-
-
-def _sums(builder: Any, vectors: list[Any]) -> Any:
-    """Return a short vector with the sums of the lanes of up to 16 vectors."""
-    count, width = len(vectors), _LINE
-    while width > 1:
-        # Adjacent lanes are added; two vectors become one with the sums of the first, then those of the second.
-        pairs = [(vectors[i], vectors[min(i + 1, len(vectors) - 1)]) for i in range(0, len(vectors), 2)]
-        even, odd = range(0, 2 * _LINE, 2), range(1, 2 * _LINE, 2)
-        vectors = [builder.fadd(_shuffle(builder, *pair, even), _shuffle(builder, *pair, odd)) for pair in pairs]
-        width //= 2
-    return _shuffle(builder, vectors[0], vectors[0], range(count))
-
-
-def _zeros(builder: Any, count: int) -> list[Any]:
-    """Return variables, kept in registers, that are vectors of zeros."""
-    variables = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]  # type: ignore[no-untyped-call]
-    for variable in variables:
-        builder.store(ir.Constant(_VECTOR, [0.0] * _LINE), variable)
-    return variables
-
-
-def _tiles(rows: int) -> list[range]:
-    count = -(-rows // _TILE)
-    return [range(rows * i // count, rows * (i + 1) // count) for i in range(count)]
-
-
-@_instructions
+@instructions
 def _dots(_: Any, inputs: Any, base: Any, outputs: Any, targets: Any, dots: Any, to: Any, dim: Any, rows: Any) -> Any:
     """Write the dot products of a context's row with the target rows into ``dots``, from index ``to`` on."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        flat_in, base, flat_out, offsets, results, first, *_ = _pointers(context, builder, signature, values)
+        flat_in, base, flat_out, offsets, results, first, *_ = pointers(context, builder, signature, values)
         row_in = builder.gep(flat_in, [base])
-        for tile in _tiles(rows.literal_value):
-            others = [builder.gep(flat_out, [_element(builder, offsets, _LONG(row))]) for row in tile]
-            sums = _zeros(builder, len(tile))
-            with cgutils.for_range_slice(builder, _LONG(0), _LONG(dim.literal_value), _LONG(_LINE)) as (k, _):
-                vector = _load(builder, row_in, k)
+        for tile in tiles(rows.literal_value):
+            others = [builder.gep(flat_out, [element(builder, offsets, LONG(row))]) for row in tile]
+            sums = zeros(builder, len(tile))
+            with cgutils.for_range_slice(builder, LONG(0), LONG(dim.literal_value), LONG(_LINE)) as (k, _):
+                vector = load(builder, row_in, k)
                 for total, other in zip(sums, others, strict=True):
-                    builder.store(_multiply_add(builder, vector, _load(builder, other, k), builder.load(total)), total)
-            totals = _sums(builder, [builder.load(total) for total in sums])
-            _store(builder, totals, results, builder.add(first, _LONG(tile[0])))
+                    builder.store(multiply_add(builder, vector, load(builder, other, k), builder.load(total)), total)
+            totals = lane_sums(builder, [builder.load(total) for total in sums])
+            store(builder, totals, results, builder.add(first, LONG(tile[0])))
         return context.get_dummy_value()
 
     return types.void(inputs, base, outputs, targets, dots, types.int64, dim, rows), build
 
 
-@_instructions
+@instructions
 def _add(_: Any, inputs: Any, bases: Any, n: Any, outputs: Any, targets: Any, steps: Any, dim: Any, rows: Any) -> Any:
     """Add the steps [count, rows] times the rows of each side to the rows of the other, both from before the step."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        flat_in, bases, count, flat_out, offsets, factors, *_ = _pointers(context, builder, signature, values)
+        flat_in, bases, count, flat_out, offsets, factors, *_ = pointers(context, builder, signature, values)
         every = range(rows.literal_value)
-        others = [builder.gep(flat_out, [_element(builder, offsets, _LONG(row))]) for row in every]
+        others = [builder.gep(flat_out, [element(builder, offsets, LONG(row))]) for row in every]
 
         def factor(m: Any, row: int) -> Any:
-            index = builder.add(builder.mul(m, _LONG(len(every))), _LONG(row))
-            return _broadcast_lane(builder, _element(builder, factors, index))
+            index = builder.add(builder.mul(m, LONG(len(every))), LONG(row))
+            return broadcast_lane(builder, element(builder, factors, index))
 
-        with cgutils.for_range_slice(builder, _LONG(0), _LONG(dim.literal_value), _LONG(_LINE)) as (k, _):
-            changes = _zeros(builder, len(every))
-            for tile in _tiles(len(every)):
+        with cgutils.for_range_slice(builder, LONG(0), LONG(dim.literal_value), LONG(_LINE)) as (k, _):
+            changes = zeros(builder, len(every))
+            for tile in tiles(len(every)):
                 with cgutils.for_range(builder, count) as loop:
-                    vector = _load(builder, flat_in, builder.add(_element(builder, bases, loop.index), k))
+                    vector = load(builder, flat_in, builder.add(element(builder, bases, loop.index), k))
                     for row in tile:
                         total = builder.load(changes[row])
-                        builder.store(_multiply_add(builder, factor(loop.index, row), vector, total), changes[row])
-            for tile in _tiles(len(every)):
-                before = [_load(builder, others[row], k) for row in tile]
+                        builder.store(multiply_add(builder, factor(loop.index, row), vector, total), changes[row])
+            for tile in tiles(len(every)):
+                before = [load(builder, others[row], k) for row in tile]
                 with cgutils.for_range(builder, count) as loop:
-                    index = builder.add(_element(builder, bases, loop.index), k)
-                    vector = _load(builder, flat_in, index)
+                    index = builder.add(element(builder, bases, loop.index), k)
+                    vector = load(builder, flat_in, index)
                     for row, other in zip(tile, before, strict=True):
-                        vector = _multiply_add(builder, factor(loop.index, row), other, vector)
-                    _store(builder, vector, flat_in, index)
+                        vector = multiply_add(builder, factor(loop.index, row), other, vector)
+                    store(builder, vector, flat_in, index)
             # Load again: the same negative may occur twice.
             for row in every:
-                changed = builder.fadd(_load(builder, others[row], k), builder.load(changes[row]))
-                _store(builder, changed, others[row], k)
+                changed = builder.fadd(load(builder, others[row], k), builder.load(changes[row]))
+                store(builder, changed, others[row], k)
         return context.get_dummy_value()
 
     return types.void(inputs, bases, n, outputs, targets, steps, dim, rows), build
-
-
-@_instructions
-def _prefetch(_: Any, matrix: Any, base: Any, dim: Any) -> Any:
-    """Prefetch a row into the processor's cache, for writing."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        flat, first, *_ = _pointers(context, builder, signature, values)
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        for k in range(0, dim.literal_value, _LINE):
-            line = builder.bitcast(builder.gep(flat, [builder.add(first, _LONG(k))]), byte)
-            builder.call(function, [line, _WORD(1), _WORD(3), _WORD(1)])
-        return context.get_dummy_value()
-
-    return types.void(matrix, base, dim), build

@@ -37,7 +37,7 @@ def random_rows(ids: NDArray[np.int64], columns: int, dim: int, seed: int) -> ND
 
 
 def load(
-    manifest: Manifest, index: int, workers: int, shards_of: Callable[[int], plan.Shards]
+    manifest: Manifest, index: int, workers: int, shards_of: Callable[[int], plan.Shards], ngrams: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the inputs and outputs of a shard from a checkpoint of any number of workers; float32 [n, padded length].
 
@@ -46,14 +46,19 @@ def load(
         index: number of the shard.
         workers: number of shards now.
         shards_of: returns the shards for a number of workers.
+        ngrams: rows of inputs after those of the shard's tokens; there are some with one worker only.
     """
     before = int(manifest["workers"])
     ids = shards_of(workers).ids(index)
     result = []
     for matrix in ("inputs", "outputs"):
         dim = int(manifest["lengths"][matrix])
-        rows = aligned_rows.zeros(len(ids), aligned_rows.padded_length(dim))
-        for shard in [index] if before == workers else range(before):
+        count = len(ids) + (ngrams if matrix == "inputs" else 0)
+        rows = aligned_rows.zeros(count, aligned_rows.padded_length(dim))
+        if before == workers:
+            for first, piece in read_rows(f"{manifest['folder']}/{manifest[matrix][index]}", count, dim):
+                rows[first : first + len(piece), :dim] = piece
+        for shard in range(before if before != workers else 0):
             saved_ids = shards_of(before).ids(shard)
             for first, piece in read_rows(f"{manifest['folder']}/{manifest[matrix][shard]}", len(saved_ids), dim):
                 piece_ids = saved_ids[first : first + len(piece)]

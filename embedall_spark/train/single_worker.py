@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedall_spark import devices
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
-from embedall_spark.train import methods, slice_state, slice_worker
+from embedall_spark.train import methods, slice_state, slice_worker, subwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,8 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         stats = slice_state.WorkerStats()
         vocabulary = VocabularyIndex.open(slice_.vocabulary)
-        inputs, outputs, shards = slice_worker.open_model(slice_, vocabulary, 0)
+        ngrams = subwords.open_index(slice_.vocabulary, slice_.config)
+        inputs, outputs, shards = slice_worker.open_model(slice_, vocabulary, 0, ngrams)
         stats.lap("load")
         progress = slice_state.ProgressFile(slice_, 0, stats)
         if slice_.plan.device == "cuda":
@@ -46,7 +47,7 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
             slice_worker.for_each(train_block, _blocks(batches, slice_), slice_.plan.threads)
         stats.lap("train")
         slice_worker.check_model(slice_, stats, inputs, outputs, "(0, 0)", 1.0)
-        written = {} if stats.diverged else slice_worker.save_model(slice_, 0, inputs, outputs)
+        written = {} if stats.diverged else slice_worker.save_model(slice_, 0, inputs, outputs, ngrams)
         stats.lap("checkpoint")
         yield stats.report(0, written)
 

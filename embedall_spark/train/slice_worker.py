@@ -6,7 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark.train import methods, plan, shard_io
+from embedall_spark.corpus.ngrams import NO_NGRAMS
+from embedall_spark.train import methods, plan, shard_io, subwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from embedall_spark.corpus.ngrams import NgramIndex
     from embedall_spark.corpus.vocabulary_index import VocabularyIndex
     from embedall_spark.train.methods import Matrix
     from embedall_spark.train.plan import Shards
@@ -21,18 +23,21 @@ if TYPE_CHECKING:
 
 
 def open_model(
-    slice_: Slice, vocabulary: VocabularyIndex, rank: int
+    slice_: Slice, vocabulary: VocabularyIndex, rank: int, ngrams: NgramIndex = NO_NGRAMS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Shards]:
-    """Return a worker's input and output rows, and the shards: from the last checkpoint, or untrained."""
+    """Return a worker's input and output rows, and the shards: from the last checkpoint, or untrained.
+
+    Rows of n-grams follow those of the tokens in the inputs.
+    """
     config, workers = slice_.config, slice_.plan.workers
 
     def shards_of(count: int) -> Shards:
         return plan.shards(vocabulary.counts, count, config.sample, vocabulary.folder)
 
     if slice_.resume_from is None:
-        inputs, outputs = methods.of(slice_.config).initial_rows(shards_of(workers).ids(rank), config)
+        inputs, outputs = methods.of(config).initial_rows(shards_of(workers).ids(rank), config, ngrams.buckets)
     else:
-        inputs, outputs = shard_io.load(slice_.resume_from, rank, workers, shards_of)
+        inputs, outputs = shard_io.load(slice_.resume_from, rank, workers, shards_of, len(ngrams.buckets))
     return inputs, outputs, shards_of(workers)
 
 
@@ -49,14 +54,25 @@ def check_model(
     stats.check([method.weights(rows, slice_.config) for rows in (inputs, outputs)], slice_, block, share)
 
 
-def save_model(slice_: Slice, rank: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> dict[str, Any]:
-    """Write a worker's rows into the slice's checkpoint; return the number of rows and the files' names."""
+def save_model(
+    slice_: Slice,
+    rank: int,
+    inputs: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+    ngrams: NgramIndex = NO_NGRAMS,
+) -> dict[str, Any]:
+    """Write a worker's rows into the slice's checkpoint; return the numbers of rows and the files' names."""
     lengths = methods.of(slice_.config).saved_lengths(slice_.config)
-    return {
-        "rows": len(inputs),
+    written = {
+        "rows": len(outputs),
         "inputs": shard_io.save(slice_.folder, f"inputs-{rank}", inputs, lengths[0]),
         "outputs": shard_io.save(slice_.folder, f"outputs-{rank}", outputs, lengths[1]),
     }
+    if len(ngrams.buckets):
+        subwords.compose(inputs, ngrams)
+        written["vectors"] = shard_io.save(slice_.folder, f"vectors-{rank}", inputs[: len(outputs)], lengths[0])
+        written["ngrams"] = len(ngrams.buckets)
+    return written
 
 
 def for_each(work: Callable[[Any], None], items: Iterable[Any], threads: int) -> None:

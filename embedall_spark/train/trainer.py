@@ -17,6 +17,7 @@ from embedall_spark.corpus import cooccurrence
 from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.run_context import Progress
+from embedall_spark.schemas import NGRAMS
 from embedall_spark.train import (
     checkpoint,
     methods,
@@ -24,6 +25,7 @@ from embedall_spark.train import (
     rotation,
     single_worker,
     slice_state,
+    subwords,
     window_chunks,
     worker_errors,
 )
@@ -101,6 +103,14 @@ def train(
 def min_vocabulary(config: TrainConfig, workers: int) -> int:
     """Return how many tokens the vocabulary needs to be divided among so many workers."""
     return 4 * workers * (config.negative + 1 if config.method == "sgns" else 1)
+
+
+def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None:
+    """Write the vectors of the n-grams of the last checkpoint, after train(), to a table of their own, NGRAMS."""
+    manifest = checkpoint.latest(run)
+    assert manifest is not None
+    rows = subwords.table(run.spark, manifest, folder, config.ngrams, run.id)
+    run.write_table(table, rows, NGRAMS, "Vectors of the words' n-grams, for words that have no vector")
 
 
 def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
@@ -196,11 +206,7 @@ def _train_slice(
     if diverged:
         run.check_ownership()
         files.delete(folder)
-        first = min(diverged, key=lambda text: "another" in text)
-        raise TrainingDiverged(
-            f"training diverged at {first}; this slice was not saved. Lower train.alpha, or look for a token that "
-            "fills whole sequences"
-        )
+        raise _divergence(diverged, method.RATE)
     figures = _figures(plan, method.UNIT, before if index else None, reports, wall)
     for name in ("loss", f"{method.UNIT}_per_second"):
         run.metric(name, figures[name], epoch * plan.slices + index + 1)
@@ -212,8 +218,19 @@ def _train_slice(
         "sample": config.sample, "context": config.context,
         "rows": [report["rows"] for report in reports],
         "inputs": [report["inputs"] for report in reports], "outputs": [report["outputs"] for report in reports],
+        **{name: [report[name] for report in reports] for name in ("vectors",) if config.max_n},
+        "ngrams": sum(report.get("ngrams", 0) for report in reports),
         "history": before["history"] if before else [], "figures": figures, "reports": reports,
     })  # fmt: skip
+
+
+def _divergence(reports: set[str], rate: str) -> TrainingDiverged:
+    """Return the error for what workers report; ``rate`` is the option that is the learning rate."""
+    first = min(reports, key=lambda text: "another" in text)
+    return TrainingDiverged(
+        f"training diverged at {first}; this slice was not saved. Lower {rate}, or look for a token that "
+        "fills whole sequences"
+    )
 
 
 def _progress(slice_: slice_state.Slice) -> Progress | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from embedall_spark import randomness
 from embedall_spark.corpus import blocks, windows
-from embedall_spark.train import aligned_rows, huffman, plan, sgns, shard_io, window_chunks, word2vec_kernel
+from embedall_spark.corpus.ngrams import NO_NGRAMS
+from embedall_spark.train import aligned_rows, huffman, plan, sgns, shard_io, subwords, window_chunks, word2vec_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
     Matrix = TypeVar("Matrix", NDArray[np.float32], Tensor)
 
-UNIT = "words"
+UNIT, RATE = "words", "train.alpha"
 # Ints of windows drawn at a time: few enough to stay in a core's cache until the kernel has used them.
 _BUFFER = 1 << 17
 # Consecutive groups share negatives until so many pairs have used them; measured to cost no quality.
 _SHARE = 6
+# Contexts that share negatives where words have n-grams: measured to cost no quality, while 32 do.
+_NGRAM_BATCH = 3
+# What the random rows of n-grams are drawn by, which no token has as its id.
+_FIRST_NGRAM = 1 << 40
 
 
 def saved_lengths(config: TrainConfig) -> tuple[int, int]:
@@ -39,9 +44,12 @@ def saved_lengths(config: TrainConfig) -> tuple[int, int]:
     return config.vector_size, 2 * aligned_rows.padded_length(config.vector_size) if both else config.vector_size
 
 
-def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def initial_rows(
+    ids: NDArray[np.int64], config: TrainConfig, buckets: NDArray[np.int32] = NO_NGRAMS.buckets
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return untrained input and output rows, float32 [n, padded length]: uniform in ±0.5 / dimension, and zeros."""
-    inputs = shard_io.random_rows(ids, config.vector_size, config.vector_size, config.seed)
+    input_ids = np.concatenate([ids, _FIRST_NGRAM + buckets.astype(np.int64)])
+    inputs = shard_io.random_rows(input_ids, config.vector_size, config.vector_size, config.seed)
     return inputs, aligned_rows.zeros(len(ids), aligned_rows.padded_length(saved_lengths(config)[1]))
 
 
@@ -69,7 +77,7 @@ def block_trainer(
     progress: ProgressFile,
 ) -> Callable[[Block], None]:
     """Return the function that trains the whole model on one block; safe to call from several threads."""
-    config, kernel = slice_.config, _kernel(slice_.config, vocabulary)
+    config, kernel = slice_.config, _kernel(slice_, vocabulary)
     windower = window_chunks.make_windower(vocabulary, config, slice_.epoch, 1)
     size = int(np.clip(16 * vocabulary.size, 1 << 20, 1 << 22))
     keys = (config.seed, slice_.epoch, slice_.index)
@@ -138,17 +146,20 @@ def _batch_size(config: TrainConfig) -> int:
     return config.batch_size or sgns.MAX_CONTEXTS
 
 
-def _kernel(config: TrainConfig, vocabulary: VocabularyIndex) -> Callable[..., Any]:
+def _kernel(slice_: Slice, vocabulary: VocabularyIndex) -> Callable[..., Any]:
     """Return the kernel of the configured variant, called as sgns.kernel()'s."""
+    config = slice_.config
     dim = aligned_rows.padded_length(config.vector_size)
-    if config.sg and not config.hs:
+    if config.sg and not config.hs and not config.max_n:
         return sgns.kernel(dim, config.negative, _batch_size(config))
-    paths = huffman.paths(vocabulary.counts) if config.hs else huffman.NO_PATHS
+    paths = tuple(huffman.paths(vocabulary.counts) if config.hs else huffman.NO_PATHS)
+    offsets, rows, _ = subwords.open_index(slice_.vocabulary, config)
     kernel = word2vec_kernel.kernel(
-        dim, config.negative, cbow=not config.sg, mean=bool(config.cbow_mean), hs=bool(config.hs)
-    )
+        dim, config.negative, cbow=not config.sg, mean=bool(config.cbow_mean), hs=bool(config.hs),
+        ngrams=config.max_n > 0, batch_size=config.batch_size or (_NGRAM_BATCH if config.max_n else 1),
+    )  # fmt: skip
 
     def train(*arguments: Any) -> tuple[int, int, float, int]:
-        return kernel(*arguments, *paths)
+        return kernel(*arguments, paths, (offsets, rows))
 
     return train

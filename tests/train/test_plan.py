@@ -1,10 +1,12 @@
 """Shards are balanced by work, episodes hold every block once, slices fit the spool."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
 from embedall_spark.corpus.blocks import Block
-from embedall_spark.train import plan, window_chunks
+from embedall_spark.train import methods, plan, trainer, window_chunks
 from embedall_spark.train.config import TrainConfig
 
 
@@ -81,3 +83,13 @@ def test_a_token_that_is_too_much_work_for_its_worker_is_named():
     assert problem is not None
     assert problem.startswith("'the' alone is 30.0% of the work")
     assert "lower train.workers to 3" in problem
+
+
+@pytest.mark.parametrize("method", ["sgns", "glove"])
+def test_a_diverged_run_names_the_option_of_its_learning_rate(method):
+    config = TrainConfig.model_validate({"method": method})
+    rate = methods.of(config).RATE
+    section, *names = rate.split(".")
+    assert (section, reduce(getattr, names, config)) == ("train", pytest.approx(plan.learning_rate(config, 0)))
+    error = trainer._divergence({"another worker's values", "epoch 1: a value is not finite"}, rate)
+    assert f"diverged at epoch 1: a value is not finite; this slice was not saved. Lower {rate}" in str(error)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from fake_run import FakeRun
+from gensim.models.fasttext import ft_ngram_hashes
 from pyspark.sql import functions as F
 
 from embedall_spark.corpus import blocks
@@ -73,6 +74,23 @@ def test_one_worker_learns_the_clusters(alone):
     losses = [value for name, value, _ in run.metrics if name == "loss"]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
+
+
+def test_words_with_ngrams_go_on_after_a_kill_with_the_same_bits(spark, corpus, tmp_path):
+    options = config(epochs=2, min_n=2, max_n=3, bucket=40)
+    run, vectors, _ = train(spark, corpus, tmp_path, options)
+    trainer.write_ngrams(run, f"{corpus}/vocabulary", options, "ngrams")
+    ngrams = sorted(run.tables["ngrams"].collect())
+    manifest = checkpoint.latest(run)
+    rows = shard_io.read_rows(f"{manifest['folder']}/{manifest['inputs'][0]}", len(vectors) + len(ngrams), 24)
+    inputs = np.concatenate([piece for _, piece in rows])
+    assert np.array_equal(inputs[len(vectors) :], np.array([row.vector for row in ngrams], np.float32))
+    row_of = {row.bucket: len(vectors) + number for number, row in enumerate(ngrams)}
+    for token in (0, 57):
+        sources = [token, *(row_of[bucket] for bucket in ft_ngram_hashes(f"w{token}", 2, 3, 40))]
+        assert np.allclose(vectors[token], inputs[sources].mean(axis=0), atol=1e-6)
+    shutil.rmtree(tmp_path / "checkpoints/0001-0000")
+    assert np.array_equal(train(spark, corpus, tmp_path, options)[1], vectors)
 
 
 @pytest.mark.parametrize("options", [{"sg": 0}, {"hs": 1, "negative": 0}, {"sg": 0, "hs": 1, "cbow_mean": 0}])

@@ -1,4 +1,4 @@
-"""CBOW and hierarchical softmax against a reference in numpy whose gradients are checked by finite differences."""
+"""CBOW, hierarchical softmax and n-grams against numpy, whose gradients are checked by finite differences."""
 
 import heapq
 
@@ -8,14 +8,14 @@ from train.test_sgns import sigmoid, stepped
 
 from embedall_spark.train import huffman, word2vec_kernel
 
-TOKENS, DIM, ALPHA = 12, 16, 0.05
-VARIANTS = [  # cbow, mean, hs, negative
-    (True, True, False, 3),
-    (True, False, False, 3),
-    (True, True, True, 0),
-    (False, True, True, 0),
-    (False, True, True, 2),
-    (True, False, True, 2),
+TOKENS, NGRAMS, DIM, ALPHA = 12, 20, 16, 0.05
+VARIANTS = [  # cbow, mean, hs, negative, n-grams, batch_size
+    (True, True, False, 3, False, 1),
+    (True, False, True, 2, True, 1),
+    (True, True, False, 4, True, 1),
+    (False, True, True, 0, False, 1),
+    (False, True, False, 5, True, 32),
+    (False, True, True, 2, True, 2),
 ]
 
 
@@ -56,90 +56,122 @@ def test_one_token_has_no_tree():
         huffman.paths(np.array([3]))
 
 
-def predictions(center, contexts, cbow):
-    return [contexts] if cbow else [[context] for context in contexts]
+def targets(predicted, others, paths, hs, negative, batch_size):
+    """Output rows, labels and weights of a prediction of several tokens."""
+    wanted = []
+    for number, token in enumerate(predicted):
+        wanted += [("nodes", node, 1 - code, 1) for node, code in path(paths, token)] if hs else []
+        wanted += [("tokens", token, 1, 1)] if negative else []
+        if negative and number % batch_size == 0:
+            shared = predicted[number : number + batch_size]
+            weighed = [(next(others), shared) for _ in range(negative)]
+            wanted += [("tokens", other, 0, len(shared) - shared.count(other)) for other, shared in weighed]
+    return wanted
 
 
-def targets(center, others, paths, hs, negative):
-    """Output rows and labels of a prediction: (matrix, row, label)."""
-    nodes = [("nodes", node, 1 - code) for node, code in path(paths, center)] if hs else []
-    tokens = [("tokens", center, 1), *(("tokens", other, 0) for other in others if other != center)]
-    return nodes + (tokens if negative else [])
+def hidden_of(inputs, sources, mean):
+    total = inputs[sources].sum(axis=0)
+    return total / len(sources) if mean else total
 
 
-def hidden_of(inputs, contexts, mean):
-    total = inputs[contexts].sum(axis=0)
-    return total / len(contexts) if mean else total
+def loss_of(model, sources, wanted, mean):
+    hidden = hidden_of(model["inputs"], sources, mean)
+    return -sum(
+        weight * np.log(sigmoid((2 * label - 1) * (hidden @ model[matrix][row])))
+        for matrix, row, label, weight in wanted
+    )
 
 
-def loss_of(model, contexts, wanted, mean):
-    hidden = hidden_of(model["inputs"], contexts, mean)
-    return -sum(np.log(sigmoid((2 * label - 1) * (hidden @ model[matrix][row]))) for matrix, row, label in wanted)
-
-
-def step(model, contexts, wanted, mean, alpha, slope=stepped):
-    """Make the steps of word2vec one after the other, and return the loss; a row that comes again has changed."""
-    hidden, error, loss = hidden_of(model["inputs"], contexts, mean), np.zeros(DIM), 0.0
-    for matrix, row, label in wanted:
-        loss -= np.log(sigmoid((2 * label - 1) * (hidden @ model[matrix][row])))
-        change = alpha * (label - slope(hidden @ model[matrix][row]))
+def step(model, sources, wanted, mean, alpha, slope=stepped):
+    """Make the steps with the dot products from before, and return the loss; each source is changed as by gensim."""
+    hidden, error, loss = (
+        hidden_of(model["inputs"], sources, mean),
+        np.zeros(DIM),
+        loss_of(model, sources, wanted, mean),
+    )
+    dots = [hidden @ model[matrix][row] for matrix, row, *_ in wanted]
+    for dot, (matrix, row, label, weight) in zip(dots, wanted, strict=True):
+        change = alpha * weight * (label - slope(dot))
         error += change * model[matrix][row]
         model[matrix][row] += change * hidden
-    for context in contexts:
-        model["inputs"][context] += error if mean else error / len(contexts)
+    for source in sources:
+        model["inputs"][source] += error if mean else error / len(sources)
     return loss
 
 
 def random_model(random):
-    return {name: random.standard_normal((TOKENS, DIM)) for name in ("inputs", "tokens", "nodes")}
+    rows = {"inputs": TOKENS + NGRAMS, "tokens": TOKENS, "nodes": TOKENS}
+    return {name: random.standard_normal((count, DIM)) for name, count in rows.items()}
 
 
 def test_reference_gradient_by_finite_differences(counts):
     random = np.random.default_rng(0)
     model, paths = random_model(random), huffman.paths(counts)
-    # Different contexts and targets: with a small step, each row moves along its own gradient.
-    wanted = targets(1, [5, 7], paths, True, 2)
+    # Different sources and targets: with a small step, each row moves along its own gradient.
+    wanted = targets([1, 3], iter([5, 3]), paths, True, 2, 2)
+    nodes = {row for matrix, row, *_ in wanted if matrix == "nodes"}
+    sources = [2, TOKENS, TOKENS + 3]
     moved = {name: rows.copy() for name, rows in model.items()}
-    step(moved, [2, 4, 9], wanted, True, 1e-6, sigmoid)
-    for matrix, row in [("inputs", 4), ("tokens", 1), ("tokens", 5), ("nodes", wanted[0][1])]:
+    step(moved, sources, wanted, True, 1e-7, sigmoid)
+    for matrix, row in [("inputs", 2), ("inputs", TOKENS + 3), ("tokens", 1), ("tokens", 5), ("nodes", min(nodes))]:
         for k in (0, 7):
             losses = []
             for change in (1e-5, -2e-5):
                 model[matrix][row, k] += change
-                losses.append(loss_of(model, [2, 4, 9], wanted, True))
+                losses.append(loss_of(model, sources, wanted, True))
             model[matrix][row, k] += 1e-5
             slope = (losses[0] - losses[1]) / 2e-5
-            # word2vec does not divide a context's gradient by the number of contexts.
-            factor = 3 if matrix == "inputs" else 1
-            moves = (moved[matrix][row, k] - model[matrix][row, k]) / 1e-6
-            assert moves == pytest.approx(-factor * slope, rel=1e-3, abs=1e-6)
+            # word2vec does not divide a source's gradient by the number of sources.
+            factor = len(sources) if matrix == "inputs" else 1
+            moves = (moved[matrix][row, k] - model[matrix][row, k]) / 1e-7
+            assert moves == pytest.approx(-factor * slope, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize(("cbow", "mean", "hs", "negative"), VARIANTS)
-def test_steps(counts, cbow, mean, hs, negative):
+@pytest.mark.parametrize(("cbow", "mean", "hs", "negative", "ngrams", "batch_size"), VARIANTS)
+def test_steps(counts, cbow, mean, hs, negative, ngrams, batch_size):
     random = np.random.default_rng(1)
     model, paths = random_model(random), huffman.paths(counts)
     table = random.integers(TOKENS, size=7).astype(np.int32)
+    sizes = random.integers(0, 9, TOKENS) * ngrams
+    offsets, rows = np.append(0, np.cumsum(sizes)), random.integers(NGRAMS, size=sizes.sum()).astype(np.int32)
     inputs = model["inputs"].astype(np.float32)
     outputs = np.hstack(([model["tokens"]] if negative else []) + ([model["nodes"]] if hs else [])).astype(np.float32)
-    stream, cursor, losses = [], 4, []
-    for _ in range(130):
+    stream, drawn, losses, predicted = [], 4, [], 0
+
+    def others():
+        nonlocal drawn
+        while True:
+            yield int(table[drawn])
+            drawn = (drawn + 1) % 7
+
+    def sources_of(token):
+        return [token, *(TOKENS + rows[offsets[token] : offsets[token + 1]])]
+
+    drawing = others()
+    for group in range(130):
         center, contexts = int(random.integers(TOKENS)), random.choice(TOKENS, random.integers(1, 6), replace=False)
+        contexts = random.integers(TOKENS, size=40) if group == 7 else contexts
         stream += [center, len(contexts), *contexts]
-        for group in predictions(center, contexts.tolist(), cbow):
-            others = [int(table[(cursor + i) % 7]) for i in range(negative)]
-            cursor = (cursor + negative) % 7
-            wanted = targets(center, others, paths, hs, negative)
-            losses.append(step(model, group, wanted, mean or not cbow, ALPHA))
-    kernel = word2vec_kernel.kernel(DIM, negative, cbow=cbow, mean=mean, hs=hs)
+        contexts, loss = contexts.tolist(), 0.0
+        for first in range(0, 1 if cbow else len(contexts), 32):
+            wanted = targets(
+                [center] if cbow else contexts[first : first + 32], drawing, paths, hs, negative, batch_size
+            )
+            sources = [row for token in (contexts if cbow else [center]) for row in sources_of(token)]
+            loss += step(model, sources, wanted, mean, ALPHA)
+        losses.append((loss, 1 if cbow else len(contexts)))
+    kernel = word2vec_kernel.kernel(DIM, negative, cbow=cbow, mean=mean, hs=hs, ngrams=ngrams, batch_size=batch_size)
     stream = np.array(stream, np.int32)
+    arguments = tuple(paths if hs else huffman.NO_PATHS), (offsets, rows)
     end, predicted, loss, sampled = kernel(
-        stream, 0, len(stream), inputs, outputs, table, 4, np.float32(ALPHA), 1, *(paths if hs else huffman.NO_PATHS)
+        stream, 0, len(stream), inputs, outputs, table, 4, np.float32(ALPHA), 1, *arguments
     )
-    assert (end, predicted, sampled) == (cursor, len(losses), len(losses[::64]))
-    assert np.allclose(inputs, model["inputs"], atol=1e-3)
+    assert (predicted, sampled) == (sum(n for _, n in losses), sum(n for _, n in losses[::64]))
+    assert not negative or table[end] == next(drawing)
+    # A dot product at the edge of one of the sigmoid's steps may fall on either side of it.
+    assert np.allclose(inputs, model["inputs"], atol=3e-3)
     if negative:
-        assert np.allclose(outputs[:, :DIM], model["tokens"], atol=1e-3)
+        assert np.allclose(outputs[:, :DIM], model["tokens"], atol=3e-3)
     if hs:
-        assert np.allclose(outputs[:, -DIM:], model["nodes"], atol=1e-3)
-    assert loss == pytest.approx(sum(losses[::64]), rel=1e-3)
+        assert np.allclose(outputs[:, -DIM:], model["nodes"], atol=3e-3)
+    assert loss == pytest.approx(sum(loss for loss, _ in losses[::64]), rel=1e-3)

@@ -12,7 +12,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from embedall_spark import files
-from embedall_spark.cli.shared import provenance
+from embedall_spark.cli.shared import ngrams_table, provenance
 from embedall_spark.errors import ConfigError
 from embedall_spark.search import exact, title_lookup
 
@@ -96,6 +96,7 @@ def resolve(
     """
     if options.id is not None:
         resolved = title_lookup.resolve(snapshot.vectors, titles, [options.id])
+        resolved = ngrams_table.add_unseen(snapshot.spark, snapshot.name, resolved)
         if resolved.missing:
             raise title_lookup.unknown(snapshot.vectors, titles, resolved)
         exact.require_directions(resolved.vectors)

@@ -1,0 +1,44 @@
+"""The n-grams beside a table of words, which answer for words that the table lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from pyspark.sql import functions as F
+
+from embedall_spark import run_manifest, schemas, tables
+from embedall_spark.search import unseen_words
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.search.title_lookup import Resolved
+
+
+def read(spark: SparkSession, table: str) -> DataFrame | None:
+    """Return the NGRAMS of the run that wrote a table; None if it trained without n-grams, or they are gone."""
+    name = schemas.ngrams_table(table)
+    run_id = run_manifest.producer_of(spark, table).get("run_id")
+    if run_id is None or not tables.exists(spark, name):
+        return None
+    # A later run whose gates failed may have replaced the n-grams that this run wrote.
+    rows = tables.read(spark, name, tables.committed(spark, name, run_id, 0))
+    if not set(schemas.NGRAMS.names) <= set(rows.columns):
+        return None
+    rows = schemas.conform(rows, schemas.NGRAMS).where(F.col("run_id") == run_id)
+    return None if rows.isEmpty() else rows
+
+
+def add_unseen(spark: SparkSession, table: str, resolved: Resolved) -> Resolved:
+    """Return what texts mean, with vectors for words that the table lacks but that its n-grams compose; say so."""
+    words = [text for text in resolved.missing if text not in resolved.ambiguous]
+    rows = read(spark, table) if words else None
+    composed = {} if rows is None else unseen_words.compose(rows, words)
+    for word in composed:
+        typer.echo(f"{word!r} is not in the table; its vector is composed from its n-grams")
+    return resolved._replace(
+        ids=resolved.ids | {word: word for word in composed},
+        vectors=resolved.vectors | composed,
+        missing=[text for text in resolved.missing if text not in composed],
+    )
