@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from embedall_spark.config import Section
-from embedall_spark.corpus import word_scanner
 from embedall_spark.randomness import mix_arrays
 
 if TYPE_CHECKING:
@@ -134,6 +133,9 @@ def _reject(batch: pa.RecordBatch, raw: pa.BinaryArray, row: int, reason: str) -
 
 def _split(text: pa.StringArray, config: TokensConfig) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.StringArray]:
     """Return the row and the number of tokens of each segment that has any, and the tokens of all segments."""
+    # Imported here: its compiler takes a second, which questions without words need not wait.
+    from embedall_spark.corpus import word_scanner
+
     data = np.frombuffer(text.buffers()[2] or b"", np.uint8)
     documents = np.frombuffer(text.buffers()[1] or bytes(4), np.int32)[text.offset : text.offset + len(text) + 1]
     # Arrow's buffers may be writable or not: make all read-only, or the kernels compile twice.
@@ -159,6 +161,8 @@ def _split(text: pa.StringArray, config: TokensConfig) -> tuple[NDArray[np.int64
 def _scan(
     data: NDArray[np.uint8], segments: NDArray[np.int32], config: TokensConfig
 ) -> tuple[NDArray[np.int64], pa.StringArray]:
+    from embedall_spark.corpus import word_scanner
+
     size = int(segments[-1] - segments[0])
     out = np.empty(size, np.uint8)
     offsets = np.empty(size // 2 + len(segments) + 1, np.int32)
