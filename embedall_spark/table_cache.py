@@ -86,9 +86,7 @@ def commits(table: DeltaFiles) -> list[dict[str, Any]]:
 
 def _copy(table: DeltaFiles, part: str, write: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     """Return the folder of the copy of a table's part, which ``write`` fills the first time, and its about.json."""
-    root = user_cache.folder("tables")
-    if root is None:
-        raise NeedsSpark("there is no folder for its copy: set XDG_CACHE_HOME to one that you own")
+    root = _root()
     name, _, version = table.version.rpartition("@")
     prefix = hashlib.sha256(f"{table.path}\n{name}\n{part}\n{_FORMAT}".encode()).hexdigest()[:24]
     folder = root / f"{prefix}-{version}"
@@ -111,6 +109,14 @@ def _copy(table: DeltaFiles, part: str, write: Callable[[Path], dict[str, Any]])
             made.rename(folder)
     _expire(root, folder, prefix)
     return folder, about
+
+
+def _root() -> Path:
+    """Return the folder of all copies."""
+    root = user_cache.folder("tables")
+    if root is None:
+        raise NeedsSpark("there is no folder for its copy: set XDG_CACHE_HOME to one that you own")
+    return root
 
 
 def _expire(root: Path, newest: Path, prefix: str) -> None:

@@ -63,6 +63,18 @@ def to_column(matrix: NDArray[np.floating], missing: NDArray[np.bool_] | None = 
     return pa.ListArray.from_arrays(pa.array(ends), values, mask=None if missing is None else pa.array(missing))
 
 
+def text_array(texts: Iterable[str]) -> pa.StringArray:
+    """Return texts as an Arrow array, without pandas, which pa.array() imports in a third of a second."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def row_array(rows: NDArray[np.integer]) -> pa.Int64Array:
+    """Return row numbers [n] as an Arrow array, without pandas as text_array()."""
+    return pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows.astype(np.int64))])
+
+
 def normalize(matrix: NDArray[Floating]) -> tuple[NDArray[Floating], NDArray[np.float64]]:
     """Return the rows of a matrix [n, d] at length 1, in its dtype, and their Euclidean lengths before, float64 [n].
 

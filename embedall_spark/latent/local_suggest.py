@@ -63,10 +63,8 @@ def titles(
             same = (title, vectors.vector(name).tobytes())
             places[same] += 1
             usable.append(row) if places[same] <= 2 else None
-    mask = np.zeros(len(candidates), bool)
-    mask[usable] = True
     exclude = None if title_id is None else [{title_id}]
-    [hits] = exact.top_k(candidates.where(pa.array(mask)), vector[None], n * suggest.REACH, exclude=exclude)
+    [hits] = exact.top_k(candidates.take(np.array(usable, np.int64)), vector[None], n * suggest.REACH, exclude=exclude)
     best: dict[str, float] = {}
     for name, score in hits:
         best.setdefault(title_of[name], score)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
 
     Question = tuple[str, str, str]
     Hit = tuple[str, float]

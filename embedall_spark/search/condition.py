@@ -14,11 +14,12 @@ from embedall_spark.errors import ConfigError, NeedsSpark
 from embedall_spark.schemas import VECTORS
 from embedall_spark.search import local_condition
 from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import row_array
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
 
 
 def where(vectors: Vectors, condition: str, metadata: DataFrame | pa.Table | None = None) -> Vectors:
@@ -59,8 +60,8 @@ def _local_rows(vectors: LocalTable, condition: str, metadata: pa.Table | None) 
     """Return the rows of a table on the driver that fulfill a condition."""
     rows = places = None
     if metadata is not None:
-        left = pa.table({"id": vectors.ids, "row": np.arange(len(vectors))})
-        right = pa.table({"id": metadata["id"], "place": np.arange(len(metadata))})
+        left = pa.table([vectors.ids, row_array(np.arange(len(vectors)))], ["id", "row"])
+        right = pa.table([metadata["id"], row_array(np.arange(len(metadata)))], ["id", "place"])
         joined = left.join(right, "id", join_type="left outer")
         rows, places = joined["row"], joined["place"]
 
@@ -76,11 +77,7 @@ def _local_rows(vectors: LocalTable, condition: str, metadata: pa.Table | None) 
         return metadata[name].take(places)
 
     mask = local_condition.mask(condition, column)
-    if rows is not None:
-        chosen = np.zeros(len(vectors), bool)
-        chosen[rows.filter(mask).to_numpy()] = True
-        mask = pa.array(chosen)
-    return vectors.where(mask)
+    return vectors.where(mask) if rows is None else vectors.take(np.unique(rows.filter(mask).to_numpy()))
 
 
 def _reason(error: PySparkException, condition: str, columns: list[tuple[str, str]]) -> str:

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    Hit = tuple[str, float]
-    Vectors = DataFrame | LocalTable
-    Block = Callable[..., tuple[NDArray[np.int64], NDArray[np.float32]]]
+    from embedall_spark.search.local_table import Block, Hit, Vectors
+
     Batches = Iterable[pa.RecordBatch]
 
 log = logging.getLogger(__name__)

@@ -44,6 +44,8 @@ def nearest(
 
 def distances(words: Sequence[str], other: str) -> NDArray[np.int64]:
     """Return the Levenshtein distance of each word to another, int64 [n]; the words are of one length."""
+    if not words:
+        return np.empty(0, np.int64)
     letters = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32).reshape(len(words), -1)
     above = np.tile(np.arange(letters.shape[1] + 1), (len(words), 1))
     for place, letter in enumerate(map(ord, other), 1):

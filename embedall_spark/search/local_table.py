@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedall_spark.search import csls
-from embedall_spark.vectors import unit
+from embedall_spark.vectors import row_array, text_array, unit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
-
-    from embedall_spark.search.exact import Block, Hit
+    from pyspark.sql import DataFrame
 
     Float = NDArray[np.float32]
+    Hit = tuple[str, float]
+    Block = Callable[..., tuple[NDArray[np.int64], Float]]
 
+Vectors: TypeAlias = "DataFrame | LocalTable"
+"""VECTORS in Spark, or on the driver."""
 _CHUNK = 1 << 18  # rows that are searched at once
 # Products with rows of other lengths may overflow or lose digits in float32.
 _SHORTEST, _LONGEST = 1e-18, 1e18
@@ -88,7 +91,7 @@ class LocalTable:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column of the rows that belong to the table."""
-        return self.columns[name] if self.rows is None else self.columns[name].take(pa.array(self.rows))
+        return self.columns[name] if self.rows is None else self.columns[name].take(row_array(self.rows))
 
     def index(self, name: str) -> int | None:
         """Return the row of an id among all rows; None if the table does not have it."""
@@ -105,7 +108,7 @@ class LocalTable:
 
     def vector(self, name: str) -> Float:
         """Return the vector of an id that is in the table, float32 [d]."""
-        return self.vectors[self.index(name)]  # type: ignore[no-any-return]
+        return self.vectors[self.index(name)]
 
     def value(self, name: str, column: str) -> object:
         """Return a column's value in the row of an id; None if the table does not have the id."""
@@ -114,12 +117,15 @@ class LocalTable:
 
     def of_kind(self, kind: str) -> LocalTable:
         """Return the rows of a kind."""
-        return self.where(pc.equal(self.column("kind"), kind))
+        return self.where(pc.is_in(self.column("kind"), value_set=text_array([kind])))
 
-    def where(self, mask: pa.Array | pa.ChunkedArray) -> LocalTable:
-        """Return those of the rows for which a mask is true."""
-        chosen = np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
-        return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
+    def where(self, mask: pa.ChunkedArray) -> LocalTable:
+        """Return those of the rows for which a mask, one value for each, is true."""
+        return self.take(pc.indices_nonzero(mask).to_numpy())
+
+    def take(self, chosen: NDArray[np.integer]) -> LocalTable:
+        """Return some of the rows, by their numbers among these, in order."""
+        return replace(self, rows=chosen.astype(np.int64) if self.rows is None else self.rows[chosen])
 
     def most_frequent(self, ids: int) -> LocalTable:
         """Return what exact.most_frequent() does."""
@@ -129,8 +135,7 @@ class LocalTable:
         first = np.argsort(-counts, kind="stable")[:ids]
         if counts[first[-1]] < 0:
             return self
-        rows = np.sort(first)
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+        return self.take(np.sort(first))
 
     def search(self, block: Block, queries: int, k: int, exclude: Sequence[Collection[str]] = ()) -> list[list[Hit]]:
         """Return the best ``k`` ids of each query, as exact.search() does."""
@@ -145,7 +150,7 @@ class LocalTable:
             usable = ~np.isin(rows[query], [row for row in excluded if row is not None])
             order = np.lexsort((rows[query], -scores[query]))
             best = order[usable[order]][:k]
-            names = self.columns["id"].take(pa.array(rows[query, best])).to_pylist()
+            names = self.columns["id"].take(row_array(rows[query, best])).to_pylist()
             hits.append(list(zip(names, scores[query, best].tolist(), strict=True)))
         return hits
 

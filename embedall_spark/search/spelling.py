@@ -16,7 +16,7 @@ from embedall_spark.vectors import SEPARATOR, is_qualified, without_kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
 
 _MAX_LISTED = 10  # missing ids that an error lists
 _MAX_EDITS = 3  # with more, it is another word

@@ -12,6 +12,7 @@ from embedall_spark.errors import ConfigError, UnknownId
 from embedall_spark.search import exact, spelling
 from embedall_spark.search.local_table import LocalTable
 from embedall_spark.sources import ids as id_text
+from embedall_spark.vectors import text_array
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
 
     Titles: TypeAlias = DataFrame | pa.Table
 
@@ -79,7 +80,7 @@ def titles_by_id(titles: Titles, ids: Collection[str]) -> dict[str, str]:
     if len(ids) > MAX_TITLES:
         raise ConfigError(f"titles of {len(ids):,} ids: need {MAX_TITLES:,} ids or fewer; join the table in Spark")
     if isinstance(titles, pa.Table):
-        titled = titles.filter(pc.is_in(titles["id"], value_set=pa.array(set(ids), pa.string())))
+        titled = titles.filter(pc.is_in(titles["id"], value_set=text_array(set(ids))))
         pairs = sorted(_pairs(titled), reverse=True)
         return {name: f"{title} [{name}]" for name, title in pairs}
     rows = titles.where("title IS NOT NULL").join(_table(titles, "id", ids), "id", "left_semi")
@@ -97,13 +98,14 @@ def ids_by_title(titles: Titles, vectors: Vectors, texts: Collection[str]) -> di
     """
     if isinstance(titles, pa.Table):
         assert isinstance(vectors, LocalTable)
-        titled = titles.filter(pc.is_in(titles["title"], value_set=pa.array(set(texts), pa.string())))
+        titled = titles.filter(pc.is_in(titles["title"], value_set=text_array(set(texts))))
         by_title: dict[str, set[str]] = {}
         for name, title in _pairs(titled):
             if vectors.index(name) is not None:
                 by_title.setdefault(title, set()).add(name)
         return {title: sorted(names)[: _LISTED + 1] for title, names in by_title.items()}
-    rows = titles.join(_table(titles, "title", texts), "title", "left_semi").join(vectors, "id", "left_semi")
+    rows = titles.join(_table(titles, "title", texts), "title", "left_semi")
+    rows = rows.join(exact.in_spark(vectors), "id", "left_semi")
     ids = F.slice(F.sort_array(F.collect_set("id")), 1, _LISTED + 1).alias("ids")
     table = rows.groupBy("title").agg(ids).toArrow()
     return dict(zip(*(column.to_pylist() for column in table), strict=True))
@@ -122,10 +124,10 @@ def unknown(vectors: Vectors, titles: Titles | None, resolved: Resolved) -> Unkn
     if isinstance(titles, pa.Table):
         assert isinstance(vectors, LocalTable)
         counts = dict(zip(vectors.ids.to_pylist(), vectors.column("count").to_pylist(), strict=True))
-        rows = {(title, counts[name]) for name, title in _pairs(titles) if name in counts}
-        alike = spelling.nearest_of(*(zip(*rows, strict=True) if rows else ([], [])), resolved.missing)
+        rows = list({(title, counts[name]) for name, title in _pairs(titles) if name in counts})
+        alike = spelling.nearest_of([title for title, _ in rows], [count for _, count in rows], resolved.missing)
     else:
-        titled = titles.where("title IS NOT NULL").join(vectors.select("id", "count"), "id")
+        titled = titles.where("title IS NOT NULL").join(exact.in_spark(vectors).select("id", "count"), "id")
         alike = spelling.nearest(titled.select(F.col("title").alias("id"), "count").distinct(), resolved.missing)
     return UnknownId("\n".join(_line(text, resolved.ambiguous, alike[text]) for text in resolved.missing))
 

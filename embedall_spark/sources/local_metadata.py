@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from embedall_spark import files
 from embedall_spark.errors import NeedsSpark
 from embedall_spark.sources import metadata
+from embedall_spark.vectors import text_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -39,9 +40,9 @@ def read_all(config: Metadata, delta: Callable[[str], pa.Table], columns: Iterab
     if kind == "delta":
         rows = delta(path)
     elif kind == "csv":
-        names = {config.id, config.label or "id", config.title or "id", "id", "label", "title", *columns}
-        header = metadata.read_header(path, separator, names)
-        rows = _read_csv(path, separator, header.names() if header.absent else None)
+        wanted = {config.id, config.label or "id", config.title or "id", "id", "label", "title", *columns}
+        header = metadata.read_header(path, separator, wanted)
+        rows = _read_csv(path, separator, header.names() if header.absent else [])
     elif kind == "parquet":
         rows = pq.read_table(io.BytesIO(_content(path)))
     else:
@@ -88,7 +89,7 @@ def metadata_by_id(rows: pa.Table, ids: Collection[str], columns: Sequence[str])
     """Return what metadata.metadata_by_id() does; ``rows`` as read_all() returns them."""
     if not columns:
         return {}
-    wanted = rows.filter(pc.is_in(rows["id"], value_set=pa.array(set(ids), pa.string())))
+    wanted = rows.filter(pc.is_in(rows["id"], value_set=text_array(set(ids))))
     values: dict[str, dict[str, str]] = {name: {} for name in wanted["id"].to_pylist()}
     for column in columns:
         texts = text(wanted[column]).to_pylist()
@@ -114,7 +115,7 @@ def _content(path: str) -> bytes:
         raise NeedsSpark(f"{path}: {error}") from None
 
 
-def _read_csv(path: str, separator: str, header: list[str] | None) -> pa.Table:
+def _read_csv(path: str, separator: str, header: list[str]) -> pa.Table:
     """Return the columns of a file in which every line is a row beyond doubt, as text."""
     try:
         lines = [line.removesuffix("\r") for line in _content(path).decode("utf-8-sig").split("\n")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
     from embedall_spark.sources.image_limits import Limits
 
 

@@ -217,8 +217,9 @@ def render(
 def _values(metadata: Metadata | None, ids: list[str], columns: list[str]) -> Mapping[str, Mapping[str, str]]:
     if metadata is None:
         return {}
-    reader = local_metadata if isinstance(metadata, pa.Table) else metadata_source
-    return reader.metadata_by_id(metadata, ids, columns)
+    if isinstance(metadata, pa.Table):
+        return local_metadata.metadata_by_id(metadata, ids, columns)
+    return metadata_source.metadata_by_id(metadata, ids, columns)
 
 
 def _print(result: _Result, columns: Sequence[str]) -> None:

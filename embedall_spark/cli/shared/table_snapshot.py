@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.search.ann import Manifest
-    from embedall_spark.search.exact import Vectors
+    from embedall_spark.search.local_table import Vectors
 
 
 log = logging.getLogger(__name__)
