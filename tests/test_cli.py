@@ -195,6 +195,16 @@ def test_only_the_called_command_is_imported_and_help_says_what_it_says():
     assert sum(any(f" {name} " in line for name in cli.COMMANDS) for line in lines) >= len(cli.COMMANDS)
 
 
+def test_the_shell_asks_its_table_line_by_line(monkeypatch, capsys):
+    lines, calls = iter(["similar river -n 3", "", "version", "search 'open", "exit", "never"]), []
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    call = cli.call
+    monkeypatch.setattr(cli, "call", lambda words: calls.append(words) or 0)
+    assert call(["shell", "output/words"]) == 0
+    assert calls == [["similar", "output/words", "river", "-n", "3"], ["version"]]
+    assert "close the quote" in capsys.readouterr().err
+
+
 def test_clean_wants_the_runs_folder(tmp_path):
     (tmp_path / ".runs").mkdir()
     result = embedall("clean", tmp_path / "none", "--keep", 2)

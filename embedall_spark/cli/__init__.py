@@ -63,6 +63,10 @@ COMMANDS |= {
         "cluster",
         "Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its center.",
     ),
+    "shell": (
+        "shell",
+        "Answer questions one after the other: lines are commands without 'embedall'. Ctrl-D ends it.",
+    ),
     "train-backbone": (
         "train_backbone",
         "Train a network on labeled pictures, or resume; its file is a backbone: name trained, weights FILE.",
