@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
 
 
 def register(app: typer.Typer) -> None:

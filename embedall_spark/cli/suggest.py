@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedall_spark.cli.shared.provenance import LatentTable
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.latent.latent_model import LatentModel
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
 
 
 def register(app: typer.Typer) -> None:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.latent.text.item_tokens import ItemTextConfig
-    from embedall_spark.search.exact import Hit
-    from embedall_spark.search.local_table import LocalTable
+    from embedall_spark.search.local_table import Hit, LocalTable
 
 
 def items(rows: pa.Table, right_kind: str) -> pa.Table:

@@ -83,9 +83,8 @@ def block_top_k_mul(matrix: Float | Rows, triples: Float, k: int, epsilon: float
     def part(start: int, stop: int) -> Hits:
         a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
         # Rounding of a small cosine to a is up to a thousand times larger in the quotient.
-        query, rows = _candidates(
-            _mul(*[_products(word, matrix) for word in (a, b, c)], epsilon=epsilon), k, relative=2e-3
-        )
+        cosines_a, cosines_b, cosines_c = (_products(word, matrix) for word in (a, b, c))
+        query, rows = _candidates(_mul(cosines_a, cosines_b, cosines_c, epsilon), k, relative=2e-3)
         to_a, to_b, to_c = (dots_of(word, query, matrix, rows) for word in (a, b, c))
         exact = _mul(to_a, to_b, to_c, epsilon)
         return _first(query, rows, exact, stop - start, min(k, len(matrix)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.cli.shared.search_query import Query
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
     from embedall_spark.search.title_lookup import Titles
     from embedall_spark.sources.image_limits import Limits
 
