@@ -63,6 +63,10 @@ COMMANDS |= {
         "cluster",
         "Cluster a table by k-means over its unit vectors; show each cluster's size and the members at its center.",
     ),
+    "explore": (
+        "explore",
+        "Show tables as a page in the browser: search, arithmetic, suggestions for a picture, a map, two side by side.",
+    ),
     "shell": (
         "shell",
         "Answer questions one after the other: lines are commands without 'embedall'. Ctrl-D ends it.",

@@ -70,6 +70,18 @@ def image_config_of(spark: SparkSession | None, table: str, instead: str) -> ima
     return configs.parse(images.Config, _configuration(table, producer, instead))
 
 
+def options_of(spark: SparkSession | None, table: str) -> dict[str, Any] | None:
+    """Return every option of the run of ``embedall images`` that made a table; None if no such run made it.
+
+    Raises:
+        ConfigError: the run's folder is gone.
+    """
+    producer = run_manifest.producer_of(spark, table)
+    if producer.get("kind") != "images" or "run_folder" not in producer:
+        return None
+    return _configuration(table, producer, "a table whose run is still there")
+
+
 def latent_table(spark: SparkSession | None, table: str) -> LatentTable | None:
     """Return how a latent table was made; None if it is no latent table.
 

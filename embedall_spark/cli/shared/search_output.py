@@ -99,7 +99,7 @@ def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> Metadata 
         columns = [display.title_column, *display.columns]
         metadata = _read_all(snapshot, _source(display, display.names), columns)
     else:
-        metadata = _beside(snapshot)
+        metadata = beside(snapshot)
     for option, columns in (("--show", display.columns), ("--title-column", [display.title] if display.title else [])):
         if columns and metadata is None:
             raise ConfigError(f"{option} names columns of metadata: give --names TABLE_OR_FILE")
@@ -111,10 +111,10 @@ def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> Metadata 
 
 def titles_beside(snapshot: TableSnapshot) -> Titles | None:
     """Return id and title from what a run has left beside a table, if it has left titles."""
-    return _titles(_beside(snapshot), "title")
+    return titles_of(beside(snapshot), "title")
 
 
-def _titles(metadata: Metadata | None, column: str) -> Titles | None:
+def titles_of(metadata: Metadata | None, column: str) -> Titles | None:
     """Return id and title, if the metadata have titles."""
     if metadata is None or column not in _names(metadata):
         return None
@@ -125,7 +125,7 @@ def _titles(metadata: Metadata | None, column: str) -> Titles | None:
 
 def titles(display: DisplayOptions, metadata: Metadata | None) -> Titles | None:
     """Return id and title, if the metadata have titles."""
-    return _titles(metadata, display.title_column)
+    return titles_of(metadata, display.title_column)
 
 
 def _read_all(snapshot: TableSnapshot, source: Names, columns: Iterable[str] = ()) -> Metadata:
@@ -134,7 +134,7 @@ def _read_all(snapshot: TableSnapshot, source: Names, columns: Iterable[str] = (
     return metadata_source.read_all(snapshot.session, source, columns)
 
 
-def _beside(snapshot: TableSnapshot) -> Metadata | None:
+def beside(snapshot: TableSnapshot) -> Metadata | None:
     """Return the metadata that a run has left beside a table."""
     path = provenance.metadata(snapshot.session, snapshot.name)
     return None if path is None else _read_all(snapshot, Names(path=path))
