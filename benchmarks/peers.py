@@ -1,11 +1,13 @@
 """The peers of words.py: gensim's and Spark MLlib's Word2Vec. ``peers.py NAME LINES DIM EPOCHS SAVE`` prints JSON.
 
-NAME is mllib, gensim, or gensim with a method of METHODS, such as gensim-cbow.
+NAME is mllib, gensim, gensim with a method of METHODS, such as gensim-cbow, or the path of the program pWord2Vec.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -60,6 +62,23 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: s
     return {"words_per_second": [tokens / seconds for seconds in clock.seconds], "vocabulary": len(model.wv)}
 
 
+def pword2vec(program: str, lines: str, dim: int, epochs: int, save: str) -> dict[str, Any]:
+    """Train with pWord2Vec (Ji et al. 2016, arXiv 1604.04661); return its last own words per second."""
+    from gensim.models import KeyedVectors
+
+    text = f"{save}.txt"
+    options = {
+        "train": lines, "output": text, "size": dim, "window": 5, "sample": 1e-3, "negative": 5, "iter": epochs,
+        "min-count": _MIN_COUNT, "threads": common.THREADS, "alpha": 0.025, "batch-size": 11,
+    }  # fmt: skip
+    command = [program, *(str(part) for name, value in options.items() for part in (f"-{name}", value))]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    vectors = KeyedVectors.load_word2vec_format(text)
+    vectors.save(save)
+    rate = re.findall(r"Words/sec: ([0-9.]+)k", output)[-1]
+    return {"words_per_second": [1000 * float(rate)], "vocabulary": len(vectors)}
+
+
 def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = MLLIB_TOKENS) -> dict[str, Any]:
     """Train MLlib's Word2Vec (hierarchical softmax) on the first tokens of a file; return words per second.
 
@@ -91,7 +110,9 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
 
 def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
     """Run one peer in this process and print what it figures."""
-    if name != "mllib":
+    if "/" in name:
+        figures = pword2vec(name, lines, int(dim), int(epochs), save)
+    elif name != "mllib":
         figures = gensim(lines, int(dim), int(epochs), save, name.partition("-")[2] or "sgns")
     else:
         spark = session.get("peers", master=f"local[{common.THREADS}]")

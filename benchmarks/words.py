@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods", nargs="+", choices=peers.METHODS, default=["sgns", "cbow", "hs"],
         help="sgns in full; the others once, at the first size, beside gensim",
     )  # fmt: skip
+    parser.add_argument(
+        "--pword2vec", type=Path, metavar="PROGRAM", help="compare with this program too; how to build it: README"
+    )
     options = parser.parse_args(arguments)
     goals = QUICK_GOALS if options.quick else GOALS
     ratios: dict[str, float] = {}
@@ -65,10 +68,16 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
     for index, dim in enumerate(options.dims if "sgns" in options.methods else ()):
         epochs, rounds = (options.epochs, options.rounds) if index == 0 else (FURTHER_EPOCHS, FURTHER_ROUNDS)
         runs: Runs = defaultdict(list)
-        for turn, name in enumerate(["ours", *["gensim", "mllib", "ours"] * rounds]):
+        programs = {"gensim": "gensim", "mllib": "mllib"}
+        if options.pword2vec is not None:
+            programs["pword2vec"] = str(options.pword2vec.absolute())
+        for turn, name in enumerate(["ours", *[*programs, "ours"] * rounds]):
             folder = f"{work}/{name}-{dim}-{turn}"
             try:
-                facts = ours(lines, folder, dim, epochs) if name == "ours" else peer(name, lines, folder, dim, epochs)
+                if name == "ours":
+                    facts = ours(lines, folder, dim, epochs)
+                else:
+                    facts = peer(programs[name], lines, folder, dim, epochs)
             except RuntimeError as error:
                 # The other parts are still worth having; what is missing meets no goal.
                 common.say(f"{name} d={dim}", failed=str(error))

@@ -120,19 +120,12 @@ def publish(
     else:
         version = tables.write(run.spark, vectors, output.table, schemas.VECTORS, mode=output.mode, **common)
     log.info("table %s: version %d", output.table, version)
-    rows = _written_rows(run, output.table, version, merged=merges(output))
+    # A merge also writes rows of earlier runs that lie in the same files.
+    rows = None if merges(output) else tables.written_rows(run.spark, output.table, version)
+    if rows is None:
+        rows = tables.read(run.spark, output.table, version).where(F.col("run_id") == run.id).count()
     tracked.output(output.table, version)
     return Outcome({"table": output.table, "version": version, "rows": rows, **registered}, rejects, figures)
-
-
-def _written_rows(run: StoredRun, table: str, version: int, merged: bool) -> int:
-    """Return how many rows of a version of the table are this run's, as Delta's log says where it does."""
-    if not merged:
-        (commit,) = tables.history(run.spark, table).where(F.col("version") == version).collect()
-        if commit["rows"] is not None:
-            return int(commit["rows"])
-    # A merge also writes rows of earlier runs that lie in the same files.
-    return tables.read(run.spark, table, version).where(F.col("run_id") == run.id).count()
 
 
 def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:

@@ -231,6 +231,12 @@ def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> 
     return min((int(row["version"]) for row in ours.select("version").collect()), default=None)
 
 
+def written_rows(spark: SparkSession, name: str, version: int) -> int | None:
+    """Return how many rows the commit of a version wrote, updated ones included; None where Delta does not say it."""
+    (commit,) = history(spark, name).where(F.col("version") == version).collect()
+    return None if commit["rows"] is None else int(commit["rows"])
+
+
 def _properties(schema: T.StructType, vector_size: int | None, comment: str) -> dict[str, str]:
     vectors = [field for field in schema if field.dataType.simpleString() == "array<float>"]
     if vectors and vector_size is None:

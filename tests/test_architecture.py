@@ -232,7 +232,9 @@ def test_kernels_import_without_pyspark():
 def test_modules_import_without_a_session():
     names = [name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in MODULES]
     imported = "; ".join(f"import embedall_spark.{module}" for module in names if module != "__init__")
-    code = f"{imported}; from pyspark import SparkContext as S; assert S._active_spark_context is None"
+    code = f"{imported}; from pyspark import SparkContext as S; assert S._active_spark_context is None; "
+    # torch's compiler: see images/vision_library.py.
+    code += "import sys; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -7,7 +7,6 @@ import warnings
 from typing import TYPE_CHECKING
 
 import torch
-import torchvision
 from pydantic import Field, ValidationError
 from torch import nn
 
@@ -15,6 +14,7 @@ from embedall_spark.config import Section
 from embedall_spark.errors import ConfigError
 from embedall_spark.images import pixel_shards
 from embedall_spark.images.backbones import efficientnet_lite0, torchvision_models, weights
+from embedall_spark.images.vision_library import torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -34,7 +34,9 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OSError)
 
 
-def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> DataFrame:
+def read(
+    spark: SparkSession, folder: str, find: Find, columns: pa.Schema, paths: Sequence[str] | None = None
+) -> DataFrame:
     """Return what ``find`` finds in each .py file below a folder, and a problem for each file that is not Python.
 
     The folder must be visible to all hosts; only the files' names pass the driver.
@@ -45,6 +47,7 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> Da
         find: called in the tasks as ``find(tree, root, name)`` with the syntax tree of the file ``name`` below the
             folder ``root``; returns rows of ``columns``. A function of a module, so that it pickles.
         columns: what a row holds.
+        paths: the files to parse, as names() returns them; None: all.
 
     Returns:
         ``columns``, all nullable, then ``origin`` (the file's name below the folder) and ``problem`` (string). A
@@ -53,7 +56,7 @@ def read(spark: SparkSession, folder: str, find: Find, columns: pa.Schema) -> Da
     Raises:
         BadData: the folder is not there, has no .py file, or has more than a million.
     """
-    paths = names(folder)
+    paths = names(folder) if paths is None else paths
     schema = pa.schema([*columns, pa.field("origin", pa.string()), pa.field("problem", pa.string())])
     files = spark.createDataFrame([(name,) for name in paths], T.StructType([T.StructField("name", T.StringType())]))
     tasks = 1 + len(paths) // _FILES_PER_TASK

@@ -34,6 +34,8 @@ class Corpus:
     kept: float
     """Expected number of tokens after subsampling; for GloVe all cells."""
     blocks: int
+    most_frequent: tuple[str, float] | None = None
+    """The most frequent token and how often subsampling keeps it."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,21 @@ def mean_contexts(config: TrainConfig) -> float:
     if config.method == "glove":
         return 1.0
     return float(config.window + 1 if config.shrink_windows else 2 * config.window)
+
+
+def imbalance(corpus: Corpus, workers: int) -> str | None:
+    """Return a sentence about a token that is more work than a worker's share, which no assignment balances; or None.
+
+    Otherwise the shards' work differs by less than 5 %, see docs/scaling.md.
+    """
+    token, occurrences = corpus.most_frequent or ("", 0.0)
+    share = occurrences / max(1.0, corpus.kept)
+    if workers == 1 or share * workers <= 1:
+        return None
+    return (
+        f"{token!r} alone is {share:.1%} of the work, more than the share of each of {workers} workers, so the others "
+        f"will wait for the one that has it: lower train.workers to {max(1, int(1 / share))}, or lower train.sample"
+    )
 
 
 def spool_bytes(corpus: Corpus, config: TrainConfig) -> int:

@@ -83,6 +83,8 @@ def train(
         f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
         plan.episodes, plan.workers, plan.threads,
     )  # fmt: skip
+    if problem := plans.imbalance(corpus, config.workers):
+        log.warning("training: %s", problem)
     manifest = checkpoint.latest(run)
     while True:
         epoch, index, current = _next_slice(manifest, plan)
@@ -135,9 +137,11 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
     counts = vocabulary.agg(F.sum("count").alias("total"), F.count("*").alias("size"))
     # A vertex that no walk visits has count 0.
     visited = vocabulary.where("count > 0").crossJoin(counts)
-    row = visited.agg(F.max("size"), F.sum(F.col("count") * keep)).first()
+    occurrences = F.col("count") * keep
+    most_frequent = F.max_by("token", "count"), F.max(occurrences)
+    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent).first()
     assert row is not None
-    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks)
+    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks, (row[2], float(row[3])))
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:

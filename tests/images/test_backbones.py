@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import torchvision
 from conftest import shared
 from PIL import Image
 from torch import nn
@@ -16,6 +15,7 @@ from torch import nn
 from embedall_spark.errors import ConfigError
 from embedall_spark.images import backbones
 from embedall_spark.images.backbones import Backbone, BackboneConfig, efficientnet_lite0, torchvision_models, weights
+from embedall_spark.images.vision_library import torchvision
 
 # Length of the features that go into the last layer, by the papers.
 SIZES = {

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, featurize, image_reader
 from embedall_spark.images.backbones import Backbone, BackboneConfig, inference
 from embedall_spark.images.featurize import FeaturizeConfig
+from embedall_spark.images.vision_library import torchvision
 from embedall_spark.sources.image_limits import Limits
 
 NAMES = ["id", "content", "path", "origin", "known"]

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import torchvision
 from cli_runner import embedall
 from fake_run import FakeRun
 from PIL import Image, ImageDraw, ImageFont
@@ -18,6 +17,7 @@ from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, pixel_shards, train_backbone, train_loop, trainable_networks
 from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.images.train_config import TrainConfig
+from embedall_spark.images.vision_library import torchvision
 from embedall_spark.sources.image_limits import Limits
 
 TINY = {"side": 16, "grey": True, "vector_size": 8, "batch_size": 16, "epochs": 6, "threads": 1, "held_out": 0.2}

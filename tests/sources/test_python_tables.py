@@ -12,7 +12,9 @@ def load(text):
 
 def test_one_pass_writes_three_tables(spark, tmp_path, monkeypatch):
     folder, output = tmp_path / "code", f"{tmp_path}/out"
-    (folder / "pkg").mkdir(parents=True)
+    (folder / "pkg" / "tests").mkdir(parents=True)
+    (folder / "pkg" / "tests" / "test_a.py").write_text(CODE)
+    (folder / "pkg" / "data.py").write_text(f"VALUES = {[0] * 40_000}")
     (folder / "pkg" / "a.py").write_text(CODE)
     (folder / "pkg" / "b.py").write_text('"""Shared."""\nimport pkg.a\n')
     (folder / "pkg" / "broken.py").write_text("def f(:\n")

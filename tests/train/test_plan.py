@@ -71,3 +71,13 @@ def test_long_sequences_are_cut_without_losing_a_token():
     assert len(set(actual.ids.tolist())) == 6
     assert actual.offsets[0] == 0 and actual.offsets[-1] == 39
     assert window_chunks.cut(block, 25) is block
+
+
+def test_a_token_that_is_too_much_work_for_its_worker_is_named():
+    corpus = plan.Corpus(1000, 10_000, 1_000.0, 10, ("the", 300.0))
+    assert plan.imbalance(corpus, 2) is None
+    assert plan.imbalance(corpus, 1) is None
+    problem = plan.imbalance(corpus, 4)
+    assert problem is not None
+    assert problem.startswith("'the' alone is 30.0% of the work")
+    assert "lower train.workers to 3" in problem

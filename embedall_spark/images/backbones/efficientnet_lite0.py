@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pictures
 
 from embedall_spark.errors import ConfigError
 from embedall_spark.images.backbones import weights
+from embedall_spark.images.vision_library import transforms
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,8 +93,8 @@ class Transform:
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """Return float32 [3, 224, 224]."""
-        small = pictures.resize(picture, [256], InterpolationMode.BICUBIC)
-        pixels: torch.Tensor = pictures.pil_to_tensor(pictures.center_crop(small, [224]))
+        small = transforms.functional.resize(picture, [256], transforms.InterpolationMode.BICUBIC)
+        pixels: torch.Tensor = transforms.functional.pil_to_tensor(transforms.functional.center_crop(small, [224]))
         return pixels.float().sub_(127).div_(128)
 
     def __repr__(self) -> str:

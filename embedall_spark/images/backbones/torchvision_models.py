@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision
 from torch import nn
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
 from embedall_spark.images.backbones import BUILT_IN, TRAINED, weights
+from embedall_spark.images.vision_library import torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
