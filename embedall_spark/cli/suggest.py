@@ -180,7 +180,8 @@ def _titles(
 
 def _words(snapshot: TableSnapshot, latent: LatentTable, query: _Query, prefix: str) -> list[Hit]:
     """Return words guessed from the picture and, with a prefix, from the words that the title begins with."""
-    shares, prefix_words = latent.model.suggest_words(query.vector, query.length), latent.model.words(prefix)
+    shares = latent.model.suggest_words(query.vector, query.length)
+    prefix_words = latent.model.words(prefix) if prefix.strip() else []
     vocabulary = set(latent.model.tokens)
     last = prefix.split()[-1].lower() if prefix.strip() and not prefix[-1].isspace() else ""
     unfinished = last if last not in vocabulary else ""
