@@ -59,6 +59,7 @@ def show(console: Console, folder: str, summaries: Mapping[str, Summary]) -> Non
         ("all results in one picture", f"{folder}/results.png"),
         ("maps and searches", f"{folder}/*.png"),
         ("runs and their figures", f"{scripts}/mlflow ui --backend-store-uri {last['mlflow_uri']}"),
+        ("search and a map", f"{scripts}/embedall explore {' '.join(run['table'] for run in summaries.values())} --open"),
         ("the vectors in 3D", f"{scripts}/embedall projector {last['table']} --open"),
     ]
     console.print(Text("\n== Summary", "bold cyan"))
