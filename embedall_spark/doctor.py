@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import files, session, tracking, user_cache
+from embedall_spark import devices, files, session, tracking, user_cache
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -140,11 +140,46 @@ def memory() -> str:
 
 
 def gpu() -> str:
-    """Return the GPUs that torch can use; none is needed."""
+    """Return the GPUs that torch can use, and the rate of training on the first one; none is needed.
+
+    Raises:
+        SetupError: there is a GPU on which nothing can be trained.
+    """
     import torch
 
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(names) or "none (not needed)"
+    count = torch.cuda.device_count()
+    if not count and shutil.which("nvidia-smi") is None:
+        return "none (not needed)"
+    problem = devices.problem("cuda:0")
+    if problem is not None:
+        raise SetupError(problem)
+    shown = []
+    for index in range(count):
+        memory = devices.memory(f"cuda:{index}")
+        name = torch.cuda.get_device_name(index)
+        shown.append(f"{name}, {memory.free / _GIB:.0f} of {memory.total / _GIB:.0f} GiB free")
+    log.info("trying the GPU for some seconds")
+    return f"{'; '.join(shown)}; {training_rate('cuda:0', 5.0)}"
+
+
+def training_rate(device: str, seconds: float, vocabulary: int = 100_000, tokens: int = 1 << 21) -> str:
+    """Return the rate of skip-gram's kernel on a device.
+
+    Raises:
+        SetupError: the kernel does not compile, or does not run.
+    """
+    import torch
+
+    try:
+        from embedall_spark.train.device import trial
+
+        rate, _ = trial.resident_rate(trial.make(torch.device(device), vocabulary, 128, tokens), seconds)
+    except Exception as error:
+        raise SetupError(
+            f"the kernel of skip-gram fails on {device}: {type(error).__name__}: {str(error)[:300]}; train with "
+            "train.device=cpu, and check that the driver and torch belong together"
+        ) from error
+    return f"skip-gram trains {rate:,.0f} pairs/s at 128 dimensions"
 
 
 def mlflow() -> str:

@@ -23,6 +23,8 @@ from pathlib import Path
 import pytest
 from suite import pytest_collection_modifyitems, pytest_terminal_summary, pytest_xdist_make_scheduler  # noqa: F401
 
+# Kernels for GPUs run in Triton's interpreter, here and in the tasks of Spark; Triton reads it when it is imported.
+os.environ["TRITON_INTERPRET"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes share the cores already: threads of BLAS, torch and faiss would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

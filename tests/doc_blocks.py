@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "docs" / "guide" / f"{name}.md" for name in
-          ("words", "sequences", "graphs", "images", "latent", "search", "clusters", "operations")]  # fmt: skip
+          ("words", "sequences", "graphs", "images", "latent", "search", "clusters", "gpu", "operations")]  # fmt: skip
 USER_DOCS = [ROOT / "README.md", *GUIDES]
 ALL_DOCS = [*USER_DOCS, *(ROOT / name for name in ("CHANGELOG.md", "benchmarks/README.md")), *ROOT.glob("docs/*.md")]
 

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+TRITON = importlib.util.find_spec("triton")
 PACKAGE = Path(__file__).resolve().parents[1] / "embedall_spark"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "user_cache",
     "cluster_slots",
+    "devices",
     "errors",
     "schemas",
     "config",
@@ -222,15 +225,18 @@ def test_files_and_functions_stay_small(path):
             assert node.end_lineno - first.lineno < 75, f"{node.name} is too long"
 
 
+@pytest.mark.skipif(TRITON is None, reason="torch without CUDA has no Triton")
 def test_kernels_import_without_pyspark():
     code = "import sys; sys.modules['pyspark'] = None; "
-    code += "import embedall_spark.corpus.windows, embedall_spark.train.sgns, embedall_spark.graph.walks"
+    code += "import embedall_spark.corpus.windows, embedall_spark.train.sgns, embedall_spark.graph.walks, "
+    code += "embedall_spark.train.device.trial, embedall_spark.train.device.glove_kernel"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
 def test_modules_import_without_a_session():
     names = [name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in MODULES]
+    names = [module for module in names if TRITON or not module.startswith("train.device")]
     imported = "; ".join(f"import embedall_spark.{module}" for module in names if module != "__init__")
     code = f"{imported}; from pyspark import SparkContext as S; assert S._active_spark_context is None; "
     # torch's compiler: see images/vision_library.py.

@@ -140,6 +140,30 @@ def test_rotation_compares_with_one_worker_and_with_the_kernel(load):
     })  # fmt: skip
 
 
+def test_gpu_runs_in_the_interpreter(load, capsys, monkeypatch):
+    pytest.importorskip("triton")
+    gpu = load("gpu")
+    monkeypatch.setattr(gpu, "_TINY_SIZES", [(16, 60)])
+    line = json.loads(gpu.main([]))
+    assert line == json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "interpreter" in line["device"] and line["met"] is False
+    assert line["figures"]["kernel_error"] < 1e-5
+    kinds = ("resident", "pinned", "end_to_end")
+    assert all(line["figures"][f"{kind}_pairs_per_second_d16_v60"] > 0 for kind in kinds)
+    # The example of the field: six contexts that share five negatives, 128 dimensions, 4.8 TB/s.
+    assert gpu.trial.bound(4.8e12, 128, 6) == pytest.approx(2.34e9, rel=0.01)
+
+
+def test_gpu_trains_a_corpus_as_a_worker_does(load, tmp_path):
+    pytest.importorskip("triton")
+    gpu, file = load("gpu"), tmp_path / "text"
+    file.write_text("a b c a b c rare\n" * 6)
+    words, counts, batches = gpu._encode(file, tmp_path)
+    assert (words, counts.tolist()) == (["a", "b", "c", "rare"], [12, 12, 12, 6])
+    for kind in ("cpu", "cuda"):
+        assert np.abs(gpu._train(tmp_path, kind, counts, batches, 8, 2)).max(axis=1).min() > 0
+
+
 def test_corpus_follows_the_rules_of_text8(load, monkeypatch, tmp_path):
     common, text = load("common"), tmp_path / "wiki.tsv.bz2"
     text.write_bytes(bz2.compress("1\tA\tOn 24 May, Zoë's\n2\tB\tthe\tend\n".encode()))

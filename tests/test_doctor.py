@@ -5,8 +5,9 @@ import socket
 import sys
 
 import pytest
+import torch
 
-from embedall_spark import doctor, files
+from embedall_spark import devices, doctor, files
 
 
 def test_this_machine_is_well(spark):
@@ -84,6 +85,28 @@ def test_an_unforeseen_failure_is_one_line_too():
         raise KeyError("odd")
 
     assert ill(broken).detail == "KeyError: 'odd'"
+
+
+def test_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
+    monkeypatch.setattr(devices, "problem", lambda _: "torch cannot use the GPU; install a driver")
+    assert ill(doctor.gpu)[2:] == ("torch cannot use the GPU", "install a driver")
+    monkeypatch.setattr(devices, "problem", lambda _: None)
+    monkeypatch.setattr(devices, "memory", lambda _: devices.Memory("H200 1", 100 << 30, 140 << 30))
+    monkeypatch.setattr(doctor, "training_rate", lambda *_: "trains")
+    assert doctor.gpu() == "H200, 100 of 140 GiB free; trains"
+
+
+def test_the_rate_of_training(monkeypatch):
+    pytest.importorskip("triton")
+    from embedall_spark.train.device import trial
+
+    # In Triton's interpreter.
+    assert doctor.training_rate("cpu", 0.0, 20, 60).endswith("pairs/s at 128 dimensions")
+    monkeypatch.setattr(trial, "make", lambda *_: 1 / 0)
+    detail = ill(lambda: doctor.training_rate("cpu", 1)).detail
+    assert "the kernel of skip-gram fails on cpu: ZeroDivisionError" in detail
 
 
 @pytest.mark.parametrize("look", [doctor.cores, doctor.gpu, doctor.memory])

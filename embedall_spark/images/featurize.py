@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from embedall_spark import devices
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.images import backbones, devices, image_reader
+from embedall_spark.images import backbones, image_reader
 from embedall_spark.images.decode import BadImage
 
 if TYPE_CHECKING:

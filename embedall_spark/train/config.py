@@ -89,6 +89,11 @@ class TrainConfig(Section):
         description="barrier tasks that share the model; each has a part of it",
         json_schema_extra=MOVABLE,
     )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu",
+        description="what workers train on; cuda: one GPU each; auto: a GPU where Spark's executors have one",
+        json_schema_extra=MOVABLE,
+    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -159,6 +164,20 @@ class TrainConfig(Section):
             )
         if self.context and not self.negative:
             raise ValueError("context=true needs negative sampling: with negative=0 a word has no output vector")
+        return self
+
+    @property
+    def has_gpu_kernel(self) -> bool:
+        """Whether there is a kernel for GPUs: of skip-gram with negative sampling, and of GloVe."""
+        return self.method == "glove" or bool(self.sg and not self.hs)
+
+    @model_validator(mode="after")
+    def _device(self) -> TrainConfig:
+        if self.device == "cuda" and not self.has_gpu_kernel:
+            raise ValueError(
+                "device=cuda is for skip-gram with negative sampling and for GloVe; with sg=0 or hs=1 set "
+                "train.device=cpu"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
+    from torch import Tensor
 
     from embedall_spark.corpus.cooccurrence import Cells
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
+
+    Matrix = TypeVar("Matrix", NDArray[np.float32], Tensor)
 
 UNIT = "cells"
 # Cells between two updates of the progress.
@@ -39,7 +42,7 @@ def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[n
     return glove_kernel.initial_rows(inputs, outputs, dim)
 
 
-def weights(rows: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
+def weights(rows: Matrix, config: TrainConfig) -> Matrix:
     """Return the part of rows that must stay small: vectors and biases, not the sums of squared gradients."""
     return rows[:, : glove_kernel.half_length(config.vector_size)]
 

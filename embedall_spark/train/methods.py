@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedall_spark.train import glove, word2vec
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
+    from torch import Tensor
 
     from embedall_spark.corpus.vocabulary_index import VocabularyIndex
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
 
     Rows = NDArray[np.float32]
+    Matrix = TypeVar("Matrix", Rows, Tensor)
 
 
 class Method(Protocol):
@@ -33,7 +35,7 @@ class Method(Protocol):
     def initial_rows(self, ids: NDArray[np.int64], config: TrainConfig) -> tuple[Rows, Rows]:
         """Return untrained rows of both sides, which depend on (seed, id) alone."""
 
-    def weights(self, rows: Rows, config: TrainConfig) -> Rows:
+    def weights(self, rows: Matrix, config: TrainConfig) -> Matrix:
         """Return the part of rows that must stay small."""
 
     def unpack(self, batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A row needs some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
+MOST_TOKEN_COPIES = 8
+"""Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Plan:
     threads: int
     episodes: int
     slices: int
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def has_tokens(self, config: TrainConfig) -> bool:
+        """Return whether workers that rotate receive tokens and draw windows on GPUs; else streams of windows."""
+        return self.device == "cuda" and config.method == "sgns" and self.workers <= MOST_TOKEN_COPIES
 
     def slice_episodes(self, index: int) -> range:
         """Return the episodes of a slice."""
@@ -75,11 +82,11 @@ class Plan:
         return in_slice
 
 
-def make_plan(corpus: Corpus, config: TrainConfig, threads: int) -> Plan:
+def make_plan(corpus: Corpus, config: TrainConfig, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> Plan:
     """Return the plan for a corpus: slices that fit the spool, and at least 4 episodes where shards rotate."""
     slices = -(-corpus.tokens // config.slice_tokens)
     if config.workers > 1:
-        slices = max(slices, -(-spool_bytes(corpus, config) // config.spool_bytes))
+        slices = max(slices, -(-spool_bytes(corpus, config, device) // config.spool_bytes))
         pairs_per_row = 2 * corpus.kept * mean_contexts(config) / max(1, corpus.vocabulary)
         episodes = config.episodes or int(np.clip(pairs_per_row / _PAIRS_PER_ROW_AND_EPISODE, 4, 16))
     else:
@@ -87,7 +94,7 @@ def make_plan(corpus: Corpus, config: TrainConfig, threads: int) -> Plan:
     # Every episode has blocks, and all slices have equally many episodes: the learning rate falls with the slices.
     slices = min(slices, max(1, corpus.blocks))
     each = min(-(-episodes // slices), max(1, corpus.blocks // slices))
-    return Plan(corpus, config.workers, threads, slices * each, slices)
+    return Plan(corpus, config.workers, threads, slices * each, slices, device)
 
 
 def estimate_cells(corpus: Corpus, config: TrainConfig) -> Corpus:
@@ -120,10 +127,12 @@ def imbalance(corpus: Corpus, workers: int) -> str | None:
     )
 
 
-def spool_bytes(corpus: Corpus, config: TrainConfig) -> int:
-    """Return the estimated bytes of windows that a worker receives in an epoch."""
+def spool_bytes(corpus: Corpus, config: TrainConfig, device: Literal["cpu", "cuda"] = "cpu") -> int:
+    """Return the estimated bytes of windows, cells or, on GPUs, tokens that a worker receives in an epoch."""
     if config.method == "glove":
         return 12 * corpus.tokens // config.workers
+    if device == "cuda" and config.workers <= MOST_TOKEN_COPIES:
+        return 5 * corpus.tokens
     each = mean_contexts(config)
     groups = min(config.workers, each)
     return int(corpus.kept * 4 * (each + 2 * groups) / config.workers)

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from embedall_spark import cluster_slots, files
+from embedall_spark import cluster_slots, devices, files
 from embedall_spark.errors import ResourceError
 from embedall_spark.train import aligned_rows, methods, ring
 from embedall_spark.train import plan as plans
+from embedall_spark.train.device import preflight as device_preflight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Corpus
 
+    _Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
 _BASE_MEMORY = 600 << 20
-_HOST = "host string, address string, memory long, disk long, folder string"
+_HOST = "host string, address string, memory long, disk long, folder string, gpu string"
+# Pairs and second on a GPU, times dimensions: of the goal of docs/guide/gpu.md, which is not yet measured, a half.
+_GPU_RATE = 300e6 * 128
+
+
+def device(spark: SparkSession, config: TrainConfig) -> Literal["cpu", "cuda"]:
+    """Return what the workers train on; ``auto`` takes the CPU for methods without a kernel for GPUs.
+
+    Raises:
+        ConfigError: GPUs are asked for, and the executors were started without.
+    """
+    if config.device == "auto" and not config.has_gpu_kernel:
+        return "cpu"
+    return devices.kind_of_training(spark, config.device)
 
 
 def threads(spark: SparkSession, config: TrainConfig) -> int:
@@ -41,15 +58,20 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
     """Check that the hosts that will train have what the plan needs.
 
     Raises:
-        ResourceError: there are too few slots, too little memory or disk, or a host has no address for the others.
+        ConfigError: GPUs are asked for, and the executors were started without.
+        ResourceError: there are too few slots or GPUs, too little memory or disk, or a host has no address for the
+            others.
     """
     if config.workers > 1:
         _check_slots(spark, config.workers)
-    hosts = _probe(spark, config.workers).collect()
+    kind = device(spark, config)
+    hosts = _probe(spark, config.workers, kind).collect()
+    if kind == "cuda":
+        device_preflight.check([device_preflight.Report(*json.loads(row.gpu)) for row in hosts], corpus, config)
     on_host = Counter(row.host for row in hosts)
     memory, disk = memory_bytes(corpus, config), 0
     if config.workers > 1:
-        disk = min(plans.spool_bytes(corpus, config), config.spool_bytes)
+        disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
     for row in hosts:
         need, share = memory * on_host[row.host], f"{on_host[row.host]} worker(s)"
         if need > row.memory:
@@ -85,16 +107,22 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     Raises:
         ResourceError: the cluster lacks what the training needs.
     """
-    # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
-    rate = 0.75e8 / config.vector_size * threads(spark, config) * config.workers
     if config.method == "glove":
         corpus = plans.estimate_cells(corpus, config)
     check(spark, corpus, config)
-    return {
-        "seconds": round(corpus.tokens * config.epochs / rate),
+    kind = device(spark, config)
+    if kind == "cuda":
+        work, rate = corpus.kept * plans.mean_contexts(config), _GPU_RATE * config.workers
+    else:
+        # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
+        work, rate = float(corpus.tokens), 0.75e8 * threads(spark, config) * config.workers
+    disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes) if config.workers > 1 else 0
+    costs: dict[str, float] = {
+        "seconds": round(work * config.epochs * config.vector_size / rate),
         "worker_memory_bytes": memory_bytes(corpus, config),
-        "worker_disk_bytes": min(plans.spool_bytes(corpus, config), config.spool_bytes) if config.workers > 1 else 0,
+        "worker_disk_bytes": disk,
     }
+    return costs | ({"worker_gpu_bytes": device_preflight.memory_bytes(corpus, config)} if kind == "cuda" else {})
 
 
 def _check_slots(spark: SparkSession, workers: int) -> None:
@@ -111,42 +139,50 @@ def _check_slots(spark: SparkSession, workers: int) -> None:
         )
 
 
-def _probe(spark: SparkSession, workers: int) -> DataFrame:
+def _probe(spark: SparkSession, workers: int, kind: Literal["cpu", "cuda"]) -> DataFrame:
     """Return a row per worker with what its host has; for several workers by a barrier stage, as in training."""
-    rows = spark.range(0, workers, 1, workers)
+    rows, profile = spark.range(0, workers, 1, workers), devices.training_profile(spark, kind)
     if workers == 1:
-        return rows.mapInArrow(_probe_task, _HOST)
-    probe = rows.mapInArrow(_probe_barrier_task, _HOST, barrier=True)
+        return rows.mapInArrow(_probe_task(kind), _HOST, profile=profile)
+    probe = rows.mapInArrow(_probe_barrier_task(kind), _HOST, barrier=True, profile=profile)
     try:
         return spark.createDataFrame(probe.collect(), _HOST)
     except Exception as error:
         if "SPARK-24819" in str(error) or "more slots than" in str(error):
+            slots = "GPUs" if kind == "cuda" else "task slots"
             raise ResourceError(
-                f"train.workers={workers} needs {workers} task slots at once, but the cluster has fewer: "
-                "add executors or cores, or lower train.workers"
+                f"train.workers={workers} needs {workers} {slots} at once, but the cluster has fewer: "
+                f"add executors or {'GPUs' if kind == 'cuda' else 'cores'}, or lower train.workers"
             ) from None
         raise
 
 
-def _probe_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for _ in batches:
-        yield _row(socket.gethostname())
+def _probe_task(kind: Literal["cpu", "cuda"]) -> _Task:
+    def probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield _row(socket.gethostname(), 0, kind)
+
+    return probe
 
 
-def _probe_barrier_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    from pyspark import BarrierTaskContext
+def _probe_barrier_task(kind: Literal["cpu", "cuda"]) -> _Task:
+    def probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import BarrierTaskContext
 
-    context = BarrierTaskContext.get()
-    hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
-    rank = context.partitionId()
-    for _ in batches:
-        pass
-    yield _row(ring.local_address(hosts[(rank + 1) % len(hosts)]))
+        context = BarrierTaskContext.get()
+        hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
+        rank = context.partitionId()
+        for _ in batches:
+            pass
+        yield _row(ring.local_address(hosts[(rank + 1) % len(hosts)]), rank, kind)
+
+    return probe
 
 
-def _row(address: str) -> pa.RecordBatch:
-    folder = files.scratch()
-    values = [socket.gethostname(), address, free_memory(), shutil.disk_usage(folder).free, str(folder)]
+def _row(address: str, rank: int, kind: Literal["cpu", "cuda"]) -> pa.RecordBatch:
+    folder, host = files.scratch(), socket.gethostname()
+    gpu = json.dumps(device_preflight.report(host, rank)) if kind == "cuda" else ""
+    values = [host, address, free_memory(), shutil.disk_usage(folder).free, str(folder), gpu]
     return pa.RecordBatch.from_arrays(
         [pa.array([value]) for value in values], [c.split()[0] for c in _HOST.split(", ")]
     )

@@ -41,8 +41,13 @@ class Ring:
         options._timeout = patience
         # By default gloo uses the interface of the host's name, which is often the loopback one.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_address(address))]
-        self._store = store
-        self._group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+        self.store = store
+        self.group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+
+    def share(self, text: str) -> list[str]:
+        """Return the texts of all workers by rank; called once."""
+        self.store.set(f"share/{self.rank}", text)
+        return [self.store.get(f"share/{rank}").decode() for rank in range(self.size)]
 
     def max_status(self, status: int) -> int:
         """Return the greatest status of all workers; also a barrier."""
@@ -52,7 +57,7 @@ class Ring:
         flag = torch.tensor([status], dtype=torch.int64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX
-        self._group.allreduce([flag], options).wait()
+        self.group.allreduce([flag], options).wait()
         return int(flag.item())
 
     def rotate(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> None:
@@ -60,8 +65,8 @@ class Ring:
         import torch
 
         waits = [
-            self._group.send([torch.from_numpy(outgoing)], (self.rank - 1) % self.size, tag),
-            self._group.recv([torch.from_numpy(incoming)], (self.rank + 1) % self.size, tag),
+            self.group.send([torch.from_numpy(outgoing)], (self.rank - 1) % self.size, tag),
+            self.group.recv([torch.from_numpy(incoming)], (self.rank + 1) % self.size, tag),
         ]
         for wait in waits:
             wait.wait()

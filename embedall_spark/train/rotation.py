@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedall_spark import devices
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import aligned_rows, methods, plan, slice_state, slice_worker
 from embedall_spark.train.ring import Ring
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
 
 def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in a barrier stage of W tasks; REPORT rows."""
-    return (
-        methods.of(slice_.config).streams(sequences, slice_).mapInArrow(_task(slice_), slice_state.REPORT, barrier=True)
-    )
+    profile = devices.training_profile(sequences.sparkSession, slice_.plan.device)
+    return _streams(sequences, slice_).mapInArrow(_task(slice_), slice_state.REPORT, barrier=True, profile=profile)
+
+
+def _streams(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
+    if slice_.plan.has_tokens(slice_.config):
+        from embedall_spark.train.device import rotation as on_device
+
+        return on_device.token_streams(sequences, slice_)
+    return methods.of(slice_.config).streams(sequences, slice_)
 
 
 def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -50,12 +58,17 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
             vocabulary = VocabularyIndex.open(slice_.vocabulary)
             inputs, outputs, shards = slice_worker.open_model(slice_, vocabulary, rank)
             stats.lap("load")
-            counts = _Counts(vocabulary, shards)
-            # Output shards arrive and leave in two buffers of the largest one's size.
-            buffers = [aligned_rows.zeros(int(counts.rows.max()), inputs.shape[1]) for _ in range(2)]
-            buffers[0][: len(outputs)] = outputs
-            del outputs
-            outputs = _episodes(slice_, ring, spool, counts, inputs, buffers, stats)
+            if slice_.plan.device == "cuda":
+                from embedall_spark.train.device import rotation as on_device
+
+                on_device.train_slice(slice_, ring, spool, vocabulary.counts, shards, inputs, outputs, stats)
+            else:
+                counts = _Counts(vocabulary, shards)
+                # Output shards arrive and leave in two buffers of the largest one's size.
+                buffers = [aligned_rows.zeros(int(counts.rows.max()), inputs.shape[1]) for _ in range(2)]
+                buffers[0][: len(outputs)] = outputs
+                del outputs
+                outputs = _episodes(slice_, ring, spool, counts, inputs, buffers, stats)
         written = {} if stats.diverged else slice_worker.save_model(slice_, rank, inputs, outputs)
         stats.lap("checkpoint")
         # A worker that leaves early would close sockets that others still read from.

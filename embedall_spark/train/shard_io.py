@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 # Values of trained rows stay below about 10; beyond this limit training has diverged.
 EXPLODED = 1e3
@@ -93,9 +94,12 @@ def read_rows(
             yield row, piece.reshape(-1, dim)
 
 
-def max_abs(rows: NDArray[np.float32]) -> float:
+def max_abs(rows: NDArray[np.float32] | Tensor) -> float:
     """Return the greatest absolute value; infinity where a value is not finite."""
-    return float(_max_abs(rows))
+    if isinstance(rows, np.ndarray):
+        return float(_max_abs(rows))
+    greatest = float(rows.abs().max())
+    return greatest if greatest <= 3.4e38 else float("inf")
 
 
 @numba.njit(nogil=True, cache=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedall_spark import devices
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import methods, slice_state, slice_worker
 
@@ -16,24 +17,33 @@ if TYPE_CHECKING:
 
 def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in one task; REPORT rows."""
-    if slice_.plan.threads == 1:
+    if slice_.plan.threads == 1 and slice_.plan.device == "cpu":
         # Repeatable: the order of the blocks must not depend on Spark's partitions, which costs a shuffle.
         blocks_ = sequences.repartition(1).sortWithinPartitions("block")
     else:
         blocks_ = sequences.coalesce(1)
-    return blocks_.mapInArrow(_task(slice_), slice_state.REPORT)
+    profile = devices.training_profile(sequences.sparkSession, slice_.plan.device)
+    return blocks_.mapInArrow(_task(slice_), slice_state.REPORT, profile=profile)
 
 
 def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         stats = slice_state.WorkerStats()
         vocabulary = VocabularyIndex.open(slice_.vocabulary)
-        inputs, outputs, _ = slice_worker.open_model(slice_, vocabulary, 0)
+        inputs, outputs, shards = slice_worker.open_model(slice_, vocabulary, 0)
         stats.lap("load")
         progress = slice_state.ProgressFile(slice_, 0, stats)
-        train_block = methods.of(slice_.config).block_trainer(slice_, vocabulary, inputs, outputs, stats, progress)
-        stats.lap("prepare")
-        slice_worker.for_each(train_block, _blocks(batches, slice_), slice_.plan.threads)
+        if slice_.plan.device == "cuda":
+            from embedall_spark.train.device import single_worker as on_device
+
+            device, model = devices.training_device(0), (inputs, outputs)
+            on_device.train_blocks(
+                slice_, vocabulary.counts, shards, *model, _blocks(batches, slice_), stats, progress, device
+            )
+        else:
+            train_block = methods.of(slice_.config).block_trainer(slice_, vocabulary, inputs, outputs, stats, progress)
+            stats.lap("prepare")
+            slice_worker.for_each(train_block, _blocks(batches, slice_), slice_.plan.threads)
         stats.lap("train")
         slice_worker.check_model(slice_, stats, inputs, outputs, "(0, 0)", 1.0)
         written = {} if stats.diverged else slice_worker.save_model(slice_, 0, inputs, outputs)

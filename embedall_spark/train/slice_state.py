@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Plan
@@ -88,7 +89,7 @@ class WorkerStats:
             self.loss += float(loss)
             self.loss_pairs += int(loss_pairs)
 
-    def check(self, rows: Iterable[NDArray[np.float32]], slice_: Slice, block: str, share: float) -> None:
+    def check(self, rows: Iterable[NDArray[np.float32] | Tensor], slice_: Slice, block: str, share: float) -> None:
         """Set ``diverged`` if a value is not finite or has exploded; the slice then ends without a checkpoint.
 
         ``rows`` are the parts of the model's rows that must stay small, see ``Method.weights``.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+    from embedall_spark.train.methods import Matrix
     from embedall_spark.train.plan import Shards
     from embedall_spark.train.slice_state import Slice, WorkerStats
 
@@ -38,8 +39,8 @@ def open_model(
 def check_model(
     slice_: Slice,
     stats: WorkerStats,
-    inputs: NDArray[np.float32],
-    outputs: NDArray[np.float32],
+    inputs: Matrix,
+    outputs: Matrix,
     block: str,
     share: float,
 ) -> None:

@@ -76,12 +76,12 @@ def train(
         sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
     corpus = measure(sequences, vocabulary, config)
     _check_sizes(corpus, config)
-    plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config))
+    plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config), preflight.device(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
-        "training: %s %s, vocabulary of %s, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %d thread(s)",
+        "training: %s %s, vocabulary of %s, %d epochs of %d slice(s) and %d episode(s), %d worker(s) of %s",
         f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
-        plan.episodes, plan.workers, plan.threads,
+        plan.episodes, plan.workers, "a GPU" if plan.device == "cuda" else f"{plan.threads} thread(s)",
     )  # fmt: skip
     if problem := plans.imbalance(corpus, config.workers):
         log.warning("training: %s", problem)

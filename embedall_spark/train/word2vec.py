@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
+    from torch import Tensor
 
     from embedall_spark.corpus.blocks import Block
     from embedall_spark.corpus.vocabulary_index import VocabularyIndex
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
+
+    Matrix = TypeVar("Matrix", NDArray[np.float32], Tensor)
 
 UNIT = "words"
 # Ints of windows drawn at a time: few enough to stay in a core's cache until the kernel has used them.
@@ -42,7 +45,7 @@ def initial_rows(ids: NDArray[np.int64], config: TrainConfig) -> tuple[NDArray[n
     return inputs, aligned_rows.zeros(len(ids), aligned_rows.padded_length(saved_lengths(config)[1]))
 
 
-def weights(rows: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
+def weights(rows: Matrix, config: TrainConfig) -> Matrix:
     """Return the part of rows that must stay small: all of it."""
     return rows
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pyspark.sql import functions as F
 
-from embedall_spark import files, torch_processes
+from embedall_spark import devices, files, torch_processes
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
 from embedall_spark.latent.fit import contrastive
@@ -117,7 +117,7 @@ def work(folder: str, config_json: str) -> None:
     with torch_processes.report_errors(folder):
         config = ContrastiveConfig.model_validate_json(config_json)
         score = scorer(validation)
-        refined = contrastive.refine(train, config, lambda a, b: score(a, b).mrr, "cuda" if config.gpu else "cpu")
+        refined = contrastive.refine(train, config, lambda a, b: score(a, b).mrr, devices.process_device(config.gpu))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **refined._asdict())
     files.write_bytes(f"{folder}/{RESULT}", content.getvalue())

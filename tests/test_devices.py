@@ -16,16 +16,16 @@ import pytest
 from processes import wait_for
 from test_standalone import HOME, daemon, environment  # noqa: F401
 
+from embedall_spark import devices
 from embedall_spark.errors import ConfigError, ResourceError
-from embedall_spark.images import devices
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from embedall_spark.images import devices
+from embedall_spark import devices
 
 def task(folder, together):
     def run(batches):
@@ -49,6 +49,17 @@ for name, gpus, together in (("session", None, 4), ("stage", 1.0, 2)):
     schema, profile = "device string, begun double, ended double", devices.resource_profile(spark, gpus)
     found = tasks.mapInArrow(task(str(folder), together), schema, profile=profile).collect()
     said[name] = {"rows": [tuple(row) for row in found], "threads": devices.threads(spark, gpus)}
+
+def barrier(batches):
+    from pyspark import BarrierTaskContext
+    for _ in batches:
+        pass
+    BarrierTaskContext.get().barrier()
+    yield pa.RecordBatch.from_pylist([{"device": devices.task_device()}])
+
+tasks, profile = spark.range(0, 2, 1, 2), devices.training_profile(spark, "cuda")
+found = tasks.mapInArrow(barrier, "device string", barrier=True, profile=profile).collect()
+said["training"] = sorted(row.device for row in found)
 print(json.dumps(said))
 """
 
@@ -192,3 +203,5 @@ def test_spark_assigns_the_gpus_of_a_worker(cluster, environment, tmp_path):  # 
         assert all(before[1] <= after[0] for before, after in pairwise(spans))
     assert sum(name in ("cuda:0", "cuda:1") for name, *_ in said["stage"]["rows"]) == 4
     assert said["stage"]["threads"] == 2
+    # The barrier tasks of a training have a GPU of their own each.
+    assert said["training"] == ["cuda:0", "cuda:1"]
