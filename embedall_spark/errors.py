@@ -65,3 +65,7 @@ class Terminated(KeyboardInterrupt):
 
 class SetupError(EmbedallError, RuntimeError):
     """Java, Spark, Delta or the session's settings are not what the system needs."""
+
+
+class NeedsSpark(Exception):
+    """A question that is answered without Spark needs it after all; the text says why. No error that users see."""

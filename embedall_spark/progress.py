@@ -14,8 +14,6 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 
-from embedall_spark import session
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -129,6 +127,9 @@ _spinner = _Spinner()
 
 
 def _spark_tasks() -> str:
+    # Imported here: 'embedall --help' needs nothing of it.
+    from embedall_spark import session
+
     done, total = session.running_tasks()
     return f", {done} of {total} tasks" if total > 1 else ""
 

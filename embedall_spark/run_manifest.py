@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import config as configs
-from embedall_spark import files, tables
+from embedall_spark import delta_files, files, table_cache, tables
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,8 +69,15 @@ def read(folder: str) -> Manifest:
     return dict(json.loads(files.read_bytes(f"{folder}/{FILE}")))
 
 
-def producer_of(spark: SparkSession, table: str) -> dict[str, Any]:
-    """Return kind, run_folder and mlflow_run_id of the last run of ours that wrote a table; empty if none did."""
+def producer_of(spark: SparkSession | None, table: str) -> dict[str, Any]:
+    """Return kind, run_folder and mlflow_run_id of the last run of ours that wrote a table; empty if none did.
+
+    Args:
+        spark: the session; None: the table's log is read without Spark.
+        table: the table.
+    """
+    if spark is None:
+        return next(iter(table_cache.commits(delta_files.open_version(table))), {})
     commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
     return dict(json.loads(commit["metadata"])) if commit else {}
 

@@ -78,12 +78,10 @@ def get(
         SetupError: Java, Spark or Delta's jars are missing, or the running session lacks a required setting.
     """
     try:
-        from pyspark import SparkContext
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
-    running = SparkContext._active_spark_context is not None or SparkSession.getActiveSession() is not None
-    if running or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT")):
+    if is_running() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT")):
         spark = SparkSession.builder.getOrCreate()  # noqa: TID251
         check(spark)
         return spark
@@ -93,6 +91,16 @@ def get(
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
     return _start(_with_environment(settings), java)
+
+
+def is_running() -> bool:
+    """Return whether this process has a Spark session."""
+    if "pyspark" not in sys.modules:
+        return False
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    return SparkContext._active_spark_context is not None or SparkSession.getActiveSession() is not None
 
 
 def running_tasks() -> tuple[int, int]:

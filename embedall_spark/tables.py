@@ -62,11 +62,14 @@ def read(spark: SparkSession, name: str, version: int | None = None) -> DataFram
     except AnalysisException as error:
         if exists(spark, name):
             raise TableError(f"{name}: {table_errors.first_line(error)}") from None
-        hint = (
-            "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
-        )
-        raise TableError(f"{name}: there is no such table (need {hint})") from None
+        raise no_such_table(name) from None
     return table
+
+
+def no_such_table(name: str) -> TableError:
+    """Return the error for a table that does not exist."""
+    hint = "a folder that holds a Delta table" if files.is_path(name) else "catalog.schema.table; a path has a slash"
+    return TableError(f"{name}: there is no such table (need {hint})")
 
 
 def version(spark: SparkSession, name: str) -> int | None:

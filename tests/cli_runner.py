@@ -8,6 +8,8 @@ import logging
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
+import pytest
+
 
 class Result(NamedTuple):
     """What a command left: its exit code, what it printed, and what it logged."""
@@ -20,6 +22,22 @@ class Result(NamedTuple):
     def summary(self) -> dict:
         """The last line of the output."""
         return json.loads(self.output.splitlines()[-1])
+
+
+def answered_alike(*arguments: object) -> Result:
+    """Ask a question without Spark and through it; return the result, which must be the same."""
+    from embedall_spark.cli.shared import table_snapshot
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("needs Spark")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_snapshot, "open_snapshot", refuse)
+        here = embedall(*arguments)
+    in_spark = embedall(*arguments, "--limit", 0)
+    # The log has the time of day.
+    assert here._replace(log=here.log[24:]) == in_spark._replace(log=in_spark.log[24:])
+    return here
 
 
 def embedall(*arguments: object) -> Result:

@@ -92,6 +92,17 @@ def spark(tmp_path_factory, jvm_folder):
     assert not changed, f"settings that some test has changed for all later ones: {changed}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_copies(tmp_path_factory):
+    """Copies of tables lie in a folder of the tests, not in the user's cache."""
+    from embedall_spark import table_cache
+
+    folder = tmp_path_factory.mktemp("copies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_cache, "_root", lambda: folder)
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def own_store():
     """Runs are tracked beside their tables, whatever the environment says."""

@@ -22,7 +22,8 @@ def load(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words"]
+    "name",
+    [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words", "questions"],
 )
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,7 +16,8 @@ from cli_runner import embedall
 
 from embedall_spark import cli, config, doctor, session
 from embedall_spark.cli import run_kind
-from embedall_spark.cli.shared import console, options, table_snapshot
+from embedall_spark.cli.shared import console, failure, options, table_snapshot
+from embedall_spark.cli.shared.table_snapshot import TableSnapshot
 from embedall_spark.errors import BadData
 from embedall_spark.search import exact, spelling
 
@@ -89,7 +92,7 @@ def test_neighbors_in_a_terminal_are_side_by_side_where_they_fit(monkeypatch, ca
 
 
 def test_similar_answers_the_known_words_and_then_names_the_unknown(monkeypatch):
-    monkeypatch.setattr(table_snapshot, "open_table", lambda *_: (None, None))
+    monkeypatch.setattr(table_snapshot, "open_local", lambda *_: TableSnapshot(None, "table", None, "version"))
     monkeypatch.setattr(exact, "find_vectors", lambda *_: {"river": np.ones(2)})
     monkeypatch.setattr(exact, "top_k", lambda *_, **__: [[("lake", 0.5)]])
     calls = []
@@ -165,7 +168,7 @@ def test_ctrl_c_while_spark_works_shows_no_stack(caplog):
 def test_the_summary_comes_after_the_error(monkeypatch):
     said = []
     monkeypatch.setattr(run_kind, "launch", lambda *_: (_ for _ in ()).throw(BadData("bad")))
-    monkeypatch.setattr(run_kind.log, "error", lambda *_, **__: said.append("error"))
+    monkeypatch.setattr(failure.log, "error", lambda *_, **__: said.append("error"))
     monkeypatch.setattr(run_kind, "show_summary", lambda *_: said.append("summary"))
     assert embedall("words", "in", "out").code == 3
     assert said == ["error", "summary"]
@@ -180,6 +183,26 @@ def test_wrong_files_show_before_spark_starts(tmp_path):
     result = embedall("words", "--summary", tmp_path / "none" / "summary.json")
     assert result.code == 2
     assert "there is no folder" in result.log
+
+
+def test_only_the_called_command_is_imported_and_help_says_what_it_says():
+    for name, (_, text) in cli.COMMANDS.items():
+        assert cli.load(name).help.partition("\n\n")[0].replace("\n", " ") == text
+    code = "import sys; from embedall_spark import cli; assert cli.call(['--help']) == 0; "
+    code += "print(*{'pyspark', 'torch', 'mlflow', 'numba', 'pandas', 'pyarrow', 'numpy', 'pydantic'} & {*sys.modules})"
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[-1] == ""
+    assert sum(any(f" {name} " in line for name in cli.COMMANDS) for line in lines) >= len(cli.COMMANDS)
+
+
+def test_the_shell_asks_its_table_line_by_line(monkeypatch, capsys):
+    lines, calls = iter(["similar river -n 3", "", "version", "search 'open", "exit", "never"]), []
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    call = cli.call
+    monkeypatch.setattr(cli, "call", lambda words: calls.append(words) or 0)
+    assert call(["shell", "output/words"]) == 0
+    assert calls == [["similar", "output/words", "river", "-n", "3"], ["version"]]
+    assert "close the quote" in capsys.readouterr().err
 
 
 def test_clean_wants_the_runs_folder(tmp_path):

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cli_runner import embedall
+from cli_runner import answered_alike, embedall
 from conftest import setting
 from PIL import Image
 from vector_tables import table
 
-from embedall_spark import config, session, tables
-from embedall_spark.cli.shared import provenance, search_query
+from embedall_spark import config, delta_files, session, table_cache, tables
+from embedall_spark.cli.shared import provenance, search_query, table_snapshot
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import images
 from embedall_spark.schemas import VECTORS
@@ -112,6 +112,76 @@ def test_where_and_metadata(spark, place):
     bare.write_text("red.png,warm,Red\nblue.png,cold,Blue\n")
     titled = lines(embedall("search", colors, "--id", "Blue", "-n", 1, "--names", bare, "--show", "label"))
     assert titled[0] == ["Blue", "[blue.png]", "score", "label"]
+
+
+QUESTIONS = [
+    ["--id", "red.png"],
+    ["--id", "red.png", "-n", 2, "--with-self"],
+    ["--id", "rad.png"],
+    ["--id", "zero"],
+    ["--vector", "v.json", "--show", "price,kind"],
+    ["--id", "red.png", "--where", "norm BETWEEN 0.9 AND 1.0 AND id NOT LIKE '%.txt' OR id IN ('blue.png', 'x')"],
+    ["--id", "red.png", "--where", "NOT (vectors.count IS NOT NULL) AND vectors.`kind` = 'words'"],
+    ["--id", "Blue", "--where", "names.kind = 'cold' OR price >= 7", "--show", "price"],
+    ["--id", "red.png", "--where", "names.kind != 'cold' AND NOT title = 'Red <one>'"],
+    ["--id", "Bleu"],
+]
+
+
+def test_answers_without_spark_are_the_same(spark, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.json").write_text("[0, 0.3, 2]")
+    # Ties, vectors of very different lengths, and one without a direction.
+    ids = [*IDS, "tie", "tiny", "huge", "zero"]
+    rows = np.vstack([ROWS, ROWS[1], ROWS[1] * 1e-30, ROWS[3] * 1e25, ROWS[0] * 0]).astype(np.float32)
+    table(spark, ids, rows).write.format("delta").save(str(tmp_path / "many"))
+    for options in QUESTIONS:
+        answered_alike("search", tmp_path / "many", *options, "--names", place / "known.csv")
+    first = embedall("search", place / "colors", "--id", "red.png", "--csls", 2)
+    assert first == answered_alike("search", place / "colors", "--id", "red.png", "--csls", 2)
+    answered_alike("analogy", tmp_path / "many", "red.png", "rose.png", "ink.txt", "--mul", "-n", 5)
+
+
+def test_tables_that_need_spark_say_so(spark, place, tmp_path, monkeypatch):
+    name, asked = str(tmp_path / "mapped"), []
+    rows = table(spark, IDS, ROWS, partitions=1)
+    rows.write.format("delta").option("delta.columnMapping.mode", "name").save(name)
+    rows.unionByName(rows).write.format("delta").save(str(tmp_path / "twice"))
+
+    def open_snapshot(*_):
+        asked.append(1)
+        return table_snapshot.open_local(str(place / "colors"), 1.0)
+
+    monkeypatch.setattr(session, "is_running", lambda: False)
+    monkeypatch.setattr(table_snapshot, "open_snapshot", open_snapshot)
+    for table_name, option, why in [
+        (name, [], "its columns are mapped"),
+        (tmp_path / "twice", [], "it has several rows of some ids"),
+        (place / "colors", ["--limit", 1e-9], "more than --limit 1e-09"),
+        ("catalog.schema.table", [], "named in a catalog"),
+        ("s3://bucket/table", [], "not in this machine's file tree"),
+    ]:
+        result = embedall("similar", table_name, "red.png", *option)
+        assert (result.code, why in result.log, "answered by Spark" in result.log) == (0, True, True), result.log
+    assert len(asked) == 5
+    assert "there is no such table" in embedall("similar", tmp_path / "none", "x").log
+
+
+def test_copies_are_kept_per_version_and_limited(spark, place, tmp_path, own_copies, monkeypatch):
+    def copies():
+        return {folder.name for folder in own_copies.iterdir()}
+
+    name, before = tmp_path / "growing", copies()
+    table(spark, IDS, ROWS).write.format("delta").save(str(name))
+    lines(embedall("similar", name, "red.png"))
+    [first] = copies() - before
+    with monkeypatch.context() as patch:
+        patch.setattr(delta_files.DeltaFiles, "dataset", None)
+        lines(embedall("similar", name, "red.png"))
+    table(spark, IDS, ROWS).write.format("delta").mode("overwrite").save(str(name))
+    monkeypatch.setattr(table_cache, "MAX_BYTES", 0)
+    lines(embedall("similar", name, "red.png"))
+    assert (first[-1], copies()) == ("0", {f"{first[:-1]}1"})
 
 
 def test_a_table_of_something_else_is_named(spark, tmp_path):
@@ -317,7 +387,7 @@ def test_learned_words_are_those_of_the_tables_own_run(spark, tmp_path):
         project_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
     )
     for run_id in ("night-1", "night-2", "another"):
-        provenance.project_text(spark, provenance.LatentTable(None, model, run_id), "red dress")
+        provenance.project_text(spark, provenance.LatentTable({}, model, run_id), "red dress")
     first, second, current = seen
     assert set(first) == {"red"} and first["red"].tolist() == [1, 0]
     assert second["red"].tolist() == current["red"].tolist() == [-1, 0]

@@ -7,12 +7,11 @@ import shlex
 
 import numpy as np
 import pytest
-import typer
 from rich.console import Console
 from vector_tables import table
 
 from embedall_spark import config, kinds, session
-from embedall_spark.cli import app, demo
+from embedall_spark.cli import demo, load
 from embedall_spark.cli.demo import part, summary
 from embedall_spark.cli.shared.console import console
 
@@ -57,8 +56,7 @@ def test_the_summary_fits_a_screen_and_its_commands_exist(kinds, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24
     assert [line.split()[-1] for line in lines if " 1,234 " in f" {line.strip()} "] == [f"out/{kind}" for kind in kinds]
-    tried = [line.partition("embedall ")[2].split() for line in lines if "bin/embedall" in line][:-1]
+    tried = [line.partition("embedall ")[2].split() for line in lines if "bin/embedall" in line][:-2]
     assert len(tried) == min(5, 2 * len(kinds)) and {words[1] for words in tried} == {f"out/{kind}" for kind in kinds}
-    commands = typer.main.get_command(app).commands
     for command, *arguments in tried:
-        commands[command].make_context(command, shlex.split(" ".join(arguments)))
+        load(command).make_context(command, shlex.split(" ".join(arguments)))

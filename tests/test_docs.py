@@ -12,7 +12,7 @@ from doc_blocks import ALL_DOCS, GUIDES, ROOT, USER_DOCS, blocks, prose
 from embedall_spark import cli, config_help, errors, kinds
 from embedall_spark.images import train_backbone
 
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = typer.main.get_command(cli.app).commands | {name: cli.load(name) for name in cli.COMMANDS}
 OPTIONS = {
     option.path: option.default
     for model in [*(kinds.load(name).Config for name in kinds.names()), train_backbone.Config]

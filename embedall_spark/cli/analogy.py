@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import typer
-from pyspark.sql import functions as F
+from functools import partial
+from typing import TYPE_CHECKING
 
-from embedall_spark import tables
-from embedall_spark.cli.shared import console, options, provenance, table_snapshot
+import typer
+
+from embedall_spark.cli.shared import console, options, search_output, table_snapshot
 from embedall_spark.errors import ConfigError
-from embedall_spark.search import analogy, spelling, title_lookup
+from embedall_spark.search import analogy, exact, spelling, title_lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
+    from embedall_spark.search.analogy import Method
 
 
 def register(app: typer.Typer) -> None:
@@ -29,38 +36,45 @@ def _analogy(
     n: int = options.K,
     mul: bool = typer.Option(False, "--mul", help="3CosMul (Levy and Goldberg 2014) in place of 3CosAdd."),
     restrict: int | None = options.RESTRICT,
+    limit: float = options.LIMIT,
     master: str | None = options.MASTER,
 ) -> None:
     """A is to B as C is to what? Or: what is near to some ids without others?"""
     if positive:
         if a is not None or mul:
             raise ConfigError("--positive and --negative replace A B C and --mul; remove A B C and --mul")
-        _combine(table, positive, negative, kind, n, restrict, master)
+        combine = partial(_combine, positive=positive, negative=negative, kind=kind, n=n, restrict=restrict)
+        table_snapshot.answer(table, master, limit, combine)
         return
     if a is None or b is None or c is None or negative or kind:
         raise ConfigError("give three ids A B C, or --positive ID... and, to subtract some, --negative ID...")
-    _, vectors = table_snapshot.open_table(table, master)
-    hits = analogy.answer(vectors, [(a, b, c)], n, method="mul" if mul else "add", restrict=restrict)
+    method: Method = "mul" if mul else "add"
+    question = (a, b, c)
+    hits = table_snapshot.answer(
+        table,
+        master,
+        limit,
+        lambda snapshot: analogy.answer(snapshot.vectors, [question], n, method=method, restrict=restrict),
+    )
     console.neighbors([f"{a} : {b} = {c} : ?"], hits, "the table has no other id to find")
 
 
 def _combine(
-    table: str, positive: list[str], negative: list[str], kind: str | None, n: int, restrict: int | None,
-    master: str | None,
+    snapshot: TableSnapshot, positive: Sequence[str], negative: Sequence[str], kind: str | None, n: int,
+    restrict: int | None,
 ) -> None:  # fmt: skip
     """Show what is near to the sum of some ids minus others."""
-    spark, vectors = table_snapshot.open_table(table, master)
+    vectors = snapshot.vectors
     if kind is None:
-        first = vectors.where(F.col("id") == positive[0]).select("kind").first()
-        if first is None:
+        kind = exact.kind_of(vectors, positive[0])
+        if kind is None:
             raise spelling.unknown(vectors, positive[:1])
-        kind = str(first["kind"])
-    candidates = vectors.where(F.col("kind") == kind)
-    if candidates.isEmpty():
+    candidates = exact.of_kind(vectors, kind)
+    if exact.is_empty(candidates):
         raise ConfigError(f"--kind {kind}: the table has no row of this kind; give another kind")
     hits = analogy.combine(vectors, positive, negative, n, candidates=candidates, restrict=restrict)
-    path, title_of = provenance.metadata(spark, table), {}
-    if path is not None and "title" in (titles := tables.read(spark, path)).columns:
+    titles, title_of = search_output.titles_beside(snapshot), {}
+    if titles is not None:
         title_of = title_lookup.titles_by_id(titles, [*positive, *(name for name, _ in hits)])
     heading = [" + ".join(title_of.get(name, name) for name in positive), *(f"- {name}" for name in negative)]
     named = [(title_of.get(name, name), score) for name, score in hits]

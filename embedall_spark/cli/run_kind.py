@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,13 @@ import typer
 from rich.text import Text
 
 from embedall_spark import config_help, doctor, files, kinds, run_manifest
-from embedall_spark.cli.shared import console
-from embedall_spark.errors import ConfigError, EmbedallError, Terminated
+from embedall_spark.cli.shared import console, failure
+from embedall_spark.errors import ConfigError
 from embedall_spark.launch import Options, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-log = logging.getLogger(__name__)
-
-_INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
-_TERMINATED = 143  # likewise for SIGTERM
 _INPUT = typer.Argument(
     None, metavar="INPUT", show_default=False, help="Path of the input; wins over input.path in the file."
 )
@@ -58,7 +53,7 @@ def run_with_summary(kind: str, file: Path | None, work: Callable[[], dict[str, 
     try:
         result = work()
     except (Exception, KeyboardInterrupt) as error:
-        code = explain(error)
+        code = failure.explain(error)
         status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         message = str(error)[:2000] or status
         show_summary({"status": status, "kind": kind, "error": type(error).__name__, "message": message}, file)
@@ -72,19 +67,6 @@ def show_summary(summary: dict[str, Any], file: Path | None) -> None:
     if file is not None:
         file.write_text(line + "\n", encoding="utf-8")
     typer.echo(line)
-
-
-def explain(error: BaseException) -> int:
-    """Log an error, with a stack only where it is none that a user can act on; return the command's exit code."""
-    if isinstance(error, EmbedallError):
-        log.error("%s", error)
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        by = "SIGTERM" if isinstance(error, Terminated) else "the user"
-        log.error("stopped by %s; the same command resumes from the last finished stage or checkpoint", by)
-        return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
-    log.error("unexpected %s", type(error).__name__, exc_info=error)
-    return 1
 
 
 def _kind(name: str) -> Callable[..., None]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
-from pyspark.sql import functions as F
 
 from embedall_spark import files, schemas, tables
 from embedall_spark.cli.shared import (
@@ -21,13 +21,16 @@ from embedall_spark.cli.shared import (
 )
 from embedall_spark.cli.shared.search_output import DisplayOptions
 from embedall_spark.cli.shared.search_query import Query, SearchOptions
-from embedall_spark.search import ann, condition, exact, exact_batch
+from embedall_spark.search import condition, csls, exact
+from embedall_spark.search.exact_kernel import block_top_k
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
 
 
 def register(app: typer.Typer) -> None:
@@ -89,6 +92,7 @@ def _search(
         "--work",
         help="With --queries or --csls: folder on storage that all hosts share; unset: beside --output or the table.",
     ),
+    limit: float = options.LIMIT,
     master: str | None = options.MASTER,
 ) -> None:
     """Show what is nearest by cosine to a row, a vector, a picture or words; or search by every row of a table."""
@@ -102,45 +106,63 @@ def _search(
     search_output.check(display)
     query = None if vector is None else search_query.read_vector(vector)
     folder = table_snapshot.index_folder(table, index) if approximate else None
+    if folder is None and queries is None:
+        table_snapshot.answer(table, master, limit, lambda snapshot: _show(snapshot, request, display, query))
+        return
     snapshot = table_snapshot.open_snapshot(table, master)
-    metadata = search_output.read_metadata(snapshot, display)
-    if where is not None:
-        snapshot = replace(snapshot, subset=condition.where(snapshot.vectors, where, metadata))
     if folder is not None:
         snapshot = replace(snapshot, index=table_snapshot.open_index(snapshot, folder, rebuild))
-    if queries is not None and output is not None:
-        _write_neighbors(snapshot, request, queries, output)
+    _show(snapshot, request, display, query)
+
+
+def _show(snapshot: TableSnapshot, request: SearchOptions, display: DisplayOptions, query: Query | None) -> None:
+    """Search by one row, vector, picture or text and show the result; or write that of a table of queries."""
+    metadata = search_output.read_metadata(snapshot, display)
+    if request.where is not None:
+        snapshot = replace(snapshot, subset=condition.where(snapshot.vectors, request.where, metadata))
+    if request.queries is not None and request.output is not None:
+        _write_neighbors(snapshot, request, request.queries, request.output)
         return
     pictures = search_output.pictures(snapshot, display)
-    latent = provenance.latent_table(snapshot.spark, table) if (name is None and vector is None) or csls else None
+    asks_producer = (request.id is None and request.vector is None) or request.csls
+    latent = provenance.latent_table(snapshot.session, snapshot.name) if asks_producer else None
     if query is None:
         query = search_query.resolve(snapshot, request, latent, search_output.titles(display, metadata))
-    if latent is not None and where is None and (image or text):
-        snapshot = replace(snapshot, subset=snapshot.vectors.where(F.col("kind") == latent.model.left_kind))
-    if csls is not None:
+    if latent is not None and request.where is None and (request.image or request.text):
+        snapshot = replace(snapshot, subset=exact.of_kind(snapshot.vectors, latent.model.left_kind))
+    if request.csls is not None:
         kind = search_query.kind_for_csls(snapshot, request, query, latent)
-        snapshot = replace(snapshot, similarity=csls_cache.cached_similarity(snapshot, kind, csls, work))
-    hits = _nearest(snapshot, query, n, None if with_self else query.id)
+        snapshot = csls_cache.with_similarity(snapshot, kind, request.csls, request.work)
+    hits = _nearest(snapshot, query, request.n, None if request.with_self else query.id)
     search_output.render(snapshot, display, metadata, pictures, query, hits)
 
 
 def _nearest(snapshot: TableSnapshot, query: Query, n: int, excluded: str | None) -> list[Hit]:
     """Return the nearest rows of one vector, without the id ``excluded``; each id once."""
-    if snapshot.index is None and snapshot.similarity is None:
-        exclude = None if excluded is None else [{excluded}]
-        [hits] = exact.top_k(snapshot.candidates, query.vector[None], n, exclude=exclude)
+    candidates, exclude = snapshot.candidates, None if excluded is None else [{excluded}]
+    if isinstance(candidates, LocalTable) and candidates.similarity is not None:
+        exact.check_dimension(len(query.vector), candidates.dimension)
+        queries = csls.queries(unit(query.vector[None]))
+        block = partial(block_top_k, queries=queries, lengths=csls.MAX_PRODUCT)
+        [hits] = exact.search(candidates, block, queries, n, exclude=exclude)
         return hits
+    if snapshot.index is None and snapshot.similarity is None:
+        [hits] = exact.top_k(candidates, query.vector[None], n, exclude=exclude)
+        return hits
+    # Imported here, as below: most questions need no faiss.
+    from embedall_spark.search import ann, exact_batch
+
     source, exclude_same_id = ann.in_memory_queries([excluded or ""], query.vector[None]), excluded is not None
     if snapshot.index is None:
         similarity = snapshot.similarity
         rows = exact_batch.search(
-            snapshot.candidates, source, n, exclude_same_id=exclude_same_id, similarity=similarity
+            exact.in_spark(candidates), source, n, exclude_same_id=exclude_same_id, similarity=similarity
         )
     else:
         folder, manifest = snapshot.index
         exact.check_dimension(len(query.vector), manifest.d)
         rows = ann.search(
-            snapshot.spark, folder, manifest, source, n, exclude_same_id=exclude_same_id, subset=snapshot.subset
+            snapshot.spark, folder, manifest, source, n, exclude_same_id=exclude_same_id, subset=_subset(snapshot)
         )
     hits = [(row["id"], row["score"]) for row in rows.orderBy("rank").collect()]
     # An id that the table has twice is found twice; the better row comes first.
@@ -176,20 +198,32 @@ def _all_nearest(
     snapshot: TableSnapshot, request: SearchOptions, queries: DataFrame, exclude_same_id: bool, folder: str
 ) -> DataFrame:
     """Return NEIGHBORS of all queries; ``folder`` must stay until they have been computed."""
+    from embedall_spark.search import ann, exact_batch
+
     if snapshot.index is not None:
         return ann.top_k(
-            queries, request.n, *snapshot.index, folder=folder, exclude_same_id=exclude_same_id, subset=snapshot.subset
+            queries,
+            request.n,
+            *snapshot.index,
+            folder=folder,
+            exclude_same_id=exclude_same_id,
+            subset=_subset(snapshot),
         )
-    similarity = None
+    similarity, candidates = None, exact.in_spark(snapshot.candidates)
     if request.csls is not None:
         similarity = exact_batch.mean_similarity(
-            snapshot.candidates, queries, request.csls, folder=f"{folder}/hubs", exclude_same_id=exclude_same_id
+            candidates, queries, request.csls, folder=f"{folder}/hubs", exclude_same_id=exclude_same_id
         )
     return exact_batch.top_k(
-        snapshot.candidates,
+        candidates,
         queries,
         request.n,
         folder=f"{folder}/queries",
         exclude_same_id=exclude_same_id,
         similarity=similarity,
     )
+
+
+def _subset(snapshot: TableSnapshot) -> DataFrame | None:
+    """Return the rows to find, for a search by an index."""
+    return None if snapshot.subset is None else exact.in_spark(snapshot.subset)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import typer
 
 from embedall_spark import config
 from embedall_spark.cli.shared import console, ngrams_table, options, table_snapshot
 from embedall_spark.search import exact, title_lookup
-from embedall_spark.sources import metadata
+from embedall_spark.sources import local_metadata, metadata
 from embedall_spark.sources.metadata import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
+    from embedall_spark.search.title_lookup import Titles
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +38,7 @@ def _similar(
     ),
     id_column: str = options.ID_COLUMN,
     title_column: str = typer.Option("title", "--title-column", help="With --names: the column of titles."),
+    limit: float = options.LIMIT,
     master: str | None = options.MASTER,
 ) -> None:
     """Show the nearest neighbors of ids, by cosine."""
@@ -37,9 +46,13 @@ def _similar(
     if names is not None:
         source = config.parse(Names, {"path": names, "id": id_column, "label": None, "title": title_column})
         metadata.check(source)
-    spark, vectors = table_snapshot.open_table(table, master)
-    titles = metadata.read(spark, source) if source is not None else None
-    resolved = ngrams_table.add_unseen(spark, table, title_lookup.resolve(vectors, titles, ids))
+    table_snapshot.answer(table, master, limit, lambda snapshot: _show(snapshot, source, ids, n, restrict))
+
+
+def _show(snapshot: TableSnapshot, source: Names | None, ids: Sequence[str], n: int, restrict: int | None) -> None:
+    """Print the neighbors of the ids that are in the table; raise the error for the others."""
+    vectors, titles = snapshot.vectors, _titles(snapshot, source)
+    resolved = ngrams_table.add_unseen(snapshot, title_lookup.resolve(vectors, titles, ids))
     queries = list(dict.fromkeys(name for name in resolved.ids.values() if exact.has_direction(resolved.vectors[name])))
     if queries:
         matrix = np.stack([resolved.vectors[name] for name in queries])
@@ -51,3 +64,12 @@ def _similar(
     if resolved.missing:
         raise title_lookup.unknown(vectors, titles, resolved)
     exact.require_directions(resolved.vectors)
+
+
+def _titles(snapshot: TableSnapshot, source: Names | None) -> Titles | None:
+    """Return id and title, if --names was given."""
+    if source is None:
+        return None
+    if snapshot.session is not None:
+        return metadata.read(snapshot.session, source)
+    return local_metadata.titles(local_metadata.read_all(source, snapshot.rows), source.title or "")

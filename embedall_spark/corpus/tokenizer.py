@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from embedall_spark.config import Section
-from embedall_spark.corpus import word_scanner
+from embedall_spark.corpus import short_text
 from embedall_spark.randomness import mix_arrays
+from embedall_spark.vectors import text_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 EMPTY = "empty document"
 NO_TOKEN = "no token"
 _RECORD_LENGTH = 200
+_SHORT = 1 << 12  # bytes of Arrow that are split in plain Python
 
 
 class TokensConfig(Section):
@@ -134,6 +137,13 @@ def _reject(batch: pa.RecordBatch, raw: pa.BinaryArray, row: int, reason: str) -
 
 def _split(text: pa.StringArray, config: TokensConfig) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.StringArray]:
     """Return the row and the number of tokens of each segment that has any, and the tokens of all segments."""
+    if _is_short(text, config):
+        found = [short_text.words(part, config.split == "whitespace", config.min_length) for part in text.to_pylist()]
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        return np.flatnonzero(lengths), lengths[lengths > 0], text_array([word for part in found for word in part])
+    # Imported here: its compiler takes a second, which questions need not wait.
+    from embedall_spark.corpus import word_scanner
+
     data = np.frombuffer(text.buffers()[2] or b"", np.uint8)
     documents = np.frombuffer(text.buffers()[1] or bytes(4), np.int32)[text.offset : text.offset + len(text) + 1]
     # Arrow's buffers may be writable or not: make all read-only, or the kernels compile twice.
@@ -156,9 +166,17 @@ def _split(text: pa.StringArray, config: TokensConfig) -> tuple[NDArray[np.int64
     return owners[filled], counts[filled], tokens
 
 
+def _is_short(text: pa.StringArray, config: TokensConfig) -> bool:
+    """Return whether to load the scanner's compiler would take longer than to split a text without it."""
+    plain = config.boundaries == "document" and config.split != "regex"
+    return plain and "numba" not in sys.modules and text.nbytes < _SHORT
+
+
 def _scan(
     data: NDArray[np.uint8], segments: NDArray[np.int32], config: TokensConfig
 ) -> tuple[NDArray[np.int64], pa.StringArray]:
+    from embedall_spark.corpus import word_scanner
+
     size = int(segments[-1] - segments[0])
     out = np.empty(size, np.uint8)
     offsets = np.empty(size // 2 + len(segments) + 1, np.int32)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from embedall_spark.corpus.short_text import JOINERS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,8 +21,6 @@ _CLASS = 3
 # Flags above them, which only the sentence splitter reads.
 MAY_END, ENDS, CLOSES, BLANK = 4, 8, 16, 32
 
-# Apostrophes and hyphens, and the invisible soft hyphen and (non-)joiners that spelling needs inside words.
-JOINERS = "'\u2019-\u2010\u2011\u00ad\u200c\u200d"
 MAY_END_MARKS = ".!?…"
 END_MARKS = "\u3002\uff01\uff1f\n\r\v\f\u0085\u2028\u2029"
 

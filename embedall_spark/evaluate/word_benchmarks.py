@@ -120,7 +120,7 @@ def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case
     """
     fold = _fold(case_insensitive)
     questions = [(part, tuple(map(fold, words))) for part, words in benchmark_files.questions(file)]
-    candidates = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    candidates = exact.in_spark(exact.most_frequent(vectors, restrict_vocab)).select("id", "vector", "count")
     rows = _fetch(candidates, {word for _, words in questions for word in words}, case_insensitive)
     used = [(part, words) for part, words in questions if all(word in rows for word in words)]
     names = {word: name for word, (name, _) in rows.items()}
@@ -160,7 +160,7 @@ def similarity(
     """
     fold = _fold(case_insensitive)
     pairs = [(fold(a), fold(b), score) for a, b, score in benchmark_files.pairs(file)]
-    candidates = exact.most_frequent(vectors, restrict_vocab).select("id", "vector", "count")
+    candidates = exact.in_spark(exact.most_frequent(vectors, restrict_vocab)).select("id", "vector", "count")
     rows = _fetch(candidates, {word for a, b, _ in pairs for word in (a, b)}, case_insensitive)
     used = [pair for pair in pairs if pair[0] in rows and pair[1] in rows]
     spearman = math.nan

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TITLE, WORD = "title", "word"
 REACH = 10  # candidate rows per title: items of the same title may have other tags
 MAX_COOCCURRING = 100_000  # words whose counts come to the driver
+TOO_MANY_WORDS = f"--prefix: more than {MAX_COOCCURRING:,} words share a title with its words; begin with a rarer word"
 _MAX_PREFIX_WORDS = 50  # words of a prefix that are counted
 _MATRIX_BYTES = 64 << 20  # the decoder, which is sent to every task
 _CELLS = 1 << 21  # shares of a batch, in float64
@@ -105,8 +106,7 @@ def cooccurrence_counts(items: DataFrame, prefix: Sequence[str]) -> Cooccurrence
     Raises:
         ConfigError: the prefix has more words, or more words share a title with them, than can be counted at once.
     """
-    if len(prefix) > _MAX_PREFIX_WORDS:
-        raise ConfigError(f"--prefix: {len(prefix):,} words, and at most {_MAX_PREFIX_WORDS:,} can be counted")
+    check_prefix(prefix)
     sharing = items.where(F.arrays_overlap("tokens", F.array(*map(F.lit, prefix))))
     cooccurring = sharing.select("tokens", F.explode("tokens").alias("token")).select("token").distinct()
     counts = [F.count_if(F.array_contains("tokens", word)) for word in prefix]
@@ -114,12 +114,16 @@ def cooccurrence_counts(items: DataFrame, prefix: Sequence[str]) -> Cooccurrence
     counted = occurrences.groupBy("token").agg(F.count("*").alias("items"), F.array(*counts).alias("together"))
     table = counted.limit(MAX_COOCCURRING + 1).toArrow()
     if len(table) > MAX_COOCCURRING:
-        raise ConfigError(
-            f"--prefix: more than {MAX_COOCCURRING:,} words share a title with its words; begin with a rarer word"
-        )
+        raise ConfigError(TOO_MANY_WORDS)
     tokens, titles, together = (column.to_pylist() for column in table.columns)
     by_token = dict(zip(tokens, titles, strict=True))
     return CooccurrenceCounts(items.count(), by_token, dict(zip(tokens, together, strict=True)))
+
+
+def check_prefix(prefix: Sequence[str]) -> None:
+    """Raise ConfigError if a prefix has more words than can be counted."""
+    if len(prefix) > _MAX_PREFIX_WORDS:
+        raise ConfigError(f"--prefix: {len(prefix):,} words, and at most {_MAX_PREFIX_WORDS:,} can be counted")
 
 
 def rerank_by_prefix(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+
+    from embedall_spark.search.local_table import Vectors
 
     Question = tuple[str, str, str]
     Hit = tuple[str, float]
@@ -25,7 +26,7 @@ Method = Literal["add", "mul"]
 
 
 def answer(
-    vectors: DataFrame,
+    vectors: Vectors,
     questions: Sequence[Question],
     k: int = 10,
     *,
@@ -58,12 +59,12 @@ def answer(
 
 
 def combine(
-    vectors: DataFrame,
+    vectors: Vectors,
     positive: Sequence[str],
     negative: Sequence[str],
     k: int = 10,
     *,
-    candidates: DataFrame | None = None,
+    candidates: Vectors | None = None,
     restrict: int | None = None,
 ) -> list[Hit]:
     """Return the ``k`` ids nearest to the sum of some ids' unit vectors minus others', as (id, score), best first.
@@ -98,7 +99,7 @@ def combine(
 
 
 def solve(
-    vectors: DataFrame,
+    vectors: Vectors,
     words: Mapping[str, NDArray[np.float32]],
     questions: Sequence[Question],
     k: int,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
     from embedall_spark.search.mapped_vectors import Source
 
 log = logging.getLogger(__name__)

@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import ConfigError, NeedsSpark
+from embedall_spark.schemas import VECTORS
+from embedall_spark.search import local_condition
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import row_array
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from embedall_spark.search.local_table import Vectors
 
-def where(vectors: DataFrame, condition: str, metadata: DataFrame | None = None) -> DataFrame:
+
+def where(vectors: Vectors, condition: str, metadata: DataFrame | pa.Table | None = None) -> Vectors:
     """Return the rows of a table that fulfill a condition in SQL.
 
     Args:
@@ -25,7 +33,10 @@ def where(vectors: DataFrame, condition: str, metadata: DataFrame | None = None)
 
     Raises:
         ConfigError: Spark rejects the condition, or it fails on some row; with the reason.
+        NeedsSpark: the table is on the driver, and the condition is beyond local_condition.
     """
+    if isinstance(vectors, LocalTable):
+        return _local_rows(vectors, condition, metadata)
     left, types = vectors.alias("vectors"), vectors.dtypes
     try:
         if metadata is None:
@@ -43,6 +54,30 @@ def where(vectors: DataFrame, condition: str, metadata: DataFrame | None = None)
             raise
         raise ConfigError(f"--where {condition!r}: {_reason(error, condition, types)}") from None
     return rows
+
+
+def _local_rows(vectors: LocalTable, condition: str, metadata: pa.Table | None) -> LocalTable:
+    """Return the rows of a table on the driver that fulfill a condition."""
+    rows = places = None
+    if metadata is not None:
+        left = pa.table([vectors.ids, row_array(np.arange(len(vectors)))], ["id", "row"])
+        right = pa.table([metadata["id"], row_array(np.arange(len(metadata)))], ["id", "place"])
+        joined = left.join(right, "id", join_type="left outer")
+        rows, places = joined["row"], joined["place"]
+
+    def column(name: str) -> pa.ChunkedArray:
+        *table, name = [part.strip("`") for part in re.findall(r"`[^`]+`|\w+", name)]
+        own = table in ([], ["vectors"]) and name in VECTORS.names
+        other = table in ([], ["names"]) and metadata is not None and name in metadata.column_names and name != "id"
+        if own == other or (own and name not in vectors.columns.column_names):
+            raise NeedsSpark(f"--where names the column {name}, which only Spark can look up")
+        if own:
+            return vectors.column(name) if rows is None else vectors.column(name).take(rows)
+        assert metadata is not None
+        return metadata[name].take(places)
+
+    mask = local_condition.mask(condition, column)
+    return vectors.where(mask) if rows is None else vectors.take(np.unique(rows.filter(mask).to_numpy()))
 
 
 def _reason(error: PySparkException, condition: str, columns: list[tuple[str, str]]) -> str:

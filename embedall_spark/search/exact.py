@@ -14,9 +14,10 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
-from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.errors import BadData, ConfigError, NeedsSpark
 from embedall_spark.search import spelling
 from embedall_spark.search.exact_kernel import block_top_k
+from embedall_spark.search.local_table import LocalTable
 from embedall_spark.vectors import dimension, to_matrix, unit
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    Hit = tuple[str, float]
-    Block = Callable[..., tuple[NDArray[np.int64], NDArray[np.float32]]]
+    from embedall_spark.search.local_table import Block, Hit, Vectors
+
     Batches = Iterable[pa.RecordBatch]
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _MERGE_ROWS = 1_000_000  # results that a task buffers before it drops all but t
 _HITS = pa.schema([("query", pa.int32()), ("id", pa.string()), ("score", pa.float32())])
 
 
-def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+def require_vectors(vectors: Vectors, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Return the vectors of a few ids, float32 [d] each.
 
     Raises:
@@ -51,7 +52,7 @@ def require_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray
     return by_id
 
 
-def find_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+def find_vectors(vectors: Vectors, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Return the vectors, float32 [d] each, of those of a few ids that are in the table.
 
     Raises:
@@ -60,11 +61,48 @@ def find_vectors(vectors: DataFrame, ids: Sequence[str]) -> dict[str, NDArray[np
     wanted = list(dict.fromkeys(ids))
     if len(wanted) > MAX_IDS:
         raise ConfigError(f"{len(wanted):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
+    if isinstance(vectors, LocalTable):
+        return vectors.find(wanted)
     names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
     table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
     rows = zip(table["id"].to_pylist(), to_matrix(table["vector"]), strict=True)
     # Of an id that the table has twice, the same row whatever the order in which rows arrive.
     return dict(sorted(rows, key=lambda row: (row[0], row[1].tobytes())))
+
+
+def in_spark(vectors: Vectors) -> DataFrame:
+    """Return a table that must be in Spark; raises NeedsSpark for one on the driver."""
+    if isinstance(vectors, LocalTable):
+        raise NeedsSpark("a part of this question is for Spark")
+    return vectors
+
+
+def kind_of(vectors: Vectors, name: str) -> str | None:
+    """Return the kind of an id; None if it is not in the table."""
+    if isinstance(vectors, LocalTable):
+        kind = vectors.value(name, "kind")
+        return None if kind is None else str(kind)
+    row = vectors.where(F.col("id") == name).select("kind").first()
+    return None if row is None else str(row["kind"])
+
+
+def norm_of(vectors: Vectors, name: str) -> float:
+    """Return the norm in the row of an id that is in the table."""
+    if isinstance(vectors, LocalTable):
+        return float(vectors.value(name, "norm"))  # type: ignore[arg-type]
+    row = vectors.where(F.col("id") == name).select("norm").first()
+    assert row is not None
+    return float(row["norm"])
+
+
+def of_kind(vectors: Vectors, kind: str) -> Vectors:
+    """Return the rows of a kind."""
+    return vectors.of_kind(kind) if isinstance(vectors, LocalTable) else vectors.where(F.col("kind") == kind)
+
+
+def is_empty(vectors: Vectors) -> bool:
+    """Return whether there are no rows."""
+    return not len(vectors) if isinstance(vectors, LocalTable) else vectors.isEmpty()
 
 
 def has_direction(vector: NDArray[np.float32]) -> bool:
@@ -87,7 +125,7 @@ def check_dimension(queries: int, vectors: int) -> None:
         raise ConfigError(f"the queries have {queries} dimensions, the table's vectors {vectors}; need the same")
 
 
-def neighbors(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:
+def neighbors(vectors: Vectors, ids: Sequence[str], k: int = 10, restrict: int | None = None) -> list[list[Hit]]:
     """Return the ``k`` ids nearest to each of a few ids of the same table, itself left out, best first.
 
     Raises:
@@ -99,7 +137,7 @@ def neighbors(vectors: DataFrame, ids: Sequence[str], k: int = 10, restrict: int
 
 
 def top_k(
-    vectors: DataFrame,
+    vectors: Vectors,
     queries: NDArray[np.float32],
     k: int,
     *,
@@ -110,7 +148,7 @@ def top_k(
     """Return the ``k`` nearest ids by cosine of each query as (id, score), best first, ties in the order of ids.
 
     Args:
-        vectors: VECTORS; only ``id``, ``vector`` and, with ``restrict``, ``count`` are read.
+        vectors: VECTORS, in Spark or on the driver; only ``id``, ``vector`` and, with ``restrict``, ``count`` are read.
         queries: float32 [q, d]; they need not be unit vectors; they travel to the tasks, so their size is limited.
         k: how many; fewer come back if the table has fewer.
         exclude: ids that each query must not return.
@@ -121,7 +159,7 @@ def top_k(
         ConfigError: queries and vectors differ in dimension, or the queries take more than MAX_QUERY_BYTES, or there
             are more than MAX_RESULTS results.
     """
-    d = None if same_table else dimension(vectors)
+    d = None if same_table else vectors.dimension if isinstance(vectors, LocalTable) else dimension(vectors)
     if d is not None:
         check_dimension(queries.shape[1], d)
     block = partial(block_top_k, queries=unit(np.ascontiguousarray(queries, dtype=np.float32)))
@@ -129,7 +167,7 @@ def top_k(
 
 
 def search(
-    vectors: DataFrame,
+    vectors: Vectors,
     block: Block,
     queries: NDArray[np.float32],
     k: int,
@@ -159,7 +197,10 @@ def search(
         raise ConfigError(f"{len(queries):,} queries with k = {k:,}: need k of at least 1, {MAX_RESULTS:,} in all")
     if not len(queries):
         return []
-    candidates = (vectors if restrict is None else most_frequent(vectors, restrict)).select("id", "vector")
+    subset = vectors if restrict is None else most_frequent(vectors, restrict)
+    if isinstance(subset, LocalTable):
+        return subset.search(block, len(queries), k, exclude or ())
+    candidates = subset.select("id", "vector")
     hits = _search(candidates, block, len(queries), k, list(exclude or []))
     if twice := next((name for ranking in hits for name in _repeated(ranking)), None):
         log.warning(
@@ -193,8 +234,10 @@ def _repeated(hits: list[Hit]) -> list[str]:
     return [name for name, times in Counter(name for name, _ in hits).items() if times > 1]
 
 
-def most_frequent(vectors: DataFrame, ids: int) -> DataFrame:
+def most_frequent(vectors: Vectors, ids: int) -> Vectors:
     """Return the rows of the most frequent ids, ties in the order of ids; all rows where fewer have a count."""
+    if isinstance(vectors, LocalTable):
+        return vectors.most_frequent(ids)
     rank = F.row_number().over(Window.orderBy(F.desc("count"), "id"))
     # One task sorts ids and counts, never vectors, and only if the table has more ids than that.
     if vectors.count() <= ids:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
     Hits = tuple[NDArray[np.int64], Float]
 
+
+class Rows(Protocol):
+    """Unit rows that are computed when they are needed, in place of a matrix, float32 [n, d]."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimension."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Float:
+        """Return unit rows, exactly, float32 [rows, d]."""
+
+    def products(self, queries: Float) -> Float:
+        """Return the dot products of queries, float32 [q, d], and all rows, float32 [q, n], as float32 rounds them."""
+
+
 MAX_CELLS = 1 << 22  # scores in memory at once: 16 MiB
 _GROUP = 32  # columns whose best score stands for all of them
 _RESCORED = 1 << 14  # candidates scored in double precision at once
@@ -21,14 +39,15 @@ _RESCORED = 1 << 14  # candidates scored in double precision at once
 
 def rounding(d: int, lengths: float) -> float:
     """Return an upper bound of the rounding in a comparison of two float32 dot products of dimension ``d``."""
-    return 2 * lengths * d * float(np.finfo(np.float32).eps)
+    # A row that Rows scales is rounded a few times more.
+    return 2 * lengths * (d + 4) * float(np.finfo(np.float32).eps)
 
 
-def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> Hits:
+def block_top_k(matrix: Float | Rows, queries: Float, k: int, lengths: float = 1.0) -> Hits:
     """Return the ``k`` rows of a block that are nearest to each query by cosine.
 
     Args:
-        matrix: unit rows, float32 [n, d], or those of csls.rows().
+        matrix: unit rows, float32 [n, d], or those of csls.rows(), or Rows in place of either.
         queries: unit rows, float32 [q, d], or those of csls.queries().
         k: how many; all ``n`` if there are fewer.
         lengths: an upper bound of the product of a row's and a query's length.
@@ -41,14 +60,14 @@ def block_top_k(matrix: Float, queries: Float, k: int, lengths: float = 1.0) -> 
     slack = rounding(matrix.shape[1], lengths)
 
     def part(start: int, stop: int) -> Hits:
-        query, rows = _candidates(queries[start:stop] @ matrix.T, k, absolute=slack)
+        query, rows = _candidates(_products(queries[start:stop], matrix), k, absolute=slack)
         exact = dots_of(queries[start:stop], query, matrix, rows)
         return _first(query, rows, exact, stop - start, min(k, len(matrix)))
 
     return _in_parts(len(queries), len(matrix), part)
 
 
-def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Hits:
+def block_top_k_mul(matrix: Float | Rows, triples: Float, k: int, epsilon: float) -> Hits:
     """Return the ``k`` rows of a block that answer each analogy best by 3CosMul (Levy and Goldberg 2014, eq. 4).
 
     Args:
@@ -64,7 +83,8 @@ def block_top_k_mul(matrix: Float, triples: Float, k: int, epsilon: float) -> Hi
     def part(start: int, stop: int) -> Hits:
         a, b, c = (np.ascontiguousarray(triples[start:stop, i]) for i in range(3))
         # Rounding of a small cosine to a is up to a thousand times larger in the quotient.
-        query, rows = _candidates(_mul(a @ matrix.T, b @ matrix.T, c @ matrix.T, epsilon), k, relative=2e-3)
+        cosines_a, cosines_b, cosines_c = (_products(word, matrix) for word in (a, b, c))
+        query, rows = _candidates(_mul(cosines_a, cosines_b, cosines_c, epsilon), k, relative=2e-3)
         to_a, to_b, to_c = (dots_of(word, query, matrix, rows) for word in (a, b, c))
         exact = _mul(to_a, to_b, to_c, epsilon)
         return _first(query, rows, exact, stop - start, min(k, len(matrix)))
@@ -77,6 +97,10 @@ def _in_parts(queries: int, cells: int, part: Callable[[int, int], Hits]) -> Hit
     step = max(1, MAX_CELLS // max(1, cells))
     parts = [part(start, min(start + step, queries)) for start in range(0, queries, step)]
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
+
+
+def _products(queries: Float, matrix: Float | Rows) -> Float:
+    return queries @ matrix.T if isinstance(matrix, np.ndarray) else matrix.products(queries)
 
 
 def _mul(to_a: NDArray[Any], to_b: NDArray[Any], to_c: NDArray[Any], epsilon: float) -> NDArray[Any]:
@@ -109,7 +133,9 @@ def _candidates(
     return query[which], rows[which, member]
 
 
-def dots_of(queries: Float, query: NDArray[np.int64], matrix: Float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def dots_of(
+    queries: Float, query: NDArray[np.int64], matrix: Float | Rows, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Return the dot product of each pair of a query and a row in double precision, float64 [pairs].
 
     Its last bit does not depend on the other pairs.

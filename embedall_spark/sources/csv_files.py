@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData, SchemaMismatch
-from embedall_spark.sources import csv_records, file_lines
+from embedall_spark.sources import file_lines
 from embedall_spark.sources.expressions import EXCERPT, problem
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def read(
     titles = _titles(path, separator, header, multiline, encoding)
     width = len(titles)
     if multiline:
+        # Imported here: its compiler takes a second.
+        from embedall_spark.sources import csv_records
+
         lines = file_lines.rows(
             spark, path, encoding, lambda part: csv_records.read(part, encoding, separator), whole=True
         )

@@ -51,7 +51,14 @@ def _pictures(config: ImagesConfig) -> Iterator[InputFile]:
     return (entry for entry in entries if isinstance(entry, InputFile))
 
 
-def _lister(config: ImagesConfig) -> Callable[[Batches], Batches]:
+def paths_by_id(config: ImagesConfig) -> dict[str, str]:
+    """Return the paths of the pictures on this machine by id, without Spark; of a shared id the last."""
+    row_of, config = _row_of(config), config.model_copy(update={"path": input_files.absolute(config.path)})
+    return {row[0]: row[2] for row in map(row_of, _pictures(config))}
+
+
+def _row_of(config: ImagesConfig) -> Callable[[InputFile], tuple[str, str, str, str, int]]:
+    """Build what returns the values of _ROWS of a file."""
     config = config.model_copy(update={"path": input_files.absolute(config.path)})
     path = config.path.rstrip("/")
     root = input_files.folder_of(path)
@@ -62,6 +69,12 @@ def _lister(config: ImagesConfig) -> Callable[[Batches], Batches]:
         below = unquote(below) if "://" in root else below
         name = below.rpartition("/")[2].rpartition(".")[0]
         return name if config.id == "name" else below, below, file.path, text_streams.origin(file.path), file.size
+
+    return row_of
+
+
+def _lister(config: ImagesConfig) -> Callable[[Batches], Batches]:
+    row_of, config = _row_of(config), config.model_copy(update={"path": input_files.absolute(config.path)})
 
     def rows(batches: Batches) -> Batches:
         for _ in batches:

@@ -160,7 +160,7 @@ def open_all(spark: SparkSession, config: Metadata, columns: Iterable[str] = ())
     assert config.path is not None
     path, id_column, (kind, separator) = config.path, config.id, format_of(config.path)
     if kind == "csv":
-        header = _header(path, separator, {*_columns(config).values(), *_NAMES, *columns})
+        header = read_header(path, separator, {*_columns(config).values(), *_NAMES, *columns})
         rows = reader_errors.opened(path, kind, lambda: _read_csv(spark, path, separator, header))
         id_column = "id" if header.absent else id_column
     elif kind == "json":
@@ -220,7 +220,7 @@ def _open(spark: SparkSession, config: Metadata) -> DataFrame:
     assert config.path is not None
     kind, separator = format_of(config.path)
     columns = {f"metadata.{name}": column for name, column in _columns(config).items()}
-    header = _header(config.path, separator, columns.values()) if kind == "csv" else _Header(False, 0)
+    header = read_header(config.path, separator, columns.values()) if kind == "csv" else _Header(False, 0)
     if header.absent:
         # Of two columns the second is what is wanted.
         order = list(columns) if header.width == 2 else [f"metadata.{name}" for name in _NAMES]
@@ -276,7 +276,7 @@ def format_of(path: str) -> tuple[tabular.Format, str]:
     return _SUFFIXES.get((name.with_suffix("") if name.suffix in _COMPRESSED else name).suffix, ("delta", ","))
 
 
-def _header(path: str, separator: str, names: Iterable[str]) -> _Header:
+def read_header(path: str, separator: str, names: Iterable[str]) -> _Header:
     """Return whether the first line of a file lacks all of the columns' names, and how many columns it has."""
     try:
         filesystem, inside = files.resolve(path)

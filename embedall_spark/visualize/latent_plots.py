@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from pyspark.sql import DataFrame
 
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
 
     Vector = NDArray[np.float32]
 

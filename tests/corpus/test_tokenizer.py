@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from embedall_spark.config import parse
+from embedall_spark.corpus import short_text, word_scanner  # noqa: F401  (the scanner is used once it is loaded)
 from embedall_spark.corpus.tokenizer import Reject, TokensConfig, tokenize
 from embedall_spark.errors import ConfigError
 from embedall_spark.randomness import mix
@@ -121,6 +122,15 @@ def test_random_text_splits_as_the_reference_does(split, boundaries, min_length)
         parts = sentences_of(text) if boundaries == "sentence" else [text]
         expected += [words for part in parts if (words := words_of(part, options))]
     assert run(texts, lower=False, **options)[0] == expected
+
+
+@pytest.mark.parametrize("split", ["unicode", "whitespace"])
+@pytest.mark.parametrize("min_length", [1, 3])
+def test_short_texts_split_as_the_reference_does(split, min_length):
+    rng = random.Random(8)
+    for text in [*TEXTS, *(_random_text(rng) for _ in range(3000))]:
+        expected = words_of(text, {"split": split, "min_length": min_length})
+        assert short_text.words(text, split == "whitespace", min_length) == expected
 
 
 def test_a_sliced_batch_is_read_from_its_own_rows():

@@ -49,6 +49,7 @@ def show(console: Console, folder: str, summaries: Mapping[str, Summary]) -> Non
     """
     scripts = os.path.relpath(sysconfig.get_path("scripts"))
     last = list(summaries.values())[-1]
+    explored = " ".join(run["table"] for run in summaries.values())
     things = [(f"{run['rows']:,} {_THINGS[kind]}", run["table"]) for kind, run in summaries.items()]
     commands = [
         (what, f"{scripts}/embedall {command.format(summaries[kind]['table'])}")
@@ -60,6 +61,7 @@ def show(console: Console, folder: str, summaries: Mapping[str, Summary]) -> Non
         ("maps and searches", f"{folder}/*.png"),
         ("runs and their figures", f"{scripts}/mlflow ui --backend-store-uri {last['mlflow_uri']}"),
         ("the vectors in 3D", f"{scripts}/embedall projector {last['table']} --open"),
+        ("search and a map", f"{scripts}/embedall explore {explored} --open"),
     ]
     console.print(Text("\n== Summary", "bold cyan"))
     for heading, rows in (("Embedded", things), ("Try next", commands[:_SHOWN]), ("Look at", places)):

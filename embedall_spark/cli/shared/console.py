@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from embedall_spark.config_help import Option
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
 
 _MAX_WIDTH = 100  # columns of running text
 _MAX_CELLS = 200  # of an id or a title

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 from pyspark.sql import functions as F
 
-from embedall_spark import run_manifest, schemas, tables
+from embedall_spark import files, run_manifest, schemas, tables
+from embedall_spark.errors import NeedsSpark
 from embedall_spark.search import unseen_words
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.search.title_lookup import Resolved
 
 
@@ -30,10 +32,18 @@ def read(spark: SparkSession, table: str) -> DataFrame | None:
     return None if rows.isEmpty() else rows
 
 
-def add_unseen(spark: SparkSession, table: str, resolved: Resolved) -> Resolved:
-    """Return what texts mean, with vectors for words that the table lacks but that its n-grams compose; say so."""
+def add_unseen(snapshot: TableSnapshot, resolved: Resolved) -> Resolved:
+    """Return what texts mean, with vectors for words that the table lacks but that its n-grams compose; say so.
+
+    Raises:
+        NeedsSpark: the table is read without Spark, and may have n-grams.
+    """
     words = [text for text in resolved.missing if text not in resolved.ambiguous]
-    rows = read(spark, table) if words else None
+    if words and snapshot.session is None:
+        if not files.exists(schemas.ngrams_table(snapshot.name)):
+            return resolved
+        raise NeedsSpark("a word that is not in the table may be composed from its n-grams")
+    rows = read(snapshot.spark, snapshot.name) if words else None
     composed = {} if rows is None else unseen_words.compose(rows, words)
     for word in composed:
         typer.echo(f"{word!r} is not in the table; its vector is composed from its n-grams")

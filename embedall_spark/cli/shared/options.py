@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 TABLE = typer.Argument(help="Table of vectors: a path or URI, or catalog.schema.table.", metavar="TABLE")
 K = typer.Option(10, "-n", min=1, max=1000, help="How many.")
 MASTER = typer.Option(None, "--master", help="Spark master, such as local[4].")
+LIMIT = typer.Option(
+    2.0,
+    "--limit",
+    min=0,
+    metavar="GIB",
+    help="Tables of at most so many GiB of vectors are read without Spark, and a copy is kept in your cache.",
+)
 RESTRICT = typer.Option(None, "--restrict-vocab", min=1, help="Search only the so many most frequent ids.")
 NAMES = typer.Option(
     None,

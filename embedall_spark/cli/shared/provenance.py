@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, run_manifest, schemas, tables, tracking
+from embedall_spark import delta_files, files, run_manifest, schemas, table_cache, tables
 from embedall_spark.config import Output
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
@@ -23,22 +23,39 @@ if TYPE_CHECKING:
 
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
+    from embedall_spark.search.local_table import Vectors
     from embedall_spark.sources.image_limits import Limits
 
 
 class LatentTable(NamedTuple):
     """How a latent table was made."""
 
-    config: latent.Config
+    options: dict[str, Any]
+    """The configuration of its run, every key."""
     model: LatentModel
     run_id: str
 
+    def config(self) -> latent.Config:
+        """Return the configuration as the kind reads it, whose import takes seconds."""
+        from embedall_spark.kinds import latent
 
-def image_config_of(spark: SparkSession, table: str, instead: str) -> images.Config:
+        return configs.parse(latent.Config, self.options)
+
+    @property
+    def left_table(self) -> str:
+        """The table of the left side's vectors."""
+        return str(self.options["input"]["path"])
+
+    def metadata(self, name: str) -> str:
+        """Return the table of titles and tags of the latent table of this name."""
+        return str(self.options["output"].get("metadata") or files.metadata_of(name))
+
+
+def image_config_of(spark: SparkSession | None, table: str, instead: str) -> images.Config:
     """Return the configuration of the run of ``embedall images`` that made a table.
 
     Args:
-        spark: the session.
+        spark: the session; None, here and below: tables are read without Spark.
         table: the table.
         instead: the option to give if there is no such run.
 
@@ -53,7 +70,19 @@ def image_config_of(spark: SparkSession, table: str, instead: str) -> images.Con
     return configs.parse(images.Config, _configuration(table, producer, instead))
 
 
-def latent_table(spark: SparkSession, table: str) -> LatentTable | None:
+def options_of(spark: SparkSession | None, table: str) -> dict[str, Any] | None:
+    """Return every option of the run of ``embedall images`` that made a table; None if no such run made it.
+
+    Raises:
+        ConfigError: the run's folder is gone.
+    """
+    producer = run_manifest.producer_of(spark, table)
+    if producer.get("kind") != "images" or "run_folder" not in producer:
+        return None
+    return _configuration(table, producer, "a table whose run is still there")
+
+
+def latent_table(spark: SparkSession | None, table: str) -> LatentTable | None:
     """Return how a latent table was made; None if it is no latent table.
 
     Raises:
@@ -63,14 +92,13 @@ def latent_table(spark: SparkSession, table: str) -> LatentTable | None:
     producer = run_manifest.producer_of(spark, table)
     if producer.get("kind") != "latent" or "run_folder" not in producer:
         return None
-    from embedall_spark.kinds import latent
     from embedall_spark.latent import latent_model
 
-    config = configs.parse(latent.Config, _configuration(table, producer, "a table whose run is still there"))
-    return LatentTable(config, latent_model.load(producer["run_folder"]), producer["run_id"])
+    options = _configuration(table, producer, "a table whose run is still there")
+    return LatentTable(options, latent_model.load(producer["run_folder"]), producer["run_id"])
 
 
-def project_text(spark: SparkSession, table: LatentTable, text: str) -> NDArray[np.float32]:
+def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> NDArray[np.float32]:
     """Return the vector of a text in a latent space, float32 [k].
 
     Raises:
@@ -80,18 +108,26 @@ def project_text(spark: SparkSession, table: LatentTable, text: str) -> NDArray[
     words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
-        # A later run whose gates failed may have replaced the vectors that this run wrote.
-        version = tables.committed(spark, side.table, table.run_id, 0)
-        vectors = exact.find_vectors(schemas.conform(tables.read(spark, side.table, version), schemas.VECTORS), words)
+        vectors = exact.find_vectors(_words_of(spark, side.table, table.run_id), words)
     vector = table.model.project_text(text, vectors)
     if vector is not None:
         return vector
     tokens = side.bags.tokens if side is not None else []
-    vocabulary = spark.createDataFrame([(token, None) for token in tokens], "id string, count bigint")
-    raise spelling.unknown(vocabulary, words or [text])
+    raise spelling.unknown_of(tokens, words or [text])
 
 
-def embed_image(spark: SparkSession, table: str, path: str) -> NDArray[np.float32]:
+def _words_of(spark: SparkSession | None, table: str, run_id: str) -> Vectors:
+    """Return the words' vectors that a run wrote: a later run whose gates failed may have replaced them."""
+    if spark is not None:
+        version = tables.committed(spark, table, run_id, 0)
+        return schemas.conform(tables.read(spark, table, version), schemas.VECTORS)
+    latest = delta_files.open_version(table)
+    versions = [commit["version"] for commit in table_cache.commits(latest) if commit["run_id"] == run_id]
+    files_of_run = delta_files.open_version(table, min(versions)) if versions else latest
+    return table_cache.vectors(files_of_run, table_cache.DEFAULT_LIMIT)
+
+
+def embed_image(spark: SparkSession | None, table: str, path: str) -> NDArray[np.float32]:
     """Return the vector of a picture in a file, by the network that made a table, float32 [d].
 
     Raises:
@@ -103,7 +139,7 @@ def embed_image(spark: SparkSession, table: str, path: str) -> NDArray[np.float3
     return images.embed_file(image_config_of(spark, table, "--id or --vector"), path)
 
 
-def project_image(spark: SparkSession, table: LatentTable, path: str) -> tuple[NDArray[np.float32], float]:
+def project_image(spark: SparkSession | None, table: LatentTable, path: str) -> tuple[NDArray[np.float32], float]:
     """Return the unit vector of a picture in a file in a latent space of pictures, float32 [k], and its length before.
 
     Raises:
@@ -112,13 +148,14 @@ def project_image(spark: SparkSession, table: LatentTable, path: str) -> tuple[N
     """
     from embedall_spark.kinds import images
 
-    return table.model.project_left(images.embed_file(image_config_of(spark, table.config.input.path, "--id"), path))
+    return table.model.project_left(images.embed_file(image_config_of(spark, table.left_table, "--id"), path))
 
 
-def metadata(spark: SparkSession, table: str) -> str | None:
+def metadata(spark: SparkSession | None, table: str) -> str | None:
     """Return the table of titles, tags and labels that a run wrote beside a table; None if there is none."""
     name = files.metadata_of(table)
-    return name if tables.exists(spark, name) else None
+    there = delta_files.exists(name) if spark is None else tables.exists(spark, name)
+    return name if there else None
 
 
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
@@ -139,9 +176,9 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
 
     if folder is None:
         latent = latent_table(spark, table)
-        source = None if latent is None else latent.config.evaluate.pictures
+        source = None if latent is None else latent.config().evaluate.pictures
         if source is None:
-            made_of = table if latent is None else latent.config.input.path
+            made_of = table if latent is None else latent.left_table
             source = image_config_of(spark, made_of, "--images FOLDER").input
         try:
             rows = images.read(spark, source)
@@ -164,6 +201,9 @@ def log_to_producer(
     spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
 ) -> None:
     """Add figures and files to the MLflow run that made a table, if an MLflow run did."""
+    # Imported here: only commands that measure need MLflow.
+    from embedall_spark import tracking
+
     producer = run_manifest.producer_of(spark, table)
     if "mlflow_run_id" in producer:
         # The store of a table in a catalog lies with its runs.

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import pyarrow as pa
 
 from embedall_spark import config, files
 from embedall_spark.cli.shared import console, provenance
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import title_lookup
-from embedall_spark.sources import expressions
+from embedall_spark.sources import expressions, local_metadata
 from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from PIL import Image
     from pyspark.sql import DataFrame
 
     from embedall_spark.cli.shared.search_query import Query
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
-    from embedall_spark.search.exact import Hit
+    from embedall_spark.search.local_table import Hit
+    from embedall_spark.search.title_lookup import Titles
     from embedall_spark.sources.image_limits import Limits
 
     Pictures = tuple[DataFrame, Limits]
+    Metadata: TypeAlias = DataFrame | pa.Table
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +88,7 @@ def check(display: DisplayOptions) -> None:
         raise ConfigError(f"--image-pattern {display.pattern}: need {{id}} in it, such as {{id}}.jpg")
 
 
-def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> DataFrame | None:
+def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> Metadata | None:
     """Return the metadata of --names, or those that a run has left beside the table; None: there are none.
 
     Raises:
@@ -93,23 +97,52 @@ def read_metadata(snapshot: TableSnapshot, display: DisplayOptions) -> DataFrame
     metadata = None
     if display.names is not None:
         columns = [display.title_column, *display.columns]
-        metadata = metadata_source.read_all(snapshot.spark, _source(display, display.names), columns)
-    elif (beside := provenance.metadata(snapshot.spark, snapshot.name)) is not None:
-        metadata = metadata_source.read_all(snapshot.spark, Names(path=beside))
+        metadata = _read_all(snapshot, _source(display, display.names), columns)
+    else:
+        metadata = beside(snapshot)
     for option, columns in (("--show", display.columns), ("--title-column", [display.title] if display.title else [])):
         if columns and metadata is None:
             raise ConfigError(f"{option} names columns of metadata: give --names TABLE_OR_FILE")
-        if metadata is not None and (missing := [column for column in columns if column not in metadata.columns]):
-            has = ", ".join(metadata.columns)
+        if metadata is not None and (missing := [column for column in columns if column not in _names(metadata)]):
+            has = ", ".join(_names(metadata))
             raise ConfigError(f"{option}: the metadata have no column {', '.join(missing)} (columns: {has})")
     return metadata
 
 
-def titles(display: DisplayOptions, metadata: DataFrame | None) -> DataFrame | None:
+def titles_beside(snapshot: TableSnapshot) -> Titles | None:
+    """Return id and title from what a run has left beside a table, if it has left titles."""
+    return titles_of(beside(snapshot), "title")
+
+
+def titles_of(metadata: Metadata | None, column: str) -> Titles | None:
     """Return id and title, if the metadata have titles."""
-    if metadata is None or display.title_column not in metadata.columns:
+    if metadata is None or column not in _names(metadata):
         return None
-    return metadata.select("id", expressions.column(display.title_column).cast("string").alias("title"))
+    if isinstance(metadata, pa.Table):
+        return pa.table({"id": metadata["id"], "title": local_metadata.text(metadata[column])})
+    return metadata.select("id", expressions.column(column).cast("string").alias("title"))
+
+
+def titles(display: DisplayOptions, metadata: Metadata | None) -> Titles | None:
+    """Return id and title, if the metadata have titles."""
+    return titles_of(metadata, display.title_column)
+
+
+def _read_all(snapshot: TableSnapshot, source: Names, columns: Iterable[str] = ()) -> Metadata:
+    if snapshot.session is None:
+        return local_metadata.read_all(source, snapshot.rows, columns)
+    return metadata_source.read_all(snapshot.session, source, columns)
+
+
+def beside(snapshot: TableSnapshot) -> Metadata | None:
+    """Return the metadata that a run has left beside a table."""
+    path = provenance.metadata(snapshot.session, snapshot.name)
+    return None if path is None else _read_all(snapshot, Names(path=path))
+
+
+def _names(metadata: Metadata) -> list[str]:
+    """Return the names of the columns."""
+    return list(metadata.column_names if isinstance(metadata, pa.Table) else metadata.columns)
 
 
 def pictures(snapshot: TableSnapshot, display: DisplayOptions) -> Pictures | None:
@@ -132,7 +165,7 @@ def pictures(snapshot: TableSnapshot, display: DisplayOptions) -> Pictures | Non
 def render(
     snapshot: TableSnapshot,
     display: DisplayOptions,
-    metadata: DataFrame | None,
+    metadata: Metadata | None,
     pictures: Pictures | None,
     query: Query,
     hits: Sequence[Hit],
@@ -150,7 +183,7 @@ def render(
     ids = [name for name, _ in hits] + ([query.id] if query.id is not None else [])
     titled = titles(display, metadata)
     title_of = {} if titled is None else title_lookup.titles_by_id(titled, ids)
-    values_of = {} if metadata is None else metadata_source.metadata_by_id(metadata, ids, display.columns)
+    values_of = _values(metadata, ids, display.columns)
     result = _Result(title_of.get(query.id or "", query.text), hits, title_of, values_of)
     _print(result, display.columns)
     if not display.draws:
@@ -179,6 +212,14 @@ def render(
         if first is not None:
             tiles.insert(0, montage.Tile(first, "the query"))
         files.write_bytes(display.montage, montage.draw([(result.heading, tiles)]))
+
+
+def _values(metadata: Metadata | None, ids: list[str], columns: list[str]) -> Mapping[str, Mapping[str, str]]:
+    if metadata is None:
+        return {}
+    if isinstance(metadata, pa.Table):
+        return local_metadata.metadata_by_id(metadata, ids, columns)
+    return metadata_source.metadata_by_id(metadata, ids, columns)
 
 
 def _print(result: _Result, columns: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.cli.shared import ngrams_table, provenance
@@ -18,10 +17,10 @@ from embedall_spark.search import exact, title_lookup
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
 
     from embedall_spark.cli.shared.provenance import LatentTable
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
+    from embedall_spark.search.title_lookup import Titles
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Query(NamedTuple):
 
 
 def resolve(
-    snapshot: TableSnapshot, options: SearchOptions, latent: LatentTable | None, titles: DataFrame | None
+    snapshot: TableSnapshot, options: SearchOptions, latent: LatentTable | None, titles: Titles | None
 ) -> Query:
     """Return the query of a search by an id, a title, a picture or a text.
 
@@ -96,7 +95,7 @@ def resolve(
     """
     if options.id is not None:
         resolved = title_lookup.resolve(snapshot.vectors, titles, [options.id])
-        resolved = ngrams_table.add_unseen(snapshot.spark, snapshot.name, resolved)
+        resolved = ngrams_table.add_unseen(snapshot, resolved)
         if resolved.missing:
             raise title_lookup.unknown(snapshot.vectors, titles, resolved)
         exact.require_directions(resolved.vectors)
@@ -105,14 +104,14 @@ def resolve(
     if options.image is not None:
         name = os.path.basename(options.image)
         if latent is None:
-            vector = provenance.embed_image(snapshot.spark, snapshot.name, options.image)
+            vector = provenance.embed_image(snapshot.session, snapshot.name, options.image)
         else:
-            vector, _ = provenance.project_image(snapshot.spark, latent, options.image)
+            vector, _ = provenance.project_image(snapshot.session, latent, options.image)
         return Query(name, vector, image=options.image)
     if latent is None:
         raise ConfigError(f"--text: {snapshot.name} was not made by 'embedall latent'; give --id, --vector or --image")
     text = options.text or ""
-    return Query(text, provenance.project_text(snapshot.spark, latent, text))
+    return Query(text, provenance.project_text(snapshot.session, latent, text))
 
 
 def read_vector(path: str) -> Query:
@@ -149,8 +148,7 @@ def kind_for_csls(
     if latent is None:
         return None
     if query.id is not None:
-        row = snapshot.vectors.where(F.col("id") == query.id).select("kind").first()
-        return None if row is None else str(row["kind"])
+        return exact.kind_of(snapshot.vectors, query.id)
     if query.image is not None:
         return latent.model.left_kind
     return latent.model.right_kind if options.text is not None else None

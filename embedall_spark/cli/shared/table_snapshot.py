@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import typer
 
-from embedall_spark import files, schemas, session, tables
+from embedall_spark import delta_files, files, schemas, session, table_cache, tables
 from embedall_spark.cli.shared import console
 from embedall_spark.config import Output
-from embedall_spark.errors import ConfigError, SchemaMismatch, TableError
-from embedall_spark.search import ann
+from embedall_spark.errors import ConfigError, NeedsSpark, SchemaMismatch, TableError
+from embedall_spark.search import exact
 from embedall_spark.sources import input_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.search.ann import Manifest
+    from embedall_spark.search.local_table import Vectors
+
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 INDEX = typer.Option(None, "--index", help="Folder of the index; unset: the table's path with _index.")
 RECALL = 0.95  # that an index has at least
@@ -36,21 +45,35 @@ class Index(NamedTuple):
 class TableSnapshot:
     """A table of vectors as of one version, and how it is searched."""
 
-    spark: SparkSession
+    session: SparkSession | None
+    """None: the table is read without Spark."""
     name: str
-    vectors: DataFrame
+    vectors: Vectors
     """VECTORS"""
     version: str
     """The table's id and version, as input_version.version() returns them."""
-    subset: DataFrame | None = None
+    subset: Vectors | None = None
     """The rows to find; None: all."""
     index: Index | None = None
     """None: the search is exact."""
     similarity: DataFrame | None = None
-    """exact_batch.mean_similarity() of the rows, to rank by CSLS; None: by cosine."""
+    """exact_batch.mean_similarity() of the rows, to rank by CSLS; None: by cosine, or as the subset says."""
+    limit: float = table_cache.DEFAULT_LIMIT
+    """GiB of a table that is read without Spark, at most."""
 
     @property
-    def candidates(self) -> DataFrame:
+    def spark(self) -> SparkSession:
+        """The session; raises NeedsSpark if there is none."""
+        if self.session is None:
+            raise NeedsSpark("a part of this question is for Spark")
+        return self.session
+
+    def rows(self, name: str) -> pa.Table:
+        """Return all rows of another table, without Spark."""
+        return table_cache.rows(delta_files.open_version(name), self.limit)
+
+    @property
+    def candidates(self) -> Vectors:
         """The rows to find."""
         return self.vectors if self.subset is None else self.subset
 
@@ -80,6 +103,40 @@ def open_snapshot(table: str, master: str | None) -> TableSnapshot:
     spark = session.get("embedall", master=master)
     version = _version(spark, table)
     return TableSnapshot(spark, table, read_vectors(spark, table, int(version.rpartition("@")[2])), version)
+
+
+def answer(table: str, master: str | None, limit: float, question: Callable[[TableSnapshot], Answer]) -> Answer:
+    """Return the answer to a question about a table of vectors: without Spark where that is possible, else with it.
+
+    Args:
+        table: the table.
+        master: of Spark.
+        limit: GiB of vectors that are read without Spark at most.
+        question: prints nothing before it has its answer, since it is asked again if it raises NeedsSpark.
+
+    Raises:
+        SchemaMismatch: it is no table of vectors.
+        TableError: there is no such table.
+    """
+    try:
+        return question(open_local(table, limit))
+    except NeedsSpark as reason:
+        # A path without a table is an error at once.
+        if files.is_path(table) and files.is_local(table) and not files.exists(table):
+            raise tables.no_such_table(table) from None
+        if session.is_running():
+            log.debug("%s: answered by Spark: %s", table, reason)
+        else:
+            log.info("%s: answered by Spark, which takes half a minute to start: %s", table, reason)
+    return question(open_snapshot(table, master))
+
+
+def open_local(table: str, limit: float) -> TableSnapshot:
+    """Return a table of vectors as of its latest version, read without Spark; raises NeedsSpark if it cannot be."""
+    if limit <= 0:
+        raise NeedsSpark("--limit 0")
+    opened = delta_files.open_version(table)
+    return TableSnapshot(None, table, table_cache.vectors(opened, limit), opened.version, limit=limit)
 
 
 def read_vectors(spark: SparkSession, table: str, version: int | None = None) -> DataFrame:
@@ -114,6 +171,8 @@ def open_index(snapshot: TableSnapshot, folder: str, rebuild: bool) -> Index:
     Raises:
         TableError: there is no finished index of this version.
     """
+    from embedall_spark.search import ann
+
     try:
         return Index(folder, ann.load(folder, snapshot.version))
     except TableError:
@@ -126,7 +185,10 @@ def build_index(
     snapshot: TableSnapshot, folder: str, parts: int | None = None, recall: float = RECALL, seed: int = 1
 ) -> Index:
     """Build an index of a table, print what it holds and how good it is, and return it."""
-    vectors, table, version = snapshot.vectors, snapshot.name, snapshot.version
+    # Imported here: other questions need no faiss.
+    from embedall_spark.search import ann
+
+    vectors, table, version = exact.in_spark(snapshot.vectors), snapshot.name, snapshot.version
     manifest = ann.build(vectors, folder, table=table, version=version, parts=parts, recall=recall, seed=seed)
     searched = f"nprobe={manifest.probes:,} of up to {manifest.lists:,} lists"
     recalled = f"recall of the 10 nearest {manifest.recall:.3f} on {console.count(manifest.sample, 'row')}"

@@ -58,6 +58,24 @@ def tokenize_items(items: DataFrame, config: ItemTextConfig) -> DataFrame:
     return tokenized.select("id", F.array_sort(F.array_distinct(F.concat("tokens", "tags"))).alias("tokens"))
 
 
+def tokens_of(items: pa.Table, config: ItemTextConfig) -> Iterator[list[str]]:
+    """Yield the words of each item, as tokenize_items() returns them, without Spark.
+
+    Args:
+        items: ITEMS.
+        config: how titles and tags are split.
+    """
+    titles = items["title"].to_pylist() if "title" in config.use else [None] * len(items)
+    tags = items["tags"].to_pylist() if "tags" in config.use else [None] * len(items)
+    joined = titles
+    if config.split_tags:
+        joined = ["\n".join(filter(None, [title, *(own or [])])) for title, own in zip(titles, tags, strict=True)]
+        tags = [None] * len(items)
+    for words, own in zip(_tokens(pa.array(joined, pa.string()), config.tokens).to_pylist(), tags, strict=True):
+        whole = (tag.strip(" ").lower() for tag in own or [] if tag is not None)
+        yield sorted({*words, *filter(None, whole)})
+
+
 def tokenize_text(text: str, config: ItemTextConfig) -> list[str]:
     """Return the words of a text that a user types, as tokenize_items() returns those of a title."""
     return sorted(set(_tokens(pa.array([text], pa.string()), config.tokens).flatten().to_pylist()))

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent.fit import covariance
-from embedall_spark.latent.fit.cca import principal
 from embedall_spark.vectors import in_batches, to_column
 
 if TYPE_CHECKING:
@@ -149,6 +148,9 @@ def fit_composed(train: DataFrame, vectors: DataFrame) -> TextModel:
     model = _weigh(train, 1, MAX_TOKENS)
     moments = covariance.of_vectors(compose(train, vectors, model))
     second = moments.scatter / moments.weight + np.outer(moments.mean, moments.mean)
+    # Imported here: a question needs no scipy.
+    from embedall_spark.latent.fit.cca import principal
+
     return model._replace(common=principal(second))
 
 
