@@ -23,6 +23,10 @@ LONGEST = (
     "tests/images/test_train_backbone.py",
     "tests/test_sequences_end_to_end.py",
     "tests/test_nodes_end_to_end.py",
+    "tests/ml/test_kinds.py",
+    "tests/ml/test_word2vec.py",
+    "tests/test_publication.py",
+    "tests/test_subwords_end_to_end.py",
     "tests/test_cli_search.py",
 )
 
