@@ -10,6 +10,7 @@ import numpy as np
 
 from embedall_spark import files, randomness
 from embedall_spark.corpus import cooccurrence
+from embedall_spark.train import cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # A row needs some tens of updates between two rotations; more rotations only cost exchanges (docs/log.md).
 _PAIRS_PER_ROW_AND_EPISODE = 64
+_FEWEST = 4  # episodes, however slow the network is: fewer cost quality
 MOST_TOKEN_COPIES = 8
 """Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
 
@@ -88,13 +90,21 @@ def make_plan(corpus: Corpus, config: TrainConfig, threads: int, device: Literal
     if config.workers > 1:
         slices = max(slices, -(-spool_bytes(corpus, config, device) // config.spool_bytes))
         pairs_per_row = 2 * corpus.kept * mean_contexts(config) / max(1, corpus.vocabulary)
-        episodes = config.episodes or int(np.clip(pairs_per_row / _PAIRS_PER_ROW_AND_EPISODE, 4, 16))
+        wanted = int(np.clip(pairs_per_row / _PAIRS_PER_ROW_AND_EPISODE, _FEWEST, 16))
+        epoch = epoch_sizes(corpus, config, threads, wanted, slices)
+        episodes = config.episodes or max(_FEWEST, min(wanted, cost.affordable_episodes(epoch)))
     else:
         episodes = 1
     # Every episode has blocks, and all slices have equally many episodes: the learning rate falls with the slices.
     slices = min(slices, max(1, corpus.blocks))
     each = min(-(-episodes // slices), max(1, corpus.blocks // slices))
     return Plan(corpus, config.workers, threads, slices * each, slices, device)
+
+
+def epoch_sizes(corpus: Corpus, config: TrainConfig, threads: int, episodes: int, slices: int) -> cost.Epoch:
+    """Return what the cost of an epoch depends on."""
+    model = 4 * corpus.vocabulary * config.vector_size
+    return cost.Epoch(corpus.tokens, config.vector_size, model, config.workers, threads, episodes, slices)
 
 
 def estimate_cells(corpus: Corpus, config: TrainConfig) -> Corpus:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from embedall_spark import cluster_slots, devices, files
 from embedall_spark.errors import ResourceError
-from embedall_spark.train import aligned_rows, methods, ring
+from embedall_spark.train import aligned_rows, cost, methods, ring
 from embedall_spark.train import plan as plans
 from embedall_spark.train.device import preflight as device_preflight
 
@@ -114,16 +114,16 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     check(spark, corpus, config)
     kind = device(spark, config)
     if kind == "cuda":
-        work, rate = corpus.kept * plans.mean_contexts(config), _GPU_RATE * config.workers
+        pairs = corpus.kept * plans.mean_contexts(config)
+        seconds = pairs * config.vector_size / (_GPU_RATE * config.workers)
     else:
-        # Words or cells per second and thread, times dimensions: measured, see docs/log.md.
-        work, rate = float(corpus.tokens), 0.75e8 * threads(spark, config) * config.workers
-        if config.max_n:
-            # Every word is the mean of some 17 rows; measured, see docs/log.md.
-            rate /= 2
+        plan = plans.make_plan(corpus, config, threads(spark, config))
+        sizes = plans.epoch_sizes(corpus, config, plan.threads, plan.episodes, plan.slices)
+        # With n-grams, every word is the mean of some 17 rows; measured, see docs/log.md.
+        seconds = sum(cost.seconds(sizes).values()) * (2 if config.max_n else 1)
     disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes) if config.workers > 1 else 0
     costs: dict[str, float] = {
-        "seconds": round(work * config.epochs * config.vector_size / rate),
+        "seconds": round(seconds * config.epochs),
         "worker_memory_bytes": memory_bytes(corpus, config),
         "worker_disk_bytes": disk,
     }
