@@ -123,7 +123,6 @@ class LatentSpace(LatentSpaceOptions, Estimator["LatentSpaceModel"]):
 class LatentSpaceModel(Model, LatentSpaceOptions):
     """Both sides' maps into the latent space, and the fitted pairs in it."""
 
-    _location = ""
     _loaded: LatentModel | None = None
 
     def getVectors(self) -> DataFrame:

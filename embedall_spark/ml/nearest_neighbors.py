@@ -77,8 +77,6 @@ class NearestNeighbors(NearestNeighborsOptions, Estimator["NearestNeighborsModel
 class NearestNeighborsModel(Model, NearestNeighborsOptions):
     """Vectors to search among."""
 
-    _location = ""
-
     def kneighbors(self, dataset: DataFrame | None = None, k: int | None = None) -> DataFrame:
         """Return the ``k`` nearest rows of each query by cosine: query, rank (1: the nearest), id, score.
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Saved(HasOptions, MLWritable, MLReadable[Any]):
     """A stage that is saved and loaded as pyspark.ml's own are."""
 
+    _location = ""
+    """Where a model's own files are, below the path that it was loaded from; empty for other stages."""
+
     def write(self) -> MLWriter:
         """Return the writer."""
         return _Writer(self)
@@ -48,6 +51,9 @@ class _Writer(MLWriter):
         self.instance = instance
 
     def _handleOverwrite(self, path: str) -> None:
+        own, target = (files.resolve(name)[1].rstrip("/") for name in (self.instance._location, path))
+        if self.instance._location and f"{own}/".startswith(f"{target}/"):
+            raise TableError(f"{path}: the model reads its vectors from there; save it to another path")
         files.delete(path)
 
     def saveImpl(self, path: str) -> None:

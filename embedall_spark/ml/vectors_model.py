@@ -59,7 +59,6 @@ class VectorsModel(Model, Saved):
     is the one below the path that it was loaded from.
     """
 
-    _location = ""
     _size = 0
     _dimension = 0
 

@@ -177,6 +177,8 @@ def test_what_is_saved_is_spark_s_format_and_is_read_without_spark(spark, senten
     with pytest.raises(TableError, match="exists already"):
         model.save(path)
     model.write().overwrite().save(path)
+    with pytest.raises(TableError, match="reads its vectors from there"):
+        loaded.write().overwrite().save(path)
     with pytest.raises(TableError, match="need a"):
         Word2Vec.load(path)
     stage.save(f"{tmp_path}/stage")
