@@ -92,7 +92,7 @@ def publish(
     if current is not None and not new_space:
         rotation = procrustes.fit(rows, current)
         log.info("rotation: %s anchors, mean cosine %.4f", f"{rotation.anchors:,}", rotation.fit)
-        drift_rows = drift.table(rows, current, rotation.matrix)
+        drift_rows = drift.table(rows, current, rotation.matrix).persist()
         changes = drift.measure(rows, current, drift_rows)
         rows = procrustes.rotate(rows, rotation.matrix)
     incumbent = _figures(current, config.evaluate) if current is not None else {}
@@ -112,6 +112,8 @@ def publish(
         spark, rows, published, VECTORS, mode="overwrite", run_id=run_id, vector_size=dimension(rows),
         comment=f"Published from {candidate}", metadata=facts,
     )  # fmt: skip
+    if drift_rows is not None:
+        drift_rows.unpersist()
     return Result(written, figures, rotation, changes)
 
 

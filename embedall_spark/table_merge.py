@@ -68,7 +68,7 @@ def merge(
         return current
     user = json.dumps({"run_id": run_id, "txn_version": 0} | metadata, ensure_ascii=False)
     try:
-        with options(spark, app=run_id, number="0", metadata=user):
+        with commit_options(spark, app=run_id, number="0", metadata=user):
             _commit(changes, files.identifier(name))
     except Exception as error:
         done = tables.committed(spark, name, run_id, 0)
@@ -101,7 +101,7 @@ def _commit(changes: DataFrame, table: str) -> None:
 
 
 @contextmanager
-def options(spark: SparkSession, **values: str) -> Iterator[None]:
+def commit_options(spark: SparkSession, **values: str) -> Iterator[None]:
     """Set the options of one commit; MERGE and RESTORE read them from the session only."""
     try:
         for key, value in values.items():

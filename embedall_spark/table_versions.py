@@ -55,7 +55,7 @@ def restore(spark: SparkSession, name: str, version: int, user: str) -> int:
         raise TableError(f"{name}: version {version} is the latest one already")
     facts = {**_facts(target["metadata"]), RESTORED: version, "user": user}
     try:
-        with table_merge.options(spark, metadata=json.dumps(facts, ensure_ascii=False)):
+        with table_merge.commit_options(spark, metadata=json.dumps(facts, ensure_ascii=False)):
             spark.sql(f"RESTORE TABLE {files.identifier(name)} TO VERSION AS OF {version}").collect()
     except Exception as error:
         raise TableError(

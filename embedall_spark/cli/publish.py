@@ -119,7 +119,7 @@ def _diff(
     old = table_snapshot.read_vectors(spark, before, before_version)
     new = table_snapshot.read_vectors(spark, after or before, after_version)
     rotation = procrustes.fit(new, old)
-    drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix))
+    drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix).persist())
     _show(drift, rotation)
     if picture is not None:
         from embedall_spark import files

@@ -70,11 +70,14 @@ def fit(candidate: DataFrame, published: DataFrame) -> Rotation:
             "publish under another name, or with --new-space, where nothing need be comparable"
         )
     first = _solve(candidate, published, pairs)
-    worst = cosines(candidate, published, first.matrix).agg(F.percentile_approx("cosine", _TRIMMED, 10_000)).first()
-    assert worst is not None
-    anchored = cosines(candidate, published, first.matrix).where(F.col("cosine") >= float(worst[0])).select("id")
-    kept = pairs.join(anchored.withColumnRenamed("id", "left"), "left", "left_semi")
-    return _solve(candidate, published, kept)._replace(anchors=anchors)
+    fits = cosines(candidate, published, first.matrix).select(F.col("id").alias("left"), "cosine").persist()
+    try:
+        worst = fits.agg(F.percentile_approx("cosine", _TRIMMED, 10_000)).first()
+        assert worst is not None
+        kept = pairs.join(fits.where(F.col("cosine") >= float(worst[0])), "left", "left_semi")
+        return _solve(candidate, published, kept)._replace(anchors=anchors)
+    finally:
+        fits.unpersist()
 
 
 def _solve(candidate: DataFrame, published: DataFrame, pairs: DataFrame) -> Rotation:
