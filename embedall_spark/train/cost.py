@@ -10,14 +10,16 @@ class Rates(NamedTuple):
 
     kernel: float = 0.75e8
     """Tokens times dimensions that a thread trains on; with one worker it draws their windows, too."""
-    windows: float = 0.6e6
+    windows: float = 1.6e6
     """Tokens whose windows a core draws, shuffles and stores in the spool, where there are several workers."""
     network: float = 1e9
     """Bytes that a worker sends to the next one, and receives, at the same time."""
     storage: float = 3e8
     """Bytes of a checkpoint that a worker writes."""
-    start: float = 3.0
-    """Seconds, not a rate: until the tasks of a slice have started and found each other."""
+    start: float = 0.5
+    """Seconds, not a rate: until the tasks of a slice have started."""
+    rendezvous: float = 2.5
+    """Seconds, not a rate: until several workers have read their windows and found each other."""
 
 
 MEASURED = Rates()
@@ -47,6 +49,7 @@ def seconds(epoch: Epoch, rates: Rates = MEASURED) -> dict[str, float]:
         "checkpoint": epoch.slices * 2 * epoch.model_bytes / epoch.workers / rates.storage,
     }
     if epoch.workers > 1:
+        parts["rendezvous"] = rates.rendezvous * epoch.slices
         parts["windows"] = epoch.tokens / (rates.windows * cores)
         parts["exchange"] = epoch.episodes * exchange(epoch.model_bytes, rates)
     return parts

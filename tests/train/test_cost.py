@@ -5,7 +5,7 @@ import pytest
 from embedall_spark.train import cost, plan
 from embedall_spark.train.config import TrainConfig
 
-RATES = cost.Rates(kernel=1e8, windows=1e6, network=1e9, storage=1e8, start=2.0)
+RATES = cost.Rates(kernel=1e8, windows=1e6, network=1e9, storage=1e8, start=2.0, rendezvous=3.0)
 
 
 def test_parts_by_hand():
@@ -14,6 +14,7 @@ def test_parts_by_hand():
         {
             "train": 10_000_000 * 100 / (1e8 * 8),
             "start": 6.0,
+            "rendezvous": 9.0,
             "checkpoint": 3 * 2 * 1e9 / 1e8,
             "windows": 10_000_000 / (1e6 * 8),
             "exchange": 8 * 4.0,
