@@ -8,7 +8,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from embedall_spark import files, tables
+from embedall_spark import files, run_manifest, tables
 from embedall_spark.errors import ConfigError, QualityGateFailed
 from embedall_spark.evaluate import word_benchmarks
 from embedall_spark.publish import drift, gates, procrustes
@@ -71,8 +71,10 @@ def publish(
         QualityGateFailed: the candidate is held back; the published table is left as it is.
         TableError: a table is missing or is no table of vectors, or another writer was faster.
     """
-    rows, producer = _candidate(spark, candidate)
-    source = {"candidate": candidate, "candidate_version": tables.version(spark, candidate)}
+    version = tables.version(spark, candidate)
+    # As of that version, whatever is written to the candidate meanwhile.
+    rows, producer = conform(tables.read(spark, candidate, version), VECTORS), _producer(spark, candidate)
+    source = {"candidate": candidate, "candidate_version": version}
     current, before = None, None
     if tables.exists(spark, published):
         commits = versions(spark, published)
@@ -83,7 +85,7 @@ def publish(
             return Result(before, ours[0]["figures"], None, None, repeated=True)
         if not again and any(source.items() <= commit.items() and RESTORED not in commit for commit in ours):
             raise ConfigError(
-                f"{candidate}: its version {source['candidate_version']} was published before, and another one came in "
+                f"{candidate}: its version {version} was published before, and another one came in "
                 f"its place, such as by a rollback of {published}; give --again to publish it again"
             )
         current = conform(tables.read(spark, published, before), VECTORS)
@@ -98,7 +100,7 @@ def publish(
     incumbent = _figures(current, config.evaluate) if current is not None else {}
     if reasons := gates.failures(config.gates, changes, figures, incumbent):
         raise QualityGateFailed(f"{candidate} is held back: {'; '.join(reasons)}. {published} was left as it is")
-    run_id = f"publish-{_digest(candidate, source['candidate_version'], published, before)}"
+    run_id = f"publish-{_digest(candidate, version, published, before)}"
     # What the candidate's run says of its pictures and files holds for the published table, too.
     facts = {**producer, **source, "figures": figures, "user": getpass.getuser()}
     facts |= changes.metrics() if changes is not None else {}
@@ -117,18 +119,21 @@ def publish(
     return Result(written, figures, rotation, changes)
 
 
-def _candidate(spark: SparkSession, name: str) -> tuple[DataFrame, dict[str, Any]]:
-    """Return the VECTORS of a candidate, and what its last commit says of the run that made it."""
-    rows = conform(tables.read(spark, name), VECTORS)
+def _producer(spark: SparkSession, name: str) -> dict[str, Any]:
+    """Return kind, run_folder and mlflow_run_id of the run that made a candidate.
+
+    Raises:
+        ConfigError: its vectors come from a model.
+    """
     names = ("kind", "run_folder", "mlflow_run_id")
-    producer = {key: value for key, value in versions(spark, name)[0].items() if key in names}
+    producer = {key: value for key, value in run_manifest.producer_of(spark, name).items() if key in names}
     kind = producer.get("kind")
     if kind in _WITH_MODEL:
         raise ConfigError(
             f"{name}: vectors of {kind} come from a model, which maps further things into their space and would not "
             "follow a rotation; let readers read the table of its run"
         )
-    return rows, producer
+    return producer
 
 
 def _figures(vectors: DataFrame, config: Evaluation) -> dict[str, float]:

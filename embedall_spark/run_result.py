@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from embedall_spark import config as configs
 from embedall_spark import files, schemas, table_merge, tables
 from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded
+from embedall_spark.publish import gates
 from embedall_spark.vectors import dimension
 
 if TYPE_CHECKING:
@@ -98,13 +99,7 @@ def publish(
     output: Output = config.output
     for name, value in figures.items():
         run.metric(name, value)
-    nan = float("nan")
-    failures = [
-        f"{name} is {figures.get(name, nan):.4f}, need {minimum}"
-        for name, minimum in config.evaluate.gates.items()
-        if not figures.get(name, nan) >= minimum
-    ]
-    if failures:
+    if failures := gates.below(figures, config.evaluate.gates):
         raise QualityGateFailed(f"{'; '.join(failures)} (evaluate.gates); the table {output.table} was left as it is")
     if vector_size is None:
         vector_size = dimension(vectors) or 0

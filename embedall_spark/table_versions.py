@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     Version = dict[str, Any]
 
+_COLUMNS = ("version", "timestamp", "operation", "rows")
 RESTORED = "restored"
 """The fact of a commit that went back to an earlier version: which one."""
 
@@ -27,8 +28,7 @@ def versions(spark: SparkSession, name: str) -> list[Version]:
         TableError: the table does not exist or is no Delta table.
     """
     commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
-    columns = ("version", "timestamp", "operation", "rows")
-    return [{**_facts(commit["metadata"]), **{column: commit[column] for column in columns}} for commit in commits]
+    return [{**_facts(commit["metadata"]), **{column: commit[column] for column in _COLUMNS}} for commit in commits]
 
 
 def _facts(metadata: str | None) -> dict[str, Any]:
@@ -46,14 +46,15 @@ def restore(spark: SparkSession, name: str, version: int, user: str) -> int:
     Raises:
         TableError: the table has no such version, it is the latest one already, or its files are gone (VACUUM).
     """
-    commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
+    commits = versions(spark, name)
     target = next((commit for commit in commits if commit["version"] == version), None)
     newest, oldest = commits[0]["version"], commits[-1]["version"]
     if target is None:
         raise TableError(f"{name}: has no version {version}; its versions are {oldest} to {newest}")
     if version == newest:
         raise TableError(f"{name}: version {version} is the latest one already")
-    facts = {**_facts(target["metadata"]), RESTORED: version, "user": user}
+    noted = {key: value for key, value in target.items() if key not in _COLUMNS}
+    facts = {**noted, RESTORED: version, "user": user}
     try:
         with table_merge.commit_options(spark, metadata=json.dumps(facts, ensure_ascii=False)):
             spark.sql(f"RESTORE TABLE {files.identifier(name)} TO VERSION AS OF {version}").collect()

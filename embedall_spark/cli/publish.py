@@ -7,7 +7,7 @@ import getpass
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import publication, session, table_versions
+from embedall_spark import files, publication, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import benchmark_files
@@ -122,8 +122,6 @@ def _diff(
     drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix).persist())
     _show(drift, rotation)
     if picture is not None:
-        from embedall_spark import files
-
         files.write_bytes(picture, _picture(drift, f"{after or before} beside {before}"))
         typer.echo(f"{picture}: a picture of the drift")
 

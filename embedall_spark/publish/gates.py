@@ -47,6 +47,16 @@ class Publication(Section):
     evaluate: Evaluation = Field(Evaluation(), description="what is measured on both versions. Keys:")
 
 
+def below(figures: Mapping[str, float], least: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each figure that is missing, NaN or below its least value."""
+    nan = float("nan")
+    return [
+        f"{name} is {figures.get(name, nan):.4f}, need {value}"
+        for name, value in least.items()
+        if not figures.get(name, nan) >= value
+    ]
+
+
 def failures(
     gates: Gates, drift: Drift | None, candidate: Mapping[str, float], published: Mapping[str, float]
 ) -> list[str]:
@@ -58,14 +68,9 @@ def failures(
         candidate: figures of the candidate by name.
         published: figures of the published version.
     """
-    nan = float("nan")
-    sentences = [
-        f"{name} is {candidate.get(name, nan):.4f}, need {least} (gates.floors)"
-        for name, least in gates.floors.items()
-        if not candidate.get(name, nan) >= least
-    ]
+    sentences = [f"{text} (gates.floors)" for text in below(candidate, gates.floors)]
     for name, before in published.items():
-        after = candidate.get(name, nan)
+        after = candidate.get(name, float("nan"))
         if not isnan(before) and not after >= before - gates.max_drop:
             sentences.append(
                 f"{name} falls from {before:.4f} to {after:.4f}, more than {gates.max_drop} (gates.max_drop)"
