@@ -42,6 +42,11 @@ def text(dataset: DataFrame, column: str, param: str) -> Column:
     return ids.as_text(F.col(column), kind)
 
 
+def as_source(rows: DataFrame) -> DataFrame:
+    """Return the rows of a dataset with the columns that every source has: origin, and problem, null."""
+    return rows.withColumns({"origin": F.lit("dataset"), "problem": F.lit(None).cast("string")})
+
+
 def floats(dataset: DataFrame, column: str, param: str) -> Column:
     """Return a column of vectors of pyspark.ml, or of arrays of numbers, as array<float>.
 

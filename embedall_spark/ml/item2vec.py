@@ -8,7 +8,7 @@ from pyspark.ml import Estimator
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section, parse
+from embedall_spark.config import parse
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import ConfigError
@@ -63,14 +63,7 @@ class Item2Vec(Item2VecOptions, Estimator["Item2VecModel"]):
         baskets = self.isSet("inputCol")
         ordered = not baskets and self.isSet("orderCol")
         rows = events.check(self._baskets(dataset) if baskets else self._events(dataset))
-        sections: dict[str, type[Section]] = {
-            "train": TrainConfig,
-            "vocabulary": VocabularyConfig,
-            "stories": StoriesConfig,
-        }
-        values: dict[str, Any] = {
-            name: self.section(cls).model_dump(exclude_unset=True) for name, cls in sections.items()
-        }
+        values = self.sections(train=TrainConfig, vocabulary=VocabularyConfig, stories=StoriesConfig)
         config = parse(sequences.Config, values | {
             "input": {"path": "dataset", "order": "order" if ordered else None}, "output": {"table": "dataset"},
             "evaluate": {"holdout": 0},
@@ -89,7 +82,7 @@ class Item2Vec(Item2VecOptions, Estimator["Item2VecModel"]):
                 columns.kind_of(dataset, column, f"{name}Col")
         ids = {name: columns.text(dataset, names[name], f"{name}Col") for name in ("key", "item")}
         others = {name: F.col(names[name]) for name in ("order", "weight") if names[name] is not None}
-        return _with_origin(dataset.select(*[column.alias(name) for name, column in (ids | others).items()]))
+        return columns.as_source(dataset.select(*[column.alias(name) for name, column in (ids | others).items()]))
 
     def _baskets(self, dataset: DataFrame) -> DataFrame:
         """Return an event for each item of a column of arrays; a row is a story."""
@@ -97,7 +90,7 @@ class Item2Vec(Item2VecOptions, Estimator["Item2VecModel"]):
             raise ConfigError("Item2Vec: orderCol and weightCol are for events; baskets (inputCol) have neither")
         column = columns.check_arrays(dataset, self.getInputCol())
         numbered = dataset.select(column, F.monotonically_increasing_id().cast("string").alias("key"))
-        return _with_origin(numbered.select("key", F.explode(column).alias("item")).where("item IS NOT NULL"))
+        return columns.as_source(numbered.select("key", F.explode(column).alias("item")).where("item IS NOT NULL"))
 
 
 class Item2VecModel(VectorsModel, Item2VecOptions):
@@ -107,7 +100,3 @@ class Item2VecModel(VectorsModel, Item2VecOptions):
         """Return the dataset with the mean of the vectors of each basket in ``inputCol``."""
         column = columns.check_arrays(dataset, self.required("inputCol"))
         return dataset.withColumn(self.getOutputCol(), self._means(column))
-
-
-def _with_origin(rows: DataFrame) -> DataFrame:
-    return rows.withColumns({"origin": F.lit("dataset"), "problem": F.lit(None).cast("string")})

@@ -85,7 +85,7 @@ class LatentSpace(LatentSpaceOptions, Estimator["LatentSpaceModel"]):
             "input": source | {"pairs": paths["pairs"]},
             "output": {"table": f"{folder}/run/latent"},
             "fit": fit.model_dump(exclude_unset=True),
-            "split": self.section(SplitConfig).model_dump(exclude_unset=True),
+            **self.sections(split=SplitConfig),
         }
         config = parse(latent.Config, values)
         with work_folder.run(spark, folder, config.output.max_reject_share) as run:

@@ -9,7 +9,7 @@ from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import Section, parse
+from embedall_spark.config import parse
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.walk_jobs import WalksConfig
@@ -64,10 +64,7 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
         """
         graph, weight, directed = self._graph(dataset)
         frame = dataset if isinstance(dataset, DataFrame) else dataset.edges
-        sections: dict[str, type[Section]] = {"train": TrainConfig, "walks": WalksConfig, "graph": GraphConfig}
-        values: dict[str, Any] = {
-            name: self.section(cls).model_dump(exclude_unset=True) for name, cls in sections.items()
-        }
+        values = self.sections(train=TrainConfig, walks=WalksConfig, graph=GraphConfig)
         values["graph"]["directed"] = directed
         source = {"input": {"path": "dataset", "weight": weight}, "output": {"table": "dataset"}}
         config = parse(nodes.Config, values | source)
@@ -95,7 +92,7 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
         for name, column in names.items():
             columns.kind_of(dataset, column, f"{name}Col")
         rows = dataset.select(*[F.col(column).alias(name) for name, column in names.items()])
-        return edges.check(rows.withColumns({"origin": F.lit("dataset"), "problem": F.lit(None).cast("string")}))
+        return edges.check(columns.as_source(rows))
 
 
 class Node2VecModel(VectorsModel, Node2VecOptions):

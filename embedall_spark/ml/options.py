@@ -89,6 +89,14 @@ class HasOptions(Params):
         given = {name: self.getOrDefault(name) for name in names} | values
         return parse(cls, {name: value for name, value in given.items() if value is not None})
 
+    def sections(self, **classes: type[Section]) -> dict[str, Any]:
+        """Return the options that are set, by the names of their sections, as a configuration takes them.
+
+        Raises:
+            ConfigError: a value is out of range, or options contradict each other.
+        """
+        return {name: self.section(cls).model_dump(exclude_unset=True) for name, cls in classes.items()}
+
 
 def params_of(
     section: type[Section], exclude: Collection[str] = (), include: Collection[str] | None = None

@@ -59,6 +59,9 @@ class Word2VecOptions(_Word2VecParams, Saved):
         return check_arrays(dataset, self.required("inputCol"))
 
 
+@accessors(
+    *("vectorSize", "numPartitions", "minCount", "windowSize", "maxSentenceLength", "maxIter", "seed", "stepSize"),
+)
 class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
     """word2vec (Mikolov et al. 2013) as an estimator that takes the place of ``pyspark.ml.feature.Word2Vec``.
 
@@ -72,38 +75,6 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
         """Build the estimator with params by their names, such as ``Word2Vec(vectorSize=50, inputCol="words")``."""
         super().__init__()
         self.setParams(**params)
-
-    def setVectorSize(self, value: int) -> Self:
-        """Set the vectors' dimension."""
-        return self._set(vectorSize=value)
-
-    def setNumPartitions(self, value: int) -> Self:
-        """Set the number of workers."""
-        return self._set(numPartitions=value)
-
-    def setMinCount(self, value: int) -> Self:
-        """Set how often a word must occur to get a vector."""
-        return self._set(minCount=value)
-
-    def setWindowSize(self, value: int) -> Self:
-        """Set the greatest distance between a word and its context."""
-        return self._set(windowSize=value)
-
-    def setMaxSentenceLength(self, value: int) -> Self:
-        """Set after how many words a longer sentence is divided."""
-        return self._set(maxSentenceLength=value)
-
-    def setMaxIter(self, value: int) -> Self:
-        """Set the number of passes over the sentences."""
-        return self._set(maxIter=value)
-
-    def setSeed(self, value: int) -> Self:
-        """Set the seed of all random choices."""
-        return self._set(seed=value)
-
-    def setStepSize(self, value: float) -> Self:
-        """Set the learning rate at the start."""
-        return self._set(stepSize=value)
 
     def _fit(self, dataset: DataFrame) -> Word2VecModel:
         """Return the model of a column of sentences.
