@@ -19,7 +19,12 @@ from numba.core import cgutils
 
 from embedall_spark.train.aligned_rows import LINE as _LINE
 from embedall_spark.train.vector_instructions import (
+    LAST,
     LONG,
+    MATH,
+    SCALE,
+    SHIFT,
+    SIGMOID,
     broadcast_lane,
     element,
     instructions,
@@ -44,20 +49,12 @@ MAX_CONTEXTS = 32  # contexts that are trained on together; larger groups are cu
 _AHEAD = 2  # groups between prefetching a row and using it
 _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
 
-# The sigmoid at the center of each of 1024 bins from -6 to 6, and 0 and 1 beyond them, as in word2vec.
-_BINS, _LIMIT = 1024, 6.0
-_CENTERS = (np.arange(_BINS) + 0.5) * (2 * _LIMIT / _BINS) - _LIMIT
-_SIGMOID = np.concatenate([[0.0], 1 / (1 + np.exp(-_CENTERS)), [1.0]]).astype(np.float32)
-_SCALE, _SHIFT, _LAST = (np.float32(value) for value in (_BINS / (2 * _LIMIT), _BINS / 2 + 1, _BINS + 1))
-
 # A signature with read-only arrays also accepts writable ones.
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _ROWS = float32[:, ::1]
 _RESULT = types.Tuple((int64, int64, float64, int64))  # type: ignore[no-untyped-call]
 _SIGNATURE = _RESULT(_INTS, int64, int64, _ROWS, _ROWS, _INTS, int64, float32, int32)
-# Not "fast": code that may assume that there is no NaN reads out of bounds once there is one.
-_MATH = {"reassoc", "contract", "nsz", "arcp"}
-_compiled: Callable[[Callable[..., Any]], Any] = njit(fastmath=_MATH)
+_compiled: Callable[[Callable[..., Any]], Any] = njit(fastmath=MATH)
 
 
 @cache
@@ -90,7 +87,7 @@ def _compile(dim: int, negative: int, batch_size: int) -> Any:  # noqa: C901 (on
     rows = negative + 1
 
     # _SIGNATURE has the types; mypy cannot follow them into compiled code.
-    @njit(_SIGNATURE, nogil=True, cache=True, fastmath=_MATH, error_model="numpy")
+    @njit(_SIGNATURE, nogil=True, cache=True, fastmath=MATH, error_model="numpy")
     def train(stream, start, stop, inputs, outputs, negatives, cursor, alpha, share):  # type: ignore[no-untyped-def] # noqa
         width = np.uint64(dim)
         flat_in, flat_out = inputs.reshape(inputs.size), outputs.reshape(outputs.size)
@@ -146,10 +143,10 @@ def _steps(dots: Floats, targets: NDArray[np.uint64], count: int, alpha: np.floa
     """Replace the dot products [count, rows] by the steps along the other side's row: alpha * (label - sigmoid)."""
     rows = targets.size
     for i in range(count * rows):
-        bin_ = dots[i] * _SCALE + _SHIFT
+        bin_ = dots[i] * SCALE + SHIFT
         # Written so that NaN, too, gives an index inside the table.
         bin_ = bin_ if bin_ > np.float32(0) else np.float32(0)
-        dots[i] = -alpha * _SIGMOID[np.uint64(bin_ if bin_ < _LAST else _LAST)]
+        dots[i] = -alpha * SIGMOID[np.uint64(bin_ if bin_ < LAST else LAST)]
     for row in range(rows):
         if row == 0 or targets[row] == targets[0]:
             for m in range(count):

@@ -1,12 +1,13 @@
-"""Vector instructions for the kernels of word2vec: parts that build LLVM code, and the prefetch of a row.
+"""What the kernels of word2vec share: the sigmoid's table, parts that build LLVM code, and the prefetch of a row.
 
-These functions must not change: numba's cache on disk watches only the file of a kernel, not the files that it imports.
+Nothing here may change: numba's cache on disk watches only the file of a kernel, not the files that it imports.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,6 +22,13 @@ TILE = 6
 """Output rows whose sums are kept in registers; they also fit where a vector takes two registers."""
 instructions: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 """Decorator of a function that builds instructions; arguments that are constants arrive as literals."""
+# The sigmoid at the center of each of 1024 bins from -6 to 6, and 0 and 1 beyond them, as in word2vec.
+_BINS, _LIMIT = 1024, 6.0
+_CENTERS = (np.arange(_BINS) + 0.5) * (2 * _LIMIT / _BINS) - _LIMIT
+SIGMOID = np.concatenate([[0.0], 1 / (1 + np.exp(-_CENTERS)), [1.0]]).astype(np.float32)
+SCALE, SHIFT, LAST = (np.float32(value) for value in (_BINS / (2 * _LIMIT), _BINS / 2 + 1, _BINS + 1))
+# Not "fast": code that may assume that there is no NaN reads out of bounds once there is one.
+MATH = {"reassoc", "contract", "nsz", "arcp"}
 WORD, LONG, VECTOR = ir.IntType(32), ir.IntType(64), ir.VectorType(ir.FloatType(), _LINE)
 
 

@@ -21,7 +21,12 @@ from numba.core import cgutils
 
 from embedall_spark.train.aligned_rows import LINE as _LINE
 from embedall_spark.train.vector_instructions import (
+    LAST,
     LONG,
+    MATH,
+    SCALE,
+    SHIFT,
+    SIGMOID,
     TILE,
     broadcast_lane,
     element,
@@ -42,12 +47,6 @@ _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
 _MAX_PREDICTED = 32  # contexts that are predicted at once; larger groups are cut
 _MAX_PATH = 96  # a Huffman tree of depth 91 needs counts whose sum exceeds 2^63
 
-# The sigmoid at the center of each of 1024 bins from -6 to 6, and 0 and 1 beyond them, as in word2vec.
-_BINS, _LIMIT = 1024, 6.0
-_CENTERS = (np.arange(_BINS) + 0.5) * (2 * _LIMIT / _BINS) - _LIMIT
-_SIGMOID = np.concatenate([[0.0], 1 / (1 + np.exp(-_CENTERS)), [1.0]]).astype(np.float32)
-_SCALE, _SHIFT, _LAST = (np.float32(value) for value in (_BINS / (2 * _LIMIT), _BINS / 2 + 1, _BINS + 1))
-
 _INTS = types.Array(int32, 1, "C", readonly=True)
 _LONGS = types.Array(int64, 1, "C", readonly=True)
 _BYTES = types.Array(int8, 1, "C", readonly=True)
@@ -55,8 +54,6 @@ _ROWS = float32[:, ::1]
 _RESULT = types.Tuple((int64, int64, float64, int64))  # type: ignore[no-untyped-call]
 _TUPLES = types.Tuple((_LONGS, _INTS, _BYTES)), types.Tuple((_LONGS, _INTS))  # type: ignore[no-untyped-call]
 _SIGNATURE = _RESULT(_INTS, int64, int64, _ROWS, _ROWS, _INTS, int64, float32, int32, *_TUPLES)
-# Not "fast": code that may assume that there is no NaN reads out of bounds once there is one.
-_MATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @cache
@@ -85,17 +82,17 @@ def kernel(
     return _compile(dim, negative, cbow, mean or not cbow, hs, ngrams, batch_size)  # type: ignore[no-any-return]
 
 
-@njit(fastmath=_MATH)
+@njit(fastmath=MATH)
 def _steps(dots: Any, labels: Any, weights: Any, count: Any, alpha: Any) -> None:
     """Replace dot products by the steps along the rows: alpha * weight * (label - sigmoid)."""
     for i in range(count):
-        bin_ = dots[i] * _SCALE + _SHIFT
+        bin_ = dots[i] * SCALE + SHIFT
         # Written so that NaN, too, gives an index inside the table.
         bin_ = bin_ if bin_ > np.float32(0) else np.float32(0)
-        dots[i] = alpha * weights[i] * (labels[i] - _SIGMOID[np.uint64(bin_ if bin_ < _LAST else _LAST)])
+        dots[i] = alpha * weights[i] * (labels[i] - SIGMOID[np.uint64(bin_ if bin_ < LAST else LAST)])
 
 
-@njit(fastmath=_MATH)
+@njit(fastmath=MATH)
 def _loss(dots: Any, labels: Any, weights: Any, count: Any) -> float:
     """Return the summed loss: -log sigmoid of a dot product, negated where the label is 0."""
     loss = 0.0
@@ -131,7 +128,7 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
     room = (1 if cbow else _MAX_PREDICTED) * ((negative > 0) * (negative + 1) + hs * _MAX_PATH)
 
     # _SIGNATURE has the types; mypy cannot follow them into compiled code.
-    @njit(_SIGNATURE, nogil=True, cache=True, fastmath=_MATH, error_model="numpy")
+    @njit(_SIGNATURE, nogil=True, cache=True, fastmath=MATH, error_model="numpy")
     def train(stream, start, stop, inputs, outputs, negatives, cursor, alpha, share, paths, index_of_ngrams):  # type: ignore[no-untyped-def] # noqa
         (offsets, nodes, codes), (ngram_offsets, ngram_rows) = paths, index_of_ngrams
         flat_in, flat_out = inputs.reshape(inputs.size), outputs.reshape(outputs.size)
