@@ -57,9 +57,9 @@ def titles(
     # Of rows with the same title and vector two are enough: if one is the query's own, the other has the title.
     places: Counter[tuple[str, bytes]] = Counter()
     usable = []
-    for row, name in enumerate(candidates.ids.to_pylist()):
+    for row, (position, name) in enumerate(zip(candidates.positions, candidates.ids.to_pylist(), strict=True)):
         if (title := title_of.get(name)) is not None:
-            same = (title, vectors.vector(name).tobytes())
+            same = (title, vectors.vectors[position].tobytes())
             places[same] += 1
             usable.append(row) if places[same] <= 2 else None
     exclude = None if title_id is None else [{title_id}]

@@ -106,9 +106,10 @@ class LocalTable:
         rows = {name: row for name in sorted(set(ids)) if (row := self.index(name)) is not None}
         return {name: np.array(self.vectors[row]) for name, row in rows.items()}
 
-    def vector(self, name: str) -> Float:
-        """Return the vector of an id that is in the table, float32 [d]."""
-        return self.vectors[self.index(name)]
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """The rows that belong to the table, among all rows."""
+        return np.arange(len(self.vectors)) if self.rows is None else self.rows
 
     def value(self, name: str, column: str) -> object:
         """Return a column's value in the row of an id; None if the table does not have the id."""
