@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.ml.torch.distributor import TorchDistributor
 
-from embedall_spark import errors, files
+from embedall_spark import cluster_slots, errors, files
 from embedall_spark.errors import ConfigError, EmbedallError, WorkerLost
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(
         ConfigError: Spark has no GPUs.
         WorkerLost: a process died; its output is on standard error.
     """
-    local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    local = cluster_slots.local(spark) is not None
     files.delete(f"{folder}/{FAILURE}")
     try:
         distributor = TorchDistributor(processes, local_mode=local, use_gpu=gpu)
