@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.run_context import Run
-
-log = logging.getLogger(__name__)
 
 # Measured, see docs/log.md: a run's jobs on an input of any size, and bytes of text per second and task slot.
 _FIXED_SECONDS, _INGESTED_BYTES = 45, 6_000_000
@@ -138,17 +135,9 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
 
 
 def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:
-    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS.
-
-    If the vocabulary is too small for ``train.workers``, fewer train, with a warning. Raises what embed() does.
-    """
+    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS. Raises what embed() does."""
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
-    known = vocabulary.build(run, pages, words, what="words")
-    most = max(1, known.count() // trainer.min_vocabulary(train, workers=1)) if train.workers > 1 else 1
-    if most < train.workers:
-        log.warning("train.workers=%d: the vocabulary is too small for more than %d, which train", train.workers, most)
-        train = train.model_copy(update={"workers": most})
-    return _train(run, pages, known, train)
+    return _train(run, pages, vocabulary.build(run, pages, words, what="words"), train)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
