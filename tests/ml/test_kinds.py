@@ -31,12 +31,14 @@ def vectors(spark):
     return spark.createDataFrame(rows, ["id", "vector"]).cache()
 
 
-def test_items_of_a_basket_are_similar(spark, tmp_path):
+def test_items_of_a_basket_are_similar(spark, tmp_path, caplog):
     random = np.random.default_rng(0)
     baskets = [(list(random.permutation(list(CLIQUES[number % 2]))),) for number in range(200)]
-    stage = Item2Vec(inputCol="basket", outputCol="vector", vector_size=8, min_count=1, epochs=8, sample=0.0, threads=1)
+    options = {"vector_size": 8, "min_count": 1, "epochs": 8, "sample": 0.0, "threads": 1, "workers": 2}
+    stage = Item2Vec(inputCol="basket", outputCol="vector", **options)
     dataset = spark.createDataFrame([([str(item) for item in basket],) for (basket,) in baskets], ["basket"])
     model = stage.fit(dataset)
+    assert "the vocabulary of 8 is too small for more than 1" in caplog.text
     assert {name for name, _ in model.findSimilarArray("a", 3)} == set("bcd")
     assert model.findSimilar("e", 2).dtypes == [("id", "string"), ("similarity", "double")]
     found = {row.id: row.vector.toArray() for row in model.getVectors().collect()}
