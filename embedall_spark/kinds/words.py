@@ -128,16 +128,23 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
     pages = _tokenize(run, documents, config)
     pages = phrases.join_phrases(run, pages, config.phrases)
     words = vocabulary.build(run, pages, config.vocabulary, what="words")
-    vectors = _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+    sequences = blocks.build(run, pages, words)
+    vectors = _train(run, sequences, words, config.train, lambda vectors: _score(vectors, config))
     if config.train.max_n:
         trainer.write_ngrams(run, run.stage_path("vocabulary"), config.train, ngrams_table(config.output.table))
     return vectors
 
 
 def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:
-    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS. Raises what embed() does."""
+    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS. Raises what embed() does.
+
+    One worker trains in the order of the text, as word2vec, gensim and MLlib do.
+    """
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
-    return _train(run, pages, vocabulary.build(run, pages, words, what="words"), train)
+    known = vocabulary.build(run, pages, words, what="words")
+    ordered = train.workers == 1 and train.method == "sgns"
+    stored = blocks.build_in_order(run, pages) if ordered else blocks.build(run, pages, known)
+    return _train(run, stored, known, train)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -163,13 +170,12 @@ def _tokenize(run: Run, documents: DataFrame, config: Config) -> DataFrame:
 
 def _train(
     run: Run,
-    pages: DataFrame,
+    sequences: DataFrame,
     words: DataFrame,
     train: TrainConfig,
     evaluate: Callable[[DataFrame], float] | None = None,
 ) -> DataFrame:
-    """Return VECTORS trained on PAGES."""
-    sequences = blocks.build(run, pages, words)
+    """Return VECTORS trained on BLOCKS."""
     trained = trainer.train(run, sequences, words, run.stage_path("vocabulary"), train, evaluate)
     return vectors_of(trained, "words", run.id, run.model_uri)
 
