@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.errors import AnalysisException
 
-from embedall_spark import config as configs
 from embedall_spark import cluster_slots, files
+from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -85,7 +85,9 @@ def get(
         try:
             spark = SparkSession.builder.getOrCreate()  # noqa: TID251
         except ImportError as error:
-            raise SetupError(f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})") from None
+            raise SetupError(
+                f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})"
+            ) from None
         check(spark)
         return spark
     java = _java()[1]

@@ -87,7 +87,9 @@ def test_blocks_in_the_order_of_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "_MIN_SIZE", 64)
     schema = pa.schema({"id": pa.int64(), "tokens": pa.list_(pa.string())})
     half = len(data) // 2
-    batches = [pa.RecordBatch.from_arrays(list(zip(*part)), schema=schema) for part in (data[:half], data[half:])]
+    batches = [
+        pa.RecordBatch.from_arrays(list(zip(*part, strict=True)), schema=schema) for part in (data[:half], data[half:])
+    ]
     pages = encoded_pages._pages_of_sequences(iter(batches))
     actual = [block for batch in blocks._cut_in_order(folder)(pages) for block in blocks.unpack(batch)]
     assert [block.number for block in actual] == list(range(len(actual))) and len(actual) > 3
