@@ -47,8 +47,8 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
     """node2vec (Grover and Leskovec 2016) over a DataFrame of edges, or over a GraphFrame.
 
     The edges of a DataFrame lead both ways unless ``directed`` is set. Those of a GraphFrame are directed, as its
-    definition says, unless ``directed`` is set to false. Sizes, degrees and components are logged where the level of the
-    package's logger is INFO; those of a GraphFrame are computed by its own algorithms.
+    definition says, unless ``directed`` is set to false. Sizes, degrees and components are logged where the level of
+    the package's logger is INFO; those of a GraphFrame are computed by its own algorithms.
     """
 
     def __init__(self, **params: Any) -> None:
