@@ -7,7 +7,7 @@ import json
 import sys
 
 import numpy as np
-from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
 
 from embedall_spark import cluster_slots, run_store, session
@@ -32,11 +32,10 @@ def use_word2vec(spark, folder):
     stage = Word2Vec(inputCol="text", outputCol="vector", **options)
     stage.save(f"{folder}/stage")
     fitted = Pipeline(stages=[Word2Vec.load(f"{folder}/stage")]).fit(text)
-    fitted.save(f"{folder}/pipeline")
-    (model,) = PipelineModel.load(f"{folder}/pipeline").stages
-    assert isinstance(model, Word2VecModel) and model.uid == stage.uid
+    fitted.stages[0].save(f"{folder}/model")
+    model = Word2VecModel.load(f"{folder}/model")
+    assert model.uid == stage.uid
     word = model.getVectors().first().word
-    model.write().overwrite().save(f"{folder}/model")
     synonyms = [tuple(row) for row in model.findSynonyms(word, 3).collect()]
     vector = fitted.transform(text).first().vector
     return {"word": word, "synonyms": synonyms, "vector": vector.toArray().tolist()}

@@ -34,7 +34,7 @@ def test_a_client_fits_saves_and_searches(spark, server, tmp_path):
     (tmp_path / "corpus.txt").write_text("\n".join(documents(200)))
     environment = {**os.environ, "SPARK_REMOTE": server}
     command = [sys.executable, Path(__file__).with_name("connect_client.py"), tmp_path]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert process.returncode == 0, process.stderr[-4000:]
     report = json.loads(process.stdout)
     # The session beside the server reads what the client has saved.
