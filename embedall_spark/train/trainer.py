@@ -85,7 +85,8 @@ def train(
         f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
         plan.episodes, plan.workers, "a GPU" if plan.device == "cuda" else f"{plan.threads} thread(s)",
     )  # fmt: skip
-    if problem := plans.imbalance(corpus, config.workers):
+    log.info("training: estimated %s", preflight.describe(preflight.costs(run.spark, corpus, config)))
+    if problem := plans.imbalance(corpus, config):
         log.warning("training: %s", problem)
     manifest = checkpoint.latest(run)
     while True:
@@ -153,10 +154,13 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
     # A vertex that no walk visits has count 0.
     visited = vocabulary.where("count > 0").crossJoin(counts)
     occurrences = F.col("count") * keep
+    # The path to a token in the Huffman tree has about so many turns.
+    turns = F.greatest(F.lit(1.0), -F.log2(frequency))
     most_frequent = F.max_by("token", "count"), F.max(occurrences)
-    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent).first()
+    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent, F.sum(occurrences * turns)).first()
     assert row is not None
-    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks, (row[2], float(row[3])))
+    kept = float(row[1])
+    return plans.Corpus(int(row[0]), tokens, kept, blocks, (row[2], float(row[3])), float(row[4]) / max(kept, 1.0))
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:
