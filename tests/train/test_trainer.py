@@ -96,7 +96,9 @@ def test_words_with_ngrams_go_on_after_a_kill_with_the_same_bits(spark, corpus, 
 def test_hierarchical_softmax_goes_on_with_two_workers(spark, corpus, tmp_path):
     figures = []
     for workers, epochs in ((1, 1), (2, 3), (1, 4)):
-        options = config(workers=workers, epochs=epochs, episodes=2, alpha=0.2, hs=1, negative=0, shrink_windows=False)
+        options = config(
+            workers=workers, epochs=epochs, episodes=2, alpha=0.2, hs=1, negative=0, window=3, shrink_windows=False
+        )
         run, vectors, _ = train(spark, corpus, tmp_path, options)
         figures.append(checkpoint.latest(run)["figures"])
         assert purity(vectors) > (0.95 if epochs > 1 else 0.1)
