@@ -16,6 +16,7 @@ A file runs in one process, so what its tests share is made once: by a fixture o
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -63,12 +64,13 @@ def jvm_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory, jvm_folder):
+def spark(tmp_path_factory, jvm_folder, unsafe_stores):
     from embedall_spark import session
 
     folder = tmp_path_factory.mktemp("spark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    with chdir(jvm_folder):
+    with chdir(jvm_folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         spark_session = session.get(
             "tests",
             master="local[2]",
@@ -78,6 +80,7 @@ def spark(tmp_path_factory, jvm_folder):
                 "spark.driver.memory": "2g",
                 "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
                 "spark.sql.shuffle.partitions": "2",
+                "spark.python.daemon.module": "torch_daemon",
                 # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it. Tests of a
                 # killed run and of a cluster start sessions with the settings of users.
                 "spark.sql.codegen.wholeStage": "false",
@@ -101,6 +104,20 @@ def own_copies(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_cache, "_root", lambda: folder)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def unsafe_stores():
+    """Commits of SQLite stores do not wait for the disk: no test cuts the power."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
 
 
 @pytest.fixture(scope="module")
