@@ -78,8 +78,11 @@ def run_alone(function: Callable[..., object], *arguments: str) -> None:
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", _ALONE, function.__module__, function.__name__, *arguments]
-    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    process = subprocess.Popen(
+        command, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    with process:
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -22,7 +22,12 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
-from suite import pytest_collection_modifyitems, pytest_terminal_summary, pytest_xdist_make_scheduler  # noqa: F401
+from suite import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 # Kernels for GPUs run in Triton's interpreter, here and in the tasks of Spark; Triton reads it when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
