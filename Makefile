@@ -10,7 +10,8 @@ EXTRAS := local,demo,dev
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env
-PROCESSES ?= 2
+# auto: see tests/suite.py.
+PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check bench-env clean java python
@@ -25,7 +26,7 @@ install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
 	@$(BIN)/embedall demo $(if $(KINDS),--kinds $(KINDS))
 
-test: java $(INSTALLED)  ## run all tests, in two processes with a Spark session each; PROCESSES=1 for one
+test: java $(INSTALLED)  ## run all tests, in several processes with a Spark session each; PROCESSES=1 for one
 	$(BIN)/pytest -n $(PROCESSES) --durations=25
 
 test-fast: java $(INSTALLED)  ## run the tests that need no Spark

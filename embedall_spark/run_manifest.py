@@ -78,6 +78,8 @@ def producer_of(spark: SparkSession | None, table: str) -> dict[str, Any]:
     """
     if spark is None:
         return next(iter(table_cache.commits(delta_files.open_version(table))), {})
+    if (local := delta_files.latest(table)) is not None:
+        return next(iter(local.commits()), {})
     commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
     return dict(json.loads(commit["metadata"])) if commit else {}
 

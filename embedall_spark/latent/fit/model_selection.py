@@ -176,9 +176,10 @@ def choose(
         return Hyperparameters(config.regularisation[0], config.power[0], config.k[0])
     sides = prepare(validation.left, preparations[0]), prepare(validation.right, preparations[1])
     trials: list[tuple[Score, Hyperparameters]] = []
+    axes = cca.PrincipalAxes.of(moments)
     for regularisation in config.regularisation:
         # One fit serves all k and powers.
-        maps = cca.cca(moments, None, regularisation, 0.0)
+        maps = cca.cca(axes, None, regularisation, 0.0)
         sizes = [k for k in config.k if k <= len(maps.strengths)]
         if skipped := set(config.k) - set(sizes):
             log.warning(
