@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
-from embedall_spark import errors, files
+from embedall_spark import cluster_slots, errors, files
 from embedall_spark.errors import ConfigError, EmbedallError, WorkerLost
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(
         ConfigError: Spark has no GPUs.
         WorkerLost: a process died; its output is on standard error.
     """
-    local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    local = cluster_slots.local(spark) is not None
     files.delete(f"{folder}/{FAILURE}")
     distribute = run_alone if local and processes == 1 and not gpu else _distributor(processes, local, gpu)
     try:

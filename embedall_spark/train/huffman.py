@@ -27,10 +27,13 @@ NO_PATHS = Paths(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.in
 
 
 def paths(counts: NDArray[np.int64]) -> Paths:
-    """Return the paths in the Huffman tree of counts, int64 [V], V at least 2, in falling order; 0 counts as 1."""
+    """Return the paths in the Huffman tree of counts, int64 [V], in falling order; 0 counts as 1.
+
+    The path to the only token of a vocabulary has no turns, so that it learns nothing.
+    """
     weights = np.maximum(np.asarray(counts, np.int64), 1)
     if len(weights) < 2:
-        raise ValueError("a tree needs two tokens at least")
+        return Paths(np.zeros(len(weights) + 1, np.int64), *NO_PATHS[1:])
     order = np.argsort(-weights, kind="stable")
     return Paths(*_paths(*_tree(weights[order]), order))
 

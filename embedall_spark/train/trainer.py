@@ -57,7 +57,7 @@ def train(
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
     Training resumes from the run's last checkpoint. GloVe trains on the sequences' co-occurrences, the stage
-    "cooccurrence".
+    "cooccurrence". A vocabulary that is too small for ``config.workers`` is trained by fewer, with a warning.
 
     Args:
         run: where checkpoints and figures go.
@@ -69,7 +69,7 @@ def train(
 
     Raises:
         BadData: there is nothing to train on.
-        ConfigError: the vocabulary is too small, or the window too wide, for so many workers.
+        ConfigError: the window is too wide for so many workers.
         ResourceError: the cluster lacks slots, memory or disk.
         TrainingDiverged: a shard is not finite or exploded.
         WorkerLost: a worker died or was silent for too long.
@@ -77,7 +77,8 @@ def train(
     if config.method == "glove":
         sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
     corpus = measure(sequences, vocabulary, config)
-    _check_sizes(corpus, config)
+    config = _with_workers(config, corpus.vocabulary)
+    _check_window(config)
     plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config), preflight.device(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
@@ -101,11 +102,6 @@ def train(
     return checkpoint.vectors(run, manifest, folder)
 
 
-def min_vocabulary(config: TrainConfig, workers: int) -> int:
-    """Return how many tokens the vocabulary needs to be divided among so many workers."""
-    return 4 * workers * (config.negative + 1 if config.method == "sgns" else 1)
-
-
 def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None:
     """Write the vectors of the n-grams of the last checkpoint, after train(), to a table of their own, NGRAMS."""
     manifest = checkpoint.latest(run)
@@ -114,18 +110,22 @@ def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None
     run.write_table(table, rows, NGRAMS, "Vectors of the words' n-grams, for words that have no vector")
 
 
-def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
-    """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
-    if config.workers == 1:
-        return
-    needed = min_vocabulary(config, config.workers)
-    if corpus.vocabulary < needed:
-        raise ConfigError(
-            f"train.workers={config.workers} needs a vocabulary of at least {needed}, found "
-            f"{corpus.vocabulary}: lower train.workers, or train on more"
-        )
+def _with_workers(config: TrainConfig, vocabulary: int) -> TrainConfig:
+    """Return the options with no more workers than a vocabulary can be divided among; a warning says if they differ."""
+    least = 4 * (config.negative + 1 if config.method == "sgns" else 1)
+    workers = max(1, min(config.workers, vocabulary // least))
+    if workers < config.workers:
+        log.warning(
+            "train.workers=%d: the vocabulary of %d is too small for more than %d, so that fewer train (each needs %d)",
+            config.workers, vocabulary, workers, least,
+        )  # fmt: skip
+    return config.model_copy(update={"workers": workers})
+
+
+def _check_window(config: TrainConfig) -> None:
+    """Refuse a window that fits in no buffer."""
     max_length = window_chunks.max_length(config.workers, config.window)
-    if config.method == "sgns" and max_length < 4 * config.window:
+    if config.workers > 1 and config.method == "sgns" and max_length < 4 * config.window:
         raise ConfigError(
             f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after "
             f"{max_length} tokens, to keep a task's buffers small; lower one of the two"
