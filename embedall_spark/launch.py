@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
 from embedall_spark import (
+    files,
     kinds,
     path_checks,
     progress,
@@ -23,6 +24,8 @@ from embedall_spark import (
 )
 from embedall_spark.errors import ConfigError
 from embedall_spark.sources import input_files, reader_errors
+from embedall_spark.train import warm_start
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +70,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
+    config = _with_start_version(spark, config)
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
@@ -94,6 +98,24 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
             return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
 
     return run_result.complete(run, tracked, kind, since, embed)
+
+
+def _with_start_version(spark: SparkSession, config: Any) -> Any:
+    """Return the configuration with the version of the table that training starts from, which a resumed run needs.
+
+    Raises:
+        BadData: there is no such table or version.
+        ConfigError: its vectors do not fit.
+    """
+    train = getattr(config, "train", None)
+    if not isinstance(train, TrainConfig) or train.start is None:
+        return config
+    name, version = files.table_and_version(train.start)
+    if version is None:
+        version = tables.version(spark, name)
+        train = train.model_copy(update={"start": name if version is None else f"{name}@{version}"})
+    warm_start.read(spark, train)
+    return config.model_copy(update={"train": train})
 
 
 def _left_out(config: Any) -> Summary:

@@ -48,6 +48,8 @@ class Slice:
     config: TrainConfig
     epoch: int
     index: int
+    new_ids: str | None = None
+    """Folder of the stage with the only ids whose rows change; None: all rows do."""
 
     def progress(self, share: float) -> float:
         """Return the share of the whole training that is done after ``share`` of this slice."""
