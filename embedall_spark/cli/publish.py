@@ -11,11 +11,9 @@ from embedall_spark import files, publication, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import benchmark_files
-from embedall_spark.publish import drift as drifts
-from embedall_spark.publish import procrustes
+from embedall_spark.publish import comparison, procrustes
 from embedall_spark.publish.drift import Drift
 from embedall_spark.publish.gates import Publication
-from embedall_spark.visualize import drift_plot
 
 PUBLISHED = typer.Argument(help="Table that others read: a path or URI, or catalog.schema.table.", metavar="TABLE")
 
@@ -55,12 +53,10 @@ def _publish(
     if result.repeated:
         typer.echo(f"{to}: version {result.version} is this candidate already; nothing to do")
         return
-    figures, pictures = dict(result.figures), {}
     if result.drift is not None:
         _show(result.drift, result.rotation)
-        figures |= result.drift.metrics()
-        pictures["publish/drift.png"] = _picture(result.drift, f"{candidate} beside the version before of {to}")
-    provenance.log_to_producer(spark, candidate, figures, pictures)
+    pictures = result.pictures(f"{candidate} beside the version before of {to}")
+    provenance.log_to_producer(spark, candidate, result.metrics, pictures)
     typer.echo(f"{to}: version {result.version}")
     if result.drift is not None:
         typer.echo(f"{to}_drift: each id's cosine to its vector before")
@@ -118,11 +114,10 @@ def _diff(
     spark = session.get("embedall diff", master=master)
     old = table_snapshot.read_vectors(spark, before, before_version)
     new = table_snapshot.read_vectors(spark, after or before, after_version)
-    rotation = procrustes.fit(new, old)
-    drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix).persist())
-    _show(drift, rotation)
+    with comparison.compare(new, old) as change:
+        _show(change.drift, change.rotation)
     if picture is not None:
-        files.write_bytes(picture, _picture(drift, f"{after or before} beside {before}"))
+        files.write_bytes(picture, publication.picture(change.drift, f"{after or before} beside {before}"))
         typer.echo(f"{picture}: a picture of the drift")
 
 
@@ -140,9 +135,3 @@ def _show(drift: Drift, rotation: procrustes.Rotation | None) -> None:
     if rotation is not None:
         rows.insert(1, ("rotation", f"fits {rotation.anchors:,} shared ids with a mean cosine of {rotation.fit:.3f}"))
     console.table([("what", "figure"), *rows])
-
-
-def _picture(drift: Drift, title: str) -> bytes:
-    """Return a picture of a drift, PNG."""
-    rows = drift.frequent
-    return drift_plot.draw(rows["count"].to_pylist(), rows["cosine"].to_pylist(), drift.moved, title)
