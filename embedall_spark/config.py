@@ -69,6 +69,16 @@ class Output(Section):
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
     )
+    publish: OutputPath | None = Field(
+        None,
+        description="table that others read, to which the run's is published as by embedall publish; unset: none",
+        json_schema_extra=MOVABLE,
+    )
+    publish_config: InputPath | None = Field(
+        None,
+        description="YAML file for output.publish, as for embedall publish --config; unset: the defaults",
+        json_schema_extra=MOVABLE,
+    )
     run_root: OutputPath | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",

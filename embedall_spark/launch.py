@@ -14,6 +14,7 @@ from embedall_spark import (
     kinds,
     path_checks,
     progress,
+    publication,
     run_manifest,
     run_result,
     run_store,
@@ -23,6 +24,7 @@ from embedall_spark import (
     tracking,
 )
 from embedall_spark.errors import ConfigError
+from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
 from embedall_spark.train import warm_start
 from embedall_spark.train.config import TrainConfig
@@ -67,6 +69,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     output: Output = config.output
     root = run_root(output)
     path_checks.check_run_id(options.run_id)
+    if output.publish is not None:
+        publication.check(configs.load(Publication, output.publish_config), output.table, output.publish, kind)
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
@@ -95,7 +99,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
-            return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+            outcome = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+        return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
 
@@ -116,6 +121,25 @@ def _with_start_version(spark: SparkSession, config: Any) -> Any:
         train = train.model_copy(update={"start": name if version is None else f"{name}@{version}"})
     warm_start.read(spark, train)
     return config.model_copy(update={"train": train})
+
+
+def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:
+    """Publish the table of a run; add what is published to the run's summary.
+
+    Raises:
+        QualityGateFailed: it is held back; the published table is left as it is.
+    """
+    run.check_ownership()
+    to = str(output.publish)
+    gates = configs.load(Publication, output.publish_config)
+    with progress.activity("publishing"):
+        result = publication.publish(run.spark, output.table, to, gates, run_figures=outcome.figures)
+    for name, value in result.metrics.items():
+        run.metric(name, value)
+    for name, content in result.pictures(f"{output.table} beside the version before of {to}").items():
+        run.artifact(name, content)
+    published = {"published": {"table": to, "version": result.version}}
+    return outcome._replace(target=outcome.target | published)
 
 
 def _left_out(config: Any) -> Summary:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
 from embedall_spark import files, run_manifest, tables
-from embedall_spark.errors import ConfigError, QualityGateFailed
-from embedall_spark.evaluate import word_benchmarks
+from embedall_spark.errors import ConfigError, QualityGateFailed, SetupError
+from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.publish import comparison, gates, procrustes
 from embedall_spark.schemas import DRIFT, NGRAMS, VECTORS, conform, ngrams_table
 from embedall_spark.table_versions import RESTORED, versions
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from embedall_spark.publish.gates import Evaluation, Publication
     from embedall_spark.publish.procrustes import Rotation
     from embedall_spark.table_versions import Version
+
+
+log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
@@ -56,6 +60,26 @@ def picture(drift: Drift, title: str) -> bytes:
     """Return a picture of a drift, PNG."""
     rows = drift.frequent
     return drift_plot.draw(rows["count"].to_pylist(), rows["cosine"].to_pylist(), drift.moved, title)
+
+
+def check(config: Publication, candidate: str, published: str, kind: str | None = None) -> None:
+    """Refuse what can be seen to be wrong before Spark starts; ``kind`` is the candidate's, where it is known.
+
+    Raises:
+        ConfigError: both tables are the same, or the candidate is a latent space.
+        BadData: a file of the evaluation cannot be read.
+    """
+    if config.evaluate.analogies is not None:
+        benchmark_files.questions(config.evaluate.analogies)
+    for file in config.evaluate.similarity:
+        benchmark_files.pairs(file)
+    if candidate.rstrip("/") == published.rstrip("/"):
+        raise ConfigError(f"{published}: is the candidate itself; a run writes one table, and readers read another")
+    if kind == "latent":
+        raise ConfigError(
+            f"{candidate}: a latent space has a model, which maps further things into it and would not follow a "
+            "rotation; let readers read the table of its run"
+        )
 
 
 def publish(
@@ -93,6 +117,7 @@ def publish(
     version = tables.version(spark, candidate)
     # As of that version, whatever is written to the candidate meanwhile.
     rows, producer = conform(tables.read(spark, candidate, version), VECTORS), _producer(spark, candidate)
+    check(config, candidate, published, producer.get("kind"))
     source = {"candidate": candidate, "candidate_version": version}
     current, before, latest = None, None, {}
     if tables.exists(spark, published):
@@ -102,6 +127,7 @@ def publish(
         ours = [commit for commit in commits if "candidate" in commit]
         latest = ours[0] if ours else {}
         if latest and source.items() <= latest.items():
+            follow(spark, published, config.registered_model)
             return Result(before, latest["figures"], None, None, repeated=True)
         if not again and any(source.items() <= commit.items() and RESTORED not in commit for commit in ours):
             raise ConfigError(
@@ -137,11 +163,38 @@ def publish(
         # What the candidate's run says of its pictures and files holds for the published table, too.
         facts = {**producer, **source, "figures": figures, "user": getpass.getuser()}
         facts |= drift.metrics() if drift is not None else {}
+        facts |= {"registered_model": config.registered_model} if config.registered_model is not None else {}
         written = tables.write(
             spark, rows, published, VECTORS, mode="overwrite", run_id=run_id, vector_size=dimension(rows),
             comment=f"Published from {candidate}", metadata=facts,
         )  # fmt: skip
+    follow(spark, published)
     return Result(written, figures, rotation, drift)
+
+
+def follow(spark: SparkSession, published: str, name: str | None = None) -> None:
+    """Move the alias in MLflow to what is published now; if MLflow does not answer, the next call does it.
+
+    Args:
+        spark: the session.
+        published: the table that others read.
+        name: the registered model; None: the one that the publication named, if it did.
+    """
+    commit = next((commit for commit in versions(spark, published) if "candidate" in commit), {})
+    name = name or commit.get("registered_model")
+    if name is None or "run_folder" not in commit:
+        return
+    # Imported here: only this needs MLflow.
+    from embedall_spark import tracking
+
+    folder = run_manifest.store_folder(commit["candidate"], commit)
+    try:
+        model = tracking.follow(
+            folder, name, commit["run_id"], published, commit["version"], commit.get("mlflow_run_id")
+        )
+        log.info("%s: is the alias published", model)
+    except SetupError as error:
+        log.warning("the alias of %s lags behind; the next publication moves it: %s", name, error)
 
 
 def baseline_table(published: str) -> str:
@@ -159,19 +212,9 @@ def _baseline(spark: SparkSession, published: str) -> float | None:
 
 
 def _producer(spark: SparkSession, name: str) -> dict[str, Any]:
-    """Return kind, run_folder and mlflow_run_id of the run that made a candidate.
-
-    Raises:
-        ConfigError: it is a latent space.
-    """
+    """Return kind, run_folder and mlflow_run_id of the run that made a candidate."""
     names = ("kind", "run_folder", "mlflow_run_id")
-    producer = {key: value for key, value in run_manifest.producer_of(spark, name).items() if key in names}
-    if producer.get("kind") == "latent":
-        raise ConfigError(
-            f"{name}: a latent space has a model, which maps further things into it and would not follow a rotation; "
-            "let readers read the table of its run"
-        )
-    return producer
+    return {key: value for key, value in run_manifest.producer_of(spark, name).items() if key in names}
 
 
 def _may_rotate(candidate: str, producer: Mapping[str, Any], latest: Version) -> bool:

@@ -82,6 +82,12 @@ def producer_of(spark: SparkSession | None, table: str) -> dict[str, Any]:
     return dict(json.loads(commit["metadata"])) if commit else {}
 
 
+def store_folder(table: str, producer: Manifest) -> str:
+    """Return the folder whose MLflow store has the run that made a table, unless the environment names another."""
+    # The store of a table in a catalog lies with its runs.
+    return configs.Output(table=table).folder or str(producer["run_folder"]).rpartition("/")[0]
+
+
 def configuration(folder: str) -> dict[str, Any]:
     """Return the configuration of a run; raises OSError if its folder is gone."""
     return dict(yaml.safe_load(files.read_bytes(f"{folder}/config.yaml")))

@@ -120,7 +120,7 @@ def test_a_reader_sees_one_version_or_the_next(spark, write, published):
 
 def test_refusals(spark, write, published):
     name, _ = published
-    with pytest.raises(ConfigError, match="vectors of latent come from a model"):
+    with pytest.raises(ConfigError, match="a latent space has a model"):
         publication.publish(spark, write(1, kind="latent"), name, Publication())
     with pytest.raises(QualityGateFailed, match=r"analogy/total is nan, need 0.3"):
         floors = {"floors": {"analogy/total": 0.3}, "max_lost": 1.0}

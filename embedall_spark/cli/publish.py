@@ -10,7 +10,6 @@ from embedall_spark import config as configs
 from embedall_spark import files, publication, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.evaluate import benchmark_files
 from embedall_spark.publish import comparison, procrustes
 from embedall_spark.publish.drift import Drift
 from embedall_spark.publish.gates import Publication
@@ -41,13 +40,7 @@ def _publish(
 ) -> None:
     """Rotate a table onto the published one, measure both, and replace the published one or hold the new one back."""
     chosen = configs.load(Publication, config, overrides)
-    # A wrong file must be reported before Spark starts.
-    if chosen.evaluate.analogies is not None:
-        benchmark_files.questions(chosen.evaluate.analogies)
-    for file in chosen.evaluate.similarity:
-        benchmark_files.pairs(file)
-    if candidate.rstrip("/") == to.rstrip("/"):
-        raise ConfigError(f"--to {to}: is the candidate itself; a run writes one table, and readers read another")
+    publication.check(chosen, candidate, to)
     spark = session.get("embedall publish", master=master)
     result = publication.publish(spark, candidate, to, chosen, new_space=new_space, again=again)
     if result.repeated:
@@ -93,6 +86,7 @@ def _rollback(
     """Make an earlier version of a table its latest one, in one commit."""
     spark = session.get("embedall rollback", master=master)
     version = table_versions.restore(spark, table, to, getpass.getuser())
+    publication.follow(spark, table)
     typer.echo(f"{table}: version {version} is version {to} again")
 
 

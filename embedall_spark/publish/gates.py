@@ -50,7 +50,7 @@ class Publication(Section):
     )
     vanished: Literal["remove", "keep", "mark"] = Field(
         "remove",
-        description="rows of published ids that the candidate lacks: leave them out, keep them as they are, or mark them "
+        description="rows of published ids that the candidate lacks: leave them out, keep them, or mark them "
         "by count 0, after which they do not count as lost again",
     )
     registered_model: str | None = Field(
