@@ -74,7 +74,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
-    config = _with_start_version(spark, config)
+    config = _with_start_version(spark, kind, root, config, options.run_id)
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
@@ -105,8 +105,8 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     return run_result.complete(run, tracked, kind, since, embed)
 
 
-def _with_start_version(spark: SparkSession, config: Any) -> Any:
-    """Return the configuration with the version of the table that training starts from, which a resumed run needs.
+def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
+    """Return the configuration with the version of the table that training starts from: a resumed run's, or the latest.
 
     Raises:
         BadData: there is no such table or version.
@@ -115,12 +115,22 @@ def _with_start_version(spark: SparkSession, config: Any) -> Any:
     train = getattr(config, "train", None)
     if not isinstance(train, TrainConfig) or train.start is None:
         return config
+
+    def starting_from(start: str) -> Any:
+        return config.model_copy(update={"train": train.model_copy(update={"start": start})})
+
     name, version = files.table_and_version(train.start)
     if version is None:
-        version = tables.version(spark, name)
-        train = train.model_copy(update={"start": name if version is None else f"{name}@{version}"})
-    warm_start.read(spark, train)
-    return config.model_copy(update={"train": train})
+        # A run that was killed may have published a newer version itself.
+        inputs = kinds.load(kind).version(spark, config)
+        for start in run_manifest.starts(root, name, run_id):
+            choice = starting_from(start)
+            if run_id is not None or run_manifest.unfinished(root, kind, choice, inputs) is not None:
+                return choice
+        latest = tables.version(spark, name)
+        config = starting_from(name if latest is None else f"{name}@{latest}")
+    warm_start.read(spark, config.train)
+    return config
 
 
 def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:
