@@ -178,10 +178,11 @@ def follow(spark: SparkSession, published: str, name: str | None = None) -> None
     Args:
         spark: the session.
         published: the table that others read.
-        name: the registered model; None: the one that the publication named, if it did.
+        name: the registered model; None: the one that a publication has named last, if any did.
     """
-    commit = next((commit for commit in versions(spark, published) if "candidate" in commit), {})
-    name = name or commit.get("registered_model")
+    commits = [commit for commit in versions(spark, published) if "candidate" in commit]
+    commit = commits[0] if commits else {}
+    name = name or next((commit["registered_model"] for commit in commits if "registered_model" in commit), None)
     if name is None or "run_folder" not in commit:
         return
     # Imported here: only this needs MLflow.
