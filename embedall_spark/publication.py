@@ -169,6 +169,9 @@ def publish(
             comment=f"Published from {candidate}", metadata=facts,
         )  # fmt: skip
     follow(spark, published)
+    index = f"{published.rstrip('/')}_index"
+    if files.is_path(published) and files.exists(index):
+        log.warning("%s: is of the version before, and searches refuse it; build it again by embedall index", index)
     return Result(written, figures, rotation, drift)
 
 
