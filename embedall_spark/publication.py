@@ -229,19 +229,26 @@ def _may_rotate(candidate: str, producer: Mapping[str, Any], latest: Version) ->
     """
     if producer.get("kind") != "images":
         return True
-    networks = []
-    for run in (producer, latest):
-        try:
-            options = run_manifest.configuration(run["run_folder"])
-            networks.append({name: options.get(name) for name in ("backbone", "normalize", "dtype")})
-        except (KeyError, OSError):
-            networks.append({"backbone": None})
-    if networks[0] != networks[1] or networks[0]["backbone"] is None:
+    networks = [_network(run) for run in (producer, latest)]
+    if networks[0] is None or networks[0] != networks[1]:
         raise ConfigError(
             f"{candidate}: its pictures went through another network than those of the published version, and a "
             "network does not follow a rotation; publish under another name, or with --new-space"
         )
     return False
+
+
+def _network(run: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what decides the vector of a picture in a run; None if the run is not one of pictures, or is gone."""
+    if run.get("kind") != "images":
+        return None
+    try:
+        manifest = run_manifest.read(run["run_folder"])
+    except (KeyError, OSError):
+        return None
+    # The version of such an input ends with the network's fingerprint.
+    fingerprint = str(manifest["input"]).rpartition("+")[2]
+    return fingerprint, *(manifest["config"].get(f"featurize.{name}") for name in ("normalize", "dtype"))
 
 
 def _run_figures(producer: Mapping[str, Any]) -> dict[str, float]:

@@ -27,13 +27,15 @@ def place(tmp_path_factory):
 def write(spark, place):
     """Write the candidate as a run with a seed would: the same words, turned, with a little noise."""
     before = np.random.default_rng(7).normal(size=(IDS, D))
+    (place / "run").mkdir()
+    (place / "run/manifest.json").write_text(json.dumps({"input": "files+fingerprint", "config": {}}))
 
     def candidate(seed, ids=range(IDS), kind="words"):
         random = np.random.default_rng(seed)
         rows = before[list(ids)] @ ortho_group.rvs(D, random_state=random)
         rows += random.normal(scale=0.02, size=rows.shape)
         vectors = table(spark, [f"w{i}" for i in ids], rows, [1000 - i for i in ids])
-        facts = {"kind": kind, "run_folder": "none"}
+        facts = {"kind": kind, "run_folder": f"{place}/run"}
         name = f"{place}/candidate-{kind}"
         tables.write(
             spark, vectors, name, VECTORS, mode="overwrite", run_id=f"seed-{seed}", vector_size=D, metadata=facts
@@ -128,18 +130,20 @@ def test_a_reader_sees_one_version_or_the_next(spark, write, published):
     assert seen
 
 
-def test_vanished_rows_are_marked_and_figures_of_runs_compared(spark, write, published):
-    name = f"{published[0]}-marked"
+def test_pictures_are_not_rotated_vanished_rows_marked_and_figures_of_runs_compared(spark, place, write):
+    name = f"{place}/pictures"
 
     def publish(seed, ids, hit_rate):
         options = Publication(vanished="mark")
         figures = {"next_item/hit_rate_10": hit_rate, "popularity/hit_rate_10": 1 - hit_rate}
-        return publication.publish(spark, write(seed, ids), name, options, run_figures=figures)
+        return publication.publish(spark, write(seed, ids, "images"), name, options, run_figures=figures)
 
     publish(21, range(IDS), 0.5)
-    assert publish(22, range(5, IDS), 0.495).drift.lost == 5
+    result = publish(22, range(5, IDS), 0.495)
+    assert (result.rotation, result.drift.lost) == (None, 5)
+    assert bits(tables.read(spark, f"{place}/candidate-images")).items() <= bits(tables.read(spark, name)).items()
     rows = {row.id: row["count"] for row in tables.read(spark, name).collect()}
-    assert [key for key, count in rows.items() if count == 0] == [f"w{i}" for i in range(5)]
+    assert sorted(key for key, count in rows.items() if count == 0) == [f"w{i}" for i in range(5)]
     assert len(rows) == IDS
     with pytest.raises(QualityGateFailed, match=r"hit_rate_10 falls from 0\.4950 to 0\.4800, more than 0\.01") as held:
         publish(23, range(5, IDS), 0.48)
@@ -150,6 +154,8 @@ def test_refusals(spark, write, published):
     name, _ = published
     with pytest.raises(ConfigError, match="a latent space has a model"):
         publication.publish(spark, write(1, kind="latent"), name, Publication())
+    with pytest.raises(ConfigError, match="went through another network than those of the published version"):
+        publication.publish(spark, write(1, kind="images"), name, Publication())
     with pytest.raises(QualityGateFailed, match=r"analogy/total is nan, need 0.3"):
         floors = {"floors": {"analogy/total": 0.3}, "max_lost": 1.0}
         publication.publish(spark, write(4), f"{name}-new", Publication(gates=floors))
