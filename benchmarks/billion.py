@@ -8,7 +8,6 @@ and a point's unfinished run are kept in --folder: a benchmark that was stopped 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -132,7 +131,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
     estimate = json.loads(dry.splitlines()[-1])
     folder.mkdir(parents=True, exist_ok=True)
     log, since, peak, worker_peak = folder / "log.txt", time.perf_counter(), 0, 0
-    before = cpu_seconds()
+    before = common.cpu_seconds()
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -152,7 +151,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
     trained, memory = (float(value.replace(",", "")) for value in _NEEDS.findall(log.read_text())[0])
     return {
         "seconds": seconds,
-        "cpu_seconds": cpu_seconds() - before,
+        "cpu_seconds": common.cpu_seconds() - before,
         "training_seconds": saved[-1]["figures"]["seconds"] * saved[-1]["slices"],
         "stages": {name: float(value) for name, value in _STAGE.findall(log.read_text())},
         "words_per_second": sum(part["tokens"] for part in report) / max(part["seconds"]["train"] for part in report),
@@ -167,12 +166,6 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
         "estimated_training_memory_bytes": memory * 2**30,
         "right_neighbors": right_neighbors(table),
     }
-
-
-def cpu_seconds() -> float:
-    """Return the CPU seconds of all processes that this one has waited for, and of those that they have."""
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 def right_neighbors(table: pa.Table) -> float:

@@ -51,6 +51,10 @@ COMMANDS |= {
         "publish",
         "Compare two tables, or two versions of one, after the best rotation; of two seeds: the noise of a retrain.",
     ),
+    "baseline": (
+        "baseline",
+        "Train twice, with two seeds, and keep the neighbors' overlap where the gate of the published table reads it.",
+    ),
     "import": ("export_import", "Read vectors in word2vec's or GloVe's format into a table."),
     "evaluate": (
         "evaluate",

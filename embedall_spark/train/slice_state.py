@@ -48,11 +48,16 @@ class Slice:
     config: TrainConfig
     epoch: int
     index: int
+    new_ids: str | None = None
+    """Folder of the stage with the only ids whose rows change; None: all rows do."""
 
     def progress(self, share: float) -> float:
-        """Return the share of the whole training that is done after ``share`` of this slice."""
+        """Return the share of the whole training that is done after ``share`` of this slice.
+
+        What is trained before the first epoch counts by itself.
+        """
         epochs, slices = self.config.epochs, self.plan.slices
-        return (self.epoch * slices + self.index + share) / (epochs * slices)
+        return (max(0, self.epoch) * slices + self.index + share) / (epochs * slices)
 
     @property
     def tokens(self) -> float:

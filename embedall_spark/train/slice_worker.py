@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from embedall_spark.corpus.ngrams import NO_NGRAMS
-from embedall_spark.train import aligned_rows, methods, plan, shard_io, subwords
+from embedall_spark.train import aligned_rows, methods, plan, shard_io, subwords, warm_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,6 +67,8 @@ def save_model(
     ngrams: NgramIndex = NO_NGRAMS,
 ) -> dict[str, Any]:
     """Write a worker's rows into the slice's checkpoint; return the numbers of rows and the files' names."""
+    if slice_.new_ids is not None:
+        warm_start.put_back(slice_, rank, inputs, outputs)
     lengths = methods.of(slice_.config).saved_lengths(slice_.config)
     written = {
         "rows": len(inputs) - len(ngrams.buckets),

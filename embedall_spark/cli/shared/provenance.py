@@ -9,7 +9,6 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import delta_files, files, run_manifest, schemas, table_cache, tables
-from embedall_spark.config import Output
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
 from embedall_spark.vectors import qualify
@@ -206,9 +205,7 @@ def log_to_producer(
 
     producer = run_manifest.producer_of(spark, table)
     if "mlflow_run_id" in producer:
-        # The store of a table in a catalog lies with its runs.
-        folder = Output(table=table).folder or producer["run_folder"].rpartition("/")[0]
-        tracking.amend(folder, producer["mlflow_run_id"], figures, pictures)
+        tracking.amend(run_manifest.store_folder(table, producer), producer["mlflow_run_id"], figures, pictures)
 
 
 def _configuration(table: str, producer: dict[str, Any], instead: str) -> dict[str, Any]:
