@@ -51,6 +51,10 @@ COMMANDS |= {
         "publish",
         "Compare two tables, or two versions of one, after the best rotation; of two seeds: the noise of a retrain.",
     ),
+    "pipeline": (
+        "pipeline",
+        "Run the steps of a file in order: several kinds, publish, evaluate. What has not changed is not run again.",
+    ),
     "import": ("export_import", "Read vectors in word2vec's or GloVe's format into a table."),
     "evaluate": (
         "evaluate",
