@@ -70,7 +70,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Step]:
     """Return the steps of a pipeline file in their order, each with its checked configuration.
 
     A step has ``run``, maybe ``config`` (a YAML file of its kind) and ``depends_on``, and beside them the keys of its
-    kind, which win over the file's. ``${NAME}`` stands for the table of an earlier step, and makes the step depend on it.
+    kind, which win over the file's. ``${NAME}`` is replaced by the table of an earlier step, and is a dependency, too.
 
     Args:
         path: the YAML file.

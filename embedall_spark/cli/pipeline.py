@@ -155,12 +155,7 @@ def _show(steps: list[Step], results: dict[str, Any]) -> None:
     for step in steps:
         result = results[step.name]
         figures = [f"{name} {value:.4g}" for name, value in list(result.get("metrics", {}).items())[:3]]
-        what = result.get("message") or ", ".join(
-            [
-                result.get("table", step.table),
-                *([f"version {result['version']}"] if "version" in result else []),
-                *figures,
-            ]
-        )
+        version = [f"version {result['version']}"] if "version" in result else []
+        what = result.get("message") or ", ".join([result.get("table", step.table), *version, *figures])
         rows.append((step.name, step.run, result["status"], str(result.get("seconds", "-")), console.printable(what)))
     console.table(rows)
