@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 
-from embedall_spark.config import InputPath, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.schemas import DOCUMENTS, conform
 from embedall_spark.sources import (
     csv_files,
@@ -60,6 +60,14 @@ class TextConfig(Section):
         description="with format: text, longer documents are read in pieces of at most so many bytes, cut at white "
         "space; in other formats they are rejected (JSON Lines: at most 16 MiB a line)",
     )
+    incremental: bool = Field(
+        False,
+        description=f"{input_version.INCREMENTAL}, for which id_column must tell documents apart",
+        json_schema_extra=MOVABLE,
+    )
+    deleted: InputPath | None = Field(
+        None, description="Delta table whose id_column names documents to leave out, whenever they were read"
+    )
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -67,6 +75,11 @@ class TextConfig(Section):
             raise ValueError(f"per: file goes with format: text only, found format: {self.format}")
         if self.id_column is not None and self.format in ("text", "docstrings"):
             raise ValueError(f"id_column: format {self.format} has no columns; remove it, found {self.id_column!r}")
+        input_version.check_incremental(self.incremental, self.format)
+        if self.id_column is None and (self.deleted is not None or (self.incremental and self.format == "delta")):
+            raise ValueError(
+                "deleted, and incremental with format delta, need id_column: by it a deleted document is found"
+            )
         return self
 
     @property
@@ -101,6 +114,22 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
     )  # fmt: skip
     identity = _from_text(F.col("id_column")) if config.id_column is not None else None
     return conform(_documents(rows.withColumnRenamed("column", "text"), config, identity), DOCUMENTS)
+
+
+def deleted_ids(spark: SparkSession, config: TextConfig) -> DataFrame:
+    """Return the ids (bigint) of the documents that are to be left out."""
+    assert config.deleted is not None
+    assert config.id_column is not None
+    rows = tabular.read(spark, config.deleted, "delta", {"input.id_column": config.id_column})
+    return rows.select(_from_text(F.col("id_column")).alias("id")).where("id IS NOT NULL").distinct()
+
+
+def version(spark: SparkSession, config: TextConfig) -> str:
+    """Return the version of the documents, and of the table of deleted ones."""
+    versions = [input_version.version(spark, config)]
+    if config.deleted is not None:
+        versions.append(input_version.DeltaTable(config.deleted).version(spark))
+    return "+".join(versions)
 
 
 def _read_text(spark: SparkSession, config: TextConfig) -> DataFrame:
