@@ -23,7 +23,19 @@ def load(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words", "questions"],
+    [
+        *NAMES,
+        *GRAPHS,
+        "fixed_cost",
+        "sequences",
+        "hubs",
+        "images",
+        "search",
+        "latent",
+        "latent_words",
+        "questions",
+        "nightly",
+    ],
 )
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:

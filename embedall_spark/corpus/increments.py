@@ -72,7 +72,7 @@ def keep(run: Run, config: Any, stage: Stage) -> Kept:
 
     What was read is in a folder beside the run's, by input and key; a run that is resumed reads its own state of it.
     """
-    key = json.dumps([config.model_dump(mode="json", exclude={"incremental"}), stage.key], sort_keys=True)
+    key = json.dumps([config.model_dump(mode="json", exclude={"incremental", "deleted"}), stage.key], sort_keys=True)
     root = f"{run.folder.rpartition('/')[0]}/kept-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     states = _states(root)
     state = next((state for state in states if state["run"] == run.id), None)
