@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from embedall_spark.run_context import Run
+    from embedall_spark.sources.input_files import InputFile
 
+    Stamp = list[int]
+    """Size and time of a file."""
     State = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -97,8 +100,8 @@ class _Update:
 
     def of_files(self) -> State:
         """Return the state after new and changed files have been read, and vanished ones dropped."""
-        listed = {text_streams.origin(file.path): file for file in input_files.list_files(self.config.path)}
-        stamps = {origin: [file.size, file.modified] for origin, file in listed.items()}
+        listed = self._listed()
+        stamps = {origin: _stamp(file) for origin, file in listed.items()}
         before = self.old["files"] if self.old is not None else {}
         new = [
             listed[origin] for origin, stamp in stamps.items() if before.get(origin) != stamp and listed[origin].size
@@ -108,7 +111,8 @@ class _Update:
         if self.old is None or facts["files_reused"] == 0 or len(new) > _GLOB_FILES * _GLOBS:
             log.info("input: all %d files are read; the next run reads only new ones", len(listed))
             self.old = None
-            return {"files": stamps, "reused": {**facts, "files_reused": 0}, **self._write([self.config], None)}
+            written = self._write([self.config], None)
+            return {"files": self._certain(stamps), "reused": {**facts, "files_reused": 0}, **written}
         log.info("input: %d of %d files are as in the last run and are reused; %d are read; %d changed or are gone",
                  facts["files_reused"], len(listed), len(new), len(gone))  # fmt: skip
         inputs = [
@@ -120,7 +124,19 @@ class _Update:
             vanished = self.run.spark.createDataFrame([(origin,) for origin in gone], "origin string")
             return rows.join(vanished, "origin", "left_anti")
 
-        return {"files": stamps, "reused": facts, **self._write(inputs, without if gone else None)}
+        written = self._write(inputs, without if gone else None)
+        return {"files": self._certain(stamps), "reused": facts, **written}
+
+    def _listed(self) -> dict[str, InputFile]:
+        return {text_streams.origin(file.path): file for file in input_files.list_files(self.config.path)}
+
+    def _certain(self, stamps: dict[str, Stamp]) -> dict[str, Stamp | None]:
+        """Return sizes and times without those of files that came or changed while others were read.
+
+        The next run drops what was read of them, if anything was, and reads them again.
+        """
+        after = {origin: _stamp(file) for origin, file in self._listed().items()}
+        return {**stamps, **{origin: None for origin, stamp in after.items() if stamps.get(origin) != stamp}}
 
     def of_table(self) -> State:
         """Return the state after the changes of a Delta table have been read, or all of it."""
@@ -160,7 +176,7 @@ class _Update:
             last = F.max(F.struct("_commit_version", is_new.alias("is_new"))).alias("_last")
             joined = changes.join(changes.groupBy(expressions.column(identity)).agg(last), identity)
             is_last = (F.col("_commit_version") == F.col("_last._commit_version")) & F.col("_last.is_new")
-            added, removed = joined.where(is_last & is_new), changes
+            added = joined.where(is_last & is_new)
         gone = None if removed.isEmpty() else self._read(self._view(removed))
         state = self._write(
             [] if added.isEmpty() else [self._view(added)],
@@ -214,6 +230,10 @@ class _Update:
         name = f"embedall_input_{secrets.token_hex(6)}"
         rows.createOrReplaceTempView(name)
         return self.config.model_copy(update={"path": name})
+
+
+def _stamp(file: InputFile) -> Stamp:
+    return [file.size, file.modified]
 
 
 class _NoFeed(Exception):
