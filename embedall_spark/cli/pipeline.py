@@ -65,7 +65,9 @@ def _pipeline(
 
         results, code = pipeline.run(steps, timed, failure.explain)
         _show(steps, results)
-        status = "checked" if dry_run and not code else "failed" if code else "done"
+        stopped = any(result["status"] == pipeline.STOPPED for result in results.values())
+        ended = pipeline.STOPPED if stopped else pipeline.FAILED
+        status = ended if code else "checked" if dry_run else "done"
         seconds = round(time.monotonic() - since, 1)
         return {"status": status, "kind": "pipeline", "steps": results, "seconds": seconds}
 

@@ -198,8 +198,7 @@ def _dropping(folder: str) -> Table:
         for batch in batches:
             for row, page in enumerate(read(batch)):
                 whole = write(_drop(page, ids))
-                extra = [name for name in batch.schema.names if name not in whole.schema.names]
-                for name in extra:
+                for name in batch.schema.names[len(_ARROW) :]:
                     whole = whole.append_column(name, batch.column(name).slice(row, 1))
                 yield whole
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, InputPath, Section
+from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
 from embedall_spark.sources import (
     csv_files,
+    expressions,
     file_lines,
+    ids,
     input_version,
     line_reader,
     python_docstrings,
@@ -99,6 +103,8 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
         SchemaMismatch: a column is missing or is not text.
     """
+    if config.deleted is not None:
+        deleted_ids(spark, config)  # so that a wrong table is found before long work
     if config.format == "docstrings":
         return conform(python_docstrings.read(spark, config.path), DOCUMENTS)
     if config.format == "text":
@@ -118,10 +124,19 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
 
 def deleted_ids(spark: SparkSession, config: TextConfig) -> DataFrame:
     """Return the ids (bigint) of the documents that are to be left out."""
+    name = config.id_column
     assert config.deleted is not None
-    assert config.id_column is not None
-    rows = tabular.read(spark, config.deleted, "delta", {"input.id_column": config.id_column})
-    return rows.select(_from_text(F.col("id_column")).alias("id")).where("id IS NOT NULL").distinct()
+    assert name is not None
+    try:
+        table = tabular.stored(spark, config.deleted, "delta")
+        kinds = {field.name: field.dataType for field in table.schema}
+    except AnalysisException as error:
+        reason = str(error).splitlines()[0]
+        raise BadData(f"{config.deleted}: no Delta table ({reason}); correct input.deleted") from None
+    if name not in kinds:
+        raise SchemaMismatch(f"{config.deleted}: no column {name!r} (columns: {', '.join(kinds)}); set input.id_column")
+    key = _from_text(ids.as_text(expressions.column(name), kinds[name]))
+    return table.select(key.alias("id")).where("id IS NOT NULL").distinct()
 
 
 def version(spark: SparkSession, config: TextConfig) -> str:
