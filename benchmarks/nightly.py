@@ -40,6 +40,14 @@ GOALS = {
     "counts_right": 1.0,
 }
 QUICK = ("days_as_planned", "counts_right")
+# For little data, compiling each plan takes longer than running it.
+SPARK = """
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:MetaspaceSize=256m
+spark.sql.shuffle.partitions 2
+spark.sql.adaptive.enabled false
+spark.sql.codegen.wholeStage false
+spark.sql.codegen.factoryMode NO_CODEGEN
+"""
 
 
 class Day(NamedTuple):
@@ -74,7 +82,8 @@ class Nights:
         self.events = [stories[:half], *_shares(stories[half:], days - 1)]
         for name in ("corpus", "events"):
             (work / name).mkdir()
-        self.file = work / "pipeline.yaml"
+        self.file, self.properties = work / "pipeline.yaml", work / "spark.conf"
+        self.properties.write_text(session.conf_file("spark-local.conf").read_text() + SPARK)
 
     def configure(self, dim: int, epochs: int, floor: float) -> None:
         """Write the pipeline."""
@@ -123,11 +132,16 @@ class Nights:
         self.text_file(day).write_text("\n".join(self.text[day]) + "\n", encoding="utf-8")
         sequences.write(self.work / "events" / f"day-{day:02}.csv", ("key", "item", "order"), iter(self.events[day]))
 
-    def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+    @property
+    def command(self) -> list[str]:
+        """The arguments of the command that runs a night."""
+        return ["pipeline", str(self.file), "--master", self.master, "--properties", str(self.properties)]
+
+    def run(self) -> tuple[int, dict[str, Any]]:
         """Run the pipeline in this process; return its exit code and its summary."""
         output = io.StringIO()
         with redirect_stdout(output):
-            code = cli.call(["pipeline", str(self.file), "--master", self.master, *arguments])
+            code = cli.call(self.command)
         return code, json.loads(output.getvalue().splitlines()[-1])
 
     def version(self) -> int:
@@ -171,9 +185,8 @@ def _kill(nights: Nights, day: int) -> None:
     nights.deliver(day)
     runs = nights.work / "output" / ".runs"
     known = set(runs.iterdir())
-    command = common.embedall("pipeline", str(nights.file), "--master", nights.master)
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        common.embedall(*nights.command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
         until = time.monotonic() + 600
         while process.poll() is None and time.monotonic() < until:
