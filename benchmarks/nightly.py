@@ -30,6 +30,8 @@ from embedall_spark import cli, session, tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyspark.sql import SparkSession
+
 EVENTS = "wikispeedia_paths"
 FIGURE = "similarity/wordsim353"
 GOALS = {
@@ -133,6 +135,11 @@ class Nights:
         sequences.write(self.work / "events" / f"day-{day:02}.csv", ("key", "item", "order"), iter(self.events[day]))
 
     @property
+    def spark(self) -> SparkSession:
+        """The session in which the nights run."""
+        return session.get("nightly", master=self.master, properties=self.properties)
+
+    @property
     def command(self) -> list[str]:
         """The arguments of the command that runs a night."""
         return ["pipeline", str(self.file), "--master", self.master, "--properties", str(self.properties)]
@@ -146,7 +153,7 @@ class Nights:
 
     def version(self) -> int:
         """Return the version of the published words, -1 before the first."""
-        version = tables.version(session.get("nightly"), f"{self.work}/output/published_words")
+        version = tables.version(self.spark, f"{self.work}/output/published_words")
         return -1 if version is None else version
 
 
@@ -319,7 +326,7 @@ def _rollback(nights: Nights) -> float:
 def _counts_right(nights: Nights, days: int) -> float:
     """Return the share of words whose count in the published table is that of all days' text."""
     wanted = Counter(word for day in range(days) for line in nights.text[day] for word in line.split())
-    rows = tables.read(session.get("nightly"), f"{nights.work}/output/published_words").select("id", "count").collect()
+    rows = tables.read(nights.spark, f"{nights.work}/output/published_words").select("id", "count").collect()
     actual = {row["id"]: row["count"] for row in rows}
     frequent = {word: count for word, count in wanted.items() if count >= 5}
     return float(np.mean([actual.get(word) == frequent.get(word) for word in frequent | actual]))
