@@ -157,7 +157,8 @@ def _show(steps: list[Step], results: dict[str, Any]) -> None:
     for step in steps:
         result = results[step.name]
         figures = [f"{name} {value:.4g}" for name, value in list(result.get("metrics", {}).items())[:3]]
-        version = [f"version {result['version']}"] if "version" in result else []
-        what = result.get("message") or ", ".join([result.get("table", step.table), *version, *figures])
+        facts = [f"version {result['version']}"] if "version" in result else []
+        facts += [console.count(result["rows"], "row")] if "rows" in result else []
+        what = result.get("message") or ", ".join([result.get("table", step.table), *facts, *figures])
         rows.append((step.name, step.run, result["status"], str(result.get("seconds", "-")), console.printable(what)))
     console.table(rows)
