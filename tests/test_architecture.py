@@ -60,6 +60,7 @@ OUTER = {
     "table_merge",
     "table_versions",
     "publication",
+    "pipeline",
     "run_manifest",
     "run_store",
     "run_result",

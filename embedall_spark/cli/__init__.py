@@ -55,6 +55,10 @@ COMMANDS |= {
         "baseline",
         "Train twice, with two seeds, and keep the neighbors' overlap where the gate of the published table reads it.",
     ),
+    "pipeline": (
+        "pipeline",
+        "Run the steps of a file in order: several kinds, publish, evaluate. What has not changed is not run again.",
+    ),
     "import": ("export_import", "Read vectors in word2vec's or GloVe's format into a table."),
     "evaluate": (
         "evaluate",

@@ -63,15 +63,15 @@ def _evaluate(
     if source is not None:
         metadata.check(source)
     spark, vectors = table_snapshot.open_table(table, master)
-    figures = _words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
+    figures = measure_words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
     if source is not None:
-        figures |= _labels(vectors, metadata.read(spark, source, vectors))
+        figures |= measure_labels(vectors, metadata.read(spark, source, vectors))
     provenance.log_to_producer(spark, table, figures)
     if all(name.startswith("coverage/") for name in figures):
         raise BadData(f"nothing could be measured: no file has words of {table}, or its scores are all the same")
 
 
-def _words(vectors: DataFrame, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
+def measure_words(vectors: DataFrame, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
     """Print and return how vectors score on published benchmarks of words."""
     rows = [("figure", "value", "used", "of")]
     figures: dict[str, float] = {}
@@ -97,7 +97,7 @@ def _value(figure: float) -> str:
     return "-" if math.isnan(figure) else f"{figure:.3f}"
 
 
-def _labels(vectors: DataFrame, labels: DataFrame) -> dict[str, float]:
+def measure_labels(vectors: DataFrame, labels: DataFrame) -> dict[str, float]:
     """Print and return how vectors agree with labels, beside a baseline that knows no vectors.
 
     Raises:
