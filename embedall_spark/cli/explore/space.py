@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.cli.shared.provenance import LatentTable
+    from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.search.local_table import LocalTable
 
     Chip = dict[str, Any]
@@ -69,6 +70,16 @@ class Space:
         except EmbedallError:
             return {}, None
 
+    @functools.cached_property
+    def text_network(self) -> BackboneConfig | None:
+        """The network of a table of pictures whose text side finds them."""
+        return provenance.text_network(None, self.snapshot.name) if self.latent is None else None
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether words that are no row are a query too."""
+        return self.text_network is not None if self.latent is None else self.latent.model.takes_text
+
     def about(self) -> dict[str, Any]:
         """Return what the page says of the table."""
         return {
@@ -76,7 +87,7 @@ class Space:
             "rows": len(self.vectors),
             "dimension": self.vectors.dimension,
             "kinds": self.kinds,
-            "text": self.latent is not None and self.latent.model.text is not None,
+            "text": self.takes_text,
             "columns": [] if self.metadata is None else self.metadata.column_names,
         }
 
@@ -114,7 +125,7 @@ class Space:
         if resolved.ids:
             name = resolved.ids[text]
             return {"id": name, "title": self.title_of.get(name) or name}
-        if self.latent is None or self.latent.model.text is None:
+        if not self.takes_text:
             raise title_lookup.unknown(self.vectors, self.titles, resolved)
         self._text(text)
         return {"text": text, "title": text}
@@ -207,9 +218,12 @@ class Space:
         return vector
 
     def _text(self, text: str) -> NDArray[np.float32]:
-        if self.latent is None:
+        if self.latent is not None:
+            return provenance.project_text(None, self.latent, text)
+        if self.text_network is None:
             raise UnknownId(f"{text!r} is not in {self.name}, which was not made of titles or words")
-        return provenance.project_text(None, self.latent, text)
+        vector: NDArray[np.float32] = unit(provenance.embed_text(self.text_network, text)[None])[0]
+        return vector
 
 
 def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | None = None) -> Space:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
     from embedall_spark.search.local_table import Vectors
@@ -105,6 +106,8 @@ def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> N
         UnknownId: all its words are unknown; with the nearest spellings.
         BadData: the space has no words.
     """
+    if (tower := table.model.tower) is not None:
+        return table.model.right.latent(embed_text(tower.network, text)[None])[0][0]
     words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
@@ -114,6 +117,30 @@ def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> N
         return vector
     tokens = side.bags.tokens if side is not None else []
     raise spelling.unknown_of(tokens, words or [text])
+
+
+def text_network(spark: SparkSession | None, table: str) -> BackboneConfig | None:
+    """Return the network that made a table of pictures if it has a text side, with which texts find them."""
+    from embedall_spark.images.backbones import BackboneConfig, is_pair
+
+    try:
+        options = options_of(spark, table)
+    except ConfigError:
+        return None
+    network = None if options is None else BackboneConfig.model_validate(options["backbone"])
+    return network if network is not None and is_pair(network) else None
+
+
+def embed_text(network: BackboneConfig, text: str) -> NDArray[np.float32]:
+    """Return the vector of a text by the text side of a network, float32 [d].
+
+    Raises:
+        ConfigError: its files are gone, or a package is missing.
+    """
+    from embedall_spark.images import backbones
+
+    vector: NDArray[np.float32] = backbones.load_text(network).encode([text])[0]
+    return vector
 
 
 def _words_of(spark: SparkSession | None, table: str, run_id: str) -> Vectors:

@@ -94,11 +94,11 @@ def is_pair(config: BackboneConfig) -> bool:
     return config.name.startswith("open_clip:")
 
 
-def load_text(config: BackboneConfig) -> TextTower:
-    """Return the text side of a network, on the CPU; raises ConfigError as load() does."""
+def load_text(config: BackboneConfig, device: str = "cpu") -> TextTower:
+    """Return the text side of a network; raises ConfigError as load() does."""
     from embedall_spark.images.backbones import open_clip_models
 
-    return open_clip_models.load_text(config)
+    return open_clip_models.load_text(config, device)
 
 
 def first_line(error: Exception) -> str:

@@ -48,11 +48,11 @@ def load(config: BackboneConfig) -> Backbone:
 
 
 @functools.lru_cache(maxsize=1)
-def load_text(config: BackboneConfig) -> TextTower:
-    """Return the text tower of the network, on the CPU; it stays in the process. Raises as load() does."""
+def load_text(config: BackboneConfig, device: str) -> TextTower:
+    """Return the text tower of the network, on a device; it stays in the process. Raises as load() does."""
     towers = _load(config)
     pair = _image_tower(towers, config).fingerprint
-    model = towers.model.eval().requires_grad_(False)
+    model = towers.model.eval().requires_grad_(False).to(device)
     try:
         tokenize = import_extra("open_clip", EXTRA).get_tokenizer(towers.identifier)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
@@ -63,7 +63,7 @@ def load_text(config: BackboneConfig) -> TextTower:
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            vectors: NDArray[np.float32] = model.encode_text(tokenize(list(texts))).float().numpy()
+            vectors: NDArray[np.float32] = model.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
         return vectors
 
     return TextTower(encode, encode(["a"]).shape[1], pair)

@@ -1,0 +1,125 @@
+"""Text side of a latent space by a pretrained text tower: a title becomes one vector, and no word is learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from embedall_spark import devices
+from embedall_spark.errors import ConfigError
+from embedall_spark.images import backbones
+from embedall_spark.latent.latent_model import Tower
+from embedall_spark.latent.projection import Side
+from embedall_spark.latent.text.item_tokens import ItemTextConfig
+from embedall_spark.latent.text.text_features import COMPOSED, vector_batch
+from embedall_spark.latent.text.text_side import RightSide
+from embedall_spark.schemas import PAIRS, conform
+from embedall_spark.vectors import dimension, in_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from embedall_spark.images.backbones import BackboneConfig
+    from embedall_spark.latent.config import LatentInput
+    from embedall_spark.run_context import Run
+
+    Batches = Iterable[pa.RecordBatch]
+
+_BATCH_ROWS = 32  # texts that go through the tower at once
+_INFO = "size int, pair string, problem string"
+
+
+class _Info(NamedTuple):
+    """What is known about a tower before it is used."""
+
+    size: int
+    pair: str
+
+
+def build_tower_side(run: Run, items: DataFrame, left: DataFrame, source: LatentInput) -> RightSide:
+    """Return the right side made of titles and tags by a text tower.
+
+    Args:
+        run: receives the vectors as its stage ``right``.
+        items: ITEMS, each id once; those without text are left out.
+        left: VECTORS; their digests tell whether they were made by the image tower of the same network.
+        source: which tower, and which columns of the items are text.
+
+    Raises:
+        ConfigError: a task cannot load the tower.
+    """
+    config = source.text_tower
+    assert config is not None
+    info = _describe(run.spark, config)
+    tower = Tower(config, _is_of(left, info.pair))
+    texts = items.select("id", text_of(source.text).alias("text")).where("text != ''")
+    vectors = run.stage("right", lambda: texts.mapInArrow(_encoder(config), COMPOSED))
+    pairs = conform(vectors.select(F.col("id").alias("left"), F.col("id").alias("right")), PAIRS)
+    return RightSide(vectors, vectors, pairs, items=items, tower=tower)
+
+
+def as_they_are(left: DataFrame, right: DataFrame, tower: Tower, path: str) -> tuple[Side, Side]:
+    """Return projections that only scale both sides' vectors to length 1.
+
+    Raises:
+        ConfigError: the sides are not of one network.
+    """
+    d = dimension(right) or 0
+    if tower.is_pair is False or dimension(left) != d:
+        raise ConfigError(
+            f"fit.as_is: the vectors of {path} were not made by the image tower of {tower.network.name}: embed the "
+            "pictures with this backbone, or leave fit.as_is out, and both sides are mapped into one space"
+        )
+    side = Side(np.eye(d, dtype=np.float32), np.zeros(d))
+    return side, side
+
+
+def text_of(config: ItemTextConfig) -> Any:
+    """Return the column of an item's text: its title, and its tags behind commas; empty if it has neither."""
+    parts = [F.col(name) for name in config.use]
+    return F.trim(F.concat_ws(", ", *parts))
+
+
+def _is_of(left: DataFrame, fingerprint: str) -> bool | None:
+    """Return whether a network made the vectors, by their digests; None if they have none."""
+    row = left.agg(F.min(F.col("digest").contains(f"-{fingerprint}")).alias("same")).first()
+    return None if row is None else row["same"]
+
+
+def _describe(spark: SparkSession, config: BackboneConfig) -> _Info:
+    """Return the size of a tower and what it goes with, as a task tells them, since it is tasks that must load it."""
+
+    def read_info(batches: Batches) -> Batches:
+        types = pa.schema([("size", pa.int32()), ("pair", pa.string()), ("problem", pa.string())])
+        for _ in batches:
+            try:
+                tower = backbones.load_text(config)
+                row = {"size": tower.size, "pair": tower.pair, "problem": None}
+            except ConfigError as error:
+                row = {"size": None, "pair": None, "problem": str(error)}
+            yield pa.RecordBatch.from_pylist([row], schema=types)
+
+    row = spark.range(0, 1, 1, 1).mapInArrow(read_info, _INFO).collect()[0]
+    if row.problem is not None:
+        raise ConfigError(row.problem.replace("backbone.", "input.text_tower."))
+    return _Info(row.size, row.pair)
+
+
+def _encoder(config: BackboneConfig) -> Callable[[Batches], Batches]:
+    """Build the task's function: id and text -> id, vector, norm."""
+
+    def encode(batches: Batches) -> Batches:
+        device = devices.task_device()
+        tower = backbones.load_text(config, device)
+
+        def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
+            return vector_batch(batch["id"], tower.encode(batch["text"].to_pylist()).astype(np.float64))
+
+        yield from in_batches(convert, _BATCH_ROWS)(batches)
+
+    return encode
