@@ -17,7 +17,8 @@ SIGLIP = {
     "init_logit_bias": -10,
     "custom_text": True,
     "vision_cfg": {
-        "image_size": 32, "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear",
+        "image_size": 32, "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "",
+        "timm_proj": "linear",
     },
     "text_cfg": {
         "context_length": 8, "vocab_size": 64, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
@@ -33,7 +34,13 @@ def onnx_file(path, network, x, *, metadata=(), free_batch=True):
 
     axes = {"input": {0: "n"}, "features": {0: "n"}} if free_batch else None
     torch.onnx.export(
-        network.eval(), (x,), str(path), input_names=["input"], output_names=["features"], dynamic_axes=axes, dynamo=False
+        network.eval(),
+        (x,),
+        str(path),
+        input_names=["input"],
+        output_names=["features"],
+        dynamic_axes=axes,
+        dynamo=False,
     )
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, dict(metadata))
@@ -45,7 +52,12 @@ def classifier():
     """A network of convolutions with five features and three classes."""
     torch.manual_seed(3)
     return nn.Sequential(
-        nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+        nn.Conv2d(3, 5, 3, stride=2),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 3),
     )
 
 
@@ -59,7 +71,9 @@ def towers(folder, config=TOWERS, seed=1):
     preprocess = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bicubic"}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
     return folder
 
 

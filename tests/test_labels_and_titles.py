@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cli_runner import embedall
+from cli_runner import answered_alike, embedall
 from vector_tables import table
 
 from embedall_spark import session, tables
@@ -73,7 +73,7 @@ def test_labels_measured_beside_baselines(films):
         "--label-split",
         "|",
     ]
-    result = embedall("evaluate", f"{films}/films", *options)
+    result = answered_alike("evaluate", f"{films}/films", *options)
     assert result.code == 0
     heading, *lines = result.output.splitlines()
     assert heading.split() == ["figure", "vectors", "baseline"]
@@ -84,21 +84,21 @@ def test_labels_measured_beside_baselines(films):
     for line in lines:
         vectors, baseline = map(float, line.split()[-2:])
         assert vectors > baseline + 0.15, line
-    none = embedall(
+    none = answered_alike(
         "evaluate", f"{films}/films", "--labels", f"{films}/films.csv", "--id-column", "title", *options[4:]
     )
     assert none.code == 3
     assert "fewer than two ids of the table have a label" in none.log
-    parts = embedall("evaluate", f"{films}/films", "--label-prefix", "0")
+    parts = answered_alike("evaluate", f"{films}/films", "--label-prefix", "0")
     assert parts.code == 0
 
 
 def test_figures_that_cannot_be_measured_are_no_numbers(films):
-    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/pairs.txt")
+    result = answered_alike("evaluate", f"{films}/films", "--similarity", f"{films}/pairs.txt")
     assert result.code == 3
     assert result.output.splitlines()[1].split() == ["pairs", "(Spearman)", "-", "2", "2"]
     assert "pairs.txt: the scores of its 2 pairs are all equal; no correlation" in result.log
-    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/unknown.txt")
+    result = answered_alike("evaluate", f"{films}/films", "--similarity", f"{films}/unknown.txt")
     assert (result.code, "nan" in result.output + result.log) == (3, False)
     assert "unknown.txt: none of its 2 pairs has both words in the table" in result.log
     assert "nothing could be measured" in result.log

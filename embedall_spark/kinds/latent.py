@@ -15,7 +15,6 @@ from embedall_spark import files
 from embedall_spark.config import MOVABLE, Output, OutputPath, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
-from embedall_spark.images import backbones
 from embedall_spark.kinds._evaluation import Evaluation, MapSize
 from embedall_spark.latent import input_tables as inputs
 from embedall_spark.latent import item_table, latent_model, pairs, plot_data, projection, split
@@ -108,15 +107,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
         )
-    if (tower := source.text_tower) is not None:
-        if not backbones.is_pair(tower):
-            raise ConfigError(f"input.text_tower.name: {tower.name} has no text side; need open_clip:NAME or :FOLDER")
-        if source.words or source.right or source.dense_words:
-            raise ConfigError(
-                "input.text_tower makes the vectors of texts: leave input.words, input.dense_words and input.right out"
-            )
-    elif config.fit.as_is:
-        raise ConfigError("fit.as_is keeps the vectors of a pair of towers: set input.text_tower")
+    tower.check(source, config.fit.as_is)
     if source.right is None:
         item_table.check(source)
     config.evaluate.check_gates([f"{way}/{name}" for way in (*retrieval.WAYS, *_TOWERS) for name in _FIGURES])
@@ -253,16 +244,14 @@ def _text_side(run: Run, items: DataFrame, parts: DataFrame, left: DataFrame, co
     return text_side.build_text_side(run, items, parts, left, source, vectors, config.fit.left_preparation, table)
 
 
-def _towers_as_they_are(
-    run: Run, pairs: DataFrame, kinds: tuple[str, str], config: Config
-) -> dict[str, float]:
+def _towers_as_they_are(run: Run, pairs: DataFrame, kinds: tuple[str, str], config: Config) -> dict[str, float]:
     """Return the figures of a pair of towers without the fit, to stand beside those with it; none for other sides."""
     fitted = latent_model.load(run.folder).tower
     if fitted is None or not fitted.is_pair or config.fit.as_is:
         return {}
     raw = (read(run.spark, config), run.read_stage("right"))
-    sides = [side.select(qualify(kind), "vector") for side, kind in zip(raw, kinds, strict=True)]
-    figures = retrieval.evaluate(*sides, pairs, csls=config.evaluate.csls, seed=config.evaluate.seed)
+    left, right = (side.select(qualify(kind), "vector") for side, kind in zip(raw, kinds, strict=True))
+    figures = retrieval.evaluate(left, right, pairs, csls=config.evaluate.csls, seed=config.evaluate.seed)
     return {f"towers/{name}": value for name, value in figures.items()}
 
 

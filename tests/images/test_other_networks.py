@@ -59,8 +59,8 @@ def test_an_onnx_file_is_the_network_that_it_was_exported_from(tmp_path, picture
     for name, module, sample, free in (
         ("one", network, x[:1], False), ("last", ChannelsLast(network), x.permute(0, 2, 3, 1), True)
     ):  # fmt: skip
-        other = load(f"onnx:{small_networks.onnx_file(tmp_path / name, module, sample, metadata=MEAN_STD, free_batch=free)}",
-                     transform={"crop": 0.5})  # fmt: skip
+        small_networks.onnx_file(tmp_path / name, module, sample, metadata=MEAN_STD, free_batch=free)
+        other = load(f"onnx:{tmp_path / name}", transform={"crop": 0.5})
         torch.testing.assert_close(features(other, picture), expected, rtol=1e-4, atol=1e-5)
     # Its fingerprint is of the file and the transform, wherever the file lies.
     moved = tmp_path / "moved.onnx"
@@ -175,7 +175,7 @@ def test_siglip_has_a_tokenizer_in_its_folder(tmp_path, picture):
     folder = small_networks.towers(tmp_path / "siglip", small_networks.SIGLIP)
     config = BackboneConfig(name=f"open_clip:{folder}")
     assert load(config.name).size == 16
-    with pytest.raises(ConfigError, match="the tokenizer of open_clip:.* is not on this host"):
+    with pytest.raises(ConfigError, match=r"the tokenizer of open_clip:.* is not on this host"):
         backbones.load_text(config)
     small_networks.word_tokenizer(folder, ["red", "circle"])
     text = backbones.load_text(config)
@@ -188,7 +188,8 @@ def test_siglip_has_a_tokenizer_in_its_folder(tmp_path, picture):
 def test_a_task_runs_an_onnx_file(tmp_path):
     import pyarrow as pa
 
-    file = small_networks.onnx_file(tmp_path / "a.onnx", small_networks.classifier()[:-1], torch.randn(2, 3, 32, 32), metadata=MEAN_STD)  # fmt: skip
+    network, x = small_networks.classifier()[:-1], torch.randn(2, 3, 32, 32)
+    file = small_networks.onnx_file(tmp_path / "a.onnx", network, x, metadata=MEAN_STD)
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     config = BackboneConfig(name=f"onnx:{file}")
     run = task(TaskOptions(config, FeaturizeConfig(), Limits(), backbones.load(config).fingerprint, 1))

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from embedall_spark import config as configs
 from embedall_spark import delta_files, files, table_cache
 from embedall_spark.cli.shared import provenance, search_output
 from embedall_spark.cli.shared.table_snapshot import TableSnapshot
 from embedall_spark.errors import BadData, ConfigError, EmbedallError, NeedsSpark, UnknownId
 from embedall_spark.search import condition, exact, title_lookup
-from embedall_spark.vectors import qualified_id, unit
+from embedall_spark.vectors import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +65,7 @@ class Space:
     def pictures(self) -> tuple[dict[str, str], Any]:
         """The paths of the pictures by id, and the limits of what is decoded."""
         try:
-            return _pictures(self.snapshot.name, self.latent)
+            return provenance.picture_paths(self.snapshot.name, self.latent)
         except EmbedallError:
             return {}, None
 
@@ -247,26 +246,6 @@ def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | Non
     latent = provenance.latent_table(None, path)
     dropped = {} if pictures_dropped is None else pictures_dropped
     return Space(name, snapshot, snapshot.vectors, metadata, latent, dropped)  # type: ignore[arg-type]
-
-
-def _pictures(table: str, latent: LatentTable | None) -> tuple[dict[str, str], Any]:
-    """Return the paths of a table's pictures by id, and the limits of what is decoded."""
-    from embedall_spark.sources import image_files, openmoji
-    from embedall_spark.sources.image_config import ImagesConfig
-
-    made_of = table if latent is None else latent.left_table
-    options = provenance.options_of(None, made_of)
-    if options is None:
-        return {}, None
-    config = configs.parse(ImagesConfig, options["input"])
-    if config.format == "openmoji":
-        paths = {row[0]: row[1] for row in openmoji.pictures()}
-    elif config.format == "files" and files.is_local(config.path):
-        paths = image_files.paths_by_id(config)
-    else:
-        return {}, None
-    kind = None if latent is None else latent.model.left_kind
-    return {name if kind is None else qualified_id(kind, name): path for name, path in paths.items()}, config.limits
 
 
 def _codes(values: list[str]) -> tuple[list[str], NDArray[np.uint8]]:

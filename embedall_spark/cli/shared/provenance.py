@@ -12,7 +12,7 @@ from embedall_spark import delta_files, files, run_manifest, schemas, table_cach
 from embedall_spark.config import Output
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
-from embedall_spark.vectors import qualify
+from embedall_spark.vectors import qualified_id, qualify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,9 @@ def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> N
         BadData: the space has no words.
     """
     if (tower := table.model.tower) is not None:
-        return table.model.right.latent(embed_text(tower.network, text)[None])[0][0]
+        units, _ = table.model.right.latent(embed_text(tower.network, text)[None])
+        latent: NDArray[np.float32] = units[0]
+        return latent
     words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
@@ -185,6 +187,28 @@ def metadata(spark: SparkSession | None, table: str) -> str | None:
     return name if there else None
 
 
+def picture_paths(table: str, latent: LatentTable | None) -> tuple[dict[str, str], Any]:
+    """Return the paths of a table's pictures by id, and the limits of what is decoded, without Spark."""
+    from embedall_spark.sources import image_files, openmoji
+    from embedall_spark.sources.image_config import ImagesConfig
+
+    source = None if latent is None else latent.options["evaluate"].get("pictures")
+    if source is None:
+        options = options_of(None, table if latent is None else latent.left_table)
+        source = None if options is None else options["input"]
+    if source is None:
+        return {}, None
+    config = configs.parse(ImagesConfig, source)
+    if config.format == "openmoji":
+        paths = {row[0]: row[1] for row in openmoji.pictures()}
+    elif config.format == "files" and files.is_local(config.path):
+        paths = image_files.paths_by_id(config)
+    else:
+        return {}, None
+    kind = None if latent is None else latent.model.left_kind
+    return {name if kind is None else qualified_id(kind, name): path for name, path in paths.items()}, config.limits
+
+
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
     """Return IMAGES of a table's ids, or more, and the limits of what is decoded.
 
@@ -225,7 +249,10 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
 
 
 def log_to_producer(
-    spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
+    spark: SparkSession | None,
+    table: str,
+    figures: Mapping[str, float],
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Add figures and files to the MLflow run that made a table, if an MLflow run did."""
     # Imported here: only commands that measure need MLflow.

@@ -64,7 +64,9 @@ class OnnxNetwork(nn.Module):
         if self.input.channels_last:
             x = x.permute(0, 2, 3, 1)
         x = x.to(self.input.dtype).contiguous(memory_format=torch.contiguous_format)
-        return torch.cat([self._run(part) for part in (x.split(1) if self.input.one_by_one else [x])])
+        if not self.input.one_by_one:
+            return self._run(x)
+        return torch.cat([self._run(x[row : row + 1]) for row in range(len(x))])
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         binding = self._session.io_binding()
@@ -159,7 +161,9 @@ def _input(name: str, session: Any) -> Input:
     shape = inputs[0].shape if len(inputs) == 1 else []
     if len(shape) != 4 or 3 not in (shape[1], shape[3]) or inputs[0].type not in _TYPES:
         kinds = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
-        raise ConfigError(f"backbone.name: {name} takes {kinds}; need one tensor of floats [n, 3, h, w] or [n, h, w, 3]")
+        raise ConfigError(
+            f"backbone.name: {name} takes {kinds}; need one tensor of floats [n, 3, h, w] or [n, h, w, 3]"
+        )
     channels_last = shape[1] != 3
     batch, sides = shape[0], shape[1:3] if channels_last else shape[2:4]
     if isinstance(batch, int) and batch != 1:

@@ -41,6 +41,21 @@ class _Info(NamedTuple):
     pair: str
 
 
+def check(source: LatentInput, as_is: bool) -> None:
+    """Raise ConfigError for options that contradict a text tower, or that need one."""
+    config = source.text_tower
+    if config is None:
+        if as_is:
+            raise ConfigError("fit.as_is keeps the vectors of a pair of towers: set input.text_tower")
+        return
+    if not backbones.is_pair(config):
+        raise ConfigError(f"input.text_tower.name: {config.name} has no text side; need open_clip:NAME or :FOLDER")
+    if source.words or source.right or source.dense_words:
+        raise ConfigError(
+            "input.text_tower makes the vectors of texts: leave input.words, input.dense_words and input.right out"
+        )
+
+
 def build_tower_side(run: Run, items: DataFrame, left: DataFrame, source: LatentInput) -> RightSide:
     """Return the right side made of titles and tags by a text tower.
 
