@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedall_spark import delta_files, files, table_cache
 from embedall_spark.cli.shared import provenance, search_output
 from embedall_spark.cli.shared.table_snapshot import TableSnapshot
 from embedall_spark.errors import BadData, ConfigError, EmbedallError, NeedsSpark, UnknownId
 from embedall_spark.search import condition, exact, title_lookup
-from embedall_spark.vectors import unit
+from embedall_spark.vectors import row_array, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -169,9 +170,15 @@ class Space:
 
     @functools.cached_property
     def points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows on the map, the most frequent ones, and their places by PCA of unit vectors, float32 [n, 2]."""
+        """Rows on the map, the most frequent ones, and their places, float32 [n, 2], from -1 to 1.
+
+        The places are columns x and y of the metadata, where every row on the map has them, else PCA of unit vectors.
+        """
         counts = self.vectors.columns["count"].fill_null(0).to_numpy()
         rows = np.sort(np.argsort(-counts, kind="stable")[:MAX_POINTS])
+        own = self._own_places(rows)
+        if own is not None:
+            return rows, _centered(own)
         sample = unit(self.vectors.vectors[rows[:: max(1, len(rows) // _SAMPLE)]]).astype(np.float64)
         mean = sample.mean(axis=0) if len(sample) else np.zeros(self.vectors.dimension)
         _, axes = np.linalg.eigh(np.cov(sample, rowvar=False, bias=True) if len(sample) else np.eye(len(mean)))
@@ -179,9 +186,19 @@ class Space:
             (unit(self.vectors.vectors[part]) - mean) @ axes[:, [-1, -2]]
             for part in np.array_split(rows, max(1, len(rows) // _SAMPLE))
         ]
-        everywhere = np.concatenate(places)
-        everywhere -= (everywhere.min(axis=0) + everywhere.max(axis=0)) / 2
-        return rows, (everywhere / (np.abs(everywhere).max() or 1)).astype(np.float32)
+        return rows, _centered(np.concatenate(places))
+
+    def _own_places(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Return the coordinates that the metadata have for some rows, float64 [n, 2]; None if any has none."""
+        if self.metadata is None or not {"x", "y"} <= set(self.metadata.column_names):
+            return None
+        ids = self.vectors.columns["id"].take(row_array(rows))
+        known = self.metadata.take(pc.index_in(ids, self.metadata["id"].combine_chunks()))
+        try:
+            places = np.stack([known[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in "xy"], axis=1)
+        except pa.ArrowException:
+            return None
+        return places if np.isfinite(places).all() else None
 
     @functools.cached_property
     def colors(self) -> dict[str, tuple[list[str], NDArray[np.uint8]]]:
@@ -246,6 +263,12 @@ def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | Non
     latent = provenance.latent_table(None, path)
     dropped = {} if pictures_dropped is None else pictures_dropped
     return Space(name, snapshot, snapshot.vectors, metadata, latent, dropped)  # type: ignore[arg-type]
+
+
+def _centered(places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return places moved and scaled so that they fill the range from -1 to 1."""
+    places = places - (places.min(axis=0) + places.max(axis=0)) / 2
+    return (places / (np.abs(places).max() or 1)).astype(np.float32)
 
 
 def _codes(values: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
