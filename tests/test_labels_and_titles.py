@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from cli_runner import answered_alike, embedall
 from vector_tables import table
@@ -46,6 +47,9 @@ def test_titles_are_shown_and_understood(films):
     assert bare.output.splitlines()[0] == "three [3]"
     assert "zero [0]" in bare.output
     assert " 4 " in bare.output
+    answered_alike("export", f"{films}/films", f"{films}/films.parquet", "--format", "parquet", *options)
+    rows = pq.read_table(f"{films}/films.parquet").to_pylist()
+    assert (rows[7]["id"], rows[7]["title"], len(rows[7]["vector"])) == ("7", "Film, 7", 3)
 
 
 def test_texts_that_mean_no_one_id(films):

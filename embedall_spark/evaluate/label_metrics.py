@@ -151,6 +151,7 @@ class _Labeled(NamedTuple):
 def _labeled(vectors: Vectors, labels: Labels) -> _Labeled:
     """Return the rows of the ids that have any label."""
     if isinstance(vectors, LocalTable):
+        assert isinstance(labels, pa.Table)
         sets: dict[str, set[str]] = {}
         for name, label in zip(labels["id"].to_pylist(), labels["label"].to_pylist(), strict=True):
             if label is not None:

@@ -96,9 +96,8 @@ def is_pair(config: BackboneConfig) -> bool:
 
 def load_text(config: BackboneConfig, device: str = "cpu") -> TextTower:
     """Return the text side of a network; raises ConfigError as load() does."""
-    from embedall_spark.images.backbones import open_clip_models
-
-    return open_clip_models.load_text(config, device)
+    tower: TextTower = import_module(f"{__name__}.open_clip_models").load_text(config, device)
+    return tower
 
 
 def first_line(error: Exception) -> str:
