@@ -1,9 +1,10 @@
 """Pictures to vectors: pictures/s through Spark beside a bare torch loop, and how good each network's vectors are.
 
 Fashion products (4,000 photos of 224 pixels), decoding included, on 2 cores, in a warm session. Rates are of the shared
-MobileNetV2: decoding alone, the network alone, both, and how many decoding cores keep one device busy; quality is of each network at hand: 1-NN accuracy of the article's type, each photo against all others, and
-precision among the 10 nearest. --memory measures instead what a worker holds while pictures go by; with --small
-decoding is most of their work.
+MobileNetV2: decoding alone, the network alone, both, and how many decoding cores keep one device busy. Quality is of
+each network at hand: 1-NN accuracy of the article's type, each photo against all others, and precision among the 10
+nearest. --memory measures instead what a worker holds while pictures go by; with --small decoding is most of their
+work.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def test_towers_are_those_of_open_clip(tmp_path, picture):
         expected = model.encode_image(transform(picture)[None]).expand(3, -1)
         torch.testing.assert_close(features(actual, picture), expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(text.encode(["a red circle", "two"]), model.encode_text(tokens), rtol=1e-5)
-    assert (actual.size, text.size, text.pair) == (8, 8, actual.fingerprint)
+    assert (actual.size, text.size, text.fingerprint) == (8, 8, actual.fingerprint)
     assert load(f"open_clip:{small_networks.towers(tmp_path / 'other', seed=2)}").fingerprint != actual.fingerprint
     # Without the file of weights open_clip would draw random ones.
     (folder / "open_clip_model.safetensors").unlink()

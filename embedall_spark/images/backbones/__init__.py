@@ -85,8 +85,8 @@ class TextTower(NamedTuple):
     encode: Callable[[Sequence[str]], NDArray[np.float32]]
     """Texts -> float32 [n, size], in one space with the pictures' vectors."""
     size: int
-    pair: str
-    """Fingerprint of the image side."""
+    fingerprint: str
+    """That of the image side."""
 
 
 def is_pair(config: BackboneConfig) -> bool:

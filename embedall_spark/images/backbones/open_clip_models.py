@@ -51,7 +51,7 @@ def load(config: BackboneConfig) -> Backbone:
 def load_text(config: BackboneConfig, device: str) -> TextTower:
     """Return the text tower of the network, on a device; it stays in the process. Raises as load() does."""
     towers = _load(config)
-    pair = _image_tower(towers, config).fingerprint
+    fingerprint = _image_tower(towers, config).fingerprint
     model = towers.model.eval().requires_grad_(False).to(device)
     try:
         tokenize = import_extra("open_clip", EXTRA).get_tokenizer(towers.identifier)
@@ -66,7 +66,7 @@ def load_text(config: BackboneConfig, device: str) -> TextTower:
             vectors: NDArray[np.float32] = model.encode_text(tokenize(list(texts)).to(device)).float().cpu().numpy()
         return vectors
 
-    return TextTower(encode, encode(["a"]).shape[1], pair)
+    return TextTower(encode, encode(["a"]).shape[1], fingerprint)
 
 
 def _image_tower(towers: _Towers, config: BackboneConfig) -> Backbone:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark import devices
 from embedall_spark.errors import ConfigError
-from embedall_spark.images import backbones
+from embedall_spark.images import backbones, featurize
 from embedall_spark.latent.latent_model import Tower
 from embedall_spark.latent.projection import Side
 from embedall_spark.latent.text.item_tokens import ItemTextConfig
@@ -22,7 +21,8 @@ from embedall_spark.vectors import dimension, in_batches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pyspark.sql import DataFrame, SparkSession
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
 
     from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.latent.config import LatentInput
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
 
 _BATCH_ROWS = 32  # texts that go through the tower at once
-_INFO = "size int, pair string, problem string"
-
-
-class _Info(NamedTuple):
-    """What is known about a tower before it is used."""
-
-    size: int
-    pair: str
 
 
 def check(source: LatentInput, as_is: bool) -> None:
@@ -70,8 +62,8 @@ def build_tower_side(run: Run, items: DataFrame, left: DataFrame, source: Latent
     """
     config = source.text_tower
     assert config is not None
-    info = _describe(run.spark, config)
-    tower = Tower(config, _is_of(left, info.pair))
+    fingerprint = featurize.describe(run.spark, config, text=True).fingerprint
+    tower = Tower(config, _is_of(left, fingerprint))
     texts = items.select("id", text_of(source.text).alias("text")).where("text != ''")
     vectors = run.stage("right", lambda: texts.mapInArrow(_encoder(config), COMPOSED))
     pairs = conform(vectors.select(F.col("id").alias("left"), F.col("id").alias("right")), PAIRS)
@@ -104,25 +96,6 @@ def _is_of(left: DataFrame, fingerprint: str) -> bool | None:
     """Return whether a network made the vectors, by their digests; None if they have none."""
     row = left.agg(F.min(F.col("digest").contains(f"-{fingerprint}")).alias("same")).first()
     return None if row is None else row["same"]
-
-
-def _describe(spark: SparkSession, config: BackboneConfig) -> _Info:
-    """Return the size of a tower and what it goes with, as a task tells them, since it is tasks that must load it."""
-
-    def read_info(batches: Batches) -> Batches:
-        types = pa.schema([("size", pa.int32()), ("pair", pa.string()), ("problem", pa.string())])
-        for _ in batches:
-            try:
-                tower = backbones.load_text(config)
-                row = {"size": tower.size, "pair": tower.pair, "problem": None}
-            except ConfigError as error:
-                row = {"size": None, "pair": None, "problem": str(error)}
-            yield pa.RecordBatch.from_pylist([row], schema=types)
-
-    row = spark.range(0, 1, 1, 1).mapInArrow(read_info, _INFO).collect()[0]
-    if row.problem is not None:
-        raise ConfigError(row.problem.replace("backbone.", "input.text_tower."))
-    return _Info(row.size, row.pair)
 
 
 def _encoder(config: BackboneConfig) -> Callable[[Batches], Batches]:
