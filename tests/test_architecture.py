@@ -44,6 +44,7 @@ STAGES = (
     "publish",
     "export",
     "export_fasttext",
+    "export_files",
 )
 # Circles that are still there; whoever ends one takes it out of this list.
 STAGE_EXCEPTIONS: set[tuple[str, str]] = set()

@@ -35,6 +35,10 @@ _MAX_VALIDATION_PAIRS = 5_000  # that trials are scored on
 class FitConfig(Section):
     """How P and Q are fitted."""
 
+    as_is: bool = Field(
+        False,
+        description="keep the vectors of both towers of one network as they are (input.text_tower); nothing is fitted",
+    )
     k: tuple[int, ...] = Field(
         (64,), description="dimensions of the latent space; of several values the best on the validation pairs is taken"
     )
