@@ -106,7 +106,7 @@ def describe_frame(graph: HasAlgorithms, directed: bool) -> dict[str, float]:
     """
     degrees = graph.outDegrees.withColumnRenamed("outDegree", "degree") if directed else graph.degrees
     greatest = degrees.agg(F.max("degree")).first()
-    # The other kind of checkpoints needs a folder that only a SparkContext can set.
+    # The other kind of checkpoints needs a folder, which Spark Connect cannot set.
     sizes = graph.connectedComponents(use_local_checkpoints=True).groupBy("component").count()
     row = sizes.agg(
         F.count("*").alias("components"), F.max("count").alias("largest"), F.sum("count").alias("all")

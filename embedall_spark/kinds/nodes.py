@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 from pyspark.sql import DataFrame
@@ -26,6 +26,7 @@ from embedall_spark.train.config import TrainConfig
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from embedall_spark.graph.graph_stats import HasAlgorithms
     from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def _report(
     """Log and record what the graph looks like."""
     directed, own = config.graph.directed, {}
     if hasattr(graph, "connectedComponents"):
-        own = graph_stats.describe_frame(graph, directed)
+        own = graph_stats.describe_frame(cast("HasAlgorithms", graph), directed)
     folder = run.stage_path("adjacency")
     figures = graph_stats.describe(lists, vertices, folder, size, directed, components=not own) | own
     if not isinstance(graph, DataFrame):

@@ -76,7 +76,9 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
             vectors = nodes.embed(
                 run, graph, config, report=logging.getLogger("embedall_spark").isEnabledFor(logging.INFO)
             )
-            return vectors_model.fitted(self, Node2VecModel(), run, vectors, f"{folder}/vectors")
+            return vectors_model.fitted(
+                self, Node2VecModel(), run, vectors, config.train.vector_size, f"{folder}/vectors"
+            )
 
     def _graph(self, dataset: DataFrame | HasEdges) -> tuple[DataFrame | HasEdges, str | None, bool]:
         """Return EDGES or a GraphFrame, the name of its weights, and whether edges lead one way only."""

@@ -100,7 +100,7 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
         folder = work_folder.new(spark, self)
         with work_folder.run(spark, folder) as run:
             vectors = words.embed_sequences(run, sentences, vocabulary, train)
-            return vectors_model.fitted(self, Word2VecModel(), run, vectors, f"{folder}/vectors")
+            return vectors_model.fitted(self, Word2VecModel(), run, vectors, train.vector_size, f"{folder}/vectors")
 
     def _training(self, spark: SparkSession) -> TrainConfig:
         """Return the options of training, with no more workers than task slots."""

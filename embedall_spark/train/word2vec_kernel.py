@@ -125,9 +125,7 @@ def _input_rows(sources: Any, offsets: Any, rows: Any, first: Any, dim: Any, pla
 def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: bool, batch_size: int) -> Any:  # noqa: C901 (one loop, for speed)
     """Return the compiled kernel; all arguments are constants in it."""
     width, nodes_from = dim * ((negative > 0) + hs), dim * (negative > 0)
-    # All paths begin at the root: steps from the same dot product would count there as many times as there are paths.
-    at_once = 1 if hs and not ngrams else _MAX_PREDICTED
-    room = (1 if cbow else at_once) * ((negative > 0) * (negative + 1) + hs * _MAX_PATH)
+    room = (1 if cbow else _MAX_PREDICTED) * ((negative > 0) * (negative + 1) + hs * _MAX_PATH)
 
     # _SIGNATURE has the types; mypy cannot follow them into compiled code.
     @njit(_SIGNATURE, nogil=True, cache=True, fastmath=MATH, error_model="numpy")
@@ -152,8 +150,8 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
                         prefetch_row(flat_in, np.uint64(tokens + ngram_rows[i]) * np.uint64(dim), dim)
             sources, rows = _input_rows(contexts if cbow else center, ngram_offsets, ngram_rows, tokens, dim, sources)
             scale = np.float32(1) / np.float32(rows)
-            for begin in range(0, 1 if cbow else contexts.size, at_once):
-                predicted = center if cbow else contexts[begin : begin + at_once]
+            for begin in range(0, 1 if cbow else contexts.size, _MAX_PREDICTED):
+                predicted = center if cbow else contexts[begin : begin + _MAX_PREDICTED]
                 targets = 0
                 for number in range(predicted.size):
                     token = predicted[number]

@@ -152,11 +152,9 @@ def test_steps(counts, cbow, mean, hs, negative, ngrams, batch_size):
         contexts = random.integers(TOKENS, size=40) if group == 7 else contexts
         stream += [center, len(contexts), *contexts]
         contexts, loss = contexts.tolist(), 0.0
-        # Paths share the root, so that contexts are predicted one after the other.
-        at_once = 1 if hs and not ngrams else 32
-        for first in range(0, 1 if cbow else len(contexts), at_once):
+        for first in range(0, 1 if cbow else len(contexts), 32):
             wanted = targets(
-                [center] if cbow else contexts[first : first + at_once], drawing, paths, hs, negative, batch_size
+                [center] if cbow else contexts[first : first + 32], drawing, paths, hs, negative, batch_size
             )
             sources = [row for token in (contexts if cbow else [center]) for row in sources_of(token)]
             loss += step(model, sources, wanted, mean, ALPHA)
