@@ -238,9 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 nights = Nights(Path(work), corpus, days, f"local[{common.THREADS}]")
                 floor = -1.0 if options.quick else options.floor
                 nights.configure(options.dim, options.epochs, floor)
-                ratios = simulate(nights, days, floor, quick=options.quick)
-                if options.picture is not None:
-                    draw(nights.days, floor, options.picture)
+                try:
+                    ratios = simulate(nights, days, floor, quick=options.quick)
+                finally:
+                    # Also of the days before Ctrl-C.
+                    if options.picture is not None and nights.days:
+                        draw(nights.days, floor, options.picture)
     goals = {
         name: goal for name, goal in GOALS.items() if not options.quick or name in ("days_as_planned", "counts_right")
     }

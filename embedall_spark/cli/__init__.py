@@ -39,7 +39,7 @@ COMMANDS |= {
     "analogy": ("analogy", "A is to B as C is to what? Or: what is near to some ids without others?"),
     "export": (
         "export_import",
-        "Write vectors as gensim's load_word2vec_format reads them, or its load_facebook_vectors.",
+        "Write vectors for gensim, numpy, pandas, fastText or embedding-atlas.",
     ),
     "publish": (
         "publish",

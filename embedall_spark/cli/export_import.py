@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from embedall_spark import export, export_fasttext, export_files, run_manifest, schemas, session, tables
+from embedall_spark import export, export_files, run_manifest, schemas, session, tables
 from embedall_spark.cli.shared import ngrams_table, options, search_output, table_snapshot
 from embedall_spark.cli.shared.search_output import DisplayOptions
 from embedall_spark.errors import ConfigError
@@ -70,6 +70,9 @@ def _export(
         )
         return
     spark, vectors = table_snapshot.open_table(table, master)
+    # Imported here: it brings numba.
+    from embedall_spark import export_fasttext
+
     ngrams = ngrams_table.read(spark, table)
     if ngrams is None:
         raise ConfigError(

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files, run_manifest, schemas, tables
 from embedall_spark.errors import NeedsSpark
-from embedall_spark.search import exact, spelling, title_lookup, unseen_words
+from embedall_spark.search import exact, spelling, title_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,12 @@ def add_unseen(snapshot: TableSnapshot, resolved: Resolved) -> Resolved:
             return resolved
         raise NeedsSpark("a word that is not in the table may be composed from its n-grams")
     rows = read(snapshot.spark, snapshot.name) if words else None
-    composed = {} if rows is None else unseen_words.compose(rows, words)
+    composed = {}
+    if rows is not None:
+        # Imported here: it brings numba, which takes longer than most questions.
+        from embedall_spark.search import unseen_words
+
+        composed = unseen_words.compose(rows, words)
     for word in composed:
         typer.echo(f"{word!r} is not in the table; its vector is composed from its n-grams")
     return resolved._replace(
