@@ -7,7 +7,7 @@ from embedall_spark import python_daemon
 
 python_daemon.drop_archives()
 
-from embedall_spark.images import backbones, featurize  # noqa: E402, F401
+from embedall_spark.images import featurize, vision_library  # noqa: E402, F401
 
 if __name__ == "__main__":
     python_daemon.main()
