@@ -51,7 +51,7 @@ $(INSTALLED): pyproject.toml constraints.txt | java python
 	@if [ -z "$(TORCH)" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 		echo "== found no NVIDIA driver: torch's CUDA libraries (5 GB) will be installed, but not used. To leave them out,"; \
 		echo "   interrupt with Ctrl-C and run: make install TORCH=cpu"; fi
-	@echo "== installing about 160 packages ($(if $(TORCH),2,7) GB, some minutes) with $(or $(UV),pip)"
+	@echo "== installing about 180 packages ($(if $(TORCH),2,7) GB, some minutes) with $(or $(UV),pip)"
 	@$(if $(UV),,$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=25.1') # older ones show no progress at the end
 	@$(if $(filter cpu,$(TORCH)),$(CPU_TORCH))
 	@$(call INSTALL,-e '.[$(EXTRAS)]')

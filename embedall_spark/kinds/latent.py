@@ -246,8 +246,10 @@ def _text_side(run: Run, items: DataFrame, parts: DataFrame, left: DataFrame, co
 
 def _towers_as_they_are(run: Run, pairs: DataFrame, kinds: tuple[str, str], config: Config) -> dict[str, float]:
     """Return the figures of a pair of towers without the fit, to stand beside those with it; none for other sides."""
+    if config.input.text_tower is None or config.fit.as_is:
+        return {}
     fitted = latent_model.load(run.folder).tower
-    if fitted is None or not fitted.is_pair or config.fit.as_is:
+    if fitted is None or not fitted.is_pair:
         return {}
     raw = (read(run.spark, config), run.read_stage("right"))
     left, right = (side.select(qualify(kind), "vector") for side, kind in zip(raw, kinds, strict=True))

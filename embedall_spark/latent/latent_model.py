@@ -200,9 +200,9 @@ def to_bytes(model: LatentModel) -> bytes:
             arrays |= _prefixed("composed", text.composed.to_arrays())
         if text.decoder is not None:
             arrays["decoder"] = text.decoder
-    arrays["about"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     if model.tower is not None:
         header["tower"] = {"network": model.tower.network.model_dump(mode="json"), "is_pair": model.tower.is_pair}
+    arrays["about"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
