@@ -28,7 +28,8 @@ def main(folder: str) -> None:
 def use_word2vec(spark, folder):
     """Two workers, which are barrier tasks."""
     text = spark.read.text(f"{folder}/corpus.txt").select(F.split(F.lower("value"), " ").alias("text"))
-    stage = Word2Vec(vectorSize=8, minCount=2, numPartitions=2, inputCol="text", outputCol="vector", threads=1)
+    options = {"vectorSize": 8, "minCount": 2, "numPartitions": 2, "negative": 5, "threads": 1}
+    stage = Word2Vec(inputCol="text", outputCol="vector", **options)
     stage.save(f"{folder}/stage")
     fitted = Pipeline(stages=[Word2Vec.load(f"{folder}/stage")]).fit(text)
     fitted.save(f"{folder}/pipeline")
