@@ -77,6 +77,7 @@ def run_alone(function: Callable[..., object], *arguments: str) -> None:
         RuntimeError: the process failed.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     command = [sys.executable, "-c", _ALONE, function.__module__, function.__name__, *arguments]
     process = subprocess.Popen(
         command, env=environment, text=True,
