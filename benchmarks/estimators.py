@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -44,9 +43,9 @@ def run(library: str, lines: str) -> dict[str, Any]:
     pipeline = Pipeline(stages=[RegexTokenizer(inputCol="value", outputCol="words"), stage])
     fit(pipeline, spark.read.text(lines).limit(3))
     documents = spark.read.text(lines)
-    before = common.cpu_seconds(os.getpid())
+    before = common.cpu_seconds()
     seconds, model = fit(pipeline, documents)
-    figures = {"seconds": seconds, "cpu_seconds": common.cpu_seconds(os.getpid()) - before}
+    figures = {"seconds": seconds, "cpu_seconds": common.cpu_seconds() - before}
     vectors = {row.word: row.vector.toArray() for row in model.stages[-1].getVectors().collect()}
     return figures | {"vocabulary": len(vectors), "similarity": similarity(vectors)}
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
 from embedall_spark import (
+    files,
     kinds,
     path_checks,
     progress,
+    publication,
     run_manifest,
     run_result,
     run_store,
@@ -22,7 +24,10 @@ from embedall_spark import (
     tracking,
 )
 from embedall_spark.errors import ConfigError
+from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
+from embedall_spark.train import warm_start
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,12 +49,23 @@ class Options(NamedTuple):
     properties: str | None = None
     master: str | None = None
     dry_run: bool = False
+    only_changed: bool = False
+    """Do nothing where the table is what a finished run of this configuration has made of this input."""
     preview: Callable[[DataFrame], object] | None = None
     """Called with the vectors before they are evaluated and written; not where the run was done before."""
 
 
 @progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
+    """Run a kind as its YAML file and the overrides say, and return launch_config()'s summary.
+
+    Raises:
+        EmbedallError: see errors.py; the class determines the exit code.
+    """
+    return launch_config(kind, configs.load(kinds.load(kind).Config, path, overrides), options)
+
+
+def launch_config(kind: str, config: Any, options: Options) -> Summary:
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
     A killed run is resumed; a finished one is not repeated.
@@ -59,17 +75,24 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     """
     since = time.monotonic()
     module = kinds.load(kind)
-    config: Any = configs.load(module.Config, path, overrides)
     module.check(config)
     output: Output = config.output
     root = run_root(output)
     path_checks.check_run_id(options.run_id)
+    if output.publish is not None:
+        publication.check(configs.load(Publication, output.publish_config), output.table, output.publish, kind)
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
+    config = _with_start_version(spark, kind, root, config, options.run_id)
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
+    if options.only_changed:
+        current = run_manifest.current(spark, output.table, kind, config, version)
+        if current is not None:
+            log.info("%s: is what run %s has made of this input; nothing to do", output.table, current["run_id"])
+            return {**current["summary"], "status": "unchanged"}
     # Fail early if the table is not writable; one that this run wrote is fine.
     resumed = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
     mode: tables.Mode = "append" if run_result.merges(output) else output.mode
@@ -91,9 +114,57 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
-            return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+            outcome = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+        return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
+
+
+def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
+    """Return the configuration with the version of the table that training starts from: a resumed run's, or the latest.
+
+    Raises:
+        BadData: there is no such table or version.
+        ConfigError: its vectors do not fit.
+    """
+    train = getattr(config, "train", None)
+    if not isinstance(train, TrainConfig) or train.start is None:
+        return config
+
+    def starting_from(start: str) -> Any:
+        return config.model_copy(update={"train": train.model_copy(update={"start": start})})
+
+    name, version = files.table_and_version(train.start)
+    if version is None:
+        # A run that was killed may have published a newer version itself.
+        inputs = kinds.load(kind).version(spark, config)
+        for start in run_manifest.starts(root, name, run_id):
+            choice = starting_from(start)
+            if run_id is not None or run_manifest.unfinished(root, kind, choice, inputs) is not None:
+                return choice
+        latest = tables.version(spark, name)
+        config = starting_from(name if latest is None else f"{name}@{latest}")
+    warm_start.read(spark, config.train)
+    return config
+
+
+def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:
+    """Publish the table of a run; add what is published to the run's summary.
+
+    Raises:
+        QualityGateFailed: it is held back; the published table is left as it is.
+    """
+    run.check_ownership()
+    to = str(output.publish)
+    gates = configs.load(Publication, output.publish_config)
+    with progress.activity("publishing"):
+        result = publication.publish(run.spark, output.table, to, gates, run_figures=outcome.figures)
+    for name, value in result.metrics.items():
+        run.metric(name, value)
+    for name, content in result.pictures(f"{output.table} beside the version before of {to}").items():
+        run.artifact(name, content)
+    published = {"published": {"table": to, "version": result.version}}
+    return outcome._replace(target=outcome.target | published)
 
 
 def _left_out(config: Any) -> Summary:

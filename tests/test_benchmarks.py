@@ -23,7 +23,20 @@ def load(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [*NAMES, *GRAPHS, "fixed_cost", "sequences", "hubs", "images", "search", "latent", "latent_words", "questions"],
+    [
+        *NAMES,
+        *GRAPHS,
+        "fixed_cost",
+        "sequences",
+        "hubs",
+        "images",
+        "search",
+        "latent",
+        "latent_words",
+        "questions",
+        "warm_start",
+        "nightly",
+    ],
 )
 def test_has_quick(load, capsys, name):
     with pytest.raises(SystemExit) as stop:

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, Output, Section
-from embedall_spark.corpus import blocks, vocabulary
+from embedall_spark.corpus import blocks, increments, vocabulary
 from embedall_spark.evaluate import label_metrics, link_prediction
 from embedall_spark.graph import adjacency, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
@@ -138,7 +138,7 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     figures: dict[str, float] = {}
     metadata = None
     if section.holdout:
-        stored = run.read_stage("edges")
+        stored = _kept_edges(run, config) if config.input.incremental else run.read_stage("edges")
         train_edges, test_edges = _split(stored, config)
         figures |= link_prediction.auc(vectors, test_edges, train_edges.unionByName(test_edges), seed=seed)
     if section.metadata is not None:
@@ -159,10 +159,19 @@ def training(train: TrainConfig, vertices: int) -> TrainConfig:
 
 def _read_edges(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
     """Return the graph's edges, the stage "edges"; those that cannot be used are rejected."""
-    stored = run.stage("edges", lambda: edges.of(graph, config.input.weight))
+    if config.input.incremental:
+        stored = _kept_edges(run, config)
+    else:
+        stored = run.stage("edges", lambda: edges.of(graph, config.input.weight))
     run.reject(tabular.rejects(stored))
     run.check_reject_share(*tabular.reject_counts(stored))
     return stored
+
+
+def _kept_edges(run: Run, config: Config) -> DataFrame:
+    """Return the graph's edges, of which only new ones are read."""
+    source = increments.Stage(key=None, read=lambda part: edges.read(run.spark, part))
+    return increments.keep(run, config.input, source).rows
 
 
 def _split(stored: DataFrame, config: Config) -> tuple[DataFrame, DataFrame]:

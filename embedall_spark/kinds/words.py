@@ -6,10 +6,11 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
+from pyspark.sql import functions as F
 
 from embedall_spark import cluster_slots
 from embedall_spark.config import MOVABLE, InputPath, Output, Section
-from embedall_spark.corpus import blocks, encoded_pages, phrases, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, increments, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -90,7 +91,7 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return input_version.version(spark, config.input)
+    return text.version(spark, config.input)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -125,9 +126,11 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
-    pages = _tokenize(run, documents, config)
-    pages = phrases.join_phrases(run, pages, config.phrases)
-    words = vocabulary.build(run, pages, config.vocabulary, what="words")
+    pages, counts = _tokenize(run, documents, config)
+    if config.phrases.passes:
+        pages, counts = phrases.join_phrases(run, pages, config.phrases), None
+    counted = vocabulary.count(pages) if counts is None else counts
+    words = vocabulary.assign_ids(run, "vocabulary", counted, config.vocabulary, what="words")
     sequences = blocks.build(run, pages, words)
     vectors = _train(run, sequences, words, config.train, lambda vectors: _score(vectors, config))
     if config.train.max_n:
@@ -159,13 +162,43 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _tokenize(run: Run, documents: DataFrame, config: Config) -> DataFrame:
-    """Return the documents' tokens, the stage "pages"; what cannot be tokenized is rejected."""
-    documents = conform(documents, DOCUMENTS)
-    pages = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
+def _tokenize(run: Run, documents: DataFrame, config: Config) -> tuple[DataFrame, DataFrame | None]:
+    """Return the documents' tokens, PAGES, and their counts if they are known; what cannot be tokenized is rejected."""
+    counts: DataFrame | None = None
+    if config.input.incremental:
+        pages, counts = increments.keep(run, config.input, _kept(run, config))
+    else:
+        documents = conform(documents, DOCUMENTS)
+        pages = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
     run.reject(encoded_pages.rejects(pages))
     run.check_reject_share(*encoded_pages.reject_counts(pages))
-    return pages
+    if config.input.deleted is not None:
+        run.stage("deleted", lambda: text.deleted_ids(run.spark, config.input))
+        every, counts = pages, None
+        pages = run.stage("pages-left", lambda: encoded_pages.without(every, run.stage_path("deleted")))
+    return pages, counts
+
+
+def _kept(run: Run, config: Config) -> increments.Stage:
+    """Return what is kept of the documents for the next run: their tokens, and the counts of these."""
+
+    def subtract(pages: DataFrame, documents: DataFrame) -> DataFrame:
+        run.stage("changed", lambda: documents.select("id").distinct())
+        return encoded_pages.without(pages, run.stage_path("changed"))
+
+    def size(pages: DataFrame) -> int:
+        row = pages.agg(F.sum("seen")).first()
+        return int(row[0] or 0) if row else 0
+
+    return increments.Stage(
+        key=config.tokens.model_dump(mode="json"),
+        read=lambda source: text.read(run.spark, source),
+        make=lambda documents: encoded_pages.from_documents_by_origin(documents, config.tokens),
+        subtract=subtract,
+        total=vocabulary.count,
+        id_column=config.input.id_column,
+        size=size,
+    )
 
 
 def _train(
