@@ -199,11 +199,8 @@ def cpu_seconds() -> float:
     """Return the CPU seconds of this process and all below it, those that ended and were waited for included."""
     ticks = 0
     for pid in _tree(os.getpid()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(map(int, fields[11:15]))
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

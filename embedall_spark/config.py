@@ -121,10 +121,19 @@ def load(cls: type[S], path: str | Path | None, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: the file cannot be read, or a key or value is not allowed; names each key's path.
     """
+    return parse(cls, read(path, overrides))
+
+
+def read(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the mapping in a YAML file with ``a.b=value`` overrides applied, unchecked.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     data = _read(Path(path)) if path is not None else {}
     for override in overrides:
         _set(data, override)
-    return parse(cls, data)
+    return data
 
 
 def parse(cls: type[S], data: dict[str, Any]) -> S:

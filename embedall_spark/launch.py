@@ -49,12 +49,23 @@ class Options(NamedTuple):
     properties: str | None = None
     master: str | None = None
     dry_run: bool = False
+    only_changed: bool = False
+    """Do nothing where the table is what a finished run of this configuration has made of this input."""
     preview: Callable[[DataFrame], object] | None = None
     """Called with the vectors before they are evaluated and written; not where the run was done before."""
 
 
 @progress.activity("preparing")
 def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: Options = Options()) -> Summary:  # noqa: B008
+    """Run a kind as its YAML file and the overrides say, and return launch_config()'s summary.
+
+    Raises:
+        EmbedallError: see errors.py; the class determines the exit code.
+    """
+    return launch_config(kind, configs.load(kinds.load(kind).Config, path, overrides), options)
+
+
+def launch_config(kind: str, config: Any, options: Options) -> Summary:
     """Run a kind and return a summary: status, run_id, table, version, rows, rejected, metrics, seconds, ...
 
     A killed run is resumed; a finished one is not repeated.
@@ -64,7 +75,6 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     """
     since = time.monotonic()
     module = kinds.load(kind)
-    config: Any = configs.load(module.Config, path, overrides)
     module.check(config)
     output: Output = config.output
     root = run_root(output)
@@ -78,6 +88,11 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
+    if options.only_changed:
+        current = run_manifest.current(spark, output.table, kind, config, version)
+        if current is not None:
+            log.info("%s: is what run %s has made of this input; nothing to do", output.table, current["run_id"])
+            return {**current["summary"], "status": "unchanged"}
     # Fail early if the table is not writable; one that this run wrote is fine.
     resumed = options.run_id or run_manifest.unfinished(root, kind, config, version) or ""
     mode: tables.Mode = "append" if run_result.merges(output) else output.mode

@@ -72,6 +72,22 @@ def starts(root: str, table: str, run_id: str | None) -> list[str]:
     return [start for start in options if start is not None and files.table_and_version(start)[0] == table]
 
 
+def current(spark: SparkSession, table: str, kind: str, config: Section, version: str) -> Manifest | None:
+    """Return the manifest of the finished run that made a table; None unless configuration and input are these."""
+    if not tables.exists(spark, table):
+        return None
+    root, _, run_id = producer_of(spark, table).get("run_folder", "").rpartition("/")
+    manifest = finished(root, run_id) if run_id else None
+    return manifest if manifest is not None and manifest["digest"] == _identity(kind, config, version)[1] else None
+
+
+def finished(root: str, run_id: str) -> Manifest | None:
+    """Return the manifest of a run, None unless it is done."""
+    folder = f"{root}/{run_id}"
+    manifest = read(folder) if files.exists(f"{folder}/{FILE}") else None
+    return manifest if manifest is not None and manifest["status"] == "done" else None
+
+
 def read(folder: str) -> Manifest:
     """Return a run's manifest."""
     return dict(json.loads(files.read_bytes(f"{folder}/{FILE}")))
@@ -86,6 +102,8 @@ def producer_of(spark: SparkSession | None, table: str) -> dict[str, Any]:
     """
     if spark is None:
         return next(iter(table_cache.commits(delta_files.open_version(table))), {})
+    if (local := delta_files.latest(table)) is not None:
+        return next(iter(local.commits()), {})
     commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
     return dict(json.loads(commit["metadata"])) if commit else {}
 

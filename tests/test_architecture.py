@@ -44,6 +44,7 @@ STAGES = (
     "publish",
     "export",
     "export_fasttext",
+    "export_files",
 )
 # Circles that are still there; whoever ends one takes it out of this list.
 STAGE_EXCEPTIONS: set[tuple[str, str]] = set()
@@ -60,6 +61,7 @@ OUTER = {
     "table_merge",
     "table_versions",
     "publication",
+    "pipeline",
     "run_manifest",
     "run_store",
     "run_result",

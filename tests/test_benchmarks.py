@@ -35,6 +35,7 @@ def load(monkeypatch):
         "latent_words",
         "questions",
         "warm_start",
+        "nightly",
     ],
 )
 def test_has_quick(load, capsys, name):

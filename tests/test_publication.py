@@ -114,7 +114,8 @@ def test_a_reader_sees_one_version_or_the_next(spark, write, published):
         return json.dumps(sorted(row.x for row in rows))
 
     def read():
-        while not stop.is_set():
+        # Not all the time: each read is Spark jobs, which would slow down what it watches.
+        while not stop.wait(0.3):
             seen.add(state())
 
     reader = threading.Thread(target=read)

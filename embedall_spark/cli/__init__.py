@@ -39,7 +39,7 @@ COMMANDS |= {
     "analogy": ("analogy", "A is to B as C is to what? Or: what is near to some ids without others?"),
     "export": (
         "export_import",
-        "Write vectors as gensim's load_word2vec_format reads them, or its load_facebook_vectors.",
+        "Write vectors for gensim, numpy, pandas, fastText or embedding-atlas.",
     ),
     "publish": (
         "publish",
@@ -54,6 +54,10 @@ COMMANDS |= {
     "baseline": (
         "baseline",
         "Train twice, with two seeds, and keep the neighbors' overlap where the gate of the published table reads it.",
+    ),
+    "pipeline": (
+        "pipeline",
+        "Run the steps of a file in order: several kinds, publish, evaluate. What has not changed is not run again.",
     ),
     "import": ("export_import", "Read vectors in word2vec's or GloVe's format into a table."),
     "evaluate": (

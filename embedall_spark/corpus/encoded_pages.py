@@ -5,21 +5,25 @@ Text is tokenized once; later passes read only a page's codes (ints) and its dis
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import host_cache
 from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
 from embedall_spark.schemas import REJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
+    import pyarrow.fs as pafs
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
@@ -84,6 +88,17 @@ def from_documents(documents: DataFrame, config: TokensConfig) -> DataFrame:
     """Return the token sequences of DOCUMENTS as PAGES; documents without any are in the pages' ``rejects``."""
     columns = documents.select("id", "text", "origin", "problem")
     return columns.mapInArrow(_pages_of_documents(config), PAGES)
+
+
+def from_documents_by_origin(documents: DataFrame, config: TokensConfig) -> DataFrame:
+    """Return the token sequences of DOCUMENTS as PAGES with a column ``origin``: each page is of one origin."""
+    schema = T.StructType([*PAGES, T.StructField("origin", T.StringType(), True)])
+    return documents.select("id", "text", "origin", "problem").mapInArrow(_pages_by_origin(config), schema)
+
+
+def without(pages: DataFrame, folder: str) -> DataFrame:
+    """Return PAGES, with further columns or none, without sequences whose ids are in a folder of Parquet files."""
+    return pages.mapInArrow(_dropping(folder), pages.schema)
 
 
 def from_sequences(sequences: DataFrame) -> DataFrame:
@@ -157,6 +172,59 @@ def _pages_of_documents(config: TokensConfig) -> Table:
         return _fill((*tokenize(part, config), part.num_rows) for batch in batches for part in _slices(batch))
 
     return pages
+
+
+def _pages_by_origin(config: TokensConfig) -> Table:
+    def pages(batches: Batches) -> Batches:
+        of_one = (part for batch in batches for part in _runs(batch))
+        for origin, parts in groupby(of_one, lambda part: part.column("origin")[0].as_py()):
+            for page in _pages_of_documents(config)(parts):
+                yield page.append_column("origin", pa.array([origin], pa.string()))
+
+    return pages
+
+
+def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield slices of a batch whose rows have one origin each."""
+    ends = pc.run_end_encode(batch.column("origin")).run_ends.to_numpy()
+    for start, stop in pairwise([0, *ends.tolist()]):
+        yield batch.slice(start, stop - start)
+
+
+def _dropping(folder: str) -> Table:
+    def remaining(batches: Batches) -> Batches:
+        copy, _ = host_cache.make("deleted", folder, _write_ids)
+        ids = host_cache.mapped(copy / "ids", np.int64)
+        for batch in batches:
+            for row, page in enumerate(read(batch)):
+                whole = write(_drop(page, ids))
+                for name in batch.schema.names[len(_ARROW) :]:
+                    whole = whole.append_column(name, batch.column(name).slice(row, 1))
+                yield whole
+
+    return remaining
+
+
+def _write_ids(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
+    ids = [pq.read_table(part, columns=["id"], filesystem=filesystem)["id"].to_numpy() for part in parts]
+    np.unique(np.concatenate(ids)).astype(np.int64).tofile(folder / "ids")
+
+
+def _drop(page: Page, ids: NDArray[np.int64]) -> Page:
+    """Return a page without the sequences of some ids, which are sorted."""
+    places = np.minimum(np.searchsorted(ids, page.ids), len(ids) - 1)
+    remains = ids[places] != page.ids if len(ids) else np.ones(len(page.ids), bool)
+    if remains.all():
+        return page
+    used, codes = np.unique(page.codes[np.repeat(remains, page.lengths)], return_inverse=True)
+    return page._replace(
+        ids=page.ids[remains],
+        lengths=page.lengths[remains],
+        codes=codes.astype(np.int32),
+        tokens=page.tokens.take(pa.array(used)),
+        counts=np.bincount(codes, minlength=len(used)).astype(np.int64),
+        seen=page.seen - int((~remains).sum()),
+    )
 
 
 def _pages_of_sequences(batches: Batches) -> Batches:

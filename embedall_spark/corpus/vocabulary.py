@@ -58,7 +58,7 @@ def build(run: Run, pages: DataFrame, config: VocabularyConfig, what: str = "tok
     Raises:
         BadData: no token occurs ``min_count`` times, or more than 2**31 - 1 do.
     """
-    return assign_ids(run, "vocabulary", _counted(pages), config, what)
+    return assign_ids(run, "vocabulary", count(pages), config, what)
 
 
 def assign_ids(run: Run, stage: str, counted: DataFrame, config: VocabularyConfig, what: str = "tokens") -> DataFrame:
@@ -160,7 +160,8 @@ def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
     )
 
 
-def _counted(pages: DataFrame) -> DataFrame:
+def count(pages: DataFrame) -> DataFrame:
+    """Return the distinct tokens of PAGES and how often each occurs: token, count."""
     each = pages.select(F.inline(F.arrays_zip("tokens", "counts")).alias("token", "count"))
     return each.groupBy("token").agg(F.sum("count").alias("count"))
 

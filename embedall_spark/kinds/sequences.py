@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from embedall_spark.config import MOVABLE, Output, Section
-from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, sessionize, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, increments, last_item_holdout, sessionize, vocabulary
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData
@@ -179,7 +179,11 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
 def _sessionize(run: Run, table: DataFrame, config: Config) -> DataFrame:
     """Return the events' stories, the stage "pages"; events that cannot be used are rejected."""
     # Stored, because the source is read once: it may change, and Python files are slow to parse.
-    stored = run.stage("events", lambda: conform(table, EVENTS))
+    if config.input.incremental:
+        source = increments.Stage(key=None, read=lambda part: events.read(run.spark, part))
+        stored = increments.keep(run, config.input, source).rows
+    else:
+        stored = run.stage("events", lambda: conform(table, EVENTS))
     run.reject(tabular.rejects(stored))
     run.check_reject_share(*tabular.reject_counts(stored))
     if config.input.order is not None:

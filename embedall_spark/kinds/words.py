@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
+from pyspark.sql import functions as F
 
 from embedall_spark import cluster_slots
 from embedall_spark.config import MOVABLE, InputPath, Output, Section
-from embedall_spark.corpus import blocks, encoded_pages, phrases, vocabulary
+from embedall_spark.corpus import blocks, encoded_pages, increments, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.run_context import Run
-
-log = logging.getLogger(__name__)
 
 # Measured, see docs/log.md: a run's jobs on an input of any size, and bytes of text per second and task slot.
 _FIXED_SECONDS, _INGESTED_BYTES = 45, 6_000_000
@@ -93,7 +91,7 @@ def read(spark: SparkSession, config: Config) -> DataFrame:
 
 def version(spark: SparkSession, config: Config) -> str:
     """Return a digest of the input's files or its table's version."""
-    return input_version.version(spark, config.input)
+    return text.version(spark, config.input)
 
 
 def vector_size(spark: SparkSession, config: Config) -> int:
@@ -128,27 +126,28 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
-    pages = _tokenize(run, documents, config)
-    pages = phrases.join_phrases(run, pages, config.phrases)
-    words = vocabulary.build(run, pages, config.vocabulary, what="words")
-    vectors = _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+    pages, counts = _tokenize(run, documents, config)
+    if config.phrases.passes:
+        pages, counts = phrases.join_phrases(run, pages, config.phrases), None
+    counted = vocabulary.count(pages) if counts is None else counts
+    words = vocabulary.assign_ids(run, "vocabulary", counted, config.vocabulary, what="words")
+    sequences = blocks.build(run, pages, words)
+    vectors = _train(run, sequences, words, config.train, lambda vectors: _score(vectors, config))
     if config.train.max_n:
         trainer.write_ngrams(run, run.stage_path("vocabulary"), config.train, ngrams_table(config.output.table))
     return vectors
 
 
 def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:
-    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS.
+    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS. Raises what embed() does.
 
-    If the vocabulary is too small for ``train.workers``, fewer train, with a warning. Raises what embed() does.
+    One worker trains in the order of the text, as word2vec, gensim and MLlib do.
     """
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     known = vocabulary.build(run, pages, words, what="words")
-    most = max(1, known.count() // trainer.min_vocabulary(train, workers=1)) if train.workers > 1 else 1
-    if most < train.workers:
-        log.warning("train.workers=%d: the vocabulary is too small for more than %d, which train", train.workers, most)
-        train = train.model_copy(update={"workers": most})
-    return _train(run, pages, known, train)
+    ordered = train.workers == 1 and train.method == "sgns"
+    stored = blocks.build_in_order(run, pages) if ordered else blocks.build(run, pages, known)
+    return _train(run, stored, known, train)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -163,24 +162,53 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _tokenize(run: Run, documents: DataFrame, config: Config) -> DataFrame:
-    """Return the documents' tokens, the stage "pages"; what cannot be tokenized is rejected."""
-    documents = conform(documents, DOCUMENTS)
-    pages = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
+def _tokenize(run: Run, documents: DataFrame, config: Config) -> tuple[DataFrame, DataFrame | None]:
+    """Return the documents' tokens, PAGES, and their counts if they are known; what cannot be tokenized is rejected."""
+    counts: DataFrame | None = None
+    if config.input.incremental:
+        pages, counts = increments.keep(run, config.input, _kept(run, config))
+    else:
+        documents = conform(documents, DOCUMENTS)
+        pages = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
     run.reject(encoded_pages.rejects(pages))
     run.check_reject_share(*encoded_pages.reject_counts(pages))
-    return pages
+    if config.input.deleted is not None:
+        run.stage("deleted", lambda: text.deleted_ids(run.spark, config.input))
+        every, counts = pages, None
+        pages = run.stage("pages-left", lambda: encoded_pages.without(every, run.stage_path("deleted")))
+    return pages, counts
+
+
+def _kept(run: Run, config: Config) -> increments.Stage:
+    """Return what is kept of the documents for the next run: their tokens, and the counts of these."""
+
+    def subtract(pages: DataFrame, documents: DataFrame) -> DataFrame:
+        run.stage("changed", lambda: documents.select("id").distinct())
+        return encoded_pages.without(pages, run.stage_path("changed"))
+
+    def size(pages: DataFrame) -> int:
+        row = pages.agg(F.sum("seen")).first()
+        return int(row[0] or 0) if row else 0
+
+    return increments.Stage(
+        key=config.tokens.model_dump(mode="json"),
+        read=lambda source: text.read(run.spark, source),
+        make=lambda documents: encoded_pages.from_documents_by_origin(documents, config.tokens),
+        subtract=subtract,
+        total=vocabulary.count,
+        id_column=config.input.id_column,
+        size=size,
+    )
 
 
 def _train(
     run: Run,
-    pages: DataFrame,
+    sequences: DataFrame,
     words: DataFrame,
     train: TrainConfig,
     evaluate: Callable[[DataFrame], float] | None = None,
 ) -> DataFrame:
-    """Return VECTORS trained on PAGES."""
-    sequences = blocks.build(run, pages, words)
+    """Return VECTORS trained on BLOCKS."""
     trained = trainer.train(run, sequences, words, run.stage_path("vocabulary"), train, evaluate)
     return vectors_of(trained, "words", run.id, run.model_uri)
 

@@ -31,6 +31,9 @@ class Gates(Section):
         "three standard errors, and any where there is no baseline",
     )  # fmt: skip
     max_lost: float = Field(0.1, ge=0, le=1, description="largest share of the published ids that may vanish")
+    max_new: float | None = Field(
+        None, ge=0, description="largest number of new ids, as a share of the published ids; unset: any"
+    )
 
 
 class Evaluation(Section):
@@ -111,5 +114,10 @@ def failures(
         sentences.append(
             f"{drift.lost:,} published ids are not in it, {drift.lost_share:.1%}, more than {gates.max_lost:.1%} "
             "(gates.max_lost)"
+        )
+    before = drift.shared + drift.lost
+    if gates.max_new is not None and drift.new > gates.max_new * before:
+        sentences.append(
+            f"{drift.new:,} ids are new beside {before:,} published ones, more than {gates.max_new:.1%} (gates.max_new)"
         )
     return sentences

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark.config import InputPath, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EDGES, conform
 from embedall_spark.sources import (
@@ -73,10 +73,12 @@ class EdgesConfig(Section):
     separator: str = Field(",", min_length=1, max_length=1, description=csv_files.SEPARATOR)
     header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
+    incremental: bool = Field(False, description=input_version.INCREMENTAL, json_schema_extra=MOVABLE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         csv_files.check_multiline(self.multiline, self.format)
+        input_version.check_incremental(self.incremental, self.format)
         return self
 
     @property

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark.config import InputPath, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import SchemaMismatch
 from embedall_spark.schemas import EVENTS, conform
 from embedall_spark.sources import csv_files, input_version, python_calls, tabular, text_streams
@@ -62,6 +62,7 @@ class EventsConfig(Section):
     separator: str = Field(",", min_length=1, max_length=1, description=csv_files.SEPARATOR)
     header: bool = Field(True, description=csv_files.HEADER)
     multiline: bool = Field(False, description=csv_files.MULTILINE)
+    incremental: bool = Field(False, description=input_version.INCREMENTAL, json_schema_extra=MOVABLE)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -69,6 +70,7 @@ class EventsConfig(Section):
         if self.format == "calls" and columns:
             raise ValueError(f"format calls has no columns; remove {', '.join(sorted(columns))}")
         csv_files.check_multiline(self.multiline, self.format)
+        input_version.check_incremental(self.incremental, self.format)
         return self
 
     @property

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
 
 
+INCREMENTAL = (
+    "keep what was read beside the runs, and read only new and changed files in the next run; of a Delta table only "
+    "what its change data feed names"
+)
+"""Description of the option of each source."""
 # Up to here files are compared by their contents, so that a file written again with the same bytes is the same input.
 _MAX_BYTES = 256 << 20
 _MAX_FILES = 10_000
@@ -166,9 +171,15 @@ class DeltaTable(NamedTuple):
         """The table itself."""
         return self
 
+    @property
+    def identifier(self) -> str:
+        """Its name quoted for SQL."""
+        # A folder without a slash in its name may look like a table of the catalog.
+        return files.identifier(os.path.abspath(self.path) if files.exists(self.path) else self.path)
+
     def version(self, spark: SparkSession) -> str:
         """Return the table's id and version, as ``id@version``."""
-        history = spark.sql(f"DESCRIBE HISTORY {files.identifier(self._name)} LIMIT 1")
+        history = spark.sql(f"DESCRIBE HISTORY {self.identifier} LIMIT 1")
         return f"{self._detail(spark)['id']}@{history.select('version').collect()[0]['version']}"
 
     def size(self, spark: SparkSession) -> int:
@@ -180,13 +191,8 @@ class DeltaTable(NamedTuple):
         return {}
 
     def _detail(self, spark: SparkSession) -> Row:
-        detail = spark.sql(f"DESCRIBE DETAIL {files.identifier(self._name)}")
+        detail = spark.sql(f"DESCRIBE DETAIL {self.identifier}")
         return detail.select("id", "sizeInBytes").collect()[0]
-
-    @property
-    def _name(self) -> str:
-        # A folder without a slash in its name may look like a table of the catalog.
-        return os.path.abspath(self.path) if files.exists(self.path) else self.path
 
 
 class CatalogTable(NamedTuple):
@@ -249,3 +255,9 @@ class OpenMoji(NamedTuple):
     def left_out(self) -> dict[str, tuple[int, str]]:
         """Return nothing: which drawings are taken is part of the format."""
         return {}
+
+
+def check_incremental(incremental: bool, format: str) -> None:
+    """Raise ValueError if an input of a format cannot be read in increments."""
+    if incremental and format not in ("text", "json", "csv", "edgelist", "delta"):
+        raise ValueError(f"incremental: format {format} is always read whole; need text, json, csv, edgelist or delta")

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
-from embedall_spark.config import InputPath, Section
+from embedall_spark.config import MOVABLE, InputPath, Section
+from embedall_spark.errors import BadData, SchemaMismatch
 from embedall_spark.schemas import DOCUMENTS, conform
 from embedall_spark.sources import (
     csv_files,
+    expressions,
     file_lines,
+    ids,
     input_version,
     line_reader,
     python_docstrings,
@@ -60,6 +64,14 @@ class TextConfig(Section):
         description="with format: text, longer documents are read in pieces of at most so many bytes, cut at white "
         "space; in other formats they are rejected (JSON Lines: at most 16 MiB a line)",
     )
+    incremental: bool = Field(
+        False,
+        description=f"{input_version.INCREMENTAL}, for which id_column must tell documents apart",
+        json_schema_extra=MOVABLE,
+    )
+    deleted: InputPath | None = Field(
+        None, description="Delta table whose id_column names documents to leave out, whenever they were read"
+    )
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -67,6 +79,11 @@ class TextConfig(Section):
             raise ValueError(f"per: file goes with format: text only, found format: {self.format}")
         if self.id_column is not None and self.format in ("text", "docstrings"):
             raise ValueError(f"id_column: format {self.format} has no columns; remove it, found {self.id_column!r}")
+        input_version.check_incremental(self.incremental, self.format)
+        if self.id_column is None and (self.deleted is not None or (self.incremental and self.format == "delta")):
+            raise ValueError(
+                "deleted, and incremental with format delta, need id_column: by it a deleted document is found"
+            )
         return self
 
     @property
@@ -86,6 +103,8 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
         SchemaMismatch: a column is missing or is not text.
     """
+    if config.deleted is not None:
+        deleted_ids(spark, config)  # so that a wrong table is found before long work
     if config.format == "docstrings":
         return conform(python_docstrings.read(spark, config.path), DOCUMENTS)
     if config.format == "text":
@@ -101,6 +120,31 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
     )  # fmt: skip
     identity = _from_text(F.col("id_column")) if config.id_column is not None else None
     return conform(_documents(rows.withColumnRenamed("column", "text"), config, identity), DOCUMENTS)
+
+
+def deleted_ids(spark: SparkSession, config: TextConfig) -> DataFrame:
+    """Return the ids (bigint) of the documents that are to be left out."""
+    name = config.id_column
+    assert config.deleted is not None
+    assert name is not None
+    try:
+        table = tabular.stored(spark, config.deleted, "delta")
+        kinds = {field.name: field.dataType for field in table.schema}
+    except AnalysisException as error:
+        reason = str(error).splitlines()[0]
+        raise BadData(f"{config.deleted}: no Delta table ({reason}); correct input.deleted") from None
+    if name not in kinds:
+        raise SchemaMismatch(f"{config.deleted}: no column {name!r} (columns: {', '.join(kinds)}); set input.id_column")
+    key = _from_text(ids.as_text(expressions.column(name), kinds[name]))
+    return table.select(key.alias("id")).where("id IS NOT NULL").distinct()
+
+
+def version(spark: SparkSession, config: TextConfig) -> str:
+    """Return the version of the documents, and of the table of deleted ones."""
+    versions = [input_version.version(spark, config)]
+    if config.deleted is not None:
+        versions.append(input_version.DeltaTable(config.deleted).version(spark))
+    return "+".join(versions)
 
 
 def _read_text(spark: SparkSession, config: TextConfig) -> DataFrame:

@@ -180,10 +180,11 @@ class TrainConfig(Section):
     def _variant(self) -> TrainConfig:
         if not self.negative and not self.hs:
             raise ValueError("negative=0 leaves nothing to train by; set train.hs=1, or train.negative above 0")
-        if self.workers > 1 and self.method == "sgns" and (self.hs or not self.sg or self.max_n):
+        if self.workers > 1 and self.method == "sgns" and (not self.sg or self.max_n or (self.hs and self.negative)):
             raise ValueError(
-                f"workers={self.workers} is for skip-gram with negative sampling and for GloVe; with sg=0, hs=1 or "
-                "max_n above 0 set train.workers=1, whose train.threads use all cores of one host"
+                f"workers={self.workers} is for skip-gram with either negative sampling or hs=1, and for GloVe; with "
+                "sg=0, max_n above 0, or both hs=1 and negative above 0, set train.workers=1, whose train.threads use "
+                "all cores of one host"
             )
         if 0 < self.max_n < self.min_n:
             raise ValueError(

@@ -72,7 +72,7 @@ class WorkerStats:
     tokens: int = 0
     pairs: int = 0
     loss: float = 0.0
-    loss_pairs: int = 0
+    loss_pairs: float = 0.0
     sent_bytes: int = 0
     spool_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -86,13 +86,13 @@ class WorkerStats:
         self.seconds[part] += now - self._since
         self._since = now
 
-    def add(self, tokens: int, pairs: int, loss: float, loss_pairs: int) -> None:
+    def add(self, tokens: int, pairs: int, loss: float, loss_pairs: float) -> None:
         """Add the figures of one call of the kernel."""
         with self._lock:
             self.tokens += tokens
             self.pairs += int(pairs)
             self.loss += float(loss)
-            self.loss_pairs += int(loss_pairs)
+            self.loss_pairs += float(loss_pairs)
 
     def check(self, rows: Iterable[NDArray[np.float32] | Tensor], slice_: Slice, block: str, share: float) -> None:
         """Set ``diverged`` if a value is not finite or has exploded; the slice then ends without a checkpoint.

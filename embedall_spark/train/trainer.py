@@ -58,7 +58,7 @@ def train(
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
     Training resumes from the run's last checkpoint. GloVe trains on the sequences' co-occurrences, the stage
-    "cooccurrence".
+    "cooccurrence". A vocabulary that is too small for ``config.workers`` is trained by fewer, with a warning.
 
     Args:
         run: where checkpoints and figures go.
@@ -70,7 +70,7 @@ def train(
 
     Raises:
         BadData: there is nothing to train on.
-        ConfigError: the vocabulary is too small, or the window too wide, for so many workers.
+        ConfigError: the window is too wide for so many workers.
         ResourceError: the cluster lacks slots, memory or disk.
         TrainingDiverged: a shard is not finite or exploded.
         WorkerLost: a worker died or was silent for too long.
@@ -78,7 +78,8 @@ def train(
     if config.method == "glove":
         sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
     corpus = measure(sequences, vocabulary, config)
-    _check_sizes(corpus, config)
+    config = _with_workers(config, corpus.vocabulary)
+    _check_window(config)
     plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config), preflight.device(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
@@ -86,7 +87,8 @@ def train(
         f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
         plan.episodes, plan.workers, "a GPU" if plan.device == "cuda" else f"{plan.threads} thread(s)",
     )  # fmt: skip
-    if problem := plans.imbalance(corpus, config.workers):
+    log.info("training: estimated %s", preflight.describe(preflight.costs(run.spark, corpus, config)))
+    if problem := plans.imbalance(corpus, config):
         log.warning("training: %s", problem)
     manifest = checkpoint.latest(run)
     if config.start is not None and (manifest is None or manifest["epoch"] < 0):
@@ -104,11 +106,6 @@ def train(
     return checkpoint.vectors(run, manifest, folder)
 
 
-def min_vocabulary(config: TrainConfig, workers: int) -> int:
-    """Return how many tokens the vocabulary needs to be divided among so many workers."""
-    return 4 * workers * (config.negative + 1 if config.method == "sgns" else 1)
-
-
 def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None:
     """Write the vectors of the n-grams of the last checkpoint, after train(), to a table of their own, NGRAMS."""
     manifest = checkpoint.latest(run)
@@ -117,18 +114,22 @@ def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None
     run.write_table(table, rows, NGRAMS, "Vectors of the words' n-grams, for words that have no vector")
 
 
-def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
-    """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
-    if config.workers == 1:
-        return
-    needed = min_vocabulary(config, config.workers)
-    if corpus.vocabulary < needed:
-        raise ConfigError(
-            f"train.workers={config.workers} needs a vocabulary of at least {needed}, found "
-            f"{corpus.vocabulary}: lower train.workers, or train on more"
-        )
+def _with_workers(config: TrainConfig, vocabulary: int) -> TrainConfig:
+    """Return the options with no more workers than a vocabulary can be divided among; a warning says if they differ."""
+    least = 4 * (config.negative + 1 if config.method == "sgns" else 1)
+    workers = max(1, min(config.workers, vocabulary // least))
+    if workers < config.workers:
+        log.warning(
+            "train.workers=%d: the vocabulary of %d is too small for more than %d, so that fewer train (each needs %d)",
+            config.workers, vocabulary, workers, least,
+        )  # fmt: skip
+    return config.model_copy(update={"workers": workers})
+
+
+def _check_window(config: TrainConfig) -> None:
+    """Refuse a window that fits in no buffer."""
     max_length = window_chunks.max_length(config.workers, config.window)
-    if config.method == "sgns" and max_length < 4 * config.window:
+    if config.workers > 1 and config.method == "sgns" and max_length < 4 * config.window:
         raise ConfigError(
             f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after "
             f"{max_length} tokens, to keep a task's buffers small; lower one of the two"
@@ -157,10 +158,13 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
     # A vertex that no walk visits has count 0.
     visited = vocabulary.where("count > 0").crossJoin(counts)
     occurrences = F.col("count") * keep
+    # The path to a token in the Huffman tree has about so many turns.
+    turns = F.greatest(F.lit(1.0), -F.log2(frequency))
     most_frequent = F.max_by("token", "count"), F.max(occurrences)
-    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent).first()
+    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent, F.sum(occurrences * turns)).first()
     assert row is not None
-    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks, (row[2], float(row[3])))
+    kept = float(row[1])
+    return plans.Corpus(int(row[0]), tokens, kept, blocks, (row[2], float(row[3])), float(row[4]) / max(kept, 1.0))
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:

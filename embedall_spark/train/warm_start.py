@@ -152,10 +152,10 @@ def put_back(slice_: slice_state.Slice, rank: int, inputs: NDArray[np.float32], 
     vocabulary = VocabularyIndex.open(slice_.vocabulary)
     workers, sample = slice_.plan.workers, slice_.config.sample
 
-    def shards_of(count: int) -> plan.Shards:
+    def shards_of(count: int, matrix: str) -> plan.Shards:
         return plan.shards(vocabulary.counts, count, sample, vocabulary.folder)
 
-    kept = ~np.isin(shards_of(workers).ids(rank), new_ids(slice_.new_ids), assume_unique=True)
+    kept = ~np.isin(shards_of(workers, "inputs").ids(rank), new_ids(slice_.new_ids), assume_unique=True)
     before = shard_io.load(slice_.resume_from, rank, workers, shards_of)
     for rows, saved in zip((inputs, outputs), before, strict=True):
         rows[kept] = saved[kept]

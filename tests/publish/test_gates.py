@@ -31,6 +31,14 @@ def moved(**values):
         ({}, None, {}, {}, []),
         ({"floors": {"a": 0.3}}, None, {"a": 0.2}, {}, ["a is 0.2000, need 0.3 (gates.floors)"]),
         ({"floors": {"b": 0.3}}, None, {"a": 0.5}, {}, ["b is nan, need 0.3 (gates.floors)"]),
+        ({"max_new": 0.05}, moved(), {}, {}, []),
+        (
+            {"max_new": 0.05},
+            moved(new=6),
+            {},
+            {},
+            ["6 ids are new beside 100 published ones, more than 5.0% (gates.max_new)"],
+        ),
         ({"min_overlap": 0.9}, moved(), {}, {}, ["the neighbors' overlap is 0.800, need 0.9 (gates.min_overlap)"]),
         (
             {"max_lost": 0.05},
