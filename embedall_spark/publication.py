@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, run_manifest, tables
-from embedall_spark.errors import ConfigError, QualityGateFailed, SetupError
+from embedall_spark import files, published_alias, run_manifest, tables
+from embedall_spark.errors import ConfigError, QualityGateFailed
 from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.publish import comparison, gates, procrustes
 from embedall_spark.schemas import DRIFT, NGRAMS, VECTORS, conform, ngrams_table
@@ -127,7 +127,7 @@ def publish(
         ours = [commit for commit in commits if "candidate" in commit]
         latest = ours[0] if ours else {}
         if latest and source.items() <= latest.items():
-            follow(spark, published, config.registered_model)
+            published_alias.follow(spark, published, config.registered_model)
             return Result(before, latest["figures"], None, None, repeated=True)
         if not again and any(source.items() <= commit.items() and RESTORED not in commit for commit in ours):
             raise ConfigError(
@@ -168,37 +168,11 @@ def publish(
             spark, rows, published, VECTORS, mode="overwrite", run_id=run_id, vector_size=dimension(rows),
             comment=f"Published from {candidate}", metadata=facts,
         )  # fmt: skip
-    follow(spark, published)
+    published_alias.follow(spark, published)
     index = f"{published.rstrip('/')}_index"
     if files.is_path(published) and files.exists(index):
         log.warning("%s: is of the version before, and searches refuse it; build it again by embedall index", index)
     return Result(written, figures, rotation, drift)
-
-
-def follow(spark: SparkSession, published: str, name: str | None = None) -> None:
-    """Move the alias in MLflow to what is published now; if MLflow does not answer, the next call does it.
-
-    Args:
-        spark: the session.
-        published: the table that others read.
-        name: the registered model; None: the one that a publication has named last, if any did.
-    """
-    commits = [commit for commit in versions(spark, published) if "candidate" in commit]
-    commit = commits[0] if commits else {}
-    name = name or next((commit["registered_model"] for commit in commits if "registered_model" in commit), None)
-    if name is None or "run_folder" not in commit:
-        return
-    # Imported here: only this needs MLflow.
-    from embedall_spark import tracking
-
-    folder = run_manifest.store_folder(commit["candidate"], commit)
-    try:
-        model = tracking.follow(
-            folder, name, commit["run_id"], published, commit["version"], commit.get("mlflow_run_id")
-        )
-        log.info("%s: is the alias published", model)
-    except SetupError as error:
-        log.warning("the alias of %s lags behind; the next publication moves it: %s", name, error)
 
 
 def baseline_table(published: str) -> str:

@@ -61,6 +61,7 @@ OUTER = {
     "table_merge",
     "table_versions",
     "publication",
+    "published_alias",
     "pipeline",
     "run_manifest",
     "run_store",

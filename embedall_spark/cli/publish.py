@@ -7,7 +7,7 @@ import getpass
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import files, publication, session, table_versions
+from embedall_spark import files, publication, published_alias, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.publish import comparison, procrustes
@@ -86,7 +86,7 @@ def _rollback(
     """Make an earlier version of a table its latest one, in one commit."""
     spark = session.get("embedall rollback", master=master)
     version = table_versions.restore(spark, table, to, getpass.getuser())
-    publication.follow(spark, table)
+    published_alias.follow(spark, table)
     typer.echo(f"{table}: version {version} is version {to} again")
 
 

@@ -64,8 +64,6 @@ def read(spark: SparkSession, config: TrainConfig) -> DataFrame:
     reader = spark.read if version is None else spark.read.option("versionAsOf", version)
     rows = conform(reader_errors.opened(name, "delta", lambda: reader.table(files.identifier(name))), VECTORS)
     size = dimension(rows)
-    if size is None:
-        raise BadData(f"train.start={config.start}: the table has no rows; leave train.start out for the first run")
     if size != config.vector_size:
         raise ConfigError(
             f"train.start={config.start}: its vectors have {size} dimensions, and train.vector_size is "
