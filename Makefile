@@ -10,7 +10,8 @@ EXTRAS := local,demo,dev
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env
-PROCESSES ?= 2
+# auto: see tests/suite.py.
+PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check bench-env clean java python
@@ -25,7 +26,7 @@ install: java $(INSTALLED)  ## make .venv with the package and all that it needs
 demo: java $(INSTALLED)  ## embed what the installed packages hold and show the result
 	@$(BIN)/embedall demo $(if $(KINDS),--kinds $(KINDS))
 
-test: java $(INSTALLED)  ## run all tests, in two processes with a Spark session each; PROCESSES=1 for one
+test: java $(INSTALLED)  ## run all tests, in several processes with a Spark session each; PROCESSES=1 for one
 	$(BIN)/pytest -n $(PROCESSES) --durations=25
 
 test-fast: java $(INSTALLED)  ## run the tests that need no Spark
@@ -50,7 +51,7 @@ $(INSTALLED): pyproject.toml constraints.txt | java python
 	@if [ -z "$(TORCH)" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 		echo "== found no NVIDIA driver: torch's CUDA libraries (5 GB) will be installed, but not used. To leave them out,"; \
 		echo "   interrupt with Ctrl-C and run: make install TORCH=cpu"; fi
-	@echo "== installing about 160 packages ($(if $(TORCH),2,7) GB, some minutes) with $(or $(UV),pip)"
+	@echo "== installing about 180 packages ($(if $(TORCH),2,7) GB, some minutes) with $(or $(UV),pip)"
 	@$(if $(UV),,$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=25.1') # older ones show no progress at the end
 	@$(if $(filter cpu,$(TORCH)),$(CPU_TORCH))
 	@$(call INSTALL,-e '.[$(EXTRAS)]')

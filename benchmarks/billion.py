@@ -33,6 +33,7 @@ GOALS = {"cost_per_token_first_over_last": 1 / 1.15, "memory_limit_over_used": 1
 QUICK_GOALS = {"right_neighbors": 0.0}
 MASTER = f"local[{common.THREADS}]"
 _STAGE = re.compile(r" INFO ([a-z-]+): done in ([0-9.]+) s")
+_NEEDS = re.compile(r"estimated ([0-9,]+) s, and for each worker ([0-9.]+) GiB")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,6 +74,8 @@ def compare(results: Sequence[dict[str, Any]]) -> dict[str, float]:
         "right_neighbors": last["right_neighbors"],
         "seconds_over_estimated": last["seconds"] / max(1, last["estimated_seconds"]),
         "memory_over_estimated": last["worker_peak_bytes"] / last["estimated_memory_bytes"],
+        "training_seconds_over_estimated": last["training_seconds"] / max(1, last["estimated_training_seconds"]),
+        "memory_over_estimated_in_training": last["worker_peak_bytes"] / last["estimated_training_memory_bytes"],
     }
     if len(costs) > 1:
         ratios["cost_per_token_first_over_last"] = costs[0] / costs[-1]
@@ -128,6 +131,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
     estimate = json.loads(dry.splitlines()[-1])
     folder.mkdir(parents=True, exist_ok=True)
     log, since, peak, worker_peak = folder / "log.txt", time.perf_counter(), 0, 0
+    before = common.cpu_seconds()
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -142,9 +146,13 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
         raise RuntimeError(log.read_text()[-2000:])
     seconds = time.perf_counter() - since
     table = common.read_words(f"{folder}/words")
-    report = common.checkpoints(json.loads(output.splitlines()[-1])["folder"])[-1]["reports"]
+    saved = common.checkpoints(json.loads(output.splitlines()[-1])["folder"])
+    report = saved[-1]["reports"]
+    trained, memory = (float(value.replace(",", "")) for value in _NEEDS.findall(log.read_text())[0])
     return {
         "seconds": seconds,
+        "cpu_seconds": common.cpu_seconds() - before,
+        "training_seconds": saved[-1]["figures"]["seconds"] * saved[-1]["slices"],
         "stages": {name: float(value) for name, value in _STAGE.findall(log.read_text())},
         "words_per_second": sum(part["tokens"] for part in report) / max(part["seconds"]["train"] for part in report),
         "vocabulary": table.num_rows,
@@ -154,6 +162,8 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
         "disk_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         "estimated_seconds": estimate["seconds"],
         "estimated_memory_bytes": estimate["worker_memory_bytes"],
+        "estimated_training_seconds": trained,
+        "estimated_training_memory_bytes": memory * 2**30,
         "right_neighbors": right_neighbors(table),
     }
 

@@ -195,6 +195,15 @@ def _tree_bytes(root: int) -> int:
     return total
 
 
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and all below it, those that ended and were waited for included."""
+    ticks = 0
+    for pid in _tree(os.getpid()):
+        with suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def proportional(root: int) -> tuple[int, int]:
     """Return the memory of a process and all below it, shared pages counted once, and the most of a Python worker.
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 GOALS = {"plain_cpu_over_ours": 1.5}
 KINDS = ("words", "nodes")
 ROUNDS, QUICK_ROUNDS = 3, 1
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +67,7 @@ def probe(what: str, work: str) -> dict[str, Any]:
     """Return the parts of one process's cost: seconds, CPU seconds of it and all below it, Spark jobs."""
     since = time.perf_counter()
     facts = _launch(what, Path(work)) if what in KINDS else _session(what == "plain", Path(work))
-    return facts | {"seconds": time.perf_counter() - since, "cpu": _cpu_seconds()}
+    return facts | {"seconds": time.perf_counter() - since, "cpu": common.cpu_seconds()}
 
 
 def _session(plain: bool, work: Path) -> dict[str, Any]:
@@ -118,18 +117,6 @@ def _launch(kind: str, work: Path) -> dict[str, Any]:
 def _jobs(spark: SparkSession) -> int:
     """Return how many jobs Spark has started so far."""
     return int(spark._jsc.sc().dagScheduler().numTotalJobs())
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU seconds of this process and all below it, those that ended and were waited for included."""
-    ticks = 0
-    for pid in common._tree(os.getpid()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(map(int, fields[11:15]))
-    return ticks / TICKS
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Pictures to vectors: pictures/s through Spark beside a bare torch loop, and how good each network's vectors are.
 
 Fashion products (4,000 photos of 224 pixels), decoding included, on 2 cores, in a warm session. Rates are of the shared
-MobileNetV2; quality is of each network at hand: 1-NN accuracy of the article's type, each photo against all others, and
-precision among the 10 nearest. --memory measures instead what a worker holds while pictures go by; with --small
-decoding is most of their work.
+MobileNetV2: decoding alone, the network alone, both, and how many decoding cores keep one device busy. Quality is of
+each network at hand: 1-NN accuracy of the article's type, each photo against all others, and precision among the 10
+nearest. --memory measures instead what a worker holds while pictures go by; with --small decoding is most of their
+work.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, help="use only so many pictures")
     parser.add_argument("--memory", action="store_true", help="memory of a worker over few and over many pictures")
     parser.add_argument("--small", action="store_true", help="with --memory: a network for pictures of 64 pixels")
+    parser.add_argument("--device", default="cpu", help="device of the parts' rates, such as cuda:0")
+    parser.add_argument("--parts", action="store_true", help="only the rates of decoding and of the network, no Spark")
     parser.add_argument("--bare", nargs=2, metavar=("PEER", "PICTURES"), help="time a loop without Spark")
     options = parser.parse_args(arguments)
     if options.bare:
@@ -93,7 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         else:
             sample = pictures[:: max(1, len(pictures) // TIMED_PICTURES)]
-            ratios = rates(sample, options.quick)
+            ratios = parts([path for _, path in sample], options.device)
+            if options.parts:
+                print(common.result("images", ratios, {}))
+                return
+            ratios |= rates(sample, options.quick)
             if not options.quick:
                 ratios |= qualities(pictures, labels)
         session.get("images").stop()
@@ -147,6 +154,42 @@ def rates(pictures: Pictures, quick: bool) -> dict[str, float]:
     # The better of the two that one writes by hand.
     ratios["spark_over_bare"] = middle["ours"] / max(middle["loop"], middle.get("loader", 0.0))
     return {"pictures_per_second": middle["ours"], **ratios}
+
+
+def parts(paths: list[str], device: str) -> dict[str, float]:
+    """Return pictures/s of decoding on one core, of the network on a device, and of both as a task does it.
+
+    A CPU's rates are per second of one core's time, so that they hold on a busy machine; a GPU's are per second.
+    ``decoding_cores_per_device``: how many cores decode as fast as the device computes, a core of it where it is a CPU.
+    """
+    import pyarrow as pa
+    import torch
+
+    torch.set_num_threads(1)
+    network, on_gpu = NETWORKS[TIMED], device.startswith("cuda")
+    model = inference.load_model(network, device, "float32")
+    size = 64 if on_gpu else 8
+    contents = [Path(path).read_bytes() for path in paths]
+    model.vectors([model.pixels(content, LIMITS) for content in contents[:size]], True)
+    since = time.process_time()
+    pixels = [model.pixels(content, LIMITS) for content in contents]
+    decode = len(pixels) / (time.process_time() - since)
+    clock = time.perf_counter if on_gpu else time.process_time
+    since = clock()
+    for start in range(0, len(pixels), size):
+        model.vectors(pixels[start : start + size], True)
+    alone = len(pixels) / (clock() - since)
+    config = FeaturizeConfig(device=device if on_gpu else None)
+    options = featurize.TaskOptions(network, config, LIMITS, backbones.load(network).fingerprint, 1)
+    rows = [dict.fromkeys(featurize.INPUT) | {"id": path, "path": path} for path in paths]
+    schema = pa.schema([(name, pa.binary() if name == "content" else pa.string()) for name in featurize.INPUT])
+    run = featurize.task(options)
+    since = clock()
+    embedded = sum(batch.num_rows for batch in run([pa.RecordBatch.from_pylist(rows, schema=schema)]))
+    both = embedded / (clock() - since)
+    values = {"decode_per_core": decode, "network_per_device": alone, "both": both}
+    common.say(f"pictures/s, {device}", **values)
+    return {**values, "decoding_cores_per_device": alone / decode}
 
 
 def frame(spark: SparkSession, pictures: Pictures, repeats: int = 1) -> DataFrame:

@@ -147,19 +147,22 @@ def bare(corpus: Corpus, config: TrainConfig) -> Facts:
     sample_blocks = [block for batch in sample.toArrow().to_batches() for block in blocks.unpack(batch)]
     source = window_chunks.make_windower(lookup, config, 0, workers)
     lanes, draws = draw(source, sample_blocks)
-    rows = [word2vec.initial_rows(source.shards.ids(shard), config) for shard in range(workers)]
-    shard_counts = [lookup.counts[source.shards.ids(shard)] for shard in range(workers)]
+    inputs = [word2vec.initial_rows(source.shards.ids(shard), config)[0] for shard in range(workers)]
+    # One worker's outputs are one part, those of several have two each.
+    parts = [source.shards.part_ids(part) if workers > 1 else slice(None) for part in range(workers * source.parts)]
+    outputs = [word2vec.initial_rows(np.arange(lookup.size)[ids], config)[1] for ids in parts]
     tables = [
-        aligned_rows.negative_table(counts, config.ns_exponent, 1 << 20, config.seed, shard)
-        for shard, counts in enumerate(shard_counts)
+        aligned_rows.negative_table(lookup.counts[ids], config.ns_exponent, 1 << 20, config.seed, part)
+        for part, ids in enumerate(parts)
     ]
     compiled = sgns.kernel(aligned_rows.padded_length(config.vector_size), config.negative)
     share = 1 if workers == 1 else word2vec._SHARE
 
     def train(lane: list[tuple[int, NDArray[np.int32]]]) -> None:
         for at, (key, stream) in enumerate(lane):
-            inputs, outputs = rows[key // workers][0], rows[key % workers][1]
-            compiled(stream, 0, len(stream), inputs, outputs, tables[key % workers], at, np.float32(0.02), share)
+            worker, part = source.destination(key)
+            model = inputs[worker], outputs[part], tables[part]
+            compiled(stream, 0, len(stream), *model, at, np.float32(0.02), share)
 
     seconds = []
     with ThreadPoolExecutor(CORES) as pool:
@@ -190,9 +193,12 @@ def draw(
     workers = source.workers
     if workers == 1:
         return [chunks[lane::CORES] for lane in range(CORES)], seconds
-    # Worker i goes through the output shards i, i + 1, ...
-    chunks.sort(key=lambda chunk: (chunk[0] % workers - chunk[0] // workers) % workers)
-    return [[chunk for chunk in chunks if chunk[0] // workers == lane] for lane in range(workers)], seconds
+    # Worker i goes through the parts of the outputs from its own on.
+    ways = [[] for _ in range(workers)]
+    for key, stream in chunks:
+        worker, part = source.destination(key)
+        ways[worker].append(((part - source.parts * worker) % (workers * source.parts), key, stream))
+    return [[(key, stream) for _, key, stream in sorted(way, key=lambda one: one[0])] for way in ways], seconds
 
 
 def quality(vectors: DataFrame) -> Facts:

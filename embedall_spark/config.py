@@ -40,8 +40,16 @@ S = TypeVar("S", bound=Section)
 # A resumed run may have other values of such options: they do not change what it has computed so far.
 MOVABLE: JsonDict = {"movable": True}
 
+
+def _absolute_table(name: str) -> str:
+    table, version = files.table_and_version(name)
+    return files.input_path(table) + ("" if version is None else f"@{version}")
+
+
 InputPath = Annotated[str, AfterValidator(files.input_path)]
 """A path or glob that a run reads, made absolute, so that it is found again from another folder; a URI, or a table."""
+TableVersion = Annotated[str, AfterValidator(_absolute_table)]
+"""TABLE or TABLE@VERSION, a table that a run reads, as InputPath."""
 OutputPath = Annotated[str, AfterValidator(files.expand_user)]
 """A path or URI that a run writes, ``~`` expanded; or a table."""
 
@@ -60,6 +68,16 @@ class Output(Section):
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
+    )
+    publish: OutputPath | None = Field(
+        None,
+        description="table that others read, to which the run's is published as by embedall publish; unset: none",
+        json_schema_extra=MOVABLE,
+    )
+    publish_config: InputPath | None = Field(
+        None,
+        description="YAML file for output.publish, as for embedall publish --config; unset: the defaults",
+        json_schema_extra=MOVABLE,
     )
     run_root: OutputPath | None = Field(
         None,

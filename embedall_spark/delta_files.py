@@ -50,6 +50,12 @@ class DeltaFiles(NamedTuple):
                 commits.append({**metadata, "version": int(commit["version"])})
         return sorted(commits, key=lambda commit: -int(commit["version"]))
 
+    def written_rows(self, version: int) -> int | None:
+        """Return how many rows the commit of a version wrote; None where Delta does not say it."""
+        metrics = (commit.get("operationMetrics") for commit in self.table.history() if commit["version"] == version)
+        rows = (next(metrics, None) or {}).get("numOutputRows")
+        return None if rows is None else int(rows)
+
     def dataset(self) -> pads.Dataset:
         """Return the rows.
 
@@ -96,6 +102,14 @@ def open_version(name: str, version: int | None = None) -> DeltaFiles:
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         raise NeedsSpark("its columns are mapped to other names in its files, which only Spark reads")
     return DeltaFiles(path, table)
+
+
+def latest(name: str) -> DeltaFiles | None:
+    """Return a table's latest version; None where only Spark can read it, which takes two jobs to read a log."""
+    try:
+        return open_version(name)
+    except NeedsSpark:
+        return None
 
 
 def _local(name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Window
@@ -17,15 +19,19 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError, ResourceError
-from embedall_spark.vectors import mixed_dimensions, to_matrix
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import mixed_dimensions, to_column, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pyspark.sql import DataFrame
+    from numpy.typing import NDArray
+
+    from embedall_spark.search.local_table import Vectors
 
     Batches = Iterable[pa.RecordBatch]
 
+ROWS = 1 << 14  # of a table on the driver that are written at once
 # Java's Unicode whitespace, and the four separators that Python splits at too.
 _WHITESPACE = r"(?U)[\s\x1c-\x1f]+"
 
@@ -64,7 +70,7 @@ def check(path: str) -> str:
     return path
 
 
-def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
+def write(vectors: Vectors, path: str, *, binary: bool = False) -> Written:
     """Write vectors in word2vec's format, most frequent first, ties and ids without a count in the order of ids.
 
     gensim's ``KeyedVectors.load_word2vec_format`` and the original C tools read the file. Values keep every bit in
@@ -72,7 +78,7 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     ids then have the same name, the more frequent one is kept.
 
     Args:
-        vectors: VECTORS.
+        vectors: VECTORS; those on the driver are written by it.
         path: file to write, a path or URI that the tasks and the driver both see; an existing file is replaced; it is
             compressed if it ends in .gz or .bz2.
         binary: binary in place of text.
@@ -84,6 +90,8 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     """
     path = check(path)
     target = os.path.abspath(path) if files.is_local(path) and "://" not in path else path
+    if isinstance(vectors, LocalTable):
+        return _write_here(vectors, path, target, binary)
     name = F.regexp_replace("id", _WHITESPACE, "_")
     name = F.when(F.col("id") == "", "_").otherwise(name)
     rows = vectors.select("id", "vector", "count", name.alias("name"))
@@ -95,7 +103,7 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     ).first()
     assert totals is not None
     if not totals["rows"]:
-        raise BadData(f"{path}: the table has no vectors to export")
+        raise nothing_in(path)
     if totals["shortest"] != totals["longest"]:
         raise mixed_dimensions(totals["shortest"], totals["longest"])
     order = [F.desc_nulls_last("count"), F.col("id")]
@@ -109,6 +117,41 @@ def write(vectors: DataFrame, path: str, *, binary: bool = False) -> Written:
     result = ordered.mapInArrow(_writer(target, count, d, binary), "rows bigint").first()
     check_written(path, target, None if result is None else result["rows"], count)
     return Written(count, d, totals["renamed"], totals["rows"] - count)
+
+
+def nothing_in(path: str) -> BadData:
+    """Return the error for a table without rows."""
+    return BadData(f"{path}: the table has no vectors to export")
+
+
+def most_frequent_first(vectors: LocalTable) -> NDArray[np.int64]:
+    """Return the rows of a table on the driver in the order of a file, among its rows."""
+    return np.argsort(-vectors.column("count").fill_null(-1).to_numpy(), kind="stable")
+
+
+def _write_here(vectors: LocalTable, path: str, target: str, binary: bool) -> Written:
+    """Write vectors as write() does, without Spark."""
+    if not len(vectors):
+        raise nothing_in(path)
+    order, ids = most_frequent_first(vectors), vectors.ids.to_pylist()
+    # Python's whitespace is that of the pattern above.
+    names = [re.sub(r"\s+", "_", text) or "_" for text in ids]
+    row_of: dict[str, int] = {}
+    for row in order.tolist():
+        row_of.setdefault(names[row], row)
+    kept = np.array(list(row_of.values()))
+    renamed = sum(name != text for name, text in zip(names, ids, strict=True))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(kept), ROWS):
+            part = kept[start : start + ROWS]
+            rows = part if vectors.rows is None else vectors.rows[part]
+            texts = pa.array([names[row] for row in part], pa.string())
+            yield pa.record_batch({"name": texts, "vector": to_column(vectors.vectors[rows])})
+
+    [result] = _writer(target, len(kept), vectors.dimension, binary)(batches())
+    check_written(path, target, result["rows"][0].as_py(), len(kept))
+    return Written(len(kept), vectors.dimension, renamed, len(order) - len(kept))
 
 
 def check_written(path: str, target: str, written: int | None, rows: int) -> None:

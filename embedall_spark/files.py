@@ -66,6 +66,12 @@ def is_path(name: str) -> bool:
     return re.fullmatch(r"[\w-]+(\.[\w-]+){1,2}", name) is None
 
 
+def table_and_version(name: str) -> tuple[str, int | None]:
+    """Return the two parts of TABLE@VERSION; the version is None where only a table is named."""
+    table, separator, version = name.rpartition("@")
+    return (table, int(version)) if separator and version.isdecimal() else (name, None)
+
+
 def metadata_of(table: str) -> str:
     """Return the name of the table of titles, tags and labels beside a table."""
     return f"{table.rstrip('/')}_metadata"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedall_spark import config as configs
 from embedall_spark import (
+    files,
     kinds,
     path_checks,
     progress,
+    publication,
     run_manifest,
     run_result,
     run_store,
@@ -22,7 +24,10 @@ from embedall_spark import (
     tracking,
 )
 from embedall_spark.errors import ConfigError
+from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
+from embedall_spark.train import warm_start
+from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,9 +79,12 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     output: Output = config.output
     root = run_root(output)
     path_checks.check_run_id(options.run_id)
+    if output.publish is not None:
+        publication.check(configs.load(Publication, output.publish_config), output.table, output.publish, kind)
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
+    config = _with_start_version(spark, kind, root, config, options.run_id)
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
@@ -106,9 +114,57 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
         with progress.activity("evaluating"):
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
-            return run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+            outcome = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+        return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
+
+
+def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
+    """Return the configuration with the version of the table that training starts from: a resumed run's, or the latest.
+
+    Raises:
+        BadData: there is no such table or version.
+        ConfigError: its vectors do not fit.
+    """
+    train = getattr(config, "train", None)
+    if not isinstance(train, TrainConfig) or train.start is None:
+        return config
+
+    def starting_from(start: str) -> Any:
+        return config.model_copy(update={"train": train.model_copy(update={"start": start})})
+
+    name, version = files.table_and_version(train.start)
+    if version is None:
+        # A run that was killed may have published a newer version itself.
+        inputs = kinds.load(kind).version(spark, config)
+        for start in run_manifest.starts(root, name, run_id):
+            choice = starting_from(start)
+            if run_id is not None or run_manifest.unfinished(root, kind, choice, inputs) is not None:
+                return choice
+        latest = tables.version(spark, name)
+        config = starting_from(name if latest is None else f"{name}@{latest}")
+    warm_start.read(spark, config.train)
+    return config
+
+
+def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:
+    """Publish the table of a run; add what is published to the run's summary.
+
+    Raises:
+        QualityGateFailed: it is held back; the published table is left as it is.
+    """
+    run.check_ownership()
+    to = str(output.publish)
+    gates = configs.load(Publication, output.publish_config)
+    with progress.activity("publishing"):
+        result = publication.publish(run.spark, output.table, to, gates, run_figures=outcome.figures)
+    for name, value in result.metrics.items():
+        run.metric(name, value)
+    for name, content in result.pictures(f"{output.table} beside the version before of {to}").items():
+        run.artifact(name, content)
+    published = {"published": {"table": to, "version": result.version}}
+    return outcome._replace(target=outcome.target | published)
 
 
 def _left_out(config: Any) -> Summary:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from embedall_spark.run_context import ServableModel
 
 FOLDER = "model"
-_DIGEST = "embedall.digest"
+PUBLISHED = "published"
+"""The alias of the model version that stands for the published version of a table."""
+_DIGEST, _PUBLICATION = "embedall.digest", "embedall.publication"
 
 
 def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
@@ -41,13 +43,7 @@ def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
 
 def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
     """Register a recorded model as a version, unless it is one already; return ``models:/NAME/VERSION``."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    _create_registered_model(client, name)
     model_id = uri.removeprefix("models:/")
     # Only a server resolves the URIs of its own models; a database would ask the process's default store for them.
     remote = client.tracking_uri.startswith(("http", "databricks"))
@@ -57,6 +53,44 @@ def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
             return f"models:/{name}/{version.version}"
     created = client.create_model_version(name, source, run_id=mlflow_run_id, model_id=model_id)
     return f"models:/{name}/{created.version}"
+
+
+def follow(client: Any, name: str, publication: str, table: str, version: int, mlflow_run_id: str | None) -> str:
+    """Let the alias "published" of a registered model name the version that stands for a publication.
+
+    Args:
+        client: MLflow's.
+        name: the registered model; it is made if it does not exist.
+        publication: id of the publication, by which its version is found again.
+        table: the published table.
+        version: the table's version.
+        mlflow_run_id: the run that made the vectors; its version names it.
+
+    Returns: ``models:/NAME/VERSION``.
+    """
+    _create_registered_model(client, name)
+    number = next(
+        (entry.version for entry in client.search_model_versions(f"name = '{name}'")
+         if entry.tags.get(_PUBLICATION) == publication),
+        None,
+    )  # fmt: skip
+    if number is None:
+        # A server accepts as a source what lies among the files of a run.
+        source = table if mlflow_run_id is None else client.get_run(mlflow_run_id).info.artifact_uri
+        tags = {_PUBLICATION: publication, "embedall.table": table, "embedall.version": str(version)}
+        number = client.create_model_version(name, source, run_id=mlflow_run_id, tags=tags).version
+    client.set_registered_model_alias(name, PUBLISHED, str(number))
+    return f"models:/{name}/{number}"
+
+
+def _create_registered_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _save(folder: Path, mlflow_run_id: str, model_id: str, model: ServableModel) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyspark.errors import AnalysisException
 
+from embedall_spark import cluster_slots, files
 from embedall_spark import config as configs
-from embedall_spark import files
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def check_run_id(run_id: str | None) -> None:
 
 def check_root(spark: SparkSession, root: str) -> None:
     """Refuse a relative folder where tasks run on other hosts, which know nothing of this one's working folder."""
-    if str(spark.conf.get("spark.master", "local")).startswith("local") or has_scheme(root) or root.startswith("/"):
+    if cluster_slots.local(spark) is not None or has_scheme(root) or root.startswith("/"):
         return
     raise ConfigError(
         f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
@@ -123,7 +123,7 @@ def check_root(spark: SparkSession, root: str) -> None:
 
 def check_shared(spark: SparkSession, folder: str) -> None:
     """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
-    if str(spark.conf.get("spark.master", "local")).startswith("local"):
+    if cluster_slots.local(spark) is not None:
         return
     try:
         seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()

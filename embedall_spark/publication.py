@@ -6,27 +6,32 @@ import getpass
 import hashlib
 import json
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyspark.sql import functions as F
+
 from embedall_spark import files, run_manifest, tables
-from embedall_spark.errors import ConfigError, QualityGateFailed
-from embedall_spark.evaluate import word_benchmarks
-from embedall_spark.publish import drift, gates, procrustes
-from embedall_spark.schemas import DRIFT, VECTORS, conform
+from embedall_spark.errors import ConfigError, QualityGateFailed, SetupError
+from embedall_spark.evaluate import benchmark_files, word_benchmarks
+from embedall_spark.publish import comparison, gates, procrustes
+from embedall_spark.schemas import DRIFT, NGRAMS, VECTORS, conform, ngrams_table
 from embedall_spark.table_versions import RESTORED, versions
 from embedall_spark.vectors import dimension
+from embedall_spark.visualize import drift_plot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.publish.drift import Drift
     from embedall_spark.publish.gates import Evaluation, Publication
     from embedall_spark.publish.procrustes import Rotation
+    from embedall_spark.table_versions import Version
+
 
 log = logging.getLogger(__name__)
-
-# A run of such a kind has a model of its own, which would no longer give the vectors of a rotated table.
-_WITH_MODEL = {"images", "latent"}
 
 
 class Result(NamedTuple):
@@ -35,10 +40,46 @@ class Result(NamedTuple):
     version: int
     figures: dict[str, float]
     rotation: Rotation | None
-    """None: published as it is, because there was nothing to rotate onto."""
+    """None: published as it is."""
     drift: Drift | None
+    """None: there was nothing to compare with."""
     repeated: bool = False
     """Whether it had been published before, so that nothing was done."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures for MLflow."""
+        return self.figures | (self.drift.metrics() if self.drift is not None else {})
+
+    def pictures(self, title: str) -> dict[str, bytes]:
+        """Return the pictures for MLflow by their names, PNG."""
+        return {} if self.drift is None else {"publish/drift.png": picture(self.drift, title)}
+
+
+def picture(drift: Drift, title: str) -> bytes:
+    """Return a picture of a drift, PNG."""
+    rows = drift.frequent
+    return drift_plot.draw(rows["count"].to_pylist(), rows["cosine"].to_pylist(), drift.moved, title)
+
+
+def check(config: Publication, candidate: str, published: str, kind: str | None = None) -> None:
+    """Refuse what can be seen to be wrong before Spark starts; ``kind`` is the candidate's, where it is known.
+
+    Raises:
+        ConfigError: both tables are the same, or the candidate is a latent space.
+        BadData: a file of the evaluation cannot be read.
+    """
+    if config.evaluate.analogies is not None:
+        benchmark_files.questions(config.evaluate.analogies)
+    for file in config.evaluate.similarity:
+        benchmark_files.pairs(file)
+    if candidate.rstrip("/") == published.rstrip("/"):
+        raise ConfigError(f"{published}: is the candidate itself; a run writes one table, and readers read another")
+    if kind == "latent":
+        raise ConfigError(
+            f"{candidate}: a latent space has a model, which maps further things into it and would not follow a "
+            "rotation; let readers read the table of its run"
+        )
 
 
 def publish(
@@ -49,12 +90,13 @@ def publish(
     *,
     new_space: bool = False,
     again: bool = False,
+    run_figures: Mapping[str, float] | None = None,
 ) -> Result:
     """Rotate a candidate onto the published table, measure both, and replace the published table in one commit.
 
     Readers see the version before or the whole new one. A call that is repeated after it was killed does what is
     missing; one for what is the published version already does nothing. Beside the table are PUBLISHED_drift and, where
-    the candidate has titles and labels, PUBLISHED_metadata.
+    the candidate has them, its titles and labels (PUBLISHED_metadata) and n-grams (PUBLISHED_ngrams), rotated as well.
 
     Args:
         spark: the session.
@@ -63,6 +105,7 @@ def publish(
         config: what is measured, and when the candidate is held back.
         new_space: do not rotate: nothing computed from earlier versions is comparable with this one.
         again: publish a candidate also if it was published and then rolled back.
+        run_figures: what the candidate's run measured; None: as its manifest says.
 
     Raises:
         ConfigError: the tables differ in dimension, the candidate was rolled back, or it is of a kind whose model maps
@@ -74,49 +117,102 @@ def publish(
     version = tables.version(spark, candidate)
     # As of that version, whatever is written to the candidate meanwhile.
     rows, producer = conform(tables.read(spark, candidate, version), VECTORS), _producer(spark, candidate)
+    check(config, candidate, published, producer.get("kind"))
     source = {"candidate": candidate, "candidate_version": version}
-    current, before = None, None
+    current, before, latest = None, None, {}
     if tables.exists(spark, published):
         commits = versions(spark, published)
         before = int(commits[0]["version"])
         # Delta's own commits, such as OPTIMIZE, change no row.
         ours = [commit for commit in commits if "candidate" in commit]
-        if ours and source.items() <= ours[0].items():
-            return Result(before, ours[0]["figures"], None, None, repeated=True)
+        latest = ours[0] if ours else {}
+        if latest and source.items() <= latest.items():
+            follow(spark, published, config.registered_model)
+            return Result(before, latest["figures"], None, None, repeated=True)
         if not again and any(source.items() <= commit.items() and RESTORED not in commit for commit in ours):
             raise ConfigError(
                 f"{candidate}: its version {version} was published before, and another one came in "
                 f"its place, such as by a rollback of {published}; give --again to publish it again"
             )
         current = conform(tables.read(spark, published, before), VECTORS)
-    rotation, changes, drift_rows = None, None, None
-    figures = _figures(rows, config.evaluate)
-    if current is not None and not new_space:
-        rotation = procrustes.fit(rows, current)
-        log.info("rotation: %s anchors, mean cosine %.4f", f"{rotation.anchors:,}", rotation.fit)
-        drift_rows = drift.table(rows, current, rotation.matrix).persist()
-        changes = drift.measure(rows, current, drift_rows)
-        rows = procrustes.rotate(rows, rotation.matrix)
-    incumbent = _figures(current, config.evaluate) if current is not None else {}
-    if reasons := gates.failures(config.gates, changes, figures, incumbent):
-        raise QualityGateFailed(f"{candidate} is held back: {'; '.join(reasons)}. {published} was left as it is")
+    reference = None if new_space else current
+    rotates = reference is not None and _may_rotate(candidate, producer, latest)
+    measured = gates.quality(run_figures if run_figures is not None else _run_figures(producer))
+    figures = measured | _figures(rows, config.evaluate)
+    # What is not measured any more does not fall.
+    before_figures = gates.quality(latest.get("figures", {}))
+    incumbent = {name: value for name, value in before_figures.items() if name in figures}
+    incumbent |= _figures(current, config.evaluate) if current is not None else {}
     run_id = f"publish-{_digest(candidate, version, published, before)}"
-    # What the candidate's run says of its pictures and files holds for the published table, too.
-    facts = {**producer, **source, "figures": figures, "user": getpass.getuser()}
-    facts |= changes.metrics() if changes is not None else {}
-    if drift_rows is not None:
-        tables.write(
-            spark, drift_rows, f"{published}_drift", DRIFT, mode="overwrite", run_id=run_id,
-            comment=f"How far the ids of {published} have moved from version {before}", metadata=source,
+    compared = nullcontext() if reference is None else comparison.compare(rows, reference, rotate=rotates)
+    with compared as change:
+        drift = change.drift if change is not None else None
+        if reasons := gates.failures(config.gates, drift, figures, incumbent, _baseline(spark, published)):
+            raise QualityGateFailed(f"{candidate} is held back: {'; '.join(reasons)}. {published} was left as it is")
+        rotation = change.rotation if change is not None else None
+        if change is not None:
+            tables.write(
+                spark, change.rows, f"{published}_drift", DRIFT, mode="overwrite", run_id=run_id,
+                comment=f"How far the ids of {published} have moved from version {before}", metadata=source,
+            )  # fmt: skip
+        _publish_beside(spark, candidate, published, run_id, rotation)
+        if rotation is not None:
+            rows = procrustes.rotate(rows, rotation.matrix)
+        if current is not None and config.vanished != "remove":
+            rows = rows.unionByName(_vanished(current, rows, config.vanished == "mark"))
+        # What the candidate's run says of its pictures and files holds for the published table, too.
+        facts = {**producer, **source, "figures": figures, "user": getpass.getuser()}
+        facts |= drift.metrics() if drift is not None else {}
+        facts |= {"registered_model": config.registered_model} if config.registered_model is not None else {}
+        written = tables.write(
+            spark, rows, published, VECTORS, mode="overwrite", run_id=run_id, vector_size=dimension(rows),
+            comment=f"Published from {candidate}", metadata=facts,
         )  # fmt: skip
-    _publish_metadata(spark, candidate, published, run_id)
-    written = tables.write(
-        spark, rows, published, VECTORS, mode="overwrite", run_id=run_id, vector_size=dimension(rows),
-        comment=f"Published from {candidate}", metadata=facts,
-    )  # fmt: skip
-    if drift_rows is not None:
-        drift_rows.unpersist()
-    return Result(written, figures, rotation, changes)
+    follow(spark, published)
+    index = f"{published.rstrip('/')}_index"
+    if files.is_path(published) and files.exists(index):
+        log.warning("%s: is of the version before, and searches refuse it; build it again by embedall index", index)
+    return Result(written, figures, rotation, drift)
+
+
+def follow(spark: SparkSession, published: str, name: str | None = None) -> None:
+    """Move the alias in MLflow to what is published now; if MLflow does not answer, the next call does it.
+
+    Args:
+        spark: the session.
+        published: the table that others read.
+        name: the registered model; None: the one that a publication has named last, if any did.
+    """
+    commits = [commit for commit in versions(spark, published) if "candidate" in commit]
+    commit = commits[0] if commits else {}
+    name = name or next((commit["registered_model"] for commit in commits if "registered_model" in commit), None)
+    if name is None or "run_folder" not in commit:
+        return
+    # Imported here: only this needs MLflow.
+    from embedall_spark import tracking
+
+    folder = run_manifest.store_folder(commit["candidate"], commit)
+    try:
+        model = tracking.follow(
+            folder, name, commit["run_id"], published, commit["version"], commit.get("mlflow_run_id")
+        )
+        log.info("%s: is the alias published", model)
+    except SetupError as error:
+        log.warning("the alias of %s lags behind; the next publication moves it: %s", name, error)
+
+
+def baseline_table(published: str) -> str:
+    """Return the name of the table with the overlap of two seeds beside a published table."""
+    return f"{published.rstrip('/')}_baseline"
+
+
+def _baseline(spark: SparkSession, published: str) -> float | None:
+    """Return the least overlap that the measured baseline allows; None where none was measured."""
+    name = baseline_table(published)
+    if not tables.exists(spark, name):
+        return None
+    row = tables.read(spark, name).first()
+    return None if row is None else float(row["overlap"] - 3 * row["error"])
 
 
 def is_published(spark: SparkSession, candidate: str, published: str) -> bool:
@@ -129,20 +225,47 @@ def is_published(spark: SparkSession, candidate: str, published: str) -> bool:
 
 
 def _producer(spark: SparkSession, name: str) -> dict[str, Any]:
-    """Return kind, run_folder and mlflow_run_id of the run that made a candidate.
+    """Return kind, run_folder and mlflow_run_id of the run that made a candidate."""
+    names = ("kind", "run_folder", "mlflow_run_id")
+    return {key: value for key, value in run_manifest.producer_of(spark, name).items() if key in names}
+
+
+def _may_rotate(candidate: str, producer: Mapping[str, Any], latest: Version) -> bool:
+    """Return whether a candidate is to be rotated: vectors of pictures are not, since a network makes further ones.
 
     Raises:
-        ConfigError: its vectors come from a model.
+        ConfigError: the pictures of the published version went through another network, or that is not known.
     """
-    names = ("kind", "run_folder", "mlflow_run_id")
-    producer = {key: value for key, value in run_manifest.producer_of(spark, name).items() if key in names}
-    kind = producer.get("kind")
-    if kind in _WITH_MODEL:
+    if producer.get("kind") != "images":
+        return True
+    networks = [_network(run) for run in (producer, latest)]
+    if networks[0] is None or networks[0] != networks[1]:
         raise ConfigError(
-            f"{name}: vectors of {kind} come from a model, which maps further things into their space and would not "
-            "follow a rotation; let readers read the table of its run"
+            f"{candidate}: its pictures went through another network than those of the published version, and a "
+            "network does not follow a rotation; publish under another name, or with --new-space"
         )
-    return producer
+    return False
+
+
+def _network(run: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what decides the vector of a picture in a run; None if the run is not one of pictures, or is gone."""
+    if run.get("kind") != "images":
+        return None
+    try:
+        manifest = run_manifest.read(run["run_folder"])
+    except (KeyError, OSError):
+        return None
+    # The version of such an input ends with the network's fingerprint.
+    fingerprint = str(manifest["input"]).rpartition("+")[2]
+    return fingerprint, *(manifest["config"].get(f"featurize.{name}") for name in ("normalize", "dtype"))
+
+
+def _run_figures(producer: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the run of a candidate has measured; nothing where its folder is gone."""
+    try:
+        return dict(run_manifest.read(producer["run_folder"])["summary"]["metrics"])
+    except (KeyError, OSError):
+        return {}
 
 
 def _figures(vectors: DataFrame, config: Evaluation) -> dict[str, float]:
@@ -152,15 +275,31 @@ def _figures(vectors: DataFrame, config: Evaluation) -> dict[str, float]:
         figures |= word_benchmarks.analogies(vectors, config.analogies, config.restrict_vocab).metrics()
     for file in config.similarity:
         figures |= word_benchmarks.similarity(vectors, file).metrics()
-    return {name: value for name, value in figures.items() if not name.startswith("coverage/")}
+    return gates.quality(figures)
 
 
-def _publish_metadata(spark: SparkSession, candidate: str, published: str, run_id: str) -> None:
-    """Copy the titles and labels of a candidate, if it has any."""
+def _vanished(published: DataFrame, candidate: DataFrame, mark: bool) -> DataFrame:
+    """Return the published rows that a candidate lacks, with count 0 where they are to be marked."""
+    rows = published.join(candidate.select("id"), "id", "left_anti").select(*VECTORS.names)
+    return rows.withColumn("count", F.lit(0).cast("long")) if mark else rows
+
+
+def _publish_beside(
+    spark: SparkSession, candidate: str, published: str, run_id: str, rotation: Rotation | None
+) -> None:
+    """Publish the titles and labels of a candidate and the vectors of its n-grams, if it has any."""
     name = files.metadata_of(candidate)
     if tables.exists(spark, name):
         rows = tables.read(spark, name)
         tables.write(spark, rows, files.metadata_of(published), rows.schema, mode="overwrite", run_id=run_id)
+    name = ngrams_table(candidate)
+    if tables.exists(spark, name):
+        rows = conform(tables.read(spark, name), NGRAMS).withColumn("run_id", F.lit(run_id))
+        rows = rows if rotation is None else procrustes.rotate(rows, rotation.matrix)
+        tables.write(
+            spark, rows, ngrams_table(published), NGRAMS, mode="overwrite", run_id=run_id,
+            vector_size=dimension(rows),
+        )  # fmt: skip
 
 
 def _digest(*parts: object) -> str:

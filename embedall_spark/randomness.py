@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -61,6 +63,15 @@ def permuted_items(positions: NDArray[np.int64], count: int, *keys: int) -> NDAr
         items[open_] = left << half | right
         open_ = open_[items[open_] >= np.uint64(count)]
     return items.view(np.int64)
+
+
+def spark_hashes(texts: Sequence[str], seed: int | None = None) -> NDArray[np.int64]:
+    """Return what Spark's ``xxhash64(text)`` is, with a seed ``xxhash64(lit(seed), text)``: int64 [n]."""
+    # Imported here: tasks import this module, and never ask.
+    from xxhash import xxh64_intdigest
+
+    start = 42 if seed is None else xxh64_intdigest(seed.to_bytes(4, "little", signed=True), 42)
+    return np.array([xxh64_intdigest(text.encode(), start) for text in texts], np.uint64).view(np.int64)
 
 
 def _finalize(value: int) -> int:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 FILE = "manifest.json"
 _FORMAT = 1
+_UNFINISHED = ("running", "failed")
 
 Manifest = dict[str, Any]
 
@@ -60,8 +61,15 @@ def begin(root: str, kind: str, config: Section, version: str, run_id: str | Non
 def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
     """Return the id of the newest unfinished run of this configuration and input; None if there is none."""
     _, digest = _identity(kind, config, version)
-    runs = [run for run in _all(root) if run["digest"] == digest and run["status"] in ("running", "failed")]
+    runs = [run for run in _all(root) if run["digest"] == digest and run["status"] in _UNFINISHED]
     return str(max(runs, key=lambda run: str(run["created"]))["run_id"]) if runs else None
+
+
+def starts(root: str, table: str, run_id: str | None) -> list[str]:
+    """Return what the named run, else unfinished ones, started training from: versions of a table, TABLE@VERSION."""
+    runs = [run for run in _all(root) if run["run_id"] == run_id or (run_id is None and run["status"] in _UNFINISHED)]
+    options = [run["config"].get("train.start") for run in runs]
+    return [start for start in options if start is not None and files.table_and_version(start)[0] == table]
 
 
 def current(spark: SparkSession, table: str, kind: str, config: Section, version: str) -> Manifest | None:
@@ -94,8 +102,16 @@ def producer_of(spark: SparkSession | None, table: str) -> dict[str, Any]:
     """
     if spark is None:
         return next(iter(table_cache.commits(delta_files.open_version(table))), {})
+    if (local := delta_files.latest(table)) is not None:
+        return next(iter(local.commits()), {})
     commit = tables.history(spark, table).where("run_id IS NOT NULL").orderBy(F.desc("version")).first()
     return dict(json.loads(commit["metadata"])) if commit else {}
+
+
+def store_folder(table: str, producer: Manifest) -> str:
+    """Return the folder whose MLflow store has the run that made a table, unless the environment names another."""
+    # The store of a table in a catalog lies with its runs.
+    return configs.Output(table=table).folder or str(producer["run_folder"]).rpartition("/")[0]
 
 
 def configuration(folder: str) -> dict[str, Any]:

@@ -128,6 +128,12 @@ DRIFT = _table(
     ("cosine", T.DoubleType(), True, "of its vector to the one that it had before; null: it is new or lost"),
     ("status", T.StringType(), False, "shared, new or lost"),
 )
+BASELINE = _table(
+    ("overlap", T.DoubleType(), False, "mean share of the 10 nearest neighbors that two runs have in common"),
+    ("error", T.DoubleType(), False, "standard error of this mean"),
+    ("ids", T.IntegerType(), False, "how many ids it is measured on"),
+    ("kind", T.StringType(), False, "kind of the runs"),
+)
 SUGGESTIONS = _table(
     ("id", T.StringType(), False, "for what it is suggested"),
     ("kind", T.StringType(), False, "title or word"),

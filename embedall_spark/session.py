@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import spark_jvm, user_cache
+from embedall_spark import cluster_slots, spark_jvm, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ def get(
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
     if is_running() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT")):
-        spark = SparkSession.builder.getOrCreate()  # noqa: TID251
+        try:
+            spark = SparkSession.builder.getOrCreate()  # noqa: TID251
+        except ImportError as error:
+            raise SetupError(
+                f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})"
+            ) from None
         check(spark)
         return spark
     java = _java()[1]
@@ -104,7 +109,7 @@ def is_running() -> bool:
 
 
 def running_tasks() -> tuple[int, int]:
-    """Return how many tasks of the stages that run now are done, and how many there are; 0, 0 where Spark is remote."""
+    """Return how many tasks of the running stages are done, and how many there are; 0, 0 through Spark Connect."""
     try:
         from pyspark import SparkContext
 
@@ -122,7 +127,8 @@ def check(spark: SparkSession) -> None:
     Raises:
         SetupError: Delta is not set up in it; the message names the properties to pass.
     """
-    advice = f"spark-submit --properties-file {conf_file('spark-standalone.conf')}"
+    start = "the server's sbin/start-connect-server.sh" if cluster_slots.is_remote(spark) else "spark-submit"
+    advice = f"{start} --properties-file {conf_file('spark-standalone.conf')}"
     # Databricks has Delta built in, under other settings.
     if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         values = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}

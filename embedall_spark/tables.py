@@ -13,7 +13,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files, table_errors
+from embedall_spark import delta_files, files, table_errors
 from embedall_spark.errors import SchemaMismatch, TableError
 from embedall_spark.schemas import conform
 
@@ -74,6 +74,8 @@ def no_such_table(name: str) -> TableError:
 
 def version(spark: SparkSession, name: str) -> int | None:
     """Return a table's latest version; None if the table does not exist."""
+    if (table := delta_files.latest(name)) is not None:
+        return int(table.table.version())
     if not exists(spark, name):
         return None
     return int(spark.sql(f"DESCRIBE HISTORY {files.identifier(name)} LIMIT 1").collect()[0]["version"])
@@ -226,13 +228,19 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
 
 def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
     """Return the version that this commit of this run created; None if it was not made."""
-    ours = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
-    # The history is a local table of the driver; an aggregation would start a Spark job.
-    return min((int(row["version"]) for row in ours.select("version").collect()), default=None)
+    if (table := delta_files.latest(name)) is not None:
+        commits = [commit for commit in table.commits() if commit["run_id"] == run_id]
+        ours = [commit["version"] for commit in commits if commit.get("txn_version", -1) >= txn_version]
+    else:
+        rows = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
+        ours = [row["version"] for row in rows.select("version").collect()]
+    return min(map(int, ours), default=None)
 
 
 def written_rows(spark: SparkSession, name: str, version: int) -> int | None:
     """Return how many rows the commit of a version wrote, updated ones included; None where Delta does not say it."""
+    if (table := delta_files.latest(name)) is not None:
+        return table.written_rows(version)
     (commit,) = history(spark, name).where(F.col("version") == version).collect()
     return None if commit["rows"] is None else int(commit["rows"])
 

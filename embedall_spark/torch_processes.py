@@ -1,15 +1,17 @@
-"""A function run in processes that Spark's TorchDistributor starts, with or without GPUs."""
+"""A function run in processes of their own: one beside the driver, or those that Spark's TorchDistributor starts."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import subprocess
 import sys
+import threading
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
-from pyspark.ml.torch.distributor import TorchDistributor
-
-from embedall_spark import errors, files
+from embedall_spark import cluster_slots, errors, files
 from embedall_spark.errors import ConfigError, EmbedallError, WorkerLost
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FAILURE = "failure.json"
+_ALONE = "from embedall_spark import torch_processes; torch_processes.alone()"
 
 
 def run(
@@ -28,7 +31,7 @@ def run(
 
     Args:
         spark: the session.
-        function: a function of a module that workers can import, whose body runs inside report_errors().
+        function: a function at the top of a module that workers can import; its body runs inside report_errors().
         arguments: its arguments.
         folder: the folder of report_errors().
         lost: the error's text if a process dies.
@@ -40,25 +43,68 @@ def run(
         ConfigError: Spark has no GPUs.
         WorkerLost: a process died; its output is on standard error.
     """
-    local = str(spark.conf.get("spark.master", "local")).startswith("local")
+    local = cluster_slots.local(spark) is not None
     files.delete(f"{folder}/{FAILURE}")
+    distribute = run_alone if local and processes == 1 and not gpu else _distributor(processes, local, gpu)
     try:
-        distributor = TorchDistributor(processes, local_mode=local, use_gpu=gpu)
+        # It prints the processes' output, but a command's standard output is for its summary alone.
+        with redirect_stdout(sys.stderr):
+            distribute(function, *arguments)
+    except Exception as error:
+        # This says that there was an error, but not which.
+        if files.exists(f"{folder}/{FAILURE}"):
+            failure = json.loads(files.read_bytes(f"{folder}/{FAILURE}"))
+            raise getattr(errors, failure["kind"])(failure["text"]) from None
+        raise WorkerLost(f"{lost} ({_first_line(error)})") from error
+
+
+def _distributor(processes: int, local: bool, gpu: bool) -> Callable[..., object]:
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    try:
+        return TorchDistributor(processes, local_mode=local, use_gpu=gpu).run
     except RuntimeError as error:
         raise ConfigError(
             f"gpu: true, but Spark has no GPU ({_first_line(error)}); start Spark with the properties in "
             "conf/spark-gpu.conf, or set gpu: false"
         ) from None
-    try:
-        # It prints the processes' output, but a command's standard output is for its summary alone.
-        with redirect_stdout(sys.stderr):
-            distributor.run(function, *arguments)
-    except Exception as error:
-        # The distributor reports that there was an error, but not which.
-        if files.exists(f"{folder}/{FAILURE}"):
-            failure = json.loads(files.read_bytes(f"{folder}/{FAILURE}"))
-            raise getattr(errors, failure["kind"])(failure["text"]) from None
-        raise WorkerLost(f"{lost} ({_first_line(error)})") from error
+
+
+def run_alone(function: Callable[..., object], *arguments: str) -> None:
+    """Call a function in one process, and print its output; the distributor's two others would import torch, too.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    command = [sys.executable, "-c", _ALONE, function.__module__, function.__name__, *arguments]
+    process = subprocess.Popen(
+        command, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sys.stdout.write(line)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise RuntimeError(f"it ended with exit code {process.returncode}")
+
+
+def alone() -> None:
+    """Call the function that the command line names; end when standard input does, with the process that asked."""
+
+    def end_with_parent() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    module, name, *arguments = sys.argv[1:]
+    getattr(importlib.import_module(module), name)(*arguments)
 
 
 @contextmanager

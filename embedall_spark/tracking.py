@@ -191,12 +191,14 @@ def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], 
     tracked.flush(now=True)
 
 
-def check(folder: str) -> str:
-    """Check that the store of a run with this output folder answers; return its address.
+def follow(folder: str, name: str, *publication: Any) -> str:
+    """Move an alias, see mlflow_models.follow(); raise SetupError if the store cannot be reached or used."""
+    with _usable(uri := store_uri(folder)):
+        return mlflow_models.follow(_client(uri)[0], name, *publication)
 
-    Raises:
-        SetupError: the store cannot be reached or used.
-    """
+
+def check(folder: str) -> str:
+    """Return the address of the store of a run with this output folder; raise SetupError if it does not answer."""
     uri = store_uri(folder)
     with _usable(uri):
         return _client(uri)[1]

@@ -16,12 +16,18 @@ A file runs in one process, so what its tests share is made once: by a fixture o
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
-from suite import pytest_collection_modifyitems, pytest_terminal_summary, pytest_xdist_make_scheduler  # noqa: F401
+from suite import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 # Kernels for GPUs run in Triton's interpreter, here and in the tasks of Spark; Triton reads it when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -63,12 +69,13 @@ def jvm_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory, jvm_folder):
+def spark(tmp_path_factory, jvm_folder, unsafe_stores):
     from embedall_spark import session
 
     folder = tmp_path_factory.mktemp("spark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    with chdir(jvm_folder):
+    with chdir(jvm_folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         spark_session = session.get(
             "tests",
             master="local[2]",
@@ -78,6 +85,7 @@ def spark(tmp_path_factory, jvm_folder):
                 "spark.driver.memory": "2g",
                 "spark.driver.extraJavaOptions": f"{QUICK_JAVA} -Xms1g",
                 "spark.sql.shuffle.partitions": "2",
+                "spark.python.daemon.module": "torch_daemon",
                 # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it. Tests of a
                 # killed run and of a cluster start sessions with the settings of users.
                 "spark.sql.codegen.wholeStage": "false",
@@ -101,6 +109,20 @@ def own_copies(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_cache, "_root", lambda: folder)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def unsafe_stores():
+    """Commits of SQLite stores do not wait for the disk: no test cuts the power."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from itertools import chain
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Of a process with its JVM and Python workers.
+_PROCESS_BYTES = 5 << 30
 # The longest files. What starts last should be short, so that all processes end together.
 LONGEST = (
     "tests/test_docs_commands.py",
@@ -49,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return half as many processes again as cores, since each waits for half of its time; fewer in little memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(2, min((os.cpu_count() or 1) * 3 // 2, memory // _PROCESS_BYTES))
 
 
 @pytest.hookimpl(optionalhook=True)

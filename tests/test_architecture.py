@@ -44,6 +44,7 @@ STAGES = (
     "publish",
     "export",
     "export_fasttext",
+    "export_files",
 )
 # Circles that are still there; whoever ends one takes it out of this list.
 STAGE_EXCEPTIONS: set[tuple[str, str]] = set()
@@ -107,6 +108,7 @@ COLLECTS = {
     "table_versions.py": "history of one table",
     "train/preflight.py": "a row per worker",
     "train/trainer.py": "a report per worker",
+    "train/warm_start.py": "a report per worker",
     "visualize/scatter_map.py": "at most 5,000 rows, checked",
     "visualize/latent_plots.py": "at most 2,500 pairs and 5,000 words, and vectors of those that are drawn; limited",
     "visualize/projector.py": "at most 50,000 rows and 256 MiB, checked",

@@ -34,6 +34,7 @@ def load(monkeypatch):
         "latent",
         "latent_words",
         "questions",
+        "warm_start",
         "nightly",
     ],
 )

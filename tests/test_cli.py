@@ -195,6 +195,14 @@ def test_only_the_called_command_is_imported_and_help_says_what_it_says():
     assert sum(any(f" {name} " in line for name in cli.COMMANDS) for line in lines) >= len(cli.COMMANDS)
 
 
+def test_a_question_imports_nothing_that_takes_longer_than_its_answer():
+    code = "import sys; from embedall_spark import cli; "
+    code += "[cli.load(name) for name in ('similar', 'search', 'analogy', 'suggest', 'explore')]; "
+    code += "print(*{'numba', 'torch', 'mlflow', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'faiss'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == ""
+
+
 def test_the_shell_asks_its_table_line_by_line(monkeypatch, capsys):
     lines, calls = iter(["similar river -n 3", "", "version", "search 'open", "exit", "never"]), []
     monkeypatch.setattr("builtins.input", lambda _: next(lines))

@@ -41,7 +41,10 @@ def test_yaml_and_overrides(tmp_path):
         ("train.epochs", r"--set train\.epochs: need a\.b=value"),
         ("input.path.x=1", r"--set input\.path\.x=1: input\.path is a value, not a section"),
         ("train.negative=0", r"negative=0 leaves nothing to train by; set train\.hs=1, or train\.negative above 0"),
-        ("train={sg: 0, workers: 2}", r"workers=2 is for skip-gram with negative sampling and for GloVe; .*workers=1"),
+        (
+            "train={sg: 0, workers: 2}",
+            r"workers=2 is for skip-gram with either negative sampling or hs=1, and for GloVe; .*workers=1",
+        ),
         ("train={hs: 1, negative: 0, context: true}", r"context=true needs negative sampling"),
         ("train.until={metric: analogy}", r"train\.until\.metric is analogy, which needs evaluate\.analogies"),
         ("train.alpha=.nan", r"train\.alpha: found nan: input should be a finite number"),

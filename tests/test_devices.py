@@ -1,67 +1,18 @@
-"""Tasks get the GPU that Spark gives them: a worker that says it has two, on a machine that has none."""
+"""Which device a task, a process and a training have. Spark's assignment of GPUs is in test_standalone.py."""
 
 import json
 import os
-import re
-import socket
 import stat
 import subprocess
-from collections import Counter
-from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import wait_for
-from test_standalone import HOME, daemon, environment  # noqa: F401
 
 from embedall_spark import devices
 from embedall_spark.errors import ConfigError, ResourceError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-SCRIPT = """
-import json, sys, time
-from pathlib import Path
-import pyarrow as pa
-from pyspark.sql import SparkSession
-from embedall_spark import devices
-
-def task(folder, together):
-    def run(batches):
-        for batch in batches:
-            begun = time.time()
-            Path(folder, str(batch[0][0])).touch()
-            # All of them are at work at once, or this gives up.
-            while len(list(Path(folder).iterdir())) < together and time.time() < begun + 120:
-                time.sleep(0.1)
-            time.sleep(0.3)
-            row = {"device": devices.task_device("cuda:9"), "begun": begun, "ended": time.time()}
-            yield pa.RecordBatch.from_pylist([row])
-    return run
-
-spark = SparkSession.builder.getOrCreate()
-said = {}
-for name, gpus, together in (("session", None, 4), ("stage", 1.0, 2)):
-    folder = Path(sys.argv[1], name)
-    folder.mkdir()
-    tasks = spark.range(0, 4, 1, 4)
-    schema, profile = "device string, begun double, ended double", devices.resource_profile(spark, gpus)
-    found = tasks.mapInArrow(task(str(folder), together), schema, profile=profile).collect()
-    said[name] = {"rows": [tuple(row) for row in found], "threads": devices.threads(spark, gpus)}
-
-def barrier(batches):
-    from pyspark import BarrierTaskContext
-    for _ in batches:
-        pass
-    BarrierTaskContext.get().barrier()
-    yield pa.RecordBatch.from_pylist([{"device": devices.task_device()}])
-
-tasks, profile = spark.range(0, 2, 1, 2), devices.training_profile(spark, "cuda")
-found = tasks.mapInArrow(barrier, "device string", barrier=True, profile=profile).collect()
-said["training"] = sorted(row.device for row in found)
-print(json.dumps(said))
-"""
 
 
 def conf(**values):
@@ -149,59 +100,3 @@ def test_the_configuration_file_has_what_standalone_has_and_gpus():
     assert {name: gpu[name] for name in plain.keys() - sizes} == {name: plain[name] for name in plain.keys() - sizes}
     tasks = int(gpu["spark.executor.cores"]) * float(gpu["spark.task.resource.gpu.amount"])
     assert tasks == float(gpu["spark.executor.resource.gpu.amount"])
-
-
-@pytest.fixture
-def cluster(environment, tmp_path):  # noqa: F811
-    """A master and a worker of four cores that says it has two GPUs."""
-    rows = tmp_path / "discover.sh"
-    rows.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
-    rows.chmod(0o755)
-    gpus = f"-Dspark.worker.resource.gpu.amount=2 -Dspark.worker.resource.gpu.discoveryScript={rows}"
-    with socket.socket() as free, ExitStack() as running:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        package, here = "org.apache.spark.deploy", ["--host", "127.0.0.1", "--webui-port", "0"]
-        options = [f"{package}.master.Master", *here, "--port", port]
-        says = running.enter_context(daemon(tmp_path / "master.log", environment, *options))
-        wait_for(lambda: says("New state: ALIVE"))
-        options = [f"{package}.worker.Worker", *here, "--cores", "4", "--memory", "1g", "--work-dir", tmp_path / "work"]
-        options += [f"spark://127.0.0.1:{port}"]
-        says = running.enter_context(
-            daemon(tmp_path / "worker.log", {**environment, "SPARK_WORKER_OPTS": gpus}, *options)
-        )
-        wait_for(lambda: says("Successfully registered with master"))
-        yield f"spark://127.0.0.1:{port}"
-
-
-@pytest.mark.slow
-def test_spark_assigns_the_gpus_of_a_worker(cluster, environment, tmp_path):  # noqa: F811
-    script = tmp_path / "devices_job.py"
-    script.write_text(SCRIPT)
-    settings = {
-        "spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": 4,
-        "spark.executor.resource.gpu.amount": 2, "spark.task.resource.gpu.amount": 0.5, "spark.ui.enabled": "false",
-        "spark.driver.host": "127.0.0.1",
-    }  # fmt: skip
-    command = [HOME / "bin" / "spark-submit", "--master", cluster]
-    command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    done = subprocess.run(
-        [*command, script, tmp_path], env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE)[-1])
-    # Half a GPU each: four tasks at once, two on each.
-    at_once = said["session"]["rows"]
-    assert Counter(device for device, *_ in at_once) == {"cuda:0": 2, "cuda:1": 2}
-    assert max(begun for _, begun, _ in at_once) < min(ended for *_, ended in at_once)
-    assert said["session"]["threads"] == 1
-    # A whole GPU each, by the stage's own profile: two at once, never two on the same.
-    for device in ("cuda:0", "cuda:1"):
-        spans = sorted((begun, ended) for name, begun, ended in said["stage"]["rows"] if name == device)
-        assert spans
-        assert all(before[1] <= after[0] for before, after in pairwise(spans))
-    assert sum(name in ("cuda:0", "cuda:1") for name, *_ in said["stage"]["rows"]) == 4
-    assert said["stage"]["threads"] == 2
-    # The barrier tasks of a training have a GPU of their own each.
-    assert said["training"] == ["cuda:0", "cuda:1"]

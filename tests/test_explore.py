@@ -98,6 +98,27 @@ def test_answers_are_numpys(place, matrix):
     assert "has no rows" not in shown.about()
 
 
+def test_the_map_has_the_places_that_the_metadata_know(place, matrix, tmp_path):
+    write(tmp_path / "mapped", matrix, {})
+    known = np.random.default_rng(2).normal(size=(COUNT, 2)) * [3, 1] + 7
+    order = np.random.default_rng(3).permutation(COUNT)
+    ids = np.array([f"{row}.png" for row in range(COUNT)])
+    columns = {"id": ids[order], "x": known[order, 0], "y": known[order, 1]}
+    write_deltalake(str(tmp_path / "mapped_metadata"), pa.table(columns))
+    shown = space.open_space(str(tmp_path / "mapped"), 1.0)
+    rows, places = shown.points
+    names = shown.vectors.columns["id"].to_pylist()
+    at = [int(names[row].partition(".")[0]) for row in rows]
+    middle = (known.min(axis=0) + known.max(axis=0)) / 2
+    np.testing.assert_allclose(places, (known[at] - middle) / np.abs(known - middle).max(), atol=1e-6)
+    # Where one place is missing, all are computed.
+    write_deltalake(
+        str(tmp_path / "mapped_metadata"), pa.table({**columns, "x": [None, *known[1:, 0]]}), mode="overwrite"
+    )
+    pca = space.open_space(f"{place}/things", 1.0).points[1]
+    np.testing.assert_allclose(space.open_space(str(tmp_path / "mapped"), 1.0).points[1], pca)
+
+
 def test_only_who_has_the_token_reads(address):
     def status(url, **headers):
         try:
@@ -194,13 +215,14 @@ def test_every_control(address, browser, matrix, tmp_path):  # noqa: F811
     # The map: colors, zoom and movement by mouse and keyboard, a point under the pointer.
     Select(find("color")).select_by_value("label")
     assert [row.text for row in find("legend").find_elements(By.TAG_NAME, "li")] == ["c0", "c1", "c2"]
-    view = "return JSON.parse(decodeURIComponent(location.hash.slice(1))).view"
+    view, linked = "return map.view", "return JSON.parse(decodeURIComponent(location.hash.slice(1))).view"
     find("map").send_keys(Keys.ARROW_LEFT, "+")
     x, _, zoom = browser.execute_script(view)
     assert x < 0 and zoom > 1
     browser.execute_script("arguments[0].scrollIntoView()", find("map"))
     ActionChains(browser).move_to_element(find("map")).click_and_hold().move_by_offset(40, 10).release().perform()
     assert browser.execute_script(view)[0] < x
+    wait.until(lambda _: browser.execute_script(linked) == browser.execute_script(view))
     find("whole").click()
     assert browser.execute_script(view) == [0, 0, 1]
     px, py = browser.execute_script("return map.pixel(5)")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from cli_runner import embedall
+from cli_runner import answered_alike, embedall
 from vector_tables import table
 
 from embedall_spark import session, tables
@@ -46,6 +47,9 @@ def test_titles_are_shown_and_understood(films):
     assert bare.output.splitlines()[0] == "three [3]"
     assert "zero [0]" in bare.output
     assert " 4 " in bare.output
+    answered_alike("export", f"{films}/films", f"{films}/films.parquet", "--format", "parquet", *options)
+    rows = pq.read_table(f"{films}/films.parquet").to_pylist()
+    assert (rows[7]["id"], rows[7]["title"], len(rows[7]["vector"])) == ("7", "Film, 7", 3)
 
 
 def test_texts_that_mean_no_one_id(films):
@@ -73,7 +77,7 @@ def test_labels_measured_beside_baselines(films):
         "--label-split",
         "|",
     ]
-    result = embedall("evaluate", f"{films}/films", *options)
+    result = answered_alike("evaluate", f"{films}/films", *options)
     assert result.code == 0
     heading, *lines = result.output.splitlines()
     assert heading.split() == ["figure", "vectors", "baseline"]
@@ -84,21 +88,21 @@ def test_labels_measured_beside_baselines(films):
     for line in lines:
         vectors, baseline = map(float, line.split()[-2:])
         assert vectors > baseline + 0.15, line
-    none = embedall(
+    none = answered_alike(
         "evaluate", f"{films}/films", "--labels", f"{films}/films.csv", "--id-column", "title", *options[4:]
     )
     assert none.code == 3
     assert "fewer than two ids of the table have a label" in none.log
-    parts = embedall("evaluate", f"{films}/films", "--label-prefix", "0")
+    parts = answered_alike("evaluate", f"{films}/films", "--label-prefix", "0")
     assert parts.code == 0
 
 
 def test_figures_that_cannot_be_measured_are_no_numbers(films):
-    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/pairs.txt")
+    result = answered_alike("evaluate", f"{films}/films", "--similarity", f"{films}/pairs.txt")
     assert result.code == 3
     assert result.output.splitlines()[1].split() == ["pairs", "(Spearman)", "-", "2", "2"]
     assert "pairs.txt: the scores of its 2 pairs are all equal; no correlation" in result.log
-    result = embedall("evaluate", f"{films}/films", "--similarity", f"{films}/unknown.txt")
+    result = answered_alike("evaluate", f"{films}/films", "--similarity", f"{films}/unknown.txt")
     assert (result.code, "nan" in result.output + result.log) == (3, False)
     assert "unknown.txt: none of its 2 pairs has both words in the table" in result.log
     assert "nothing could be measured" in result.log

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from cli_runner import embedall
+from mlflow import MlflowClient
 from scipy.stats import ortho_group
 from vector_tables import bits, table
 
@@ -26,13 +27,15 @@ def place(tmp_path_factory):
 def write(spark, place):
     """Write the candidate as a run with a seed would: the same words, turned, with a little noise."""
     before = np.random.default_rng(7).normal(size=(IDS, D))
+    (place / "run").mkdir()
+    (place / "run/manifest.json").write_text(json.dumps({"input": "files+fingerprint", "config": {}}))
 
     def candidate(seed, ids=range(IDS), kind="words"):
         random = np.random.default_rng(seed)
         rows = before[list(ids)] @ ortho_group.rvs(D, random_state=random)
         rows += random.normal(scale=0.02, size=rows.shape)
         vectors = table(spark, [f"w{i}" for i in ids], rows, [1000 - i for i in ids])
-        facts = {"kind": kind, "run_folder": "none"}
+        facts = {"kind": kind, "run_folder": f"{place}/run"}
         name = f"{place}/candidate-{kind}"
         tables.write(
             spark, vectors, name, VECTORS, mode="overwrite", run_id=f"seed-{seed}", vector_size=D, metadata=facts
@@ -71,17 +74,26 @@ def test_what_is_published_is_not_published_again(spark, place, published):
     assert (result.repeated, result.version) == (True, 1)
 
 
-def test_held_back_rolled_back_and_diff(spark, place, write, published):
+def alias(place):
+    """Return the published table's version that the alias in MLflow stands for."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")
+    return client.get_model_version_by_alias("words", "published").tags["embedall.version"]
+
+
+def test_held_back_rolled_back_and_diff(spark, place, write, published, own_store):
     name, _ = published
     candidate = write(3, range(60))
     result = embedall("publish", candidate, "--to", name)
     assert result.code == 4
     assert "is held back: 60 published ids are not in it, 52.2%, more than 10.0% (gates.max_lost)" in result.log
     assert tables.version(spark, name) == 1
-    publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
+    options = Publication(gates={"max_lost": 0.6}, registered_model="words")
+    publication.publish(spark, candidate, name, options)
+    assert alias(place) == "2"
     wanted = bits(tables.read(spark, name, 1))
     assert embedall("rollback", name, "--to", 1).output == f"{name}: version 3 is version 1 again\n"
     assert bits(tables.read(spark, name)) == wanted
+    assert alias(place) == "3"
     with pytest.raises(ConfigError, match="its version 2 was published before, and another one came in its place"):
         publication.publish(spark, candidate, name, Publication(gates={"max_lost": 0.6}))
     lines = embedall("history", name).output.splitlines()
@@ -102,7 +114,8 @@ def test_a_reader_sees_one_version_or_the_next(spark, write, published):
         return json.dumps(sorted(row.x for row in rows))
 
     def read():
-        while not stop.is_set():
+        # Not all the time: each read is Spark jobs, which would slow down what it watches.
+        while not stop.wait(0.3):
             seen.add(state())
 
     reader = threading.Thread(target=read)
@@ -118,10 +131,32 @@ def test_a_reader_sees_one_version_or_the_next(spark, write, published):
     assert seen
 
 
+def test_pictures_are_not_rotated_vanished_rows_marked_and_figures_of_runs_compared(spark, place, write):
+    name = f"{place}/pictures"
+
+    def publish(seed, ids, hit_rate):
+        options = Publication(vanished="mark")
+        figures = {"next_item/hit_rate_10": hit_rate, "popularity/hit_rate_10": 1 - hit_rate}
+        return publication.publish(spark, write(seed, ids, "images"), name, options, run_figures=figures)
+
+    publish(21, range(IDS), 0.5)
+    result = publish(22, range(5, IDS), 0.495)
+    assert (result.rotation, result.drift.lost) == (None, 5)
+    assert bits(tables.read(spark, f"{place}/candidate-images")).items() <= bits(tables.read(spark, name)).items()
+    rows = {row.id: row["count"] for row in tables.read(spark, name).collect()}
+    assert sorted(key for key, count in rows.items() if count == 0) == [f"w{i}" for i in range(5)]
+    assert len(rows) == IDS
+    with pytest.raises(QualityGateFailed, match=r"hit_rate_10 falls from 0\.4950 to 0\.4800, more than 0\.01") as held:
+        publish(23, range(5, IDS), 0.48)
+    assert "popularity" not in str(held.value)
+
+
 def test_refusals(spark, write, published):
     name, _ = published
-    with pytest.raises(ConfigError, match="vectors of latent come from a model"):
+    with pytest.raises(ConfigError, match="a latent space has a model"):
         publication.publish(spark, write(1, kind="latent"), name, Publication())
+    with pytest.raises(ConfigError, match="went through another network than those of the published version"):
+        publication.publish(spark, write(1, kind="images"), name, Publication())
     with pytest.raises(QualityGateFailed, match=r"analogy/total is nan, need 0.3"):
         floors = {"floors": {"analogy/total": 0.3}, "max_lost": 1.0}
         publication.publish(spark, write(4), f"{name}-new", Publication(gates=floors))

@@ -169,3 +169,14 @@ def test_cache_folder_is_ours_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
     assert user_cache.folder("numba") == tmp_path / "elsewhere" / f"embedall-{os.getuid()}" / "numba"
+
+
+def test_spark_connect_without_its_packages(monkeypatch):
+    class Builder:
+        def getOrCreate(self):
+            raise ImportError("grpcio >= 1.76.0 must be installed; however, it was not found.")
+
+    monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example")
+    monkeypatch.setattr("pyspark.sql.SparkSession.builder", Builder())
+    with pytest.raises(SetupError, match=r"embedall_spark\[connect\].*grpcio"):
+        session.get("test")

@@ -1,11 +1,14 @@
-"""Words on a cluster: a standalone master and two workers of one core, and spark-submit as a scheduler calls it."""
+"""A standalone master and two workers, one of which says it has two GPUs; spark-submit as a scheduler calls it."""
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pyspark
@@ -76,11 +79,17 @@ def master(environment, tmp_path_factory):
         options = [f"{package}.master.Master", *here, "--port", port]
         says = cluster.enter_context(daemon(logs / "master.log", environment, *options))
         wait_for(lambda: says("New state: ALIVE"))
-        options = [f"{package}.worker.Worker", *here, "--cores", "1", "--memory", "700m"]
+        discovery = logs / "discover.sh"
+        discovery.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
+        discovery.chmod(0o755)
+        gpus = f"-Dspark.worker.resource.gpu.amount=2 -Dspark.worker.resource.gpu.discoveryScript={discovery}"
         workers = []
-        for name in ("one", "two"):
-            arguments = [*options, "--work-dir", logs / name, address]
-            workers.append(cluster.enter_context(daemon(logs / f"{name}.log", environment, *arguments)))
+        # Each has memory for one executor.
+        for name, cores, java in (("one", "1", ""), ("two", "4", gpus)):
+            options = [f"{package}.worker.Worker", *here, "--cores", cores, "--memory", "700m"]
+            options += ["--work-dir", logs / name, address]
+            log = logs / f"{name}.log"
+            workers.append(cluster.enter_context(daemon(log, {**environment, "SPARK_WORKER_OPTS": java}, *options)))
         for says in workers:
             wait_for(lambda says=says: says("Successfully registered with master"))
         yield address
@@ -135,3 +144,37 @@ def test_a_cluster_with_too_few_slots_is_told_at_once(submitted):
     assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in outputs[1]
     assert json.loads(outputs[1].splitlines()[-1])["error"] == "ResourceError"
     assert not (folder / "refused" / "output").exists()
+
+
+def test_spark_assigns_the_gpus_of_a_worker(master, environment, tmp_path):
+    settings = {
+        "spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": 4,
+        "spark.executor.resource.gpu.amount": 2, "spark.task.resource.gpu.amount": 0.5, "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+    }  # fmt: skip
+    command = [HOME / "bin" / "spark-submit", "--master", master]
+    command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
+    done = subprocess.run(
+        [*command, ROOT / "tests" / "devices_job.py", tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE)[-1])
+    # Half a GPU each: four tasks at once, two on each.
+    at_once = said["session"]["rows"]
+    assert Counter(device for device, *_ in at_once) == {"cuda:0": 2, "cuda:1": 2}
+    assert max(begun for _, begun, _ in at_once) < min(ended for *_, ended in at_once)
+    assert said["session"]["threads"] == 1
+    # A whole GPU each, by the stage's own profile: two at once, never two on the same.
+    for device in ("cuda:0", "cuda:1"):
+        spans = sorted((begun, ended) for name, begun, ended in said["stage"]["rows"] if name == device)
+        assert spans
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert sum(name in ("cuda:0", "cuda:1") for name, *_ in said["stage"]["rows"]) == 4
+    assert said["stage"]["threads"] == 2
+    # The barrier tasks of a training have a GPU of their own each.
+    assert said["training"] == ["cuda:0", "cuda:1"]

@@ -48,6 +48,15 @@ class TestTable:
         by_id = embedall("search", table, "--id", UNSEEN, "-n", 1)
         assert by_id.code == 0 and neighbors[0] in by_id.output
 
+    def test_a_word_never_seen_is_a_part_of_analogies(self, table):
+        answered = embedall("analogy", table, "река", UNSEEN, "мост", "-n", 3)
+        assert answered.code == 0, answered.log
+        assert f"'{UNSEEN}' is not in the table; its vector is composed" in answered.output
+        summed = embedall("analogy", table, "--positive", UNSEEN, "--negative", "хлеб", "-n", 3)
+        assert summed.code == 0 and TOPIC_OF[summed.output.splitlines()[2].split()[1]] == "water", summed.output
+        refused = embedall("analogy", table, "река", NOWHERE, "мост")
+        assert refused.code == 1 and f"'{NOWHERE}' is not in the table" in refused.log
+
     def test_gensim_has_the_same_vectors_also_of_words_never_seen(self, spark, table, tmp_path):
         from embedall_spark.search import unseen_words
 
@@ -71,7 +80,7 @@ class TestTable:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"max_n": 6, "workers": 2}, "max_n above 0 set train.workers=1"),
+        ({"max_n": 6, "workers": 2}, "max_n above 0, or both .* set train.workers=1"),
         ({"max_n": 2}, "max_n=2 is below min_n=3"),
         ({"max_n": 6, "method": "glove"}, "train.max_n is for method sgns"),
     ],

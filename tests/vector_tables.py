@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from embedall_spark.schemas import VECTORS, conform
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import to_matrix
 
 
 def table(spark, ids, vectors, counts=None, partitions=2):
@@ -28,6 +30,13 @@ def table(spark, ids, vectors, counts=None, partitions=2):
     if partitions != 2:
         rows = rows.coalesce(1) if partitions == 1 else rows.repartition(partitions)
     return conform(rows, VECTORS)
+
+
+def here(vectors) -> LocalTable:
+    """Return VECTORS in Spark as they are read without Spark."""
+    rows = vectors.select("id", "vector", "norm", "count", "kind", "run_id").toArrow().sort_by("id")
+    matrix = to_matrix(rows["vector"])
+    return LocalTable(matrix, np.linalg.norm(matrix, axis=1).astype(np.float32), rows.drop_columns("vector"))
 
 
 def bits(vectors) -> dict[str, bytes]:

@@ -39,7 +39,7 @@ COMMANDS |= {
     "analogy": ("analogy", "A is to B as C is to what? Or: what is near to some ids without others?"),
     "export": (
         "export_import",
-        "Write vectors as gensim's load_word2vec_format reads them, or its load_facebook_vectors.",
+        "Write vectors for gensim, numpy, pandas, fastText or embedding-atlas.",
     ),
     "publish": (
         "publish",
@@ -50,6 +50,10 @@ COMMANDS |= {
     "diff": (
         "publish",
         "Compare two tables, or two versions of one, after the best rotation; of two seeds: the noise of a retrain.",
+    ),
+    "baseline": (
+        "baseline",
+        "Train twice, with two seeds, and keep the neighbors' overlap where the gate of the published table reads it.",
     ),
     "pipeline": (
         "pipeline",

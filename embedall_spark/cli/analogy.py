@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from embedall_spark.cli.shared import console, options, search_output, table_snapshot
+from embedall_spark.cli.shared import console, ngrams_table, options, search_output, table_snapshot
 from embedall_spark.errors import ConfigError
-from embedall_spark.search import analogy, exact, spelling, title_lookup
+from embedall_spark.search import analogy, exact, title_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +50,12 @@ def _analogy(
         raise ConfigError("give three ids A B C, or --positive ID... and, to subtract some, --negative ID...")
     method: Method = "mul" if mul else "add"
     question = (a, b, c)
-    hits = table_snapshot.answer(
-        table,
-        master,
-        limit,
-        lambda snapshot: analogy.answer(snapshot.vectors, [question], n, method=method, restrict=restrict),
-    )
+
+    def solve(snapshot: TableSnapshot) -> list[list[tuple[str, float]]]:
+        words = ngrams_table.require_vectors(snapshot, question)
+        return analogy.solve(snapshot.vectors, words, [question], n, method=method, restrict=restrict)
+
+    hits = table_snapshot.answer(table, master, limit, solve)
     console.neighbors([f"{a} : {b} = {c} : ?"], hits, "the table has no other id to find")
 
 
@@ -64,15 +64,14 @@ def _combine(
     restrict: int | None,
 ) -> None:  # fmt: skip
     """Show what is near to the sum of some ids minus others."""
-    vectors = snapshot.vectors
+    vectors, words = snapshot.vectors, ngrams_table.require_vectors(snapshot, [*positive, *negative])
     if kind is None:
-        kind = exact.kind_of(vectors, positive[0])
-        if kind is None:
-            raise spelling.unknown(vectors, positive[:1])
+        # A word that the table lacks has no kind there, but tables with n-grams have words only.
+        kind = exact.kind_of(vectors, positive[0]) or "word"
     candidates = exact.of_kind(vectors, kind)
     if exact.is_empty(candidates):
         raise ConfigError(f"--kind {kind}: the table has no row of this kind; give another kind")
-    hits = analogy.combine(vectors, positive, negative, n, candidates=candidates, restrict=restrict)
+    hits = analogy.combine(vectors, positive, negative, n, words=words, candidates=candidates, restrict=restrict)
     titles, title_of = search_output.titles_beside(snapshot), {}
     if titles is not None:
         title_of = title_lookup.titles_by_id(titles, [*positive, *(name for name, _ in hits)])

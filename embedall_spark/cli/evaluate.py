@@ -11,11 +11,16 @@ from embedall_spark import config
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import benchmark_files, label_metrics, word_benchmarks
-from embedall_spark.sources import metadata
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.sources import local_metadata, metadata
 from embedall_spark.sources.metadata import Names
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame
+
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
+    from embedall_spark.search.local_table import Vectors
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +49,7 @@ def _evaluate(
     label_prefix: str | None = typer.Option(
         None, "--label-prefix", help="In place of --labels: an id's label is its part before this text, such as '.'."
     ),
+    limit: float = options.LIMIT,
     master: str | None = options.MASTER,
 ) -> None:
     """Measure vectors by analogies, human similarity scores and labels; the figures join the run that made them."""
@@ -62,16 +68,29 @@ def _evaluate(
         benchmark_files.pairs(file)
     if source is not None:
         metadata.check(source)
-    spark, vectors = table_snapshot.open_table(table, master)
-    figures = measure_words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
-    if source is not None:
-        figures |= measure_labels(vectors, metadata.read(spark, source, vectors))
-    provenance.log_to_producer(spark, table, figures)
+
+    def measure(snapshot: TableSnapshot) -> dict[str, float]:
+        vectors = snapshot.vectors
+        labels = None if source is None else _read_labels(snapshot, source)
+        figures = measure_words(vectors, analogies, similarity, restrict) if analogies is not None or similarity else {}
+        if labels is not None:
+            figures |= measure_labels(vectors, labels)
+        provenance.log_to_producer(snapshot.session, table, figures)
+        return figures
+
+    figures = table_snapshot.answer(table, master, limit, measure)
     if all(name.startswith("coverage/") for name in figures):
         raise BadData(f"nothing could be measured: no file has words of {table}, or its scores are all the same")
 
 
-def measure_words(vectors: DataFrame, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
+def _read_labels(snapshot: TableSnapshot, source: Names) -> DataFrame | pa.Table:
+    """Return id, label and title."""
+    if isinstance(snapshot.vectors, LocalTable):
+        return local_metadata.read(source, snapshot.rows, snapshot.vectors.ids)
+    return metadata.read(snapshot.spark, source, snapshot.vectors)
+
+
+def measure_words(vectors: Vectors, analogies: str | None, similarity: list[str], restrict: int) -> dict[str, float]:
     """Print and return how vectors score on published benchmarks of words."""
     rows = [("figure", "value", "used", "of")]
     figures: dict[str, float] = {}
@@ -97,7 +116,7 @@ def _value(figure: float) -> str:
     return "-" if math.isnan(figure) else f"{figure:.3f}"
 
 
-def measure_labels(vectors: DataFrame, labels: DataFrame) -> dict[str, float]:
+def measure_labels(vectors: Vectors, labels: DataFrame | pa.Table) -> dict[str, float]:
     """Print and return how vectors agree with labels, beside a baseline that knows no vectors.
 
     Raises:

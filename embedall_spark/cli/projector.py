@@ -6,9 +6,11 @@ import functools
 import importlib.util
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
 import typer
 import yaml
 from pyspark.sql import DataFrame
@@ -16,13 +18,16 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config, files, run_manifest, schemas, tables
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
-from embedall_spark.errors import ConfigError, EmbedallError, SetupError
+from embedall_spark.errors import ConfigError, EmbedallError, NeedsSpark, SetupError
+from embedall_spark.search import exact
+from embedall_spark.sources import local_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
 
+    from embedall_spark.cli.shared.table_snapshot import TableSnapshot
     from embedall_spark.sources.image_limits import Limits
     from embedall_spark.visualize.projector import Tensor
 
@@ -81,6 +86,7 @@ def _projector(
     output: str = typer.Option("projector-output", "--output", help="Folder to write; without TABLE, to open."),
     show: bool = typer.Option(False, "--open", help="Start TensorBoard on the folder; Ctrl-C ends it."),
     port: int = typer.Option(0, "--port", min=0, max=65_535, help="With --open: 0 takes a free one."),
+    limit: float = options.LIMIT,
     master: str | None = options.MASTER,
 ) -> None:
     """Write vectors, titles and pictures for TensorBoard's embedding projector, and open it."""
@@ -90,9 +96,14 @@ def _projector(
         _check_viewer(output)
     if tables_shown:
         shown = _Options(n, _ids(ids, id_file), names, id_column, options.split_columns(columns), images, together)
-        spark, _ = table_snapshot.open_table(tables_shown[0], master)
-        _write(spark, tables_shown, shown, output.rstrip("/"))
-        if show:
+
+        def write(first: TableSnapshot) -> SparkSession | None:
+            others = [_open(first, name) for name in tables_shown[1:]]
+            _write([first, *others], shown, output.rstrip("/"))
+            return first.session
+
+        spark = table_snapshot.answer(tables_shown[0], master, limit, write)
+        if show and spark is not None:
             # TensorBoard may run for hours.
             spark.stop()
     if show:
@@ -116,32 +127,36 @@ def _ids(ids: list[str], file: Path | None) -> list[str] | None:
     raise ConfigError(f"--ids {file}: the file is empty; need one id per line")
 
 
-def _write(spark: SparkSession, names: list[str], options: _Options, output: str) -> None:
+def _open(first: TableSnapshot, name: str) -> TableSnapshot:
+    """Return a further table, read as the first one is."""
+    if first.session is None:
+        return table_snapshot.open_local(name, first.limit)
+    return replace(first, name=name, vectors=table_snapshot.read_vectors(first.session, name))
+
+
+def _write(snapshots: list[TableSnapshot], options: _Options, output: str) -> None:
     # Imported here, since --open alone needs no Spark.
     from embedall_spark.visualize import projector
 
-    for name, content in projector.contents(_tensors(spark, names, options)):
+    for name, content in projector.contents(_tensors(snapshots, options)):
         files.write_bytes(f"{output}/{name}", content)
 
 
-def _tensors(spark: SparkSession, names: list[str], options: _Options) -> Iterator[Tensor]:
+def _tensors(snapshots: list[TableSnapshot], options: _Options) -> Iterator[Tensor]:
     """Yield a tensor for each table, or one for all of them, and print its size."""
     from embedall_spark.visualize import projector, projector_format
 
-    spaces = {
-        projector_format.name(_last_part(name)): schemas.conform(tables.read(spark, name), schemas.VECTORS)
-        for name in names
-    }
-    if len(spaces) < len(names):
+    spaces = {projector_format.name(_last_part(snapshot.name)): snapshot.vectors for snapshot in snapshots}
+    if len(spaces) < len(snapshots):
         raise ConfigError(
-            f"{', '.join(names)}: two end in the same name, by which the projector tells them apart; write them to two "
-            "folders"
+            f"{', '.join(snapshot.name for snapshot in snapshots)}: two end in the same name, by which the projector "
+            "tells them apart; write them to two folders"
         )
     if options.together:
-        sides = [side.withColumn("kind", F.lit(name)) for name, side in spaces.items()]
+        sides = [exact.in_spark(side).withColumn("kind", F.lit(name)) for name, side in spaces.items()]
         spaces = {"_".join(spaces): functools.reduce(DataFrame.unionByName, sides)}
-    pictures, limits = _pictures(spark, names, options.images) or (None, None)
-    metadata = _metadata(spark, names, options)
+    metadata = _metadata(snapshots, options)
+    pictures, limits = _pictures(snapshots, options.images) or (None, None)
     for name, vectors in spaces.items():
         tensor = projector.tensor(
             vectors, options.n, name=name, ids=options.ids, metadata=metadata, pictures=pictures, limits=limits
@@ -152,29 +167,61 @@ def _tensors(spark: SparkSession, names: list[str], options: _Options) -> Iterat
         yield tensor
 
 
-def _metadata(spark: SparkSession, names: list[str], options: _Options) -> DataFrame | None:
+def _metadata(snapshots: list[TableSnapshot], options: _Options) -> DataFrame | pa.Table | None:
     """Return the metadata of ids, as text; by default those beside the tables."""
     from embedall_spark.sources import metadata as metadata_source
     from embedall_spark.visualize import projector
 
-    paths = options.names or [path for name in names if (path := provenance.metadata(spark, name)) is not None]
+    spark = snapshots[0].session
+    beside = (provenance.metadata(spark, snapshot.name) for snapshot in snapshots)
+    paths = options.names or [path for path in beside if path is not None]
     sources = [metadata_source.Names(path=path, id=options.id_column) for path in paths]
-    parts = [projector.as_text(metadata_source.read_all(spark, source, options.columns)) for source in sources]
-    if not parts:
+    if not sources:
         return None
+    if spark is None:
+        read = [local_metadata.read_all(source, snapshots[0].rows, options.columns) for source in sources]
+        here = pa.concat_tables([projector.as_text_here(rows) for rows in read], promote_options="default")
+        _check_shown(options.columns, here.column_names)
+        return here.select(["id", *options.columns]) if options.columns else here
+    parts = [projector.as_text(metadata_source.read_all(spark, source, options.columns)) for source in sources]
     union = functools.reduce(functools.partial(DataFrame.unionByName, allowMissingColumns=True), parts)
-    if missing := [column for column in options.columns if column not in union.columns]:
-        raise ConfigError(f"--show {', '.join(missing)}: no such column (columns: {', '.join(union.columns)})")
+    _check_shown(options.columns, union.columns)
     return union.select("id", *options.columns) if options.columns else union
 
 
-def _pictures(spark: SparkSession, names: list[str], sources: list[str]) -> tuple[DataFrame, Limits] | None:
-    """Return IMAGES of the tables' ids, and which are too large to be decoded; None if there are no pictures."""
+def _check_shown(columns: list[str], known: list[str]) -> None:
+    if missing := [column for column in columns if column not in known]:
+        raise ConfigError(f"--show {', '.join(missing)}: no such column (columns: {', '.join(known)})")
+
+
+def _pictures(snapshots: list[TableSnapshot], sources: list[str]) -> tuple[DataFrame | dict[str, str], Limits] | None:
+    """Return IMAGES of the tables' ids, or the files of these, and which are too large; None: there are no pictures."""
+    if snapshots[0].session is None and not sources:
+        return _picture_files([snapshot.name for snapshot in snapshots])
+    spark = snapshots[0].spark
     if sources:
         parts = [_images(spark, source) for source in sources]
     else:
-        parts = [part for name in names if (part := _producers_images(spark, name)) is not None]
+        parts = [part for each in snapshots if (part := _producers_images(spark, each.name)) is not None]
     return (functools.reduce(DataFrame.unionByName, [rows for rows, _ in parts]), parts[-1][1]) if parts else None
+
+
+def _picture_files(names: list[str]) -> tuple[dict[str, str], Limits] | None:
+    """Return the files of the tables' pictures by id; raises NeedsSpark where they are not files of this machine."""
+    files_by_id: dict[str, str] = {}
+    limits = None
+    for name in names:
+        if run_manifest.producer_of(None, name).get("kind") not in ("images", "latent"):
+            continue
+        try:
+            paths, its_limits = provenance.picture_paths(name, provenance.latent_table(None, name))
+        except EmbedallError as error:
+            raise NeedsSpark(f"its pictures are not found ({error})") from None
+        if its_limits is None:
+            raise NeedsSpark("its pictures are not files of this machine")
+        files_by_id |= paths
+        limits = its_limits
+    return None if limits is None else (files_by_id, limits)
 
 
 def _producers_images(spark: SparkSession, table: str) -> tuple[DataFrame, Limits] | None:

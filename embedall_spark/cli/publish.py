@@ -10,12 +10,9 @@ from embedall_spark import config as configs
 from embedall_spark import files, publication, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
-from embedall_spark.evaluate import benchmark_files
-from embedall_spark.publish import drift as drifts
-from embedall_spark.publish import procrustes
+from embedall_spark.publish import comparison, procrustes
 from embedall_spark.publish.drift import Drift
 from embedall_spark.publish.gates import Publication
-from embedall_spark.visualize import drift_plot
 
 PUBLISHED = typer.Argument(help="Table that others read: a path or URI, or catalog.schema.table.", metavar="TABLE")
 
@@ -43,24 +40,16 @@ def _publish(
 ) -> None:
     """Rotate a table onto the published one, measure both, and replace the published one or hold the new one back."""
     chosen = configs.load(Publication, config, overrides)
-    # A wrong file must be reported before Spark starts.
-    if chosen.evaluate.analogies is not None:
-        benchmark_files.questions(chosen.evaluate.analogies)
-    for file in chosen.evaluate.similarity:
-        benchmark_files.pairs(file)
-    if candidate.rstrip("/") == to.rstrip("/"):
-        raise ConfigError(f"--to {to}: is the candidate itself; a run writes one table, and readers read another")
+    publication.check(chosen, candidate, to)
     spark = session.get("embedall publish", master=master)
     result = publication.publish(spark, candidate, to, chosen, new_space=new_space, again=again)
     if result.repeated:
         typer.echo(f"{to}: version {result.version} is this candidate already; nothing to do")
         return
-    figures, pictures = dict(result.figures), {}
     if result.drift is not None:
         _show(result.drift, result.rotation)
-        figures |= result.drift.metrics()
-        pictures["publish/drift.png"] = _picture(result.drift, f"{candidate} beside the version before of {to}")
-    provenance.log_to_producer(spark, candidate, figures, pictures)
+    pictures = result.pictures(f"{candidate} beside the version before of {to}")
+    provenance.log_to_producer(spark, candidate, result.metrics, pictures)
     typer.echo(f"{to}: version {result.version}")
     if result.drift is not None:
         typer.echo(f"{to}_drift: each id's cosine to its vector before")
@@ -97,6 +86,7 @@ def _rollback(
     """Make an earlier version of a table its latest one, in one commit."""
     spark = session.get("embedall rollback", master=master)
     version = table_versions.restore(spark, table, to, getpass.getuser())
+    publication.follow(spark, table)
     typer.echo(f"{table}: version {version} is version {to} again")
 
 
@@ -118,11 +108,10 @@ def _diff(
     spark = session.get("embedall diff", master=master)
     old = table_snapshot.read_vectors(spark, before, before_version)
     new = table_snapshot.read_vectors(spark, after or before, after_version)
-    rotation = procrustes.fit(new, old)
-    drift = drifts.measure(new, old, drifts.table(new, old, rotation.matrix).persist())
-    _show(drift, rotation)
+    with comparison.compare(new, old) as change:
+        _show(change.drift, change.rotation)
     if picture is not None:
-        files.write_bytes(picture, _picture(drift, f"{after or before} beside {before}"))
+        files.write_bytes(picture, publication.picture(change.drift, f"{after or before} beside {before}"))
         typer.echo(f"{picture}: a picture of the drift")
 
 
@@ -140,9 +129,3 @@ def _show(drift: Drift, rotation: procrustes.Rotation | None) -> None:
     if rotation is not None:
         rows.insert(1, ("rotation", f"fits {rotation.anchors:,} shared ids with a mean cosine of {rotation.fit:.3f}"))
     console.table([("what", "figure"), *rows])
-
-
-def _picture(drift: Drift, title: str) -> bytes:
-    """Return a picture of a drift, PNG."""
-    rows = drift.frequent
-    return drift_plot.draw(rows["count"].to_pylist(), rows["cosine"].to_pylist(), drift.moved, title)

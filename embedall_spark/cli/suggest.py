@@ -91,7 +91,7 @@ def _suggest(
 def _latent(snapshot: TableSnapshot) -> LatentTable:
     """Return how the table was made, which must be of titles."""
     latent = provenance.latent_table(snapshot.session, snapshot.name)
-    if latent is None or latent.model.text is None:
+    if latent is None or not latent.model.takes_text:
         raise ConfigError(
             f"{snapshot.name} has no titles: need a table that 'embedall latent' has made of titles or tags"
         )
@@ -107,7 +107,7 @@ def _show(snapshot: TableSnapshot, name: str | None, image: str | None, prefix: 
         query = _row(snapshot, latent, name or "")
     title_id = None if with_self else query.title_id
     titles = _titles(snapshot, latent, query.vector, title_id, prefix, n)
-    words = _words(snapshot, latent, query, prefix)[:n]
+    words = _words(snapshot, latent, query, prefix)[:n] if latent.model.text is not None else []
     nothing = f"none begins with {prefix.strip()!r}" if prefix.strip() else "none found"
     console.neighbors(["titles", "words"], [titles, words], nothing)
 
@@ -235,8 +235,9 @@ def _write_suggestions(
             candidates, queries_by_title, n * suggest.REACH, folder=f"{folder}/queries", exclude_same_id=not with_self
         )
         titles = suggest.titles(hits, candidates, n).withColumn("id", unqualify(right))
-        words = suggest.words(rows, model.word_decoder(), model.tokens, n)
-        suggestions = titles.unionByName(words)
+        suggestions = titles
+        if model.text is not None:
+            suggestions = titles.unionByName(suggest.words(rows, model.word_decoder(), model.tokens, n))
         version = tables.write(
             spark,
             suggestions.withColumn("id", qualify(model.left_kind)) if itself else suggestions,

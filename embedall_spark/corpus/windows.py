@@ -1,4 +1,4 @@
-"""Windows of skip-gram: from sequences to streams of (center, n, contexts), one stream per pair of shards.
+"""Windows of skip-gram: from sequences to streams of (center, n, contexts), one per pair of shards.
 
 Subsampling of frequent tokens and windows of random size as in word2vec (Mikolov et al. 2013, "Distributed
 Representations", section 2.3; "Efficient Estimation", section 3.2). The windows of a sequence depend on the seed and
@@ -56,7 +56,7 @@ def _mix(state: np.uint64) -> np.uint64:
 @njit(
     int64(
         *(_INTS, _LONGS, _LONGS, int64, _KEEP, _INTS, _INTS),
-        *(int64, int64, boolean, uint64, int32[:, ::1], int64[::1]),
+        *(int64, int64, boolean, int64, boolean, uint64, int32[:, ::1], int64[::1]),
     ),
     nogil=True,
     cache=True,
@@ -72,6 +72,8 @@ def draw_windows(  # noqa: C901 (one loop, for speed)
     workers: int,
     window: int,
     shrink: bool,
+    parts: int,
+    by_center: bool,
     seed: np.uint64,
     streams: NDArray[np.int32],
     fill: NDArray[np.int64],
@@ -89,10 +91,13 @@ def draw_windows(  # noqa: C901 (one loop, for speed)
         workers: number of shards, W.
         window: greatest distance between a center and a context, after subsampling.
         shrink: draw each center's distance uniformly from 1 to ``window``; otherwise it is always ``window``.
+        parts: the rows of a shard of centers are divided into so many parts: row r is row r // parts of part
+            r % parts.
+        by_center: one stream per shard of centers; contexts are then vocabulary ids, and ``parts`` is not used.
         seed: seed of this epoch.
-        streams: int32 [W * W, capacity]; row i * W + j receives groups (local id of a center of shard j, n, local ids
-            of its n contexts in shard i).
-        fill: ints in use of each stream, int64 [W * W]; updated.
+        streams: int32 [W * W * parts, capacity]; row (i * W + j) * parts + p receives groups (row of a center in part
+            p of shard j, n, rows of its n contexts in shard i). With ``by_center`` int32 [W, capacity].
+        fill: ints in use of each stream, int64; updated.
 
     Returns:
         Index of the sequence to go on with; n when there is none.
@@ -131,20 +136,22 @@ def draw_windows(  # noqa: C901 (one loop, for speed)
                 return sequence
         highest += need
         for index in range(count):
-            column, center_row = shard[sampled[index]], local[sampled[index]]
+            column, center_row = int64(shard[sampled[index]]), local[sampled[index]]
+            if not by_center:
+                column, center_row = column * parts + center_row % parts, int32(center_row // parts)
             center += 1
             for other in range(max(0, index - radius[index]), min(count, index + radius[index] + 1)):
                 if other == index:
                     continue
-                row = shard[sampled[other]]
-                stream = row * workers + column
+                row = int64(0) if by_center else int64(shard[sampled[other]])
+                stream = row * workers * parts + column
                 if group_center[row] != center:
                     group_center[row] = center
                     group[row] = fill[stream]
                     streams[stream, fill[stream]] = center_row
                     streams[stream, fill[stream] + 1] = 0
                     fill[stream] += 2
-                streams[stream, fill[stream]] = local[sampled[other]]
+                streams[stream, fill[stream]] = sampled[other] if by_center else local[sampled[other]]
                 streams[stream, group[row] + 1] += 1
                 fill[stream] += 1
     return ids.size

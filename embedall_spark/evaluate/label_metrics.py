@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +12,20 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from embedall_spark import randomness
 from embedall_spark.search import exact
-from embedall_spark.vectors import to_matrix
+from embedall_spark.search.local_table import LocalTable
+from embedall_spark.vectors import text_array, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
+
+    from embedall_spark.search.local_table import Vectors
+
+    Labels: TypeAlias = DataFrame | pa.Table
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +36,13 @@ _MIN_IDS = 10  # with fewer, F1 says nothing: a tenth of them is not one
 
 
 def purity(
-    vectors: DataFrame, labels: DataFrame, k: int = 10, *, seed: int = 1, limit: int = MAX_QUERIES
+    vectors: Vectors, labels: Labels, k: int = 10, *, seed: int = 1, limit: int = MAX_QUERIES
 ) -> dict[str, float]:
     """Return how often an id's nearest neighbors share a label with it, among the ids that have labels.
 
     Args:
         vectors: VECTORS.
-        labels: as sources.metadata.read() returns them.
+        labels: as sources.metadata.read() returns them, or, where the vectors are on the driver, local_metadata.read().
         k: how many neighbors, by cosine.
         seed: of the sample of query ids.
         limit: at most so many query ids, chosen by a hash; their vectors and neighbors come to the driver.
@@ -53,12 +59,10 @@ def purity(
     if len(sample.ids) < 2:
         log.warning("labels: %d ids of the table have one; purity of neighbors needs two", len(sample.ids))
         return {}
-    hits = exact.top_k(labeled, sample.matrix, k, exclude=[{name} for name in sample.ids], same_table=True)
+    hits = exact.top_k(labeled.rows, sample.matrix, k, exclude=[{name} for name in sample.ids], same_table=True)
     labels_of = {name: set(its_labels) for name, its_labels in zip(sample.ids, sample.labels, strict=True)}
     if others := sorted({name for neighbors in hits for name, _ in neighbors} - labels_of.keys()):
-        names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(others, pa.string())}))
-        table = labeled.join(names, "id", "left_semi").select("id", "labels").toArrow()
-        labels_of |= {name: set(its_labels) for name, its_labels in zip(*table.to_pydict().values(), strict=True)}
+        labels_of |= {name: set(its_labels) for name, its_labels in labeled.labels_of(others).items()}
     shared = [
         not labels_of[name].isdisjoint(its_labels)
         for its_labels, neighbors in zip(sample.labels, hits, strict=True)
@@ -70,8 +74,8 @@ def purity(
 
 
 def classification(
-    vectors: DataFrame,
-    labels: DataFrame,
+    vectors: Vectors,
+    labels: Labels,
     shares: Sequence[float] = (0.1, 0.5, 0.9),
     splits: int = 10,
     *,
@@ -119,7 +123,7 @@ def figures(shares: Sequence[float]) -> list[str]:
     return [f"classification/{kind}_{100 * share:g}" for share in shares for kind in kinds]
 
 
-class _Labeled(NamedTuple):
+class _Sample(NamedTuple):
     """Ids with their vectors, float32 [ids, d], and labels."""
 
     ids: list[str]
@@ -127,17 +131,51 @@ class _Labeled(NamedTuple):
     labels: list[list[str]]
 
 
-def _labeled(vectors: DataFrame, labels: DataFrame) -> DataFrame:
-    """Return id, vector and the sorted labels of the ids that have any."""
-    sets = labels.where("label is not null").groupBy("id").agg(F.sort_array(F.collect_set("label")).alias("labels"))
-    return vectors.select("id", "vector").join(sets, "id")
+class _Labeled(NamedTuple):
+    """The rows whose ids have labels, and these, sorted."""
+
+    rows: Vectors
+    """VECTORS; in Spark id, vector and labels."""
+    sets: dict[str, list[str]]
+    """The labels by id, where the rows are on the driver."""
+
+    def labels_of(self, ids: list[str]) -> dict[str, list[str]]:
+        """Return the labels of some of the ids."""
+        if isinstance(self.rows, LocalTable):
+            return {name: self.sets[name] for name in ids}
+        names = self.rows.sparkSession.createDataFrame(pa.table({"id": pa.array(ids, pa.string())}))
+        table = self.rows.join(names, "id", "left_semi").select("id", "labels").toArrow()
+        return dict(zip(*table.to_pydict().values(), strict=True))
 
 
-def _sample(labeled: DataFrame, limit: int, seed: int) -> _Labeled:
+def _labeled(vectors: Vectors, labels: Labels) -> _Labeled:
+    """Return the rows of the ids that have any label."""
+    if isinstance(vectors, LocalTable):
+        assert isinstance(labels, pa.Table)
+        sets: dict[str, set[str]] = {}
+        for name, label in zip(labels["id"].to_pylist(), labels["label"].to_pylist(), strict=True):
+            if label is not None:
+                sets.setdefault(name, set()).add(label)
+        rows = vectors.where(pc.is_in(vectors.ids, value_set=text_array(sets)))
+        return _Labeled(rows, {name: sorted(its_labels) for name, its_labels in sets.items()})
+    collected = (
+        labels.where("label is not null").groupBy("id").agg(F.sort_array(F.collect_set("label")).alias("labels"))
+    )
+    return _Labeled(vectors.select("id", "vector").join(collected, "id"), {})
+
+
+def _sample(labeled: _Labeled, limit: int, seed: int) -> _Sample:
     """Bring a limited number of ids to the driver, the same ones however the table is partitioned."""
-    table = labeled.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(limit).toArrow()
+    if isinstance(labeled.rows, LocalTable):
+        ids = labeled.rows.ids.to_pylist()
+        first = np.argsort(randomness.spark_hashes(ids, seed), kind="stable")[:limit]
+        chosen = labeled.rows.take(np.sort(first))
+        assert chosen.rows is not None
+        names = [ids[row] for row in np.sort(first)]
+        return _Sample(names, chosen.vectors[chosen.rows], [labeled.sets[name] for name in names])
+    table = labeled.rows.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(limit).toArrow()
     table = table.take(pc.sort_indices(table["id"]))
-    return _Labeled(table["id"].to_pylist(), to_matrix(table["vector"]), table["labels"].to_pylist())
+    return _Sample(table["id"].to_pylist(), to_matrix(table["vector"]), table["labels"].to_pylist())
 
 
 def _chance(labels: Sequence[Sequence[str]]) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import benchmark_files
 from embedall_spark.search import analogy, exact
+from embedall_spark.search.local_table import LocalTable
 from embedall_spark.vectors import to_matrix, unit
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+
+    from embedall_spark.search.local_table import Vectors
 
     Batches = Iterable[pa.RecordBatch]
 
@@ -102,7 +104,7 @@ class Similarity:
         return figures | {f"coverage/{self.file}": self.coverage}
 
 
-def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True) -> Analogies:
+def analogies(vectors: Vectors, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True) -> Analogies:
     """Return how many analogies the vectors answer by 3CosAdd, as gensim's ``evaluate_word_analogies``.
 
     A question with a word that is not among the ``restrict_vocab`` most frequent ids is not used. If case does not
@@ -120,7 +122,7 @@ def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case
     """
     fold = _fold(case_insensitive)
     questions = [(part, tuple(map(fold, words))) for part, words in benchmark_files.questions(file)]
-    candidates = exact.in_spark(exact.most_frequent(vectors, restrict_vocab)).select("id", "vector", "count")
+    candidates = exact.most_frequent(vectors, restrict_vocab)
     rows = _fetch(candidates, {word for _, words in questions for word in words}, case_insensitive)
     used = [(part, words) for part, words in questions if all(word in rows for word in words)]
     names = {word: name for word, (name, _) in rows.items()}
@@ -143,9 +145,7 @@ def analogies(vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case
     return result
 
 
-def similarity(
-    vectors: DataFrame, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True
-) -> Similarity:
+def similarity(vectors: Vectors, file: str, restrict_vocab: int = 300_000, case_insensitive: bool = True) -> Similarity:
     """Return how the cosines of word pairs rank beside human scores, as gensim's ``evaluate_word_pairs``.
 
     Args:
@@ -160,7 +160,7 @@ def similarity(
     """
     fold = _fold(case_insensitive)
     pairs = [(fold(a), fold(b), score) for a, b, score in benchmark_files.pairs(file)]
-    candidates = exact.in_spark(exact.most_frequent(vectors, restrict_vocab)).select("id", "vector", "count")
+    candidates = exact.most_frequent(vectors, restrict_vocab)
     rows = _fetch(candidates, {word for a, b, _ in pairs for word in (a, b)}, case_insensitive)
     used = [pair for pair in pairs if pair[0] in rows and pair[1] in rows]
     spearman = math.nan
@@ -200,19 +200,25 @@ def metric_name(text: str) -> str:
     return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
 
 
-def _fetch(vectors: DataFrame, words: set[str], case_insensitive: bool) -> dict[str, tuple[str, NDArray[np.float32]]]:
+def _fetch(vectors: Vectors, words: set[str], case_insensitive: bool) -> dict[str, tuple[str, NDArray[np.float32]]]:
     """Return the most frequent id of each word that has one, and its vector."""
     if len(words) > _MAX_WORDS:
         raise ConfigError(f"{len(words):,} distinct words: need {_MAX_WORDS:,} or fewer; use a smaller file")
-    table = vectors.mapInArrow(
-        _matching(words, case_insensitive), "id string, vector array<float>, count bigint"
-    ).toArrow()
-    fold, matrix = _fold(case_insensitive), to_matrix(table["vector"])
-    ids, counts = table["id"].to_pylist(), [-1 if count is None else count for count in table["count"].to_pylist()]
-    rows: dict[str, tuple[str, NDArray[np.float32]]] = {}
-    for row in sorted(range(len(ids)), key=lambda row: (-counts[row], ids[row])):
-        rows.setdefault(fold(ids[row]), (ids[row], matrix[row]))
-    return rows
+    fold = _fold(case_insensitive)
+    if isinstance(vectors, LocalTable):
+        part = vectors.take(np.array([row for row, name in enumerate(vectors.ids.to_pylist()) if fold(name) in words]))
+        assert part.rows is not None
+        ids, counts, matrix = part.ids.to_pylist(), part.column("count").to_pylist(), part.vectors[part.rows]
+    else:
+        matching = _matching(words, case_insensitive)
+        rows = vectors.select("id", "vector", "count")
+        table = rows.mapInArrow(matching, "id string, vector array<float>, count bigint").toArrow()
+        ids, counts, matrix = table["id"].to_pylist(), table["count"].to_pylist(), to_matrix(table["vector"])
+    order = sorted(range(len(ids)), key=lambda row: (1 if counts[row] is None else -counts[row], ids[row]))
+    result: dict[str, tuple[str, NDArray[np.float32]]] = {}
+    for row in order:
+        result.setdefault(fold(ids[row]), (ids[row], matrix[row]))
+    return result
 
 
 def _matching(words: set[str], case_insensitive: bool) -> Callable[[Batches], Batches]:

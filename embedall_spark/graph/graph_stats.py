@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
     Table = Callable[[Batches], Iterator[pa.RecordBatch]]
 
 log = logging.getLogger(__name__)
+
+
+class HasAlgorithms(Protocol):
+    """A GraphFrame, whose algorithms run in its JVM side."""
+
+    @property
+    def degrees(self) -> DataFrame:
+        """The number of edges at each vertex: id, degree."""
+
+    @property
+    def outDegrees(self) -> DataFrame:
+        """The number of edges that begin at each vertex: id, outDegree."""
+
+    def connectedComponents(self, *, use_local_checkpoints: bool) -> DataFrame:
+        """Return the vertices and the (weak) component of each: id, component."""
+
+
 _HUBS = 5
 _QUANTILES = (0.5, 0.9, 0.99)
 # The task that finds the components needs 5 bytes per vertex.
@@ -33,7 +50,7 @@ _LONGS = types.Array(int64, 1, "C", readonly=True)
 
 
 def describe(
-    adjacency: DataFrame, vertices: DataFrame, folder: str, size: GraphSize, directed: bool
+    adjacency: DataFrame, vertices: DataFrame, folder: str, size: GraphSize, directed: bool, components: bool = True
 ) -> dict[str, float]:
     """Log sizes, degrees, hubs and components of a graph; return them as figures.
 
@@ -43,6 +60,7 @@ def describe(
         folder: path or URI.
         size: vertices and edges.
         directed: whether edges lead one way only; degrees are then out-degrees, and components weak ones.
+        components: whether to count components.
     """
     row_degrees = adjacency.select("vertices", "degrees").mapInArrow(_degrees, "id int, degree bigint")
     degrees = row_degrees.groupBy("id").agg(F.sum("degree").alias("degree"))
@@ -77,7 +95,33 @@ def describe(
         "graph/edges": size.edges,
         "graph/greatest_degree": row["greatest"],
     }
-    return {name: float(value) for name, value in figures.items()} | _components(adjacency, folder, size, directed)
+    counted = _components(adjacency, folder, size, directed) if components else {}
+    return {name: float(value) for name, value in figures.items()} | counted
+
+
+def describe_frame(graph: HasAlgorithms, directed: bool) -> dict[str, float]:
+    """Log what GraphFrames' own algorithms say of a graph as it is; return figures that replace those of describe().
+
+    Degrees count parallel edges and loops; vertices without an edge are components.
+    """
+    degrees = graph.outDegrees.withColumnRenamed("outDegree", "degree") if directed else graph.degrees
+    greatest = degrees.agg(F.max("degree")).first()
+    # The other kind of checkpoints needs a folder, which Spark Connect cannot set.
+    sizes = graph.connectedComponents(use_local_checkpoints=True).groupBy("component").count()
+    row = sizes.agg(
+        F.count("*").alias("components"), F.max("count").alias("largest"), F.sum("count").alias("all")
+    ).first()
+    assert greatest is not None and row is not None
+    if not row["components"]:
+        return {}
+    share = row["largest"] / row["all"]
+    log.info("graph: by GraphFrames: greatest degree %s; %s components, the largest has %.1f%% of the vertices",
+             f"{greatest[0] or 0:,}", f"{row['components']:,}", 100 * share)  # fmt: skip
+    return {
+        "graph/greatest_degree": float(greatest[0] or 0),
+        "graph/components": float(row["components"]),
+        "graph/greatest_component_share": share,
+    }
 
 
 def _components(adjacency: DataFrame, folder: str, size: GraphSize, directed: bool) -> dict[str, float]:

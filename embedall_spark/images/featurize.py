@@ -101,13 +101,15 @@ class TaskOptions(NamedTuple):
     threads: int
 
 
-def describe(spark: SparkSession, backbone: BackboneConfig) -> BackboneInfo:
+def describe(spark: SparkSession, backbone: BackboneConfig, text: bool = False) -> BackboneInfo:
     """Return dimension and fingerprint of a network, loaded by a task, since it is tasks that must be able to load it.
+
+    With ``text`` its text side is loaded too; both sides have the same dimension.
 
     Raises:
         ConfigError: a task cannot load it.
     """
-    row = spark.range(0, 1, 1, 1).mapInArrow(_info_reader(backbone), _INFO).collect()[0]
+    row = spark.range(0, 1, 1, 1).mapInArrow(_info_reader(backbone, text), _INFO).collect()[0]
     if row.problem is not None:
         raise ConfigError(row.problem)
     return BackboneInfo(row.size, row.fingerprint)
@@ -160,11 +162,13 @@ def featurize_one(
     return vector
 
 
-def _info_reader(backbone: BackboneConfig) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _info_reader(
+    backbone: BackboneConfig, text: bool
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def read_info(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in batches:
             try:
-                network = backbones.load(backbone)
+                network = backbones.load_text(backbone) if text else backbones.load(backbone)
                 row = {"size": network.size, "fingerprint": network.fingerprint, "problem": None}
             except ConfigError as error:
                 row = {"size": None, "fingerprint": None, "problem": str(error)}

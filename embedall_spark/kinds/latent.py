@@ -24,7 +24,7 @@ from embedall_spark.latent.fit.model_selection import FitConfig
 from embedall_spark.latent.latent_model import UNIT, WORDS, LatentModel
 from embedall_spark.latent.preprocessing import PLAIN
 from embedall_spark.latent.split import SplitConfig
-from embedall_spark.latent.text import text_side
+from embedall_spark.latent.text import text_side, tower
 from embedall_spark.schemas import ITEMS, PAIRS, REJECTS, VECTORS, conform
 from embedall_spark.sources import input_version, tabular
 from embedall_spark.sources.image_config import ImagesConfig
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIGURES = [f"{name}_{cut}" for name in ("recall", "chance_recall") for cut in (1, 5, 10)]
+_TOWERS = [f"towers/{way}" for way in retrieval.WAYS]
 _FIGURES += ["mrr", "chance_mrr", "median_rank", "candidates"]
 
 
@@ -106,9 +107,10 @@ def check(config: Config) -> None:
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
         )
+    tower.check(source, config.fit.as_is)
     if source.right is None:
         item_table.check(source)
-    config.evaluate.check_gates([f"{way}/{name}" for way in retrieval.WAYS for name in _FIGURES])
+    config.evaluate.check_gates([f"{way}/{name}" for way in (*retrieval.WAYS, *_TOWERS) for name in _FIGURES])
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -132,7 +134,7 @@ def version(spark: SparkSession, config: Config) -> str:
 
 def vector_size(spark: SparkSession, config: Config) -> int | None:
     """Return the dimension of the latent vectors; None if it is chosen on validation items."""
-    return config.fit.k[0] if len(config.fit.k) == 1 else None
+    return config.fit.k[0] if len(config.fit.k) == 1 and not config.fit.as_is else None
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
@@ -166,19 +168,15 @@ def embed(run: Run, rows: DataFrame, config: Config) -> DataFrame:
     items = item_table.load(run, config.input) if config.input.right is None else None
     inputs.check_ids(left, _left_ids(run.spark, items, config), config.input)
     parts = run.stage("split", lambda: split.split(left, config.split))
-    inputs.check_size(parts, min(config.fit.k))
+    if not config.fit.as_is:
+        inputs.check_size(parts, min(config.fit.k))
     right = _vectors_side(run.spark, config) if items is None else _text_side(run, items, parts, left, config)
     refused = item_table.refuse(run, config.input) if items is not None else 0
     seen = rows.count() + right.pairs.count() + refused
     if refused:
         run.check_reject_share(refused, seen)
     pairs = _pairs(run, rows, left, right, parts, seen)
-    sides = model_selection.fit(run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN)
-    text = right.text
-    if text is not None:
-        decoder = cca.decoder(sides[3], sides[2])[:, : len(text.bags.tokens)]
-        text = text._replace(decoder=decoder.astype(np.float32))
-    fitted = LatentModel(sides[0], sides[1], *kinds, text)
+    fitted = _fit(run, left, right, pairs, kinds, config)
     run.artifact(latent_model.FILE, latent_model.to_bytes(fitted))
     run.log_model(latent_model.servable(fitted, config.output.registered_model))
     if right.items is not None:
@@ -199,7 +197,9 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     test_pairs = run.read_stage("pairs").where("part = 'test'")
     names = [qualify(kind, name) for kind, name in zip(kinds, ("left", "right"), strict=True)]
     left, right = (vectors.where(F.col("kind") == kind) for kind in kinds)
-    figures = retrieval.evaluate(left, right, test_pairs.select(*names, "weight"), csls=options.csls, seed=options.seed)
+    measured_pairs = test_pairs.select(*names, "weight")
+    figures = retrieval.evaluate(left, right, measured_pairs, csls=options.csls, seed=options.seed)
+    figures |= _towers_as_they_are(run, measured_pairs, kinds, config)
     items = item_table.load(run, config.input) if config.input.right is None else None
     load_pictures = plot_data.pictures(run, kinds[0], config.input.path, options.pictures)
     space = plot_data.space(run, vectors, test_pairs.select(*names), kinds, items, load_pictures)
@@ -207,6 +207,23 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     for name, content in latent_plots.draw(space, sizes):
         run.artifact(name, content)
     return figures
+
+
+def _fit(
+    run: Run, left: DataFrame, right: text_side.RightSide, pairs: DataFrame, kinds: tuple[str, str], config: Config
+) -> LatentModel:
+    """Return the model: fitted to the pairs, or the towers as they are."""
+    if config.fit.as_is and right.tower is not None:
+        sides = tower.as_they_are(left, right.vectors, right.tower, config.input.path)
+        return LatentModel(*sides, *kinds, None, right.tower)
+    left_side, right_side, maps, moments = model_selection.fit(
+        run, left, right.fitted, pairs, config.fit, UNIT if right.text is None else PLAIN
+    )
+    text = right.text
+    if text is not None:
+        decoder = cca.decoder(moments, maps)[:, : len(text.bags.tokens)]
+        text = text._replace(decoder=decoder.astype(np.float32))
+    return LatentModel(left_side, right_side, *kinds, text, right.tower)
 
 
 def _left_ids(spark: SparkSession, items: DataFrame | None, config: Config) -> DataFrame:
@@ -220,9 +237,24 @@ def _left_ids(spark: SparkSession, items: DataFrame | None, config: Config) -> D
 def _text_side(run: Run, items: DataFrame, parts: DataFrame, left: DataFrame, config: Config) -> text_side.RightSide:
     """Return the right side made of titles and tags."""
     source = config.input
+    if source.text_tower is not None:
+        return tower.build_tower_side(run, items, left, source)
     vectors = None if source.words is None else inputs.read(run.spark, source.words, VECTORS).where(inputs.is_finite())
     table = files.words_of(config.output.table)
     return text_side.build_text_side(run, items, parts, left, source, vectors, config.fit.left_preparation, table)
+
+
+def _towers_as_they_are(run: Run, pairs: DataFrame, kinds: tuple[str, str], config: Config) -> dict[str, float]:
+    """Return the figures of a pair of towers without the fit, to stand beside those with it; none for other sides."""
+    if config.input.text_tower is None or config.fit.as_is:
+        return {}
+    fitted = latent_model.load(run.folder).tower
+    if fitted is None or not fitted.is_pair:
+        return {}
+    raw = (read(run.spark, config), run.read_stage("right"))
+    left, right = (side.select(qualify(kind), "vector") for side, kind in zip(raw, kinds, strict=True))
+    figures = retrieval.evaluate(left, right, pairs, csls=config.evaluate.csls, seed=config.evaluate.seed)
+    return {f"towers/{name}": value for name, value in figures.items()}
 
 
 def _vectors_side(spark: SparkSession, config: Config) -> text_side.RightSide:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 from pyspark.sql import DataFrame
@@ -26,6 +26,7 @@ from embedall_spark.train.config import TrainConfig
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from embedall_spark.graph.graph_stats import HasAlgorithms
     from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     return sizes | preflight.estimate(spark, corpus, config.train)
 
 
-def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
+def embed(run: Run, graph: DataFrame | HasEdges, config: Config, *, report: bool = True) -> DataFrame:
     """Return one vector per vertex that has a neighbour, as VECTORS.
 
     Method: node2vec (Grover and Leskovec 2016): skip-gram over second-order random walks; with p = q = 1 DeepWalk
@@ -112,6 +113,7 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
         run: where stages, figures and rejects go.
         graph: EDGES, or a GraphFrame (anything with ``vertices`` and ``edges``).
         config: the configuration; its input is used only for the name of a GraphFrame's weights.
+        report: whether to log and record what the graph looks like; of a GraphFrame by its own degrees and components.
 
     Raises:
         BadData: too many edges were refused, or none is left.
@@ -120,7 +122,8 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config) -> DataFrame:
     """
     train_edges, _ = _split(_read_edges(run, graph, config), config)
     vertices, lists, size = adjacency.build_stages(run, train_edges, config.graph)
-    _report(run, graph, lists, vertices, size, config)
+    if report:
+        _report(run, graph, lists, vertices, size, config)
     walks = Walks(run.stage_path("adjacency"), size, config.graph.directed, config.walks, config.train.seed)
     visited = _count_visits(run, vertices, walks)
     _write_walks(run, walks)
@@ -185,7 +188,11 @@ def _report(
     config: Config,
 ) -> None:
     """Log and record what the graph looks like."""
-    figures = graph_stats.describe(lists, vertices, run.stage_path("adjacency"), size, config.graph.directed)
+    directed, own = config.graph.directed, {}
+    if hasattr(graph, "connectedComponents"):
+        own = graph_stats.describe_frame(cast("HasAlgorithms", graph), directed)
+    folder = run.stage_path("adjacency")
+    figures = graph_stats.describe(lists, vertices, folder, size, directed, components=not own) | own
     if not isinstance(graph, DataFrame):
         named = graph.vertices.select(F.col("id").cast("string").alias("token")).where("token is not null").distinct()
         isolated = named.join(vertices, "token", "left_anti").count()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.run_context import Run
-
-log = logging.getLogger(__name__)
 
 # Measured, see docs/log.md: a run's jobs on an input of any size, and bytes of text per second and task slot.
 _FIXED_SECONDS, _INGESTED_BYTES = 45, 6_000_000
@@ -134,24 +131,23 @@ def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
         pages, counts = phrases.join_phrases(run, pages, config.phrases), None
     counted = vocabulary.count(pages) if counts is None else counts
     words = vocabulary.assign_ids(run, "vocabulary", counted, config.vocabulary, what="words")
-    vectors = _train(run, pages, words, config.train, lambda vectors: _score(vectors, config))
+    sequences = blocks.build(run, pages, words)
+    vectors = _train(run, sequences, words, config.train, lambda vectors: _score(vectors, config))
     if config.train.max_n:
         trainer.write_ngrams(run, run.stage_path("vocabulary"), config.train, ngrams_table(config.output.table))
     return vectors
 
 
 def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, train: TrainConfig) -> DataFrame:
-    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS.
+    """Return one vector per word of SEQUENCES, text that is tokenized already, as VECTORS. Raises what embed() does.
 
-    If the vocabulary is too small for ``train.workers``, fewer train, with a warning. Raises what embed() does.
+    One worker trains in the order of the text, as word2vec, gensim and MLlib do.
     """
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     known = vocabulary.build(run, pages, words, what="words")
-    most = max(1, known.count() // trainer.min_vocabulary(train, workers=1)) if train.workers > 1 else 1
-    if most < train.workers:
-        log.warning("train.workers=%d: the vocabulary is too small for more than %d, which train", train.workers, most)
-        train = train.model_copy(update={"workers": most})
-    return _train(run, pages, known, train)
+    ordered = train.workers == 1 and train.method == "sgns"
+    stored = blocks.build_in_order(run, pages) if ordered else blocks.build(run, pages, known)
+    return _train(run, stored, known, train)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -207,13 +203,12 @@ def _kept(run: Run, config: Config) -> increments.Stage:
 
 def _train(
     run: Run,
-    pages: DataFrame,
+    sequences: DataFrame,
     words: DataFrame,
     train: TrainConfig,
     evaluate: Callable[[DataFrame], float] | None = None,
 ) -> DataFrame:
-    """Return VECTORS trained on PAGES."""
-    sequences = blocks.build(run, pages, words)
+    """Return VECTORS trained on BLOCKS."""
     trained = trainer.train(run, sequences, words, run.stage_path("vocabulary"), train, evaluate)
     return vectors_of(trained, "words", run.id, run.model_uri)
 

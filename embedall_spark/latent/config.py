@@ -6,6 +6,7 @@ from pydantic import Field
 
 from embedall_spark import files
 from embedall_spark.config import InputPath, Section
+from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.latent.fit.covariance import MAX_SIZE
 from embedall_spark.latent.text.item_tokens import ItemTextConfig
 from embedall_spark.latent.text.text_features import MAX_TOKENS
@@ -49,6 +50,11 @@ class LatentInput(Section):
     )  # fmt: skip
     words: InputPath | None = Field(
         None, description="table of word vectors; titles are then composed of these as well as of the words themselves"
+    )
+    text_tower: BackboneConfig | None = Field(
+        None,
+        description="network whose text side makes the vectors of titles and tags, in place of learned words: "
+        "open_clip:NAME or open_clip:FOLDER. Keys:",
     )
     right: InputPath | None = Field(None, description="table of vectors, the right side in place of text; needs pairs")
     right_kind: str | None = Field(

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedall_spark import files
 from embedall_spark.errors import BadData
+from embedall_spark.images.backbones import BackboneConfig
 from embedall_spark.latent.preprocessing import Preparation, prepare
 from embedall_spark.latent.projection import Side
 from embedall_spark.latent.text.item_tokens import ItemTextConfig, tokenize_text
@@ -45,6 +46,14 @@ class TextSide(NamedTuple):
     """float32 [k, words], see cca.decoder(); None before the fit."""
 
 
+class Tower(NamedTuple):
+    """The text tower that makes vectors of the right side."""
+
+    network: BackboneConfig
+    is_pair: bool | None
+    """Whether its image tower made the left side's vectors; None: that is not known."""
+
+
 class WordDecoder(NamedTuple):
     """Predicts the words of an item of the left side."""
 
@@ -76,6 +85,12 @@ class LatentModel(NamedTuple):
     right_kind: str
     """``titles`` if the right side is text."""
     text: TextSide | None
+    tower: Tower | None = None
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a text has a place in the space."""
+        return self.text is not None or self.tower is not None
 
     def project_text(self, text: str, vectors: Mapping[str, Vector] | None = None) -> Vector | None:
         """Return a text in the latent space, float32 [k], of length 1; None if no word of it is known.
@@ -185,6 +200,8 @@ def to_bytes(model: LatentModel) -> bytes:
             arrays |= _prefixed("composed", text.composed.to_arrays())
         if text.decoder is not None:
             arrays["decoder"] = text.decoder
+    if model.tower is not None:
+        header["tower"] = {"network": model.tower.network.model_dump(mode="json"), "is_pair": model.tower.is_pair}
     arrays["about"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
@@ -212,7 +229,10 @@ def from_bytes(content: bytes) -> LatentModel:
         bags = TextModel.from_arrays(_under("bags", arrays))
         text = TextSide(config, bags, composed, header["table"], arrays.get("decoder"))
     left, right = (Side.from_arrays(_under(name, arrays)) for name in ("left", "right"))
-    return LatentModel(left, right, header["left"], header["right"], text)
+    tower = None
+    if "tower" in header:
+        tower = Tower(BackboneConfig.model_validate(header["tower"]["network"]), header["tower"]["is_pair"])
+    return LatentModel(left, right, header["left"], header["right"], text, tower)
 
 
 def load(folder: str) -> LatentModel:

@@ -48,19 +48,20 @@ def space(
         items: ITEMS by ids of the left side's own table, if the right side is text.
         find_pictures: as pictures() returns it.
     """
+    model = None if items is None else latent_model.load(run.folder)
     metadata = vectors.select("id", F.col("kind").alias("label"), unqualify(F.col("kind")).alias("title"))
-    if items is None:
+    if items is not None:
+        titles = items.where("title IS NOT NULL").select(F.col("id").alias("item"), F.col("title").alias("item_title"))
+        of_item = (F.col("item") == metadata["title"]) & F.col("label").isin(*kinds)
+        title = F.coalesce("item_title", "title").alias("title")
+        metadata = metadata.join(titles, of_item, "left").select("id", "label", title)
+    if model is None or model.text is None:
         queries = test_pairs.groupBy(F.col("right").alias("id")).count()
         return Space(vectors, test_pairs, queries, metadata, kinds, find_pictures, None)
-    titles = items.where("title IS NOT NULL").select(F.col("id").alias("item"), F.col("title").alias("item_title"))
-    of_item = (F.col("item") == metadata["title"]) & F.col("label").isin(*kinds)
-    title = F.coalesce("item_title", "title").alias("title")
-    metadata = metadata.join(titles, of_item, "left").select("id", "label", title)
     test_items = test_pairs.select(unqualify(kinds[0], "left").alias("id"))
     tokens = run.read_stage("words").join(test_items, "id").select(F.explode("tokens").alias("word"))
     queries = tokens.groupBy("word").count().select(qualify(latent_model.WORDS, "word").alias("id"), "count")
-    suggest_words = latent_model.load(run.folder).suggest_words
-    return Space(vectors, test_pairs, queries, metadata, kinds, find_pictures, suggest_words)
+    return Space(vectors, test_pairs, queries, metadata, kinds, find_pictures, model.suggest_words)
 
 
 def pictures(run: Run, kind: str, table: str, images_config: ImagesConfig | None) -> Find | None:

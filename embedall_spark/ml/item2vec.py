@@ -72,7 +72,9 @@ class Item2Vec(Item2VecOptions, Estimator["Item2VecModel"]):
         folder = work_folder.new(spark, self)
         with work_folder.run(spark, folder) as run:
             vectors = sequences.embed(run, rows, config)
-            return vectors_model.fitted(self, Item2VecModel(), run, vectors, f"{folder}/vectors")
+            return vectors_model.fitted(
+                self, Item2VecModel(), run, vectors, config.train.vector_size, f"{folder}/vectors"
+            )
 
     def _events(self, dataset: DataFrame) -> DataFrame:
         """Return the rows of events.check()."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml import Estimator
@@ -46,7 +47,8 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
     """node2vec (Grover and Leskovec 2016) over a DataFrame of edges, or over a GraphFrame.
 
     The edges of a DataFrame lead both ways unless ``directed`` is set. Those of a GraphFrame are directed, as its
-    definition says, unless ``directed`` is set to false.
+    definition says, unless ``directed`` is set to false. Sizes, degrees and components are logged where the level of
+    the package's logger is INFO; those of a GraphFrame are computed by its own algorithms.
     """
 
     def __init__(self, **params: Any) -> None:
@@ -70,8 +72,13 @@ class Node2Vec(Node2VecOptions, Estimator["Node2VecModel"]):
         config = parse(nodes.Config, values | source)
         folder = work_folder.new(frame.sparkSession, self)
         with work_folder.run(frame.sparkSession, folder) as run:
-            vectors = nodes.embed(run, graph, config)
-            return vectors_model.fitted(self, Node2VecModel(), run, vectors, f"{folder}/vectors")
+            # Nothing is left of the report but what is logged.
+            vectors = nodes.embed(
+                run, graph, config, report=logging.getLogger("embedall_spark").isEnabledFor(logging.INFO)
+            )
+            return vectors_model.fitted(
+                self, Node2VecModel(), run, vectors, config.train.vector_size, f"{folder}/vectors"
+            )
 
     def _graph(self, dataset: DataFrame | HasEdges) -> tuple[DataFrame | HasEdges, str | None, bool]:
         """Return EDGES or a GraphFrame, the name of its weights, and whether edges lead one way only."""

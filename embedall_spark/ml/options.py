@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic_core import PydanticUndefined
@@ -14,7 +15,7 @@ from embedall_spark.config import Section, parse, section_type
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     S = TypeVar("S", bound=Section)
     C = TypeVar("C", bound="type[HasOptions]")
@@ -99,9 +100,15 @@ class HasOptions(Params):
 
 
 def params_of(
-    section: type[Section], exclude: Collection[str] = (), include: Collection[str] | None = None
+    section: type[Section],
+    exclude: Collection[str] = (),
+    include: Collection[str] | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[C], C]:
-    """Build a class decorator that adds a param, ``getName`` and ``setName`` for each simple field of a section."""
+    """Build a class decorator that adds a param, ``getName`` and ``setName`` for each simple field of a section.
+
+    ``notes`` has what is to be added to the descriptions of single fields.
+    """
 
     def add(cls: C) -> C:
         names = []
@@ -112,7 +119,8 @@ def params_of(
             if converter is None:
                 continue
             names.append(name)
-            setattr(cls, name, Param(Params._dummy(), name, field.description or "", typeConverter=converter))
+            doc = "; ".join(filter(None, (field.description, notes.get(name))))
+            setattr(cls, name, Param(Params._dummy(), name, doc, typeConverter=converter))
             setattr(cls, f"get{_camel(name)}", _getter(name))
             setattr(cls, f"set{_camel(name)}", _setter(name))
         cls._sections = {**cls._sections, section: tuple(names)}

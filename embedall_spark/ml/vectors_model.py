@@ -21,7 +21,7 @@ from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import ConfigError
 from embedall_spark.ml.persistence import Saved
 from embedall_spark.search import exact
-from embedall_spark.vectors import dimension, to_matrix
+from embedall_spark.vectors import to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,10 +131,10 @@ def write(table: DataFrame, folder: str, rows: int, d: int) -> None:
     ordered.select(*TABLE.names).sortWithinPartitions("id").write.parquet(folder)
 
 
-def fitted(stage: HasOptions, model: M, run: Run, vectors: DataFrame, location: str) -> M:
-    """Return a stage's model: its params, and VECTORS with the ids and counts of the run's vocabulary in a table."""
+def fitted(stage: HasOptions, model: M, run: Run, vectors: DataFrame, d: int, location: str) -> M:
+    """Return a stage's model: its params, and VECTORS [n, d] with ids and counts of the run's vocabulary in a table."""
     tokens, named = run.read_stage("vocabulary"), vectors.select(F.col("id").alias("token"), "vector")
-    size, d = tokens.count(), dimension(named) or 0
+    size = tokens.count()
     write(tokens.join(named, "token", "left"), location, size, d)
     model._resetUid(stage.uid)
     model._location, model._size, model._dimension = location, size, d

@@ -34,10 +34,14 @@ log = logging.getLogger(__name__)
 _MAX_SEED = 2**63
 # What pyspark.ml has under other names, and what a fit that leaves nothing behind has no use for.
 _OTHER_NAMES = ("vector_size", "window", "alpha", "epochs", "seed", "slice_tokens", "context")
+# Params that choose a method. Without them it is MLlib's: one pass over little text needs it, see docs/log.md.
+_METHOD = ("method", "sg", "hs", "negative", "max_n")
+_MLLIB: dict[str, Any] = {"hs": 1, "negative": 0, "sample": 0.0}
+_NOTE = f"unset: as in the configuration if {', '.join(_METHOD)}, device or several workers are set, otherwise "
 
 
 @accessors("run_root")
-@params_of(TrainConfig, exclude=_OTHER_NAMES)
+@params_of(TrainConfig, exclude=_OTHER_NAMES, notes={name: f"{_NOTE}{value:g}" for name, value in _MLLIB.items()})
 @params_of(VocabularyConfig, exclude=("min_count",))
 class Word2VecOptions(_Word2VecParams, Saved):
     """Params of Word2Vec: those of pyspark.ml, and ours under the names that the configuration has."""
@@ -45,7 +49,7 @@ class Word2VecOptions(_Word2VecParams, Saved):
     def __init__(self) -> None:
         super().__init__()
         # pyspark's default is a hash that differs from process to process; workers are numPartitions unless given.
-        self._setDefault(seed=TrainConfig().seed, workers=None)
+        self._setDefault(seed=TrainConfig().seed, workers=None, **dict.fromkeys(_MLLIB))
 
     def setInputCol(self, value: str) -> Self:
         """Set the column of sentences, arrays of strings."""
@@ -66,9 +70,13 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
     """word2vec (Mikolov et al. 2013) as an estimator that takes the place of ``pyspark.ml.feature.Word2Vec``.
 
     It has the params of pyspark.ml, and beside them ours: those of the sections ``train`` and ``vocabulary`` of
-    ``embedall words`` under their own names, such as ``negative``, ``sample``, ``sg``, ``hs`` and ``workers``. The
-    method is skip-gram with negative sampling unless they say otherwise. ``numPartitions`` is the number of workers; it
-    is lowered, with a warning, to the task slots of the session and to what a small vocabulary can be divided into.
+    ``embedall words`` under their own names, such as ``negative``, ``sample``, ``sg``, ``hs`` and ``workers``.
+
+    The method is MLlib's, skip-gram with hierarchical softmax over every word of the text, in one task that uses the
+    cores of its host. With ``negative=5``, or another of our params that chooses a method, it is that of ``embedall
+    words``: negative sampling, frequent words subsampled. Then ``numPartitions`` is the number of workers, which share
+    the model; it is lowered, with a warning, to the task slots of the session and to what a small vocabulary can be
+    divided into.
     """
 
     def __init__(self, **params: Any) -> None:
@@ -92,7 +100,7 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
         folder = work_folder.new(spark, self)
         with work_folder.run(spark, folder) as run:
             vectors = words.embed_sequences(run, sentences, vocabulary, train)
-            return vectors_model.fitted(self, Word2VecModel(), run, vectors, f"{folder}/vectors")
+            return vectors_model.fitted(self, Word2VecModel(), run, vectors, train.vector_size, f"{folder}/vectors")
 
     def _training(self, spark: SparkSession) -> TrainConfig:
         """Return the options of training, with no more workers than task slots."""
@@ -101,11 +109,20 @@ class Word2Vec(Word2VecOptions, Estimator["Word2VecModel"]):
             "alpha": self.getStepSize(), "seed": self.getSeed() % _MAX_SEED,
             "min_alpha": min(self.getOrDefault("min_alpha"), self.getStepSize()),
         }  # fmt: skip
-        workers = self.optional("workers") or self.getNumPartitions()
+        if not self._chooses_method():
+            renamed = {**_MLLIB, "sample": self.optional("sample") or 0.0, **renamed}
+        # What has a kernel for GPUs can be shared by workers, too.
+        several = self.section(TrainConfig, **renamed, workers=1, device="cpu").has_gpu_kernel
+        workers = self.optional("workers") or (self.getNumPartitions() if several else 1)
         if workers > 1 and workers > (slots := cluster_slots.total(spark)):
             log.warning("Word2Vec: %d workers, but %d task slots; %d train", workers, slots, slots)
             workers = slots
         return self.section(TrainConfig, **renamed, workers=workers)
+
+    def _chooses_method(self) -> bool:
+        """Return whether a param says that the method is not MLlib's."""
+        several = (self.optional("workers") or 1) > 1 or self.getOrDefault("device") != "cpu"
+        return several or any(self.isSet(name) for name in _METHOD)
 
 
 class Word2VecModel(VectorsModel, Word2VecOptions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark.publish import procrustes
-from embedall_spark.vectors import to_matrix, unit
+from embedall_spark.vectors import in_batches, to_matrix, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,47 +54,44 @@ class Drift(NamedTuple):
         }
 
 
-def table(candidate: DataFrame, published: DataFrame, matrix: NDArray[np.float64]) -> DataFrame:
-    """Return DRIFT: each id of either table, its cosine to its earlier vector, and whether it is new or lost."""
-    rows = procrustes.cosines(candidate, published, matrix).withColumn("status", F.lit("shared"))
-    new = candidate.join(published.select("id"), "id", "left_anti").select("id", "count")
-    lost = published.join(candidate.select("id"), "id", "left_anti").select("id", "count")
-    for part, status in ((new, "new"), (lost, "lost")):
-        rows = rows.unionByName(part.withColumns({"cosine": F.lit(None).cast("double"), "status": F.lit(status)}))
-    return rows
+def table(pairs: DataFrame, matrix: NDArray[np.float64] | None) -> DataFrame:
+    """Return DRIFT of procrustes.pair(): each id, its cosine to its earlier vector, and whether it is new or lost."""
+    status = F.when(F.col("x").isNull(), "lost").when(F.col("y").isNull(), "new").otherwise("shared")
+    rows = pairs.select("id", "count", "x", "y", status.alias("status"))
+    return rows.mapInArrow(in_batches(partial(_drift, matrix), procrustes.ROWS), f"{procrustes.COSINES}, status string")
 
 
-def measure(candidate: DataFrame, published: DataFrame, drift: DataFrame) -> Drift:
-    """Return what a drift table, and the neighborhoods of frequent ids, say.
+def _drift(matrix: NDArray[np.float64] | None, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return procrustes.with_cosines(matrix, batch).append_column("status", batch["status"])
+
+
+def measure(pairs: DataFrame, matrix: NDArray[np.float64] | None, drift: DataFrame) -> Drift:
+    """Return what the ids of two tables, and the neighborhoods of frequent ones, say.
 
     Args:
-        candidate: VECTORS; neighbors do not depend on its rotation.
-        published: VECTORS.
-        drift: DRIFT of the two.
+        pairs: as procrustes.pair() returns them.
+        matrix: the rotation; None: none.
+        drift: DRIFT of the pairs.
     """
     quartiles = F.percentile_approx("cosine", [0.25, 0.5, 0.75], 10_000).alias("quartiles")
     counts = {
         row["status"]: row for row in drift.groupBy("status").agg(F.count("*").alias("rows"), quartiles).collect()
     }
     shared, new, lost = (int(counts[status]["rows"]) if status in counts else 0 for status in ("shared", "new", "lost"))
-    frequent = drift.where("status = 'shared'").orderBy(F.desc_nulls_last("count"), F.xxhash64("id"), "id")
-    table = frequent.limit(MAX_QUERIES).select("id", "count", "cosine").toArrow()
-    ids = drift.sparkSession.createDataFrame(table.select(["id"]))
-    before, after = (_units(vectors, ids) for vectors in (published, candidate))
-    overlaps = overlap(before, after)
+    frequent = pairs.where(procrustes.SHARED).orderBy(F.desc_nulls_last("count"), F.xxhash64("id"), "id")
+    rows = frequent.limit(MAX_QUERIES).toArrow()
+    table, overlaps = rows.select(["id", "count"]), np.zeros(0)
+    cosines = np.zeros(0)
+    if len(rows):
+        after, before = (to_matrix(rows[name]) for name in ("x", "y"))
+        cosines, overlaps = procrustes.cosine(after, before, matrix), overlap(unit(before), unit(after))
     return Drift(
         float(overlaps.mean()) if len(overlaps) else float("nan"),
         float(overlaps.std(ddof=1) / np.sqrt(len(overlaps))) if len(overlaps) > 1 else float("nan"),
         shared, new, lost, lost / max(1, shared + lost),
         tuple(counts["shared"]["quartiles"]) if shared else (float("nan"),) * 3,
-        table,
+        table.append_column("cosine", pa.array(cosines, pa.float64())),
     )  # fmt: skip
-
-
-def _units(vectors: DataFrame, ids: DataFrame) -> NDArray[np.float32]:
-    """Return the vectors of some ids at length 1 in the order of the ids, float32 [n, d]."""
-    rows = vectors.select("id", "vector").join(ids, "id", "left_semi").toArrow().sort_by("id")
-    return unit(to_matrix(rows["vector"])) if len(rows) else np.zeros((0, 0), np.float32)
 
 
 def overlap(before: NDArray[np.float32], after: NDArray[np.float32], k: int = 10) -> NDArray[np.float64]:

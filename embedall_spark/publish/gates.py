@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -26,8 +27,8 @@ class Gates(Section):
     )
     min_overlap: float | None = Field(
         None, ge=0, le=1,
-        description="least mean share of the 10 nearest neighbors that stay; unset: any. Good is what two runs have "
-        "that differ by the seed alone, less three standard errors: embedall diff shows both",
+        description="least mean share of the 10 nearest neighbors that stay; unset: that of embedall baseline less "
+        "three standard errors, and any where there is no baseline",
     )  # fmt: skip
     max_lost: float = Field(0.1, ge=0, le=1, description="largest share of the published ids that may vanish")
     max_new: float | None = Field(
@@ -47,7 +48,27 @@ class Publication(Section):
     """How a candidate becomes the published version."""
 
     gates: Gates = Field(Gates(), description="when it is held back. Keys:")
-    evaluate: Evaluation = Field(Evaluation(), description="what is measured on both versions. Keys:")
+    evaluate: Evaluation = Field(
+        Evaluation(), description="what is measured on both versions, beside the figures of their runs. Keys:"
+    )
+    vanished: Literal["remove", "keep", "mark"] = Field(
+        "remove",
+        description="rows of published ids that the candidate lacks: leave them out, keep them, or mark them "
+        "by count 0, after which they do not count as lost again",
+    )
+    registered_model: str | None = Field(
+        None,
+        description="registered model in MLflow whose alias 'published' follows the published version; unset: none",
+    )
+
+
+# Figures of runs by which no quality is judged: how much could be measured, and what they are to be compared with.
+_NO_QUALITY = re.compile(r"coverage/|links/pairs|purity/chance|popularity|cooccurrence|majority|chance")
+
+
+def quality(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return those of a run's figures that a new version should not fall below."""
+    return {name: value for name, value in figures.items() if not _NO_QUALITY.search(name)}
 
 
 def below(figures: Mapping[str, float], least: Mapping[str, float]) -> list[str]:
@@ -61,7 +82,11 @@ def below(figures: Mapping[str, float], least: Mapping[str, float]) -> list[str]
 
 
 def failures(
-    gates: Gates, drift: Drift | None, candidate: Mapping[str, float], published: Mapping[str, float]
+    gates: Gates,
+    drift: Drift | None,
+    candidate: Mapping[str, float],
+    published: Mapping[str, float],
+    baseline: float | None = None,
 ) -> list[str]:
     """Return a sentence for each gate that a candidate fails.
 
@@ -70,6 +95,7 @@ def failures(
         drift: from the published version; None for a first publication, or a new space.
         candidate: figures of the candidate by name.
         published: figures of the published version.
+        baseline: least overlap where ``gates.min_overlap`` is unset.
     """
     sentences = [f"{text} (gates.floors)" for text in below(candidate, gates.floors)]
     for name, before in published.items():
@@ -80,8 +106,10 @@ def failures(
             )
     if drift is None:
         return sentences
-    if gates.min_overlap is not None and not drift.overlap >= gates.min_overlap:
-        sentences.append(f"the neighbors' overlap is {drift.overlap:.3f}, need {gates.min_overlap} (gates.min_overlap)")
+    least = gates.min_overlap if gates.min_overlap is not None else baseline
+    if least is not None and not drift.overlap >= least:
+        why = "gates.min_overlap" if gates.min_overlap is not None else "embedall baseline, less three standard errors"
+        sentences.append(f"the neighbors' overlap is {drift.overlap:.3f}, need {least:.4g} ({why})")
     if drift.lost_share > gates.max_lost:
         sentences.append(
             f"{drift.lost:,} published ids are not in it, {drift.lost_share:.1%}, more than {gates.max_lost:.1%} "

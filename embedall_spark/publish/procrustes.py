@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _UNIT = Preparation(unit=True)
 _TRIMMED = 0.1  # of the anchors, those that fit worst: words whose meaning has moved must not turn all others
-_ROWS = 8192  # that are rotated at once
+ROWS = 8192  # that are rotated at once
+SHARED = "x IS NOT NULL AND y IS NOT NULL"
 COSINES = "id string, count bigint, cosine double"
 
 
@@ -36,21 +37,27 @@ class Rotation(NamedTuple):
     """Mean cosine of the anchors that were not trimmed, weighted by their counts."""
 
 
-def fit(candidate: DataFrame, published: DataFrame) -> Rotation:
-    """Return the rotation (or reflection) of a candidate that brings it closest to the published table.
+def pair(candidate: DataFrame, published: DataFrame) -> DataFrame:
+    """Return id, count, x and y of the ids of either table: x is its vector in the candidate, y in the published table.
 
-    The closest in squared distance of unit vectors, each anchor weighted by its count, is U V' of the singular value
-    decomposition U S V' of the sum of w a b' (Schönemann 1966, "A generalized solution of the orthogonal Procrustes
-    problem"). The tenth of the anchors that fits worst is then left out, and the rest fitted again. Each fit is one
-    distributed pass; the driver holds matrices of d x d.
+    One of them is null where only the other table has the id. All that is measured of two tables is computed from
+    this join.
 
     Args:
         candidate: VECTORS.
-        published: VECTORS of the same dimension d.
+        published: VECTORS.
+    """
+    left = candidate.select("id", F.col("count").alias("after"), F.col("vector").alias("x"))
+    right = published.select("id", F.col("count").alias("before"), F.col("vector").alias("y"))
+    return left.join(right, "id", "full").select("id", F.coalesce("after", "before").alias("count"), "x", "y")
+
+
+def same_dimension(candidate: DataFrame, published: DataFrame) -> int:
+    """Return the dimension of two tables of VECTORS.
 
     Raises:
-        ConfigError: the tables differ in dimension, or have more than covariance.MAX_SIZE dimensions.
-        BadData: a table is empty, or they share fewer than d ids, which cannot hold a rotation.
+        ConfigError: they differ, or are more than covariance.MAX_SIZE.
+        BadData: a table is empty.
     """
     sides = {"the candidate": candidate, "the published table": published}
     sizes = [covariance.side_dimension(vectors, name) for name, vectors in sides.items()]
@@ -59,47 +66,64 @@ def fit(candidate: DataFrame, published: DataFrame) -> Rotation:
             f"the candidate's vectors have {sizes[0]} dimensions, those of the published table {sizes[1]}: train with "
             "the same vector_size, or publish under another name"
         )
+    return sizes[0]
+
+
+def fit(pairs: DataFrame, size: int) -> Rotation:
+    """Return the rotation (or reflection) of a candidate that brings it closest to the published table.
+
+    The closest in squared distance of unit vectors, each anchor weighted by its count, is U V' of the singular value
+    decomposition U S V' of the sum of w a b' (Schönemann 1966, "A generalized solution of the orthogonal Procrustes
+    problem"). The tenth of the anchors that fits worst is then left out: its sum is subtracted. The driver holds
+    matrices of size x size.
+
+    Args:
+        pairs: as pair() returns them.
+        size: dimensions of both tables.
+
+    Raises:
+        BadData: the tables share fewer than ``size`` ids, which cannot hold a rotation.
+    """
     weight = F.greatest(F.coalesce("count", F.lit(1)), F.lit(1)).cast("double").alias("weight")
-    pairs = candidate.select(F.col("id").alias("left"), F.col("id").alias("right"), weight).join(
-        published.select(F.col("id").alias("right")), "right", "left_semi"
-    )
-    anchors = pairs.count()
-    if anchors < sizes[0]:
+    shared = pairs.where(SHARED).select("id", "count", weight, "x", "y")
+    products, total, anchors = _products(shared, size)
+    if anchors < size:
         raise BadData(
-            f"the tables share {anchors:,} ids, and a rotation in {sizes[0]} dimensions needs at least as many: "
+            f"the tables share {anchors:,} ids, and a rotation in {size} dimensions needs at least as many: "
             "publish under another name, or with --new-space, where nothing need be comparable"
         )
-    first = _solve(candidate, published, pairs)
-    fits = cosines(candidate, published, first.matrix).select(F.col("id").alias("left"), "cosine").persist()
-    try:
-        worst = fits.agg(F.percentile_approx("cosine", _TRIMMED, 10_000)).first()
-        assert worst is not None
-        kept = pairs.join(fits.where(F.col("cosine") >= float(worst[0])), "left", "left_semi")
-        return _solve(candidate, published, kept)._replace(anchors=anchors)
-    finally:
-        fits.unpersist()
+    first, _ = _solve(products)
+    worst = cosines(shared, first).agg(F.percentile_approx("cosine", _TRIMMED, 10_000)).first()
+    assert worst is not None
+    trimmed = shared.mapInArrow(in_batches(partial(_below, first, float(worst[0])), ROWS), shared.schema)
+    less, weight_less, _ = _products(trimmed, size)
+    matrix, fitted = _solve(products - less)
+    return Rotation(matrix, anchors, fitted / (total - weight_less))
 
 
-def _solve(candidate: DataFrame, published: DataFrame, pairs: DataFrame) -> Rotation:
-    """Return the rotation that fits the pairs best."""
-    moments = covariance.of_pairs(candidate, published, pairs, (_UNIT, _UNIT))
+def _products(shared: DataFrame, size: int) -> tuple[NDArray[np.float64], float, int]:
+    """Return the sum of w a b' over unit vectors, float64 [size, size], the sum of w, and the number of rows."""
+    moments = covariance.gather(shared.select("weight", "x", "y"), (size, size), (_UNIT, _UNIT))
     left, right = moments.means
-    d = moments.left
-    products = moments.scatter[:d, d:] + moments.weight * np.outer(left, right)
+    return moments.scatter[:size, size:] + moments.weight * np.outer(left, right), moments.weight, moments.rows
+
+
+def _solve(products: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the orthogonal matrix that fits best, and the sum of the weighted cosines that it gives."""
     u, s, vt = np.linalg.svd(products)
-    return Rotation(u @ vt, moments.rows, float(s.sum() / moments.weight))
+    return u @ vt, float(s.sum())
 
 
 def rotate(vectors: DataFrame, matrix: NDArray[np.float64]) -> DataFrame:
-    """Return VECTORS with vectors and context vectors times an orthogonal matrix, computed in float64.
+    """Return VECTORS or NGRAMS with vectors and context vectors times an orthogonal matrix, computed in float64.
 
     Dot products of any two of them, and so norms, neighbors and analogies, stay as they are, up to rounding.
     """
-    return vectors.mapInArrow(in_batches(partial(_rotate, matrix), _ROWS), vectors.schema)
+    return vectors.mapInArrow(in_batches(partial(_rotate, matrix), ROWS), vectors.schema)
 
 
 def _rotate(matrix: NDArray[np.float64], batch: pa.RecordBatch) -> pa.RecordBatch:
-    for name in ("vector", "context"):
+    for name in {"vector", "context"} & set(batch.schema.names):
         column = batch.column(name)
         if len(column) == column.null_count:
             continue
@@ -111,15 +135,34 @@ def _rotate(matrix: NDArray[np.float64], batch: pa.RecordBatch) -> pa.RecordBatc
     return batch
 
 
-def cosines(candidate: DataFrame, published: DataFrame, matrix: NDArray[np.float64]) -> DataFrame:
-    """Return id, count and cosine of each shared id's vector, rotated, to the published one."""
-    joined = candidate.select("id", "count", F.col("vector").alias("x")).join(
-        published.select("id", F.col("vector").alias("y")), "id"
-    )
-    return joined.mapInArrow(in_batches(partial(_cosines, matrix), _ROWS), COSINES)
+def cosines(pairs: DataFrame, matrix: NDArray[np.float64] | None) -> DataFrame:
+    """Return id, count and cosine of x, rotated, to y; null where one of them is missing.
+
+    Args:
+        pairs: as pair() returns them.
+        matrix: the rotation; None: none.
+    """
+    rows = pairs.select("id", "count", "x", "y")
+    return rows.mapInArrow(in_batches(partial(with_cosines, matrix), ROWS), COSINES)
 
 
-def _cosines(matrix: NDArray[np.float64], batch: pa.RecordBatch) -> pa.RecordBatch:
-    x, y = (unit(to_matrix(batch.column(name)).astype(np.float64)) for name in ("x", "y"))
-    values = pc.min_element_wise(pa.array(np.einsum("ij,ij->i", x @ matrix, y)), 1.0)
-    return pa.RecordBatch.from_arrays([batch.column("id"), batch.column("count"), values], ["id", "count", "cosine"])
+def cosine(x: NDArray[np.float32], y: NDArray[np.float32], matrix: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Return the cosines of rows of x, rotated, to those of y, float64 [n]."""
+    left, right = (unit(rows.astype(np.float64)) for rows in (x, y))
+    products: NDArray[np.float64] = np.einsum("ij,ij->i", left if matrix is None else left @ matrix, right)
+    return np.minimum(products, 1.0)
+
+
+def with_cosines(matrix: NDArray[np.float64] | None, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return id, count and cosine of a batch of pairs."""
+    missing = pc.or_(pc.is_null(batch["x"]), pc.is_null(batch["y"])).to_numpy(zero_copy_only=False)
+    values = np.zeros(len(missing))
+    both = batch.filter(pa.array(~missing))
+    if both.num_rows:
+        values[~missing] = cosine(to_matrix(both["x"]), to_matrix(both["y"]), matrix)
+    columns = [batch["id"], batch["count"], pa.array(values, mask=missing)]
+    return pa.RecordBatch.from_arrays(columns, ["id", "count", "cosine"])
+
+
+def _below(matrix: NDArray[np.float64], limit: float, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.filter(pa.array(cosine(to_matrix(batch["x"]), to_matrix(batch["y"]), matrix) < limit))

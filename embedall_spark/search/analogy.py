@@ -64,6 +64,7 @@ def combine(
     negative: Sequence[str],
     k: int = 10,
     *,
+    words: Mapping[str, NDArray[np.float32]] | None = None,
     candidates: Vectors | None = None,
     restrict: int | None = None,
 ) -> list[Hit]:
@@ -76,6 +77,7 @@ def combine(
         positive: ids whose vectors are added.
         negative: ids whose vectors are subtracted.
         k: how many.
+        words: the vectors of the ids, float32 [d] each; None: those of the table.
         candidates: the rows to find; None: all.
         restrict: answer with this many most frequent ids only.
 
@@ -84,8 +86,9 @@ def combine(
         BadData: an id's vector has no direction.
         ConfigError: the vectors cancel each other out.
     """
-    words = exact.require_vectors(vectors, [*positive, *negative])
-    exact.require_directions(words)
+    if words is None:
+        words = exact.require_vectors(vectors, [*positive, *negative])
+        exact.require_directions(words)
     added, subtracted = (
         unit(np.stack([words[name] for name in names])).sum(axis=0) if names else np.float32(0)
         for names in (positive, negative)

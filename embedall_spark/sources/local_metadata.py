@@ -6,6 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from embedall_spark import files
 from embedall_spark.errors import NeedsSpark
 from embedall_spark.sources import metadata
-from embedall_spark.vectors import text_array
+from embedall_spark.vectors import row_array, text_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -56,6 +57,37 @@ def read_all(config: Metadata, delta: Callable[[str], pa.Table], columns: Iterab
     return rows.set_column(place, "id", text(rows["id"]))
 
 
+def read(config: Metadata, delta: Callable[[str], pa.Table], ids: pa.ChunkedArray) -> pa.Table:
+    """Return id, label and title as metadata.read() does; an id may be there twice with one label.
+
+    Args:
+        config: where they come from.
+        delta: returns a Delta table.
+        ids: of the table of vectors, for labels that are parts of them.
+
+    Raises:
+        NeedsSpark: they cannot be read here, or a column is missing, which Spark explains.
+    """
+    if config.prefix is not None:
+        first = [text.partition(config.prefix)[0] or None for text in ids.to_pylist()]
+        return pa.table({"id": ids, "label": pa.array(first, pa.string()), "title": pa.nulls(len(ids), pa.string())})
+    rows = read_all(config, delta)
+    columns = {"label": config.label, "title": config.title}
+    if any(column is not None and column not in rows.column_names for column in columns.values()):
+        raise NeedsSpark("a column of the labels or titles is missing")
+    texts = {
+        name: pa.nulls(len(rows), pa.string()) if column is None else text(rows[column])
+        for name, column in columns.items()
+    }
+    table = pa.table({"id": rows["id"], **texts}).filter(pc.is_valid(rows["id"]))
+    if config.split is not None:
+        parts = [None if label is None else label.split(config.split) for label in table["label"].to_pylist()]
+        repeated = np.repeat(np.arange(len(table)), [1 if part is None else len(part) for part in parts])
+        labels = pa.array([label for part in parts for label in (part or [None])], pa.string())
+        table = table.take(row_array(repeated)).set_column(1, "label", labels)
+    return pa.table({"id": table["id"], "label": _filled(table["label"]), "title": _filled(table["title"])})
+
+
 def titles(rows: pa.Table, column: str) -> pa.Table:
     """Return id and title as metadata.read() does: without blanks around them, and without empty ones.
 
@@ -68,9 +100,7 @@ def titles(rows: pa.Table, column: str) -> pa.Table:
     """
     if column not in rows.column_names:
         raise NeedsSpark(f"there is no column {column}")
-    title = pc.utf8_trim(text(rows[column]), characters=" ")
-    title = pc.if_else(pc.equal(title, ""), pa.scalar(None, pa.string()), title)
-    return pa.table({"id": rows["id"], "title": title}).filter(pc.is_valid(rows["id"]))
+    return pa.table({"id": rows["id"], "title": _filled(text(rows[column]))}).filter(pc.is_valid(rows["id"]))
 
 
 def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -97,6 +127,12 @@ def metadata_by_id(rows: pa.Table, ids: Collection[str], columns: Sequence[str])
             if value is not None:
                 values[name][column] = min(value, values[name].get(column, value))
     return values
+
+
+def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts without blanks around them; null in place of empty ones."""
+    trimmed = pc.utf8_trim(texts, characters=" ")
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
 def _list_text(value: list[str | None] | None) -> str | None:

@@ -33,7 +33,9 @@ _PIECE_ROWS = 200_000
 
 def folder(run: Run, epoch: int, index: int) -> str:
     """Return the folder of the checkpoint after a slice; names sort in the order of training."""
-    return f"{run.folder}/checkpoints/{epoch:04d}-{index:04d}"
+    # A minus sorts before the digits; epochs before the first have negative numbers.
+    name = f"{epoch:04d}" if epoch >= 0 else f"-{1000 + epoch}"
+    return f"{run.folder}/checkpoints/{name}-{index:04d}"
 
 
 def write(run: Run, manifest: Manifest) -> Manifest:

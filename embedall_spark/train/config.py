@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from embedall_spark.config import MOVABLE, Section
+from embedall_spark.config import MOVABLE, Section, TableVersion
 from embedall_spark.corpus.cooccurrence import CooccurrenceConfig
 from embedall_spark.corpus.ngrams import MAX_BUCKETS, Lengths
 from embedall_spark.errors import ConfigError
@@ -15,6 +15,8 @@ _SGNS_ONLY = (
     *("sg", "cbow_mean", "hs", "negative", "batch_size", "ns_exponent"),
     *("shrink_windows", "sample", "alpha", "min_alpha", "min_n", "max_n", "bucket"),
 )
+# Of GloVe's authors; and measured, see docs/log.md.
+_GLOVE, _STARTED = {"window": 15, "epochs": 25}, {"epochs": 1, "alpha": 0.01}
 
 
 class Until(Section):
@@ -85,7 +87,7 @@ class TrainConfig(Section):
     sample: float = Field(
         1e-3, ge=0, le=1, description="threshold above which frequent tokens are subsampled; 0: no subsampling"
     )
-    alpha: float = Field(0.025, gt=0, le=1, description="learning rate at the start")
+    alpha: float = Field(0.025, gt=0, le=1, description="learning rate at the beginning; unset: 0.025, with start 0.01")
     min_alpha: float = Field(
         0.0001, ge=0, le=1, description="learning rate at the end; it falls linearly with the trained tokens"
     )
@@ -93,7 +95,8 @@ class TrainConfig(Section):
         5,
         ge=1,
         le=1000,
-        description="passes over the sequences, each with new windows; with glove over the counts, unset: 25",
+        description="passes over the sequences, each with new windows; unset: 5, with glove over the counts 25, with "
+        "start 1",
     )
     seed: int = Field(1, ge=0, lt=2**63, description="seed of all random choices")
     workers: int = Field(
@@ -137,16 +140,22 @@ class TrainConfig(Section):
         json_schema_extra=MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")
+    start: TableVersion | None = Field(
+        None,
+        description="table of vectors to start from, TABLE or TABLE@VERSION, with context vectors: its ids keep their "
+        "vectors, and others are fitted to them first; for word2vec with negative sampling; unset: random vectors",
+    )
     until: Until | None = Field(None, description="stop before the last epoch; unset: never. Keys:")
     glove: GloveConfig = GloveConfig()
 
     @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_glove(cls, values: Any, validate: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
-        """Fill in the defaults of GloVe's authors (window 15, 25 epochs), where the method is GloVe."""
-        if not isinstance(values, dict) or values.get("method") != "glove":
+    def _other_defaults(cls, values: Any, validate: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
+        """Fill in the defaults of GloVe's authors where the method is GloVe, and those of a start from a table."""
+        if not isinstance(values, dict):
             return validate(values)
-        config = validate({"window": 15, "epochs": 25} | values)
+        defaults = _GLOVE if values.get("method") == "glove" else _STARTED if values.get("start") is not None else {}
+        config = validate(defaults | values)
         # What was filled in does not count as set.
         config.model_fields_set.intersection_update(values)
         return config
@@ -171,10 +180,11 @@ class TrainConfig(Section):
     def _variant(self) -> TrainConfig:
         if not self.negative and not self.hs:
             raise ValueError("negative=0 leaves nothing to train by; set train.hs=1, or train.negative above 0")
-        if self.workers > 1 and self.method == "sgns" and (self.hs or not self.sg or self.max_n):
+        if self.workers > 1 and self.method == "sgns" and (not self.sg or self.max_n or (self.hs and self.negative)):
             raise ValueError(
-                f"workers={self.workers} is for skip-gram with negative sampling and for GloVe; with sg=0, hs=1 or "
-                "max_n above 0 set train.workers=1, whose train.threads use all cores of one host"
+                f"workers={self.workers} is for skip-gram with either negative sampling or hs=1, and for GloVe; with "
+                "sg=0, max_n above 0, or both hs=1 and negative above 0, set train.workers=1, whose train.threads use "
+                "all cores of one host"
             )
         if 0 < self.max_n < self.min_n:
             raise ValueError(
@@ -183,6 +193,15 @@ class TrainConfig(Section):
             )
         if self.context and not self.negative:
             raise ValueError("context=true needs negative sampling: with negative=0 a word has no output vector")
+        return self
+
+    @model_validator(mode="after")
+    def _start(self) -> TrainConfig:
+        if self.start is not None and (self.method == "glove" or self.hs or self.max_n or not self.negative):
+            raise ValueError(
+                "start is for skip-gram and CBOW with negative sampling: a table has no more of a model than vectors "
+                "and context vectors; leave out hs, max_n and method=glove, or start"
+            )
         return self
 
     @property

@@ -41,7 +41,10 @@ class Epoch(NamedTuple):
 
 
 def seconds(epoch: Epoch, rates: Rates = MEASURED) -> dict[str, float]:
-    """Return the seconds of an epoch by part; their sum is its time, as nothing of it overlaps."""
+    """Return the seconds of an epoch by part; their sum is its time.
+
+    Parts of shards are sent while others are trained, so that the exchange counts only where it takes longer.
+    """
     cores = epoch.workers * epoch.threads
     parts = {
         "train": epoch.tokens * epoch.dim / (rates.kernel * cores),
@@ -51,7 +54,7 @@ def seconds(epoch: Epoch, rates: Rates = MEASURED) -> dict[str, float]:
     if epoch.workers > 1:
         parts["rendezvous"] = rates.rendezvous * epoch.slices
         parts["windows"] = epoch.tokens / (rates.windows * cores)
-        parts["exchange"] = epoch.episodes * exchange(epoch.model_bytes, rates)
+        parts["exchange"] = max(0.0, epoch.episodes * exchange(epoch.model_bytes, rates) - parts["train"])
     return parts
 
 
@@ -60,7 +63,7 @@ def exchange(model_bytes: int, rates: Rates = MEASURED) -> float:
     return model_bytes / rates.network
 
 
-def affordable_episodes(epoch: Epoch, share: float = 0.25, rates: Rates = MEASURED) -> int:
+def affordable_episodes(epoch: Epoch, share: float = 0.5, rates: Rates = MEASURED) -> int:
     """Return how many episodes an epoch may have for the exchange to take at most a share of the time of training."""
     train = seconds(epoch, rates)["train"]
     return int(share * train / max(1e-9, exchange(epoch.model_bytes, rates)))

@@ -58,8 +58,8 @@ def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Cells]:
 def streams(cells: DataFrame, slice_: Slice) -> DataFrame:
     """Return the chunks of a slice's cells, each at the worker that has their rows.
 
-    A chunk has the cells of one block and one pair of shards: rows and columns as indices in their shards, int32,
-    then the counts, float32.
+    A chunk has the cells of one block, of one shard of inputs and one part of the outputs: rows and columns as indices
+    there, int32, then the counts, float32.
     """
     return cells.mapInArrow(_divide(slice_), window_chunks.CHUNKS).repartitionById(slice_.plan.workers, "worker")
 
@@ -92,11 +92,11 @@ def chunk_trainer(
     key: tuple[int, int],
     inputs: NDArray[np.float32],
     outputs: NDArray[np.float32],
-) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
+) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, float]]:
     """Return the function that trains two shards on one chunk of cells; see word2vec.chunk_trainer()."""
     train_cells = _trainer(slice_.config, inputs, outputs)
 
-    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, int]:
+    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, float]:
         size = len(stream) // 3
         loss = train_cells(stream[:size], stream[size : 2 * size], stream[2 * size :].view(np.float32), 0, size)
         return size, loss, size
@@ -125,21 +125,24 @@ def _divide(slice_: Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.R
         blocks = (cells for batch in batches for cells in unpack(batch, config))
         for episode, cells in slice_.plan.select_blocks(blocks, slice_.epoch, slice_.index, config.seed):
             rows = [
-                (key // workers, episode, key % workers, cells.number, 0, stream)
-                for key, stream in _chunks(cells, shards, workers)
+                (worker, episode, part, cells.number, 0, stream)
+                for worker, part, stream in _chunks(cells, shards, workers)
             ]
             yield window_chunks.batch(rows)
 
     return divide
 
 
-def _chunks(cells: Cells, shards: plan.Shards, workers: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (row's shard * W + column's shard, the chunk's bytes)."""
-    # At most 128 workers: the key fits, and numpy sorts 16 bits in linear time.
-    keys = (shards.shard[cells.rows] * workers + shards.shard[cells.columns]).astype(np.uint16)
-    order = np.argsort(keys, kind="stable")
-    bounds = np.searchsorted(keys[order], np.arange(workers**2 + 1))
+def _chunks(cells: Cells, shards: plan.Shards, workers: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the shard of the rows, the part of the columns, and the chunk's bytes."""
+    parts = workers * plan.PARTS
     rows, columns, counts = shards.local[cells.rows], shards.local[cells.columns], cells.counts.view(np.int32)
+    column_parts = shards.shard[cells.columns] * plan.PARTS + columns % plan.PARTS
+    # At most 128 workers: the key fits, and numpy sorts 16 bits in linear time.
+    keys = (shards.shard[cells.rows] * parts + column_parts).astype(np.uint16)
+    order = np.argsort(keys, kind="stable")
+    bounds = np.searchsorted(keys[order], np.arange(workers * parts + 1))
+    columns = columns // plan.PARTS
     for key in np.flatnonzero(np.diff(bounds)).tolist():
-        part = order[bounds[key] : bounds[key + 1]]
-        yield key, np.concatenate([rows[part], columns[part], counts[part]]).tobytes()
+        chunk = order[bounds[key] : bounds[key + 1]]
+        yield *divmod(key, parts), np.concatenate([rows[chunk], columns[chunk], counts[chunk]]).tobytes()

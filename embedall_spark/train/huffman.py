@@ -17,7 +17,7 @@ class Paths(NamedTuple):
     offsets: NDArray[np.int64]
     """Where each token's path begins in the other two, int64 [V + 1]."""
     nodes: NDArray[np.int32]
-    """Inner nodes, int32; the root, with the highest number, comes first."""
+    """Inner nodes, int32, numbered by falling count; the root, node 0, comes first."""
     codes: NDArray[np.int8]
     """0 or 1, int8."""
 
@@ -27,12 +27,55 @@ NO_PATHS = Paths(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.in
 
 
 def paths(counts: NDArray[np.int64]) -> Paths:
-    """Return the paths in the Huffman tree of counts, int64 [V], V at least 2, in falling order; 0 counts as 1."""
+    """Return the paths in the Huffman tree of counts, int64 [V], in falling order; 0 counts as 1.
+
+    The path to the only token of a vocabulary has no turns, so that it learns nothing.
+    """
     weights = np.maximum(np.asarray(counts, np.int64), 1)
     if len(weights) < 2:
-        raise ValueError("a tree needs two tokens at least")
+        return Paths(np.zeros(len(weights) + 1, np.int64), *NO_PATHS[1:])
     order = np.argsort(-weights, kind="stable")
     return Paths(*_paths(*_tree(weights[order]), order))
+
+
+def select(paths: Paths, shard: NDArray[np.int32], local: NDArray[np.int32], parts: int, part: int) -> Paths:
+    """Return the paths with the inner nodes of one part alone, named by their rows there.
+
+    Args:
+        paths: the paths of all tokens.
+        shard: the shard of each inner node, int32 [V].
+        local: the row of each inner node in its shard, int32 [V].
+        parts: parts of a shard: row r is row r // parts of part r % parts.
+        part: number of the part, counted through all shards.
+    """
+    return Paths(*_select(*paths, shard, local, parts, part))
+
+
+@numba.njit(cache=True)
+def _select(
+    offsets: NDArray[np.int64],
+    nodes: NDArray[np.int32],
+    codes: NDArray[np.int8],
+    shard: NDArray[np.int32],
+    local: NDArray[np.int32],
+    parts: int,
+    part: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]]:
+    """Return offsets, inner nodes and turns of the paths with the nodes of a part alone, named by its rows."""
+    count = 0
+    for node in nodes:
+        count += shard[node] * parts + local[node] % parts == part
+    own_offsets = np.zeros_like(offsets)
+    own_nodes, own_codes = np.empty(count, np.int32), np.empty(count, np.int8)
+    count = 0
+    for token in range(len(offsets) - 1):
+        for index in range(offsets[token], offsets[token + 1]):
+            node = nodes[index]
+            if shard[node] * parts + local[node] % parts == part:
+                own_nodes[count], own_codes[count] = local[node] // parts, codes[index]
+                count += 1
+        own_offsets[token + 1] = count
+    return own_offsets, own_nodes, own_codes
 
 
 @numba.njit(cache=True)
@@ -78,6 +121,6 @@ def _paths(
         while node != root:
             codes[index] = code[node]
             node = parent[node]
-            nodes[index] = node - size
+            nodes[index] = root - node
             index -= 1
     return offsets, nodes, codes

@@ -71,7 +71,7 @@ class Method(Protocol):
         key: tuple[int, int],
         inputs: Rows,
         outputs: Rows,
-    ) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
+    ) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, float]]:
         """Return the function that trains two shards on one chunk."""
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from embedall_spark import files, randomness
 from embedall_spark.corpus import cooccurrence
-from embedall_spark.train import cost
+from embedall_spark.train import cost, huffman
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _PAIRS_PER_ROW_AND_EPISODE = 64
 _FEWEST = 4  # episodes, however slow the network is: fewer cost quality
 MOST_TOKEN_COPIES = 8
+PARTS = 2
+"""Of an output shard. They go round the ring one after the other, so that one is trained while another is sent.
+
+The rows of a shard take turns, so that both parts have equally much work: row r is row r // 2 of part r % 2. Parts are
+counted through all shards: part p belongs to shard p // 2."""
 """Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
 
 
@@ -40,6 +45,8 @@ class Corpus:
     blocks: int
     most_frequent: tuple[str, float] | None = None
     """The most frequent token and how often subsampling keeps it."""
+    turns: float = 1.0
+    """Mean length of the path to a kept token in the Huffman tree."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ class Plan:
     def has_tokens(self, config: TrainConfig) -> bool:
         """Return whether workers that rotate receive tokens and draw windows on GPUs; else streams of windows."""
         return self.device == "cuda" and config.method == "sgns" and self.workers <= MOST_TOKEN_COPIES
+
+    def chunk_key(self, config: TrainConfig, part: int) -> int:
+        """Return the part under which the spool has the chunks for a part; 0 where all parts use the same."""
+        return 0 if config.hs or self.has_tokens(config) else part
 
     def slice_episodes(self, index: int) -> range:
         """Return the episodes of a slice."""
@@ -122,18 +133,20 @@ def mean_contexts(config: TrainConfig) -> float:
     return float(config.window + 1 if config.shrink_windows else 2 * config.window)
 
 
-def imbalance(corpus: Corpus, workers: int) -> str | None:
-    """Return a sentence about a token that is more work than a worker's share, which no assignment balances; or None.
+def imbalance(corpus: Corpus, config: TrainConfig) -> str | None:
+    """Return a sentence about a row that is more work than a worker's share, which no assignment balances; or None.
 
-    Otherwise the shards' work differs by less than 5 %, see docs/scaling.md.
+    Otherwise the shards' work differs by less than 5 %, see docs/scaling.md. With ``hs`` it is the row of the root.
     """
     token, occurrences = corpus.most_frequent or ("", 0.0)
-    share = occurrences / max(1.0, corpus.kept)
-    if workers == 1 or share * workers <= 1:
+    share, row, otherwise = occurrences / max(1.0, corpus.kept), repr(token), "lower train.sample"
+    if config.hs:
+        share, row, otherwise = 1 / corpus.turns, "the root of the Huffman tree", "set train.hs=0 and train.negative=5"
+    if config.workers == 1 or share * config.workers <= 1:
         return None
     return (
-        f"{token!r} alone is {share:.1%} of the work, more than the share of each of {workers} workers, so the others "
-        f"will wait for the one that has it: lower train.workers to {max(1, int(1 / share))}, or lower train.sample"
+        f"{row} alone is {share:.1%} of the work, more than the share of each of {config.workers} workers, so the "
+        f"others will wait for the one that has it: lower train.workers to {max(1, int(1 / share))}, or {otherwise}"
     )
 
 
@@ -166,6 +179,14 @@ class Shards:
         """Return the token ids of a shard in the order of its rows, int64."""
         return np.flatnonzero(self.shard == index)
 
+    def part_ids(self, part: int) -> NDArray[np.int64]:
+        """Return the token ids of a part of a shard in the order of its rows, int64."""
+        return self.ids(part // PARTS)[part % PARTS :: PARTS]
+
+    def part_sizes(self) -> NDArray[np.int64]:
+        """Return the number of rows of all parts, int64 [shards * PARTS]."""
+        return np.bincount(self.shard * PARTS + self.local % PARTS)
+
 
 def shards(counts: NDArray[np.int64], workers: int, sample: float, folder: Path) -> Shards:
     """Return the shards of a vocabulary, computed once per host and memory-mapped from ``folder``.
@@ -173,11 +194,32 @@ def shards(counts: NDArray[np.int64], workers: int, sample: float, folder: Path)
     Tokens are dealt, most frequent first, to the shard with the least work so far, work being the occurrences that
     subsampling leaves.
     """
-    target = folder / f"shards-{workers}-{sample!r}"
+    return _keep(folder, f"shards-{workers}-{sample!r}", lambda: assign_shards(np.asarray(counts), workers, sample))
+
+
+def output_shards(counts: NDArray[np.int64], workers: int, config: TrainConfig, folder: Path) -> Shards:
+    """Return the shards of the rows of outputs: those of the tokens, or with ``hs`` of the inner nodes, as shards().
+
+    The work of an inner node is that of the tokens below it; the last row belongs to none.
+    """
+    if not config.hs:
+        return shards(counts, workers, config.sample, folder)
+
+    def assign() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        paths = huffman.paths(counts)
+        occurrences = np.repeat(_occurrences(np.asarray(counts), config.sample), np.diff(paths.offsets))
+        shard, local = _assign(np.bincount(paths.nodes, occurrences, len(counts)).astype(np.float64), workers)
+        return shard, local
+
+    return _keep(folder, f"node-shards-{workers}-{config.sample!r}", assign)
+
+
+def _keep(folder: Path, name: str, assign: Callable[[], tuple[NDArray[np.int32], NDArray[np.int32]]]) -> Shards:
+    target = folder / name
     with files.lock(folder):
         if not (target / "done").exists():
             target.mkdir(exist_ok=True)
-            shard, local = assign_shards(np.asarray(counts), workers, sample)
+            shard, local = assign()
             np.save(target / "shard.npy", shard)
             np.save(target / "local.npy", local)
             (target / "done").touch()
@@ -188,11 +230,16 @@ def assign_shards(
     counts: NDArray[np.int64], workers: int, sample: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return shard and row of each token, both int32 [V]."""
+    shard, local = _assign(_occurrences(counts, sample), workers)
+    return shard, local
+
+
+def _occurrences(counts: NDArray[np.int64], sample: float) -> NDArray[np.float64]:
+    """Return how many occurrences of each token subsampling leaves, float64 [V]."""
     # A vertex that no walk visits has count 0.
     frequency = np.maximum(counts, 1) / float(counts.sum())
     kept = np.minimum(1.0, np.sqrt(sample / frequency) + sample / frequency) if sample > 0 else np.ones(len(counts))
-    shard, local = _assign(kept * counts, workers)
-    return shard, local
+    return np.asarray(kept * counts)
 
 
 @numba.njit(cache=True)

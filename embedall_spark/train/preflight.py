@@ -93,18 +93,19 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
 
 
 def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
-    """Return the estimated memory of a worker in bytes: its two shards, an arriving one, and the process itself."""
+    """Return the estimated memory of a worker in bytes: its rows of both sides, and the process itself."""
     inputs, outputs = map(aligned_rows.padded_length, methods.of(config).saved_lengths(config))
-    row = inputs + (2 if config.workers > 1 else 1) * outputs
+    # A part of outputs is trained, one arrives and one leaves.
+    row = inputs + (1.5 if config.workers > 1 else 1) * outputs
     # For each token of the vocabulary: its count, shard and row, and its path in a tree.
     token = 12 + (160 if config.hs else 0)
     ngrams, buckets = config.ngrams.estimate(corpus.vocabulary)
     rows = -(-corpus.vocabulary // config.workers) * row + buckets * inputs
-    return _BASE_MEMORY + 4 * (rows + ngrams) + token * corpus.vocabulary
+    return int(_BASE_MEMORY + 4 * (rows + ngrams) + token * corpus.vocabulary)
 
 
 def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:
-    """Return the estimated time of training in seconds, and memory and disk of a worker in bytes.
+    """Return what costs() does for a corpus of tokens, before anything of it is counted.
 
     Raises:
         ResourceError: the cluster lacks what the training needs.
@@ -112,6 +113,11 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
     if config.method == "glove":
         corpus = plans.estimate_cells(corpus, config)
     check(spark, corpus, config)
+    return costs(spark, corpus, config)
+
+
+def costs(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:
+    """Return the estimated time of training in seconds, and memory and disk of a worker in bytes."""
     kind = device(spark, config)
     if kind == "cuda":
         pairs = corpus.kept * plans.mean_contexts(config)
@@ -122,12 +128,18 @@ def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[s
         # With n-grams, every word is the mean of some 17 rows; measured, see docs/log.md.
         seconds = sum(cost.seconds(sizes).values()) * (2 if config.max_n else 1)
     disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes) if config.workers > 1 else 0
-    costs: dict[str, float] = {
+    needs: dict[str, float] = {
         "seconds": round(seconds * config.epochs),
         "worker_memory_bytes": memory_bytes(corpus, config),
         "worker_disk_bytes": disk,
     }
-    return costs | ({"worker_gpu_bytes": device_preflight.memory_bytes(corpus, config)} if kind == "cuda" else {})
+    return needs | ({"worker_gpu_bytes": device_preflight.memory_bytes(corpus, config)} if kind == "cuda" else {})
+
+
+def describe(needs: dict[str, float]) -> str:
+    """Return a phrase for what costs() returns."""
+    memory, disk = (needs[f"worker_{name}_bytes"] / 2**30 for name in ("memory", "disk"))
+    return f"{needs['seconds']:,.0f} s, and for each worker {memory:.1f} GiB of memory and {disk:.1f} GiB of disk"
 
 
 def _check_slots(spark: SparkSession, workers: int) -> None:

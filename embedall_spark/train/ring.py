@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from pyspark import BarrierTaskContext
 
@@ -60,16 +62,23 @@ class Ring:
         self.group.allreduce([flag], options).wait()
         return int(flag.item())
 
-    def rotate(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> None:
-        """Send a shard to the worker before this one and receive one from the worker after it."""
+    def exchange(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], tag: int) -> Callable[[], None]:
+        """Begin to send rows to the worker before this one and to receive some from the worker after it.
+
+        Returns the function that waits until both are done.
+        """
         import torch
 
         waits = [
             self.group.send([torch.from_numpy(outgoing)], (self.rank - 1) % self.size, tag),
             self.group.recv([torch.from_numpy(incoming)], (self.rank + 1) % self.size, tag),
         ]
-        for wait in waits:
-            wait.wait()
+
+        def wait_for_all() -> None:
+            for wait in waits:
+                wait.wait()
+
+        return wait_for_all
 
 
 def _gather(context: BarrierTaskContext, message: str, timeout: int) -> list[str]:

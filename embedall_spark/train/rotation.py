@@ -1,8 +1,9 @@
 """Training with several workers: block rotation.
 
-Worker i keeps input shard i; output shards travel around the ring. In step s of an episode it trains on block
-(i, (i + s) mod W): no two workers ever change the same row, so nothing has to be averaged. The idea is that of
-PyTorch-BigGraph's buckets (Lerer et al. 2019, section 4) and GraphVite's episodes (Zhu et al. 2019, section 3.2).
+Worker i keeps input shard i; output shards travel around the ring in two parts each. In step s of an episode it trains
+on input shard i and part (2 i + s) mod 2 W: no two workers ever change the same row, so nothing has to be averaged. The
+idea is that of PyTorch-BigGraph's buckets (Lerer et al. 2019, section 4) and GraphVite's episodes (Zhu et al. 2019,
+section 3.2).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from embedall_spark import devices
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import aligned_rows, methods, plan, slice_state, slice_worker
+from embedall_spark.train.part_rotation import PartWorker
+from embedall_spark.train.plan import PARTS
 from embedall_spark.train.ring import Ring
 from embedall_spark.train.spool import Spool
 
@@ -63,12 +66,7 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
 
                 on_device.train_slice(slice_, ring, spool, vocabulary.counts, shards, inputs, outputs, stats)
             else:
-                counts = _Counts(vocabulary, shards)
-                # Output shards arrive and leave in two buffers of the largest one's size.
-                buffers = [aligned_rows.zeros(int(counts.rows.max()), inputs.shape[1]) for _ in range(2)]
-                buffers[0][: len(outputs)] = outputs
-                del outputs
-                outputs = _episodes(slice_, ring, spool, counts, inputs, buffers, stats)
+                outputs = _Worker(slice_, ring, spool, vocabulary, inputs, stats).train_slice(outputs)
         written = {} if stats.diverged else slice_worker.save_model(slice_, rank, inputs, outputs)
         stats.lap("checkpoint")
         # A worker that leaves early would close sockets that others still read from.
@@ -78,75 +76,60 @@ def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Ite
     return train
 
 
-class _Counts:
-    """Counts of the tokens of each shard, read on demand."""
+class _Worker(PartWorker["NDArray[np.float32]"]):
+    """A worker on the CPU."""
 
-    def __init__(self, vocabulary: VocabularyIndex, shards: plan.Shards) -> None:
-        self._counts = vocabulary.counts
-        self._shards = shards
-        self.rows = np.bincount(shards.shard)
+    def __init__(
+        self,
+        slice_: slice_state.Slice,
+        ring: Ring,
+        spool: Spool,
+        vocabulary: VocabularyIndex,
+        inputs: NDArray[np.float32],
+        stats: slice_state.WorkerStats,
+    ) -> None:
+        self._shards = plan.output_shards(vocabulary.counts, ring.size, slice_.config, vocabulary.folder)
+        super().__init__(slice_, ring, spool, self._shards.part_sizes(), stats)
+        self._vocabulary, self.inputs = vocabulary, inputs
+        # One part is trained, one leaves and one arrives.
+        self._buffers = [aligned_rows.zeros(int(self.rows.max()), inputs.shape[1]) for _ in range(3)]
 
-    def of(self, shard: int) -> NDArray[np.int64]:
-        """Return the counts of a shard's rows, int64."""
-        return np.asarray(self._counts[self._shards.ids(shard)])
+    def train_slice(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Train all steps; return the worker's output shard."""
+        first = PARTS * self.ring.rank
+        parts = [self.room(step - 1, first + step) for step in range(PARTS)]
+        for number, part in enumerate(parts):
+            part[:] = outputs[number::PARTS]
+        for number, part in enumerate(self.run(parts)):
+            outputs[number::PARTS] = part
+        return outputs
 
+    def room(self, step: int, part: int) -> NDArray[np.float32]:
+        """Return rows in the buffer whose part has left."""
+        return self._buffers[(step + 1) % 3][: self.rows[part]]
 
-def _episodes(
-    slice_: slice_state.Slice,
-    ring: Ring,
-    spool: Spool,
-    counts: _Counts,
-    inputs: NDArray[np.float32],
-    buffers: list[NDArray[np.float32]],
-    stats: slice_state.WorkerStats,
-) -> NDArray[np.float32]:
-    """Train all steps of the slice; return this worker's output shard, which has come back to it."""
-    size, episodes = ring.size, slice_.plan.slice_episodes(slice_.index)
-    steps = len(episodes) * size
-    progress = slice_state.ProgressFile(slice_, ring.rank, stats)
-    for step in range(steps):
-        episode, shard = episodes[step // size], (ring.rank + step) % size
-        outputs = buffers[step % 2][: counts.rows[shard]]
-        _train_block(slice_, spool, episode, shard, counts.of(shard), inputs, outputs, (step, steps), stats, progress)
-        stats.lap("train")
-        slice_worker.check_model(slice_, stats, inputs, outputs, f"({ring.rank}, {shard})", (step + 1) / steps)
-        if ring.max_status(int(stats.diverged is not None)):
-            # The other workers stop too, and report that it was not theirs.
-            stats.diverged = stats.diverged or "another worker's shard diverged"
-            return outputs
-        stats.lap("wait")
-        arriving = buffers[1 - step % 2][: counts.rows[(shard + 1) % size]]
-        ring.rotate(outputs, arriving, step)
-        stats.sent_bytes += outputs.nbytes
-        stats.lap("exchange")
-    return buffers[steps % 2][: counts.rows[ring.rank]]
+    def exchange(self, outgoing: NDArray[np.float32], incoming: NDArray[np.float32], step: int) -> Callable[[], None]:
+        """Send and receive through gloo."""
+        self.stats.sent_bytes += outgoing.nbytes
+        return self.ring.exchange(outgoing, incoming, step)
 
+    def train(self, step: int, episode: int, part: int, outputs: NDArray[np.float32]) -> None:
+        """Train on the chunks of an episode in the order of their numbers."""
+        slice_, key = self.slice, self.slice.plan.chunk_key(self.slice.config, part)
+        total = self.spool.ints(episode, key)
+        counts = np.asarray(self._vocabulary.counts[self._shards.part_ids(part)])
+        train_chunk = methods.of(slice_.config).chunk_trainer(
+            slice_, counts, total, (episode, part), self.inputs, outputs
+        )
+        done, lock = 0, threading.Lock()
 
-def _train_block(
-    slice_: slice_state.Slice,
-    spool: Spool,
-    episode: int,
-    shard: int,
-    counts: NDArray[np.int64],
-    inputs: NDArray[np.float32],
-    outputs: NDArray[np.float32],
-    step_of: tuple[int, int],
-    stats: slice_state.WorkerStats,
-    progress: slice_state.ProgressFile,
-) -> None:
-    """Train on the chunks of a block in the order of their numbers."""
-    total = spool.ints(episode, shard)
-    train_chunk = methods.of(slice_.config).chunk_trainer(slice_, counts, total, (episode, shard), inputs, outputs)
-    step, steps = step_of
-    done, lock = 0, threading.Lock()
+        def train(chunk: tuple[int, NDArray[np.int32]]) -> None:
+            nonlocal done
+            number, stream = chunk
+            share = (step + done / max(1, total)) / self.steps
+            self.stats.add(0, *train_chunk(number, stream, slice_.progress(share)))
+            self.progress.update(share)
+            with lock:
+                done += len(stream)
 
-    def train(chunk: tuple[int, NDArray[np.int32]]) -> None:
-        nonlocal done
-        number, stream = chunk
-        slice_share = (step + done / max(1, total)) / steps
-        stats.add(0, *train_chunk(number, stream, slice_.progress(slice_share)))
-        progress.update(slice_share)
-        with lock:
-            done += len(stream)
-
-    slice_worker.for_each(train, enumerate(spool.chunks(episode, shard)), slice_.plan.threads)
+        slice_worker.for_each(train, enumerate(self.spool.chunks(episode, key)), slice_.plan.threads)

@@ -37,7 +37,7 @@ def random_rows(ids: NDArray[np.int64], columns: int, dim: int, seed: int) -> ND
 
 
 def load(
-    manifest: Manifest, index: int, workers: int, shards_of: Callable[[int], plan.Shards], ngrams: int = 0
+    manifest: Manifest, index: int, workers: int, shards_of: Callable[[int, str], plan.Shards], ngrams: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the inputs and outputs of a shard from a checkpoint of any number of workers; float32 [n, padded length].
 
@@ -45,13 +45,13 @@ def load(
         manifest: the checkpoint's.
         index: number of the shard.
         workers: number of shards now.
-        shards_of: returns the shards for a number of workers.
+        shards_of: returns the shards for a number of workers, of ``inputs`` or of ``outputs``.
         ngrams: rows of inputs after those of the shard's tokens; there are some with one worker only.
     """
     before = int(manifest["workers"])
-    ids = shards_of(workers).ids(index)
     result = []
     for matrix in ("inputs", "outputs"):
+        ids = shards_of(workers, matrix).ids(index)
         dim = int(manifest["lengths"][matrix])
         count = len(ids) + (ngrams if matrix == "inputs" else 0)
         rows = aligned_rows.zeros(count, aligned_rows.padded_length(dim))
@@ -59,7 +59,7 @@ def load(
             for first, piece in read_rows(f"{manifest['folder']}/{manifest[matrix][index]}", count, dim):
                 rows[first : first + len(piece), :dim] = piece
         for shard in range(before if before != workers else 0):
-            saved_ids = shards_of(before).ids(shard)
+            saved_ids = shards_of(before, matrix).ids(shard)
             for first, piece in read_rows(f"{manifest['folder']}/{manifest[matrix][shard]}", len(saved_ids), dim):
                 piece_ids = saved_ids[first : first + len(piece)]
                 targets = np.searchsorted(ids, piece_ids).clip(max=len(ids) - 1)

@@ -19,7 +19,9 @@ def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in one task; REPORT rows."""
     if slice_.plan.threads == 1 and slice_.plan.device == "cpu":
         # Repeatable: the order of the blocks must not depend on Spark's partitions, which costs a shuffle.
-        blocks_ = sequences.repartition(1).sortWithinPartitions("block")
+        # Blocks in the order of a text have their numbers several times, so that ids decide; cells have none.
+        order = [column for column in ("block", "ids") if column in sequences.columns]
+        blocks_ = sequences.repartition(1).sortWithinPartitions(*order)
     else:
         blocks_ = sequences.coalesce(1)
     profile = devices.training_profile(sequences.sparkSession, slice_.plan.device)

@@ -48,11 +48,16 @@ class Slice:
     config: TrainConfig
     epoch: int
     index: int
+    new_ids: str | None = None
+    """Folder of the stage with the only ids whose rows change; None: all rows do."""
 
     def progress(self, share: float) -> float:
-        """Return the share of the whole training that is done after ``share`` of this slice."""
+        """Return the share of the whole training that is done after ``share`` of this slice.
+
+        What is trained before the first epoch counts by itself.
+        """
         epochs, slices = self.config.epochs, self.plan.slices
-        return (self.epoch * slices + self.index + share) / (epochs * slices)
+        return (max(0, self.epoch) * slices + self.index + share) / (epochs * slices)
 
     @property
     def tokens(self) -> float:
@@ -67,7 +72,7 @@ class WorkerStats:
     tokens: int = 0
     pairs: int = 0
     loss: float = 0.0
-    loss_pairs: int = 0
+    loss_pairs: float = 0.0
     sent_bytes: int = 0
     spool_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -81,13 +86,13 @@ class WorkerStats:
         self.seconds[part] += now - self._since
         self._since = now
 
-    def add(self, tokens: int, pairs: int, loss: float, loss_pairs: int) -> None:
+    def add(self, tokens: int, pairs: int, loss: float, loss_pairs: float) -> None:
         """Add the figures of one call of the kernel."""
         with self._lock:
             self.tokens += tokens
             self.pairs += int(pairs)
             self.loss += float(loss)
-            self.loss_pairs += int(loss_pairs)
+            self.loss_pairs += float(loss_pairs)
 
     def check(self, rows: Iterable[NDArray[np.float32] | Tensor], slice_: Slice, block: str, share: float) -> None:
         """Set ``diverged`` if a value is not finite or has exploded; the slice then ends without a checkpoint.

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from embedall_spark.corpus.ngrams import NO_NGRAMS
-from embedall_spark.train import methods, plan, shard_io, subwords
+from embedall_spark.train import aligned_rows, methods, plan, shard_io, subwords, warm_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,20 +25,25 @@ if TYPE_CHECKING:
 def open_model(
     slice_: Slice, vocabulary: VocabularyIndex, rank: int, ngrams: NgramIndex = NO_NGRAMS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Shards]:
-    """Return a worker's input and output rows, and the shards: from the last checkpoint, or untrained.
+    """Return a worker's input and output rows, and the shards of inputs: from the last checkpoint, or untrained.
 
     Rows of n-grams follow those of the tokens in the inputs.
     """
     config, workers = slice_.config, slice_.plan.workers
 
-    def shards_of(count: int) -> Shards:
+    def shards_of(count: int, matrix: str) -> Shards:
+        if matrix == "outputs":
+            return plan.output_shards(vocabulary.counts, count, config, vocabulary.folder)
         return plan.shards(vocabulary.counts, count, config.sample, vocabulary.folder)
 
-    if slice_.resume_from is None:
-        inputs, outputs = methods.of(config).initial_rows(shards_of(workers).ids(rank), config, ngrams.buckets)
-    else:
-        inputs, outputs = shard_io.load(slice_.resume_from, rank, workers, shards_of, len(ngrams.buckets))
-    return inputs, outputs, shards_of(workers)
+    shards = shards_of(workers, "inputs")
+    if slice_.resume_from is not None:
+        return *shard_io.load(slice_.resume_from, rank, workers, shards_of, len(ngrams.buckets)), shards
+    inputs, outputs = methods.of(config).initial_rows(shards.ids(rank), config, ngrams.buckets)
+    if config.hs:
+        # Rows of inner nodes, which begin as zeros.
+        outputs = aligned_rows.zeros(len(shards_of(workers, "outputs").ids(rank)), outputs.shape[1])
+    return inputs, outputs, shards
 
 
 def check_model(
@@ -62,15 +67,17 @@ def save_model(
     ngrams: NgramIndex = NO_NGRAMS,
 ) -> dict[str, Any]:
     """Write a worker's rows into the slice's checkpoint; return the numbers of rows and the files' names."""
+    if slice_.new_ids is not None:
+        warm_start.put_back(slice_, rank, inputs, outputs)
     lengths = methods.of(slice_.config).saved_lengths(slice_.config)
     written = {
-        "rows": len(outputs),
+        "rows": len(inputs) - len(ngrams.buckets),
         "inputs": shard_io.save(slice_.folder, f"inputs-{rank}", inputs, lengths[0]),
         "outputs": shard_io.save(slice_.folder, f"outputs-{rank}", outputs, lengths[1]),
     }
     if len(ngrams.buckets):
         subwords.compose(inputs, ngrams)
-        written["vectors"] = shard_io.save(slice_.folder, f"vectors-{rank}", inputs[: len(outputs)], lengths[0])
+        written["vectors"] = shard_io.save(slice_.folder, f"vectors-{rank}", inputs[: written["rows"]], lengths[0])
         written["ngrams"] = len(ngrams.buckets)
     return written
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,14 @@ from embedall_spark.run_context import Progress
 from embedall_spark.schemas import NGRAMS
 from embedall_spark.train import (
     checkpoint,
+    early_stopping,
     methods,
     preflight,
     rotation,
     single_worker,
     slice_state,
     subwords,
+    warm_start,
     window_chunks,
     worker_errors,
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.run_context import Run
-    from embedall_spark.train.config import TrainConfig, Until
+    from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Corpus, Plan
     from embedall_spark.train.shard_io import Manifest
 
@@ -57,7 +58,7 @@ def train(
     """Train on sequence blocks and return id, vector, context, norm and count of every token.
 
     Training resumes from the run's last checkpoint. GloVe trains on the sequences' co-occurrences, the stage
-    "cooccurrence".
+    "cooccurrence". A vocabulary that is too small for ``config.workers`` is trained by fewer, with a warning.
 
     Args:
         run: where checkpoints and figures go.
@@ -69,7 +70,7 @@ def train(
 
     Raises:
         BadData: there is nothing to train on.
-        ConfigError: the vocabulary is too small, or the window too wide, for so many workers.
+        ConfigError: the window is too wide for so many workers.
         ResourceError: the cluster lacks slots, memory or disk.
         TrainingDiverged: a shard is not finite or exploded.
         WorkerLost: a worker died or was silent for too long.
@@ -77,7 +78,8 @@ def train(
     if config.method == "glove":
         sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
     corpus = measure(sequences, vocabulary, config)
-    _check_sizes(corpus, config)
+    config = _with_workers(config, corpus.vocabulary)
+    _check_window(config)
     plan = plans.make_plan(corpus, config, preflight.threads(run.spark, config), preflight.device(run.spark, config))
     preflight.check(run.spark, corpus, config)
     log.info(
@@ -85,24 +87,23 @@ def train(
         f"{corpus.tokens:,}", methods.of(config).UNIT, f"{corpus.vocabulary:,}", config.epochs, plan.slices,
         plan.episodes, plan.workers, "a GPU" if plan.device == "cuda" else f"{plan.threads} thread(s)",
     )  # fmt: skip
-    if problem := plans.imbalance(corpus, config.workers):
+    log.info("training: estimated %s", preflight.describe(preflight.costs(run.spark, corpus, config)))
+    if problem := plans.imbalance(corpus, config):
         log.warning("training: %s", problem)
     manifest = checkpoint.latest(run)
+    if config.start is not None and (manifest is None or manifest["epoch"] < 0):
+        manifest = manifest or warm_start.begin(run, vocabulary, folder, plan.workers, config)
+        manifest = _train_new_ids(run, sequences, folder, plan, config, manifest)
     while True:
         epoch, index, current = _next_slice(manifest, plan)
-        if manifest is not None and index == 0:
-            manifest = _add_figure(run, manifest, folder, config.until, evaluate)
-            if epoch == config.epochs or (config.until and _stale(manifest["history"], config.until)):
+        if manifest is not None and index == 0 and epoch > 0:
+            manifest = early_stopping.add_figure(run, manifest, folder, config.until, evaluate)
+            if epoch == config.epochs or (config.until and early_stopping.stale(manifest["history"], config.until)):
                 break
         run.progress("train", epoch + index / current.slices, config.epochs, _note(manifest, config))
         manifest = _train_slice(run, sequences, folder, current, config, manifest, epoch, index)
     run.progress("train", config.epochs, config.epochs, _note(manifest, config))
     return checkpoint.vectors(run, manifest, folder)
-
-
-def min_vocabulary(config: TrainConfig, workers: int) -> int:
-    """Return how many tokens the vocabulary needs to be divided among so many workers."""
-    return 4 * workers * (config.negative + 1 if config.method == "sgns" else 1)
 
 
 def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None:
@@ -113,18 +114,22 @@ def write_ngrams(run: Run, folder: str, config: TrainConfig, table: str) -> None
     run.write_table(table, rows, NGRAMS, "Vectors of the words' n-grams, for words that have no vector")
 
 
-def _check_sizes(corpus: Corpus, config: TrainConfig) -> None:
-    """Refuse numbers of workers that leave a shard without negatives, or a window that fits in no buffer."""
-    if config.workers == 1:
-        return
-    needed = min_vocabulary(config, config.workers)
-    if corpus.vocabulary < needed:
-        raise ConfigError(
-            f"train.workers={config.workers} needs a vocabulary of at least {needed}, found "
-            f"{corpus.vocabulary}: lower train.workers, or train on more"
-        )
+def _with_workers(config: TrainConfig, vocabulary: int) -> TrainConfig:
+    """Return the options with no more workers than a vocabulary can be divided among; a warning says if they differ."""
+    least = 4 * (config.negative + 1 if config.method == "sgns" else 1)
+    workers = max(1, min(config.workers, vocabulary // least))
+    if workers < config.workers:
+        log.warning(
+            "train.workers=%d: the vocabulary of %d is too small for more than %d, so that fewer train (each needs %d)",
+            config.workers, vocabulary, workers, least,
+        )  # fmt: skip
+    return config.model_copy(update={"workers": workers})
+
+
+def _check_window(config: TrainConfig) -> None:
+    """Refuse a window that fits in no buffer."""
     max_length = window_chunks.max_length(config.workers, config.window)
-    if config.method == "sgns" and max_length < 4 * config.window:
+    if config.workers > 1 and config.method == "sgns" and max_length < 4 * config.window:
         raise ConfigError(
             f"train.window={config.window} with train.workers={config.workers}: sequences would be cut after "
             f"{max_length} tokens, to keep a task's buffers small; lower one of the two"
@@ -153,10 +158,13 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
     # A vertex that no walk visits has count 0.
     visited = vocabulary.where("count > 0").crossJoin(counts)
     occurrences = F.col("count") * keep
+    # The path to a token in the Huffman tree has about so many turns.
+    turns = F.greatest(F.lit(1.0), -F.log2(frequency))
     most_frequent = F.max_by("token", "count"), F.max(occurrences)
-    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent).first()
+    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent, F.sum(occurrences * turns)).first()
     assert row is not None
-    return plans.Corpus(int(row[0]), tokens, float(row[1]), blocks, (row[2], float(row[3])))
+    kept = float(row[1])
+    return plans.Corpus(int(row[0]), tokens, kept, blocks, (row[2], float(row[3])), float(row[4]) / max(kept, 1.0))
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:
@@ -177,6 +185,26 @@ def _next_slice(manifest: Manifest | None, plan: Plan) -> tuple[int, int, Plan]:
     return int(manifest["epoch"]), int(manifest["index"]) + 1, begun
 
 
+def _train_new_ids(
+    run: Run,
+    sequences: DataFrame | BlockSource,
+    vocabulary: str,
+    plan: Plan,
+    config: TrainConfig,
+    manifest: Manifest,
+) -> Manifest:
+    """Train the ids that the table to start from lacks, if there are any; return the last checkpoint's manifest."""
+    options = warm_start.options(config)
+    sizes = warm_start.corpus(run, plan.corpus, config)
+    first = plans.make_plan(sizes, options, plan.threads, plan.device)
+    while True:
+        epoch, index, current = _next_slice(manifest, first)
+        if epoch == 0:
+            return manifest
+        run.progress("new ids", index, current.slices)
+        manifest = _train_slice(run, sequences, vocabulary, current, options, manifest, epoch, index)
+
+
 def _train_slice(
     run: Run,
     sequences: DataFrame | BlockSource,
@@ -192,10 +220,13 @@ def _train_slice(
     run.check_ownership()
     files.delete(folder)
     method = methods.of(config)
-    slice_ = slice_state.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index)
+    new_ids = warm_start.stage(run) if epoch == warm_start.NEW_IDS else None
+    slice_ = slice_state.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index, new_ids)
     since = time.perf_counter()
     if isinstance(sequences, BlockSource):
         sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
+    if new_ids is not None:
+        sequences = warm_start.around_new_ids(sequences, new_ids, config.window)
     job = (single_worker if plan.workers == 1 else rotation).run(sequences, slice_)
     with worker_errors.translate_worker_errors(epoch, config.timeout), run.watch(partial(_progress, slice_)):
         rows = job.collect()
@@ -260,34 +291,8 @@ def _figures(
     }
 
 
-def _add_figure(
-    run: Run, manifest: Manifest, vocabulary: str, until: Until | None, evaluate: Callable[[DataFrame], float] | None
-) -> Manifest:
-    """Return the manifest after an epoch with the figure of ``until`` added to its history."""
-    if until is None:
-        return manifest
-    if until.metric == "loss":
-        value = -float(manifest["figures"]["loss"])
-    else:
-        assert evaluate is not None
-        value = evaluate(checkpoint.vectors(run, manifest, vocabulary))
-        if math.isnan(value):
-            raise BadData(
-                f"train.until.metric: {until.metric} cannot be computed: no word of its file is in the vocabulary"
-            )
-        run.metric(f"until/{until.metric}", value, int(manifest["epoch"]) + 1)
-    return {**manifest, "history": [*manifest["history"], value]}
-
-
-def _stale(history: list[float], until: Until) -> bool:
-    """Return whether the last ``patience`` epochs gained no more than ``min_gain`` over the best before them."""
-    if len(history) <= until.patience:
-        return False
-    return max(history[-until.patience :]) <= max(history[: -until.patience]) + until.min_gain
-
-
 def _note(manifest: Manifest | None, config: TrainConfig) -> str:
-    if manifest is None:
+    if manifest is None or "figures" not in manifest:
         return ""
     figures, unit = manifest["figures"], methods.of(config).UNIT
     return f"loss {figures['loss']:.4f}, {figures[f'{unit}_per_second']:,.0f} {unit}/s"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Plan, Shards
 
-CHUNKS = "worker int, episode int, shard int, block int, number int, stream binary"
+CHUNKS = "worker int, episode int, part int, block int, number int, stream binary"
 # In bytes: all buffers of a task together, one buffer at most and at least, and a batch on its way to the JVM.
-_BUFFERS, _MAX_BUFFER, _MIN_BUFFER, _BATCH = 256 << 20, 1 << 20, 16 << 10, 8 << 20
+_BUFFERS, _MAX_BUFFER, _MIN_BUFFER, _BATCH = 256 << 20, 1 << 20, 8 << 10, 8 << 20
 
 
 class Windower(NamedTuple):
@@ -35,6 +35,10 @@ class Windower(NamedTuple):
     workers: int
     window: int
     shrink: bool
+    parts: int
+    """Of a shard of outputs."""
+    by_center: bool
+    """Windows go to the worker that has the center's row, and name contexts by vocabulary ids."""
     seed: int
     capacity: int
     """Ints in a buffer."""
@@ -44,8 +48,13 @@ class Windower(NamedTuple):
         return cut(block, windows.max_length(self.capacity, self.window))
 
     def buffers(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return empty streams, int32 [workers², capacity], and the ints in use of each, int64 [workers²]."""
-        return np.empty((self.workers**2, self.capacity), np.int32), np.zeros(self.workers**2, np.int64)
+        """Return empty streams, int32 [streams, capacity], and the ints in use of each, int64 [streams]."""
+        count = self.workers if self.by_center else self.workers**2 * self.parts
+        return np.empty((count, self.capacity), np.int32), np.zeros(count, np.int64)
+
+    def destination(self, stream: int) -> tuple[int, int]:
+        """Return a stream's worker, and the part of all outputs that its windows are for; 0 if they are for all."""
+        return (stream, 0) if self.by_center else divmod(stream, self.workers * self.parts)
 
     def draw(self, block: Block, first: int, streams: NDArray[np.int32], fill: NDArray[np.int64]) -> int:
         """Append the windows of the block's sequences from ``first`` on; return the sequence to go on with."""
@@ -61,6 +70,8 @@ class Windower(NamedTuple):
                 self.workers,
                 self.window,
                 self.shrink,
+                self.parts,
+                self.by_center,
                 np.uint64(self.seed),
                 streams,
                 fill,
@@ -93,6 +104,8 @@ def make_windower(vocabulary: VocabularyIndex, config: TrainConfig, epoch: int, 
         workers,
         config.window,
         config.shrink_windows,
+        plans.PARTS if workers > 1 else 1,
+        bool(config.hs) and workers > 1,
         randomness.mix(config.seed, epoch),
         _capacity(workers),
     )
@@ -104,13 +117,13 @@ def max_length(workers: int, window: int) -> int:
 
 
 def _capacity(workers: int) -> int:
-    return min(_MAX_BUFFER, max(_MIN_BUFFER, _BUFFERS // workers**2)) // 4
+    return min(_MAX_BUFFER, max(_MIN_BUFFER, _BUFFERS // (plans.PARTS * workers**2))) // 4
 
 
 def streams(
     sequences: DataFrame, vocabulary: str, plan: Plan, config: TrainConfig, epoch: int, index: int
 ) -> DataFrame:
-    """Return a slice's chunks, each in the partition of the worker that has its contexts' rows.
+    """Return a slice's chunks, each in the partition of the worker that has its input rows.
 
     Chunks are numbered within their sequence block, and blocks depend on sequence ids alone, so that a worker that
     sorts them sees the same chunks for any partitioning.
@@ -130,7 +143,8 @@ def _draw(
         unpacked = (block for sequences in batches for block in blocks.unpack(sequences))
         for episode, block in plan.select_blocks(unpacked, epoch, index, config.seed):
             for key, number, stream in _chunks(windower, block, buffers, fill):
-                rows.append((key // plan.workers, episode, key % plan.workers, block.number, number, stream))
+                worker, part = windower.destination(key)
+                rows.append((worker, episode, part, block.number, number, stream))
                 size += len(stream)
                 if size >= _BATCH:
                     yield batch(rows)

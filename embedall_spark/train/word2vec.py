@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from embedall_spark import randomness
 from embedall_spark.corpus import blocks, windows
 from embedall_spark.corpus.ngrams import NO_NGRAMS
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import aligned_rows, huffman, plan, sgns, shard_io, subwords, window_chunks, word2vec_kernel
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from embedall_spark.corpus.blocks import Block
-    from embedall_spark.corpus.vocabulary_index import VocabularyIndex
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
 
@@ -64,7 +65,7 @@ def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Block]:
 
 
 def streams(sequences: DataFrame, slice_: Slice) -> DataFrame:
-    """Return the chunks of a slice's windows, each at the worker that has its contexts' rows."""
+    """Return the chunks of a slice's windows, each at the worker that has its input rows."""
     return window_chunks.streams(sequences, slice_.vocabulary, slice_.plan, slice_.config, slice_.epoch, slice_.index)
 
 
@@ -112,33 +113,65 @@ def chunk_trainer(
     key: tuple[int, int],
     inputs: NDArray[np.float32],
     outputs: NDArray[np.float32],
-) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, int]]:
+) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, float]]:
     """Return the function that trains two shards on one chunk of windows; safe to call from several threads.
 
     Args:
         slice_: the part of the training.
-        counts: counts of the output shard's tokens, int64 [n].
+        counts: counts of the tokens of the part of the outputs, int64 [n].
         ints: the ints of all chunks.
-        key: episode, and number of the output shard.
+        key: episode, and number of the part of the outputs.
         inputs: rows of the input shard.
-        outputs: rows of the output shard.
+        outputs: rows of the part.
 
     It is called with the number of a chunk, its content, and the share of the whole training that is done; it returns
-    the pairs trained on, and the summed loss of a sample of them, and the size of this sample.
+    the pairs trained on, the summed loss of a sample of them, and the size of this sample in pairs.
     """
     config = slice_.config
+    if config.hs:
+        return _path_trainer(slice_, key[1], inputs, outputs)
     kernel = sgns.kernel(inputs.shape[1], config.negative, _batch_size(config))
     share = min(_SHARE, _batch_size(config))
     # A group has at least three ints and shares its negatives: a table of this size is used about once.
     size = int(np.clip(ints * config.negative // share, 1 << 14, 1 << 22))
     table = aligned_rows.negative_table(counts, config.ns_exponent, size, config.seed, slice_.epoch, *key)
 
-    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, int]:
+    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, float]:
         rate = plan.learning_rate(config, progress)
         cursor = randomness.mix(config.seed, slice_.epoch, *key, number) % size
         return kernel(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)[1:]
 
     return train
+
+
+def _path_trainer(
+    slice_: Slice, part: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]
+) -> Callable[[int, NDArray[np.int32], float], tuple[int, float, float]]:
+    """Return the function that trains on a chunk by hierarchical softmax, with the inner nodes of one part alone.
+
+    A chunk has centers, which are rows of inputs, and contexts as vocabulary ids; it is trained on with every part.
+    """
+    config, workers = slice_.config, slice_.plan.workers
+    vocabulary = VocabularyIndex.open(slice_.vocabulary)
+    shards = plan.output_shards(vocabulary.counts, workers, config, vocabulary.folder)
+    paths = tuple(huffman.select(_paths(slice_.vocabulary), shards.shard, shards.local, plan.PARTS, part))
+    kernel = word2vec_kernel.kernel(inputs.shape[1], 0, cbow=False, mean=True, hs=True, ngrams=False)
+    nothing = np.zeros(0, np.int32)
+    parts = workers * plan.PARTS
+
+    def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, float]:
+        rate = plan.learning_rate(config, progress)
+        arguments = (stream, 0, len(stream), inputs, outputs, nothing, 0, rate, 1, paths, tuple(NO_NGRAMS[:2]))
+        pairs, loss, sampled = kernel(*arguments)[1:]
+        # Pairs are counted once, and their losses are sums over the nodes of all parts.
+        return pairs if part == 0 else 0, loss, sampled / parts
+
+    return train
+
+
+@lru_cache(maxsize=1)
+def _paths(folder: str) -> huffman.Paths:
+    return huffman.paths(VocabularyIndex.open(folder).counts)
 
 
 def _batch_size(config: TrainConfig) -> int:

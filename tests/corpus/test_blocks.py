@@ -82,6 +82,25 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
     assert table.schema.simpleString() == blocks.BLOCKS.simpleString()
 
 
+def test_blocks_in_the_order_of_the_text(tmp_path, monkeypatch):
+    data, folder = corpus(), write_vocabulary(tmp_path / "v")
+    monkeypatch.setattr(blocks, "_MIN_SIZE", 64)
+    schema = pa.schema({"id": pa.int64(), "tokens": pa.list_(pa.string())})
+    half = len(data) // 2
+    batches = [
+        pa.RecordBatch.from_arrays(list(zip(*part, strict=True)), schema=schema) for part in (data[:half], data[half:])
+    ]
+    pages = encoded_pages._pages_of_sequences(iter(batches))
+    actual = [block for batch in blocks._cut_in_order(folder)(pages) for block in blocks.unpack(batch)]
+    assert [block.number for block in actual] == list(range(len(actual))) and len(actual) > 3
+    encoded = [(key, [WORDS.index(word) for word in words if word in WORDS]) for key, words in data]
+    expected = [(key, tokens) for key, tokens in encoded if len(tokens) > 1]
+    pieces = [np.split(block.tokens, block.offsets[1:-1]) for block in actual]
+    ids = np.concatenate([block.ids for block in actual]).tolist()
+    assert list(zip(ids, (part.tolist() for piece in pieces for part in piece), strict=True)) == expected
+    assert max(len(block.tokens) for block in actual) < 64 + max(len(tokens) for _, tokens in expected)
+
+
 def test_nothing_to_train_on(spark, tmp_path):
     folder = write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)

@@ -27,24 +27,25 @@ def dealt(workers):
     return shard, local
 
 
-def draw(data, workers=1, window=3, shrink=False, keep=None, seed=7, room=1 << 16, until=None):
+def draw(data, workers=1, window=3, shrink=False, keep=None, seed=7, room=1 << 16, parts=1, by_center=False):
     """All streams of a corpus, each the concatenation of what fits into buffers of ``room`` ints."""
     tokens, offsets, ids = data
     keep = windows.keep_thresholds(np.ones(VOCABULARY, np.int64), 0) if keep is None else keep
-    streams, fill = np.full((workers**2, room), -1, np.int32), np.zeros(workers**2, np.int64)
-    parts = [[] for _ in range(workers**2)]
+    count = workers if by_center else workers**2 * parts
+    streams, fill = np.full((count, room), -1, np.int32), np.zeros(count, np.int64)
+    pieces = [[] for _ in range(count)]
     start, calls = 0, 0
     while start < len(ids):
         following = windows.draw_windows(
             *(tokens, offsets, ids, start, keep, *dealt(workers)),
-            *(workers, window, shrink, np.uint64(seed), streams, fill),
+            *(workers, window, shrink, parts, by_center, np.uint64(seed), streams, fill),
         )
         assert following > start
-        for part, stream, used in zip(parts, streams, fill, strict=True):
-            part.append(stream[:used].copy())
+        for piece, stream, used in zip(pieces, streams, fill, strict=True):
+            piece.append(stream[:used].copy())
         fill[:] = 0
         start, calls = following, calls + 1
-    return [np.concatenate(part) for part in parts], calls
+    return [np.concatenate(piece) for piece in pieces], calls
 
 
 def groups(stream):
@@ -86,6 +87,30 @@ def test_full_windows_hold_the_pairs_of_brute_force(workers, window):
     data = corpus()
     streams, _ = draw(data, workers, window)
     assert pairs(streams, workers) == brute_force(data, window)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_windows_go_to_the_parts_of_their_centers(workers):
+    data = corpus()
+    whole, _ = draw(data, workers, 4)
+    halves, _ = draw(data, workers, 4, parts=2)
+    for number, stream in enumerate(whole):
+        for part in range(2):
+            wanted = [(center // 2, contexts.tolist()) for center, contexts in groups(stream) if center % 2 == part]
+            assert [(center, contexts.tolist()) for center, contexts in groups(halves[2 * number + part])] == wanted
+
+
+def test_windows_go_to_the_worker_of_their_center():
+    data, (shard, local) = corpus(), dealt(3)
+    streams, _ = draw(data, 3, 4, by_center=True)
+    named = {(s, r): token for token, (s, r) in enumerate(zip(shard.tolist(), local.tolist(), strict=True))}
+    actual = Counter(
+        (named[worker, int(center)], int(context))
+        for worker, stream in enumerate(streams)
+        for center, contexts in groups(stream)
+        for context in contexts
+    )
+    assert actual == brute_force(data, 4)
 
 
 def test_groups_are_as_large_as_their_window_allows():

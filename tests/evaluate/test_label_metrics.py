@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from vector_tables import table
+from vector_tables import here, table
 
 from embedall_spark.evaluate import label_metrics, node_classification
 
@@ -44,6 +44,9 @@ def test_purity_same_as_brute_force(tables, data):
     sample = label_metrics.purity(*tables, 7, limit=40, seed=2)
     assert sample == label_metrics.purity(tables[0].repartition(7), tables[1].repartition(1), 7, limit=40, seed=2)
     assert sample != actual
+    without_spark = here(tables[0]), tables[1].toArrow()
+    assert label_metrics.purity(*without_spark, 7, limit=40, seed=2) == sample
+    assert label_metrics.purity(*without_spark, 7) == actual
     assert sample["purity/neighbours"] == pytest.approx(actual["purity/neighbours"], abs=0.1)
 
 
@@ -56,6 +59,7 @@ def test_classification_is_that_of_the_labeled_ids_whatever_the_partitioning(tab
     member = np.array([[name in has[IDS[i]] for name in names] for i in at])
     expected = node_classification.learn(matrix[at], member, (0.5, 0.05), 2, 9)
     actual = label_metrics.classification(tables[0].repartition(5), tables[1].repartition(3), (0.5, 0.05), 2, seed=9)
+    assert actual == label_metrics.classification(here(tables[0]), tables[1].toArrow(), (0.5, 0.05), 2, seed=9)
     assert list(actual) == label_metrics.figures((0.5, 0.05))
     assert list(actual.values()) == [value for result in expected for f1 in result for value in f1]
     assert actual["classification/micro_f1_50"] > actual["classification/majority_micro_f1_50"] + 0.2

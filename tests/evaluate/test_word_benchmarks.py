@@ -8,7 +8,7 @@ import pytest
 from conftest import shared
 from gensim.models import KeyedVectors
 from gensim.test.utils import datapath
-from vector_tables import table
+from vector_tables import here, table
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import word_benchmarks
@@ -57,6 +57,7 @@ def test_analogies_same_as_gensim(vectors, peer, tmp_path, restrict, insensitive
     subset = write(tmp_path, "\n".join(lines[:500] + lines[8300:8400] + [": gram-nothing", "qqq rrr sss ttt"]))
     score, sections = peer.evaluate_word_analogies(subset, restrict_vocab=restrict, case_insensitive=insensitive)
     actual = word_benchmarks.analogies(vectors, subset, restrict, insensitive)
+    assert actual == word_benchmarks.analogies(here(vectors), subset, restrict, insensitive)
     assert 0 < score < 1
     assert actual.total == score
     for ours, theirs in zip(actual.sections, sections[:-1], strict=True):
@@ -86,6 +87,7 @@ def test_similarity_same_as_gensim(vectors, peer, restrict):
     file = datapath("wordsim353.tsv")
     _, spearman, unknown = peer.evaluate_word_pairs(file, restrict_vocab=restrict)
     actual = word_benchmarks.similarity(vectors, file, restrict)
+    assert actual == word_benchmarks.similarity(here(vectors), file, restrict)
     assert actual.spearman == pytest.approx(spearman.statistic, abs=1e-6)
     assert 100 * (1 - actual.coverage) == pytest.approx(unknown)
     assert actual.metrics()["similarity/wordsim353"] == actual.spearman

@@ -72,27 +72,30 @@ def test_a_separate_process_gives_the_result_of_a_direct_call(spark, tables, tmp
 
 
 def test_a_process_that_fails_says_why(spark, tables, tmp_path, monkeypatch):
-    class Here:
-        """Runs the function in this process, and reports of an error only that there was one."""
+    def here(function, *arguments):
+        """Run the function in this process, and report of an error only that there was one."""
+        try:
+            function(*arguments)
+        except Exception:
+            raise RuntimeError("it ended with exit code 1") from None
 
-        def __init__(self, processes, local_mode, use_gpu):
-            assert (processes, local_mode, use_gpu) == (1, True, False)
-
-        def run(self, function, *arguments):
-            try:
-                function(*arguments)
-            except Exception:
-                raise RuntimeError("Command failed with return code 1") from None
-
-    monkeypatch.setattr(torch_processes, "TorchDistributor", Here)
+    monkeypatch.setattr(torch_processes, "run_alone", here)
     train = validation = contrastive_job.sample(*tables[:3])
     config = ContrastiveConfig(epochs=1)
     broken = train._replace(left=np.full_like(train.left, np.nan))
     with pytest.raises(TrainingDiverged, match="not finite in epoch 1"):
         contrastive_job.refine(spark, str(tmp_path), broken, validation, config)
     monkeypatch.setattr(contrastive_job, "work", None)
-    with pytest.raises(WorkerLost, match=r"died; its output is above.*return code 1"):
+    with pytest.raises(WorkerLost, match=r"died; its output is above.*exit code 1"):
         contrastive_job.refine(spark, str(tmp_path), train, validation, config)
+
+
+def test_a_process_prints_its_output_and_its_failure_is_an_error(capfd):
+    torch_processes.run_alone(print, "a line")
+    assert capfd.readouterr().out == "a line\n"
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        torch_processes.run_alone(open, "/no/such/file")
+    assert "No such file or directory: '/no/such/file'" in capfd.readouterr().out
 
 
 def test_a_missing_gpu_is_refused(spark, tables, tmp_path):

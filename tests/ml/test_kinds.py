@@ -1,12 +1,16 @@
 """Items, nodes, pictures, pairs and searches as pyspark.ml stages, over the kinds' own functions."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
 from PIL import Image
+from py4j.protocol import Py4JJavaError
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch
 from embedall_spark.ml import (
@@ -31,12 +35,14 @@ def vectors(spark):
     return spark.createDataFrame(rows, ["id", "vector"]).cache()
 
 
-def test_items_of_a_basket_are_similar(spark, tmp_path):
+def test_items_of_a_basket_are_similar(spark, tmp_path, caplog):
     random = np.random.default_rng(0)
     baskets = [(list(random.permutation(list(CLIQUES[number % 2]))),) for number in range(200)]
-    stage = Item2Vec(inputCol="basket", outputCol="vector", vector_size=8, min_count=1, epochs=8, sample=0.0, threads=1)
+    options = {"vector_size": 8, "min_count": 1, "epochs": 8, "sample": 0.0, "threads": 1, "workers": 2}
+    stage = Item2Vec(inputCol="basket", outputCol="vector", **options)
     dataset = spark.createDataFrame([([str(item) for item in basket],) for (basket,) in baskets], ["basket"])
     model = stage.fit(dataset)
+    assert "the vocabulary of 8 is too small for more than 1" in caplog.text
     assert {name for name, _ in model.findSimilarArray("a", 3)} == set("bcd")
     assert model.findSimilar("e", 2).dtypes == [("id", "string"), ("similarity", "double")]
     found = {row.id: row.vector.toArray() for row in model.getVectors().collect()}
@@ -75,25 +81,64 @@ def test_nodes_of_a_clique_are_similar(spark):
 
 
 class StandIn:
-    """What GraphFrames' class has of its JVM side as far as tables go."""
+    """What GraphFrames' class has of its JVM side: tables, and the components as scipy finds them."""
 
     def __init__(self, vertices, edges):
         self._vertices, self._edges = vertices, edges
 
+    def connectedComponents(self, **options):
+        assert options["use_local_checkpoints"]
+        names = sorted(row.id for row in self._vertices.distinct().collect())
+        pairs = np.array([(names.index(row.src), names.index(row.dst)) for row in self._edges.collect()]).T
+        matrix = coo_matrix((np.ones(pairs.shape[1]), pairs), shape=(len(names),) * 2)
+        rows = zip(names, connected_components(matrix, directed=False)[1].tolist(), strict=True)
+        return self._edges.sparkSession.createDataFrame(list(rows), ["id", "component"])
 
-def test_a_graph_frame_is_taken_as_it_is(spark, monkeypatch):
+
+@pytest.fixture(scope="module")
+def frames(spark):
+    """Builds GraphFrames by their own class: over its JVM side where the session has its jar, else over a stand-in."""
     graphframes = pytest.importorskip("graphframes")
-    monkeypatch.setattr("graphframes.classic.graphframe.GraphFrame", StandIn)
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            spark._jvm.java.lang.Class.forName("org.graphframes.GraphFramePythonAPI")
+        except Py4JJavaError:
+            patch.setattr("graphframes.classic.graphframe.GraphFrame", StandIn)
+        yield graphframes.GraphFrame
+
+
+def test_a_graph_frame_is_taken_as_it_is(spark, frames):
     vertices = graph(spark).select(F.col("src").alias("id"))
-    frame = graphframes.GraphFrame(vertices, graph(spark).withColumn("weight", F.lit(2.0)))
+    frame = frames(vertices, graph(spark).withColumn("weight", F.lit(2.0)))
     stage = Node2Vec()
     assert stage._graph(frame) == (frame, "weight", True)
     assert stage.copy({stage.directed: False})._graph(frame)[2] is False
-    assert stage._graph(graphframes.GraphFrame(vertices, graph(spark)))[1] is None
+    assert stage._graph(frames(vertices, graph(spark)))[1] is None
     with pytest.raises(SchemaMismatch, match="no column cost"):
         Node2Vec(weightCol="cost").fit(frame)
     with pytest.raises(SchemaMismatch, match="need a DataFrame of edges or a GraphFrame"):
         stage.fit([("a", "b")])
+
+
+def test_a_graph_frame_is_fitted_along_its_edges(spark, frames, caplog):
+    """Walks follow the edges' direction and weights; the report is GraphFrames' own, and knows "alone"."""
+    names = ["a", "b", "c", "d", "alone"]
+    edges = [("a", "b", 1e6), ("a", "c", 1e-6), ("b", "a", 1.0), ("c", "d", 1.0)]
+    frame = frames(
+        spark.createDataFrame([(name,) for name in names], ["id"]),
+        spark.createDataFrame(edges, ["src", "dst", "weight"]),
+    )
+    options = {"vector_size": 4, "num_walks": 4, "walk_length": 6, "epochs": 1, "threads": 1, "workers": 2}
+    with caplog.at_level(logging.INFO, logger="embedall_spark"):
+        model = Node2Vec(**options).fit(frame)
+    assert "by GraphFrames: greatest degree 2; 2 components, the largest has 80.0% of the vertices" in caplog.text
+    assert "1 listed vertices have no edge" in caplog.text
+    assert "too small for more than 1" in caplog.text
+    rows = model._rows().collect()
+    counts = {row.token: row["count"] for row in rows}
+    # Four walks begin at c and pass to d, where they end; those of a and b go to and fro.
+    assert counts.keys() == set("abcd") and counts["c"] == 4 and counts["a"] == counts["b"] == 24
+    assert all(len(row.vector) == 4 for row in rows)
 
 
 @pytest.mark.parametrize("algorithm", ["exact", "index"])

@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 from toy_corpus import documents
 
 from embedall_spark.errors import BadData, ConfigError, SchemaMismatch, TableError, UnknownId
-from embedall_spark.ml import Word2Vec, Word2VecModel
+from embedall_spark.ml import Word2Vec, Word2VecModel, vectors_model
 from embedall_spark.train.config import TrainConfig
 
 SAME = ("vectorSize", "minCount", "numPartitions", "stepSize", "maxIter", "windowSize", "maxSentenceLength")
@@ -39,7 +39,8 @@ def stage():
 @pytest.fixture(scope="module")
 def models(stage, sentences):
     """One of each window, by a list of param maps."""
-    return stage.fit(sentences, [{stage.windowSize: 2}, {stage.windowSize: 10, stage.numPartitions: 2}])
+    shared = {stage.windowSize: 10, stage.numPartitions: 2, stage.negative: 5}
+    return stage.fit(sentences, [{stage.windowSize: 2}, shared])
 
 
 class Checker(doctest.OutputChecker):
@@ -66,8 +67,9 @@ def test_params_have_the_defaults_of_pyspark_and_ours_those_of_the_configuration
     ours = Word2Vec(inputCol="text")
     theirs = peer._Word2VecParams()
     assert {name: ours.getOrDefault(name) for name in SAME} == {name: theirs.getOrDefault(name) for name in SAME}
-    assert (ours.getSeed(), ours.getNegative(), ours.getSample()) == (1, 5, 1e-3)
-    assert ours.negative.doc == TrainConfig.model_fields["negative"].description
+    assert (ours.getSeed(), ours.getMaxFinalVocab(), ours.getNsExponent()) == (1, None, 0.75)
+    assert ours.ns_exponent.doc == TrainConfig.model_fields["ns_exponent"].description
+    assert ours.negative.doc.startswith(TrainConfig.model_fields["negative"].description)
     assert "negative samples per center" in ours.explainParams()
     assert (ours.uid[:9], ours.getOutputCol()) == ("Word2Vec_", f"{ours.uid}__output")
     set_ = ours.setVectorSize(5).setNumPartitions(3).setMinCount(2).setWindowSize(7).setMaxSentenceLength(9)
@@ -78,6 +80,23 @@ def test_params_have_the_defaults_of_pyspark_and_ours_those_of_the_configuration
     assert copied.extractParamMap()[copied.negative] == 8
     ours.clear(ours.vectorSize)
     assert ours.getVectorSize() == 100
+
+
+@pytest.mark.parametrize(
+    ("params", "method"),
+    [
+        ({}, (1, 0, 0.0, 1)),
+        ({"numPartitions": 8, "workers": 1, "device": "cpu"}, (1, 0, 0.0, 1)),
+        ({"sample": 1e-4}, (1, 0, 1e-4, 1)),
+        ({"negative": 7}, (0, 7, 1e-3, 1)),
+        ({"hs": 1, "negative": 0, "numPartitions": 8}, (1, 0, 1e-3, 1)),
+        ({"sg": 0, "sample": 0.0}, (0, 5, 0.0, 1)),
+        ({"device": "cuda"}, (0, 5, 1e-3, 1)),
+    ],
+)
+def test_the_method_is_mllibs_unless_a_param_chooses_another(params, method):
+    config = Word2Vec(**params)._training(None)
+    assert (config.hs, config.negative, config.sample, config.workers) == method
 
 
 @pytest.mark.parametrize(
@@ -104,7 +123,7 @@ def test_what_is_refused_before_a_job_starts(spark, sentences, stage, monkeypatc
     with pytest.raises(ConfigError, match="inputCol is not set"):
         Word2Vec().fit(sentences)
     monkeypatch.undo()
-    for params, message in (({"vectorSize": 0}, "vector_size"), ({"negative": 0}, "nothing to train by")):
+    for params, message in (({"vectorSize": 0}, "vector_size"), ({"hs": 0, "negative": 0}, "nothing to train by")):
         with pytest.raises(ConfigError, match=message):
             stage.copy().setParams(**params).fit(sentences)
 
@@ -120,12 +139,27 @@ def test_a_document_is_the_mean_of_its_words(spark, models):
     model = models[0]
     vectors = {row.word: row.vector.toArray() for row in model.getVectors().collect()}
     some = list(vectors)[:3]
+    # As of NGram and other transformers, elements may be null.
     rows = [(some,), ([some[0], "unknown", None],), ([],), (["unknown"],), (None,)]
     found = model.transform(spark.createDataFrame(rows, "text array<string>")).collect()
     assert np.allclose(found[0].vector, np.mean([vectors[word] for word in some], axis=0))
     # MLlib divides by the number of all words; a null is one.
     assert np.allclose(found[1].vector, vectors[some[0]] / 3)
     assert [row.vector for row in found[2:]] == [DenseVector(np.zeros(8)), DenseVector(np.zeros(8)), None]
+    copied = model.copy({model.outputCol: "other"})
+    assert copied.transform(spark.createDataFrame(rows[:1], ["text"])).first().other == found[0].vector
+
+
+@pytest.mark.slow
+def test_similarities_of_large_vectors_are_finite(spark, tmp_path):
+    """One of the cases of MLlib's suite: squares of such numbers are infinite in single precision."""
+    rows = [(0, "a", 2, [-4.3e21, 5.3e21]), (1, "b", 1, [-3.1e21, 4.9e21])]
+    vectors_model.write(spark.createDataFrame(rows, vectors_model.TABLE), f"{tmp_path}/data", 2, 2)
+    model = Word2VecModel()
+    model._load_data(str(tmp_path), {"numVectors": 2, "dimension": 2})
+    a, b = (np.array(vector) / 1e21 for *_, vector in rows)
+    ((word, similarity),) = model.findSynonymsArray("a", 1)
+    assert (word, similarity) == ("b", pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5))
 
 
 @pytest.mark.slow
@@ -181,10 +215,15 @@ def test_what_is_saved_is_spark_s_format_and_is_read_without_spark(spark, senten
         loaded.write().overwrite().save(path)
     with pytest.raises(TableError, match="need a"):
         Word2Vec.load(path)
-    stage.save(f"{tmp_path}/stage")
+    changed = dict.fromkeys(SAME, 3) | {"seed": 7, "negative": 9, "shrink_windows": False, "run_root": "runs"}
+    written = stage.copy().setParams(**changed)
+    written.save(f"{tmp_path}/stage")
     again = Word2Vec.load(f"{tmp_path}/stage")
-    assert (again.uid, again.extractParamMap().keys()) == (stage.uid, stage.extractParamMap().keys())
-    assert again.getThreads() == 1
+    for values in (lambda part: part.extractParamMap(), lambda part: part._defaultParamMap):
+        assert {param.name: value for param, value in values(again).items()} == {
+            param.name: value for param, value in values(written).items()
+        }
+    assert (again.uid, again.getStepSize(), again.getThreads(), again.isSet("sg")) == (stage.uid, 3.0, 1, False)
 
 
 @pytest.mark.slow
@@ -217,8 +256,9 @@ def test_cross_validation(sentences, stage, tmp_path):
 def test_too_many_workers_are_lowered(spark, caplog):
     rows = spark.createDataFrame([(["a", "b", "a", "b"] * 5,)], T.StructType.fromDDL("text array<string>"))
     with caplog.at_level(logging.WARNING):
-        stage = Word2Vec(vectorSize=2, numPartitions=64, inputCol="text", minCount=0, maxSentenceLength=6)
+        options = {"vectorSize": 2, "minCount": 0, "maxSentenceLength": 6, "negative": 5}
+        stage = Word2Vec(numPartitions=64, inputCol="text", **options)
         model = stage.fit(rows)
     assert model.getVectors().count() == 2
     assert "64 workers, but 2 task slots" in caplog.text
-    assert "vocabulary is too small for more than 1" in caplog.text
+    assert "vocabulary of 2 is too small for more than 1" in caplog.text

@@ -53,6 +53,12 @@ def test_sentences(gates, changes, candidate, published, expected):
     assert failures(Gates(**gates), changes, candidate, published) == expected
 
 
+def test_a_baseline_stands_in_for_an_unset_overlap():
+    (sentence,) = failures(Gates(), moved(), {}, {}, 0.85)
+    assert sentence == "the neighbors' overlap is 0.800, need 0.85 (embedall baseline, less three standard errors)"
+    assert failures(Gates(min_overlap=0.7), moved(), {}, {}, 0.85) == []
+
+
 def test_overlap_by_hand(monkeypatch):
     random = np.random.default_rng(6)
     before, after = (drift.unit(random.normal(size=(40, 5)).astype(np.float32)) for _ in range(2))

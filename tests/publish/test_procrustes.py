@@ -27,7 +27,7 @@ def spaces(spark):
 
 def test_it_is_scipys_over_the_anchors_that_are_left(spaces):
     (candidate, published), turned, before, counts = spaces
-    actual = procrustes.fit(candidate, published)
+    actual = procrustes.fit(procrustes.pair(candidate, published), D)
     a, b = (x[20:180] / np.linalg.norm(x[20:180], axis=1, keepdims=True) for x in (turned, before))
     w = np.sqrt(counts[20:180])[:, None]
     first, _ = orthogonal_procrustes(a * w, b * w)
@@ -56,6 +56,6 @@ def test_spaces_that_cannot_be_compared_are_refused(spark):
     random = np.random.default_rng(5)
     small = table(spark, ["a", "b", "c"], random.normal(size=(3, 4)))
     with pytest.raises(BadData, match="share 3 ids, and a rotation in 4 dimensions needs at least as many"):
-        procrustes.fit(small, small)
+        procrustes.fit(procrustes.pair(small, small), procrustes.same_dimension(small, small))
     with pytest.raises(ConfigError, match="vectors have 4 dimensions, those of the published table 2"):
-        procrustes.fit(small, table(spark, ["a"], random.normal(size=(1, 2))))
+        procrustes.same_dimension(small, table(spark, ["a"], random.normal(size=(1, 2))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedall_spark.corpus.blocks import Block
-from embedall_spark.train import methods, plan, trainer, window_chunks
+from embedall_spark.train import huffman, methods, plan, trainer, window_chunks
 from embedall_spark.train.config import TrainConfig
 
 
@@ -77,12 +77,43 @@ def test_long_sequences_are_cut_without_losing_a_token():
 
 def test_a_token_that_is_too_much_work_for_its_worker_is_named():
     corpus = plan.Corpus(1000, 10_000, 1_000.0, 10, ("the", 300.0))
-    assert plan.imbalance(corpus, 2) is None
-    assert plan.imbalance(corpus, 1) is None
-    problem = plan.imbalance(corpus, 4)
+    assert plan.imbalance(corpus, TrainConfig(workers=2)) is None
+    assert plan.imbalance(corpus, TrainConfig()) is None
+    problem = plan.imbalance(corpus, TrainConfig(workers=4))
     assert problem is not None
     assert problem.startswith("'the' alone is 30.0% of the work")
     assert "lower train.workers to 3" in problem
+
+
+def test_a_tree_whose_root_is_too_much_work_for_its_worker_is_named():
+    corpus = plan.Corpus(1000, 10_000, 1_000.0, 10, ("the", 900.0), turns=8.0)
+    assert plan.imbalance(corpus, TrainConfig(workers=8, hs=1, negative=0)) is None
+    problem = plan.imbalance(corpus, TrainConfig(workers=9, hs=1, negative=0))
+    assert problem.startswith("the root of the Huffman tree alone is 12.5% of the work")
+    assert "lower train.workers to 8, or set train.hs=0" in problem
+
+
+def test_inner_nodes_are_dealt_so_that_all_parts_have_equally_much_work(tmp_path):
+    counts = (1e6 / np.arange(1, 2001)).astype(np.int64)
+    paths = huffman.paths(counts)
+    shards = plan.output_shards(counts, 4, TrainConfig(workers=4, hs=1, negative=0, sample=0), tmp_path)
+    selected = [huffman.select(paths, shards.shard, shards.local, 2, part) for part in range(8)]
+    lengths = np.array([np.diff(part.offsets) for part in selected])
+    assert (lengths.sum(0) == np.diff(paths.offsets)).all()
+    work = (lengths * counts).sum(1).reshape(4, 2).sum(1)
+    assert work.max() / work.mean() < 1.001
+    assert shards.part_sizes().sum() == 2000 and shards.part_sizes()[:2].tolist() == [
+        len(shards.part_ids(part)) for part in range(2)
+    ]
+    # A token's path is that of its parts, in any order.
+    for token in (0, 7, 1999):
+        nodes = {
+            (int(shards.part_ids(number)[node]), int(code))
+            for number, part in enumerate(selected)
+            for node, code in zip(*(a[part.offsets[token] : part.offsets[token + 1]] for a in part[1:]), strict=True)
+        }
+        whole = slice(paths.offsets[token], paths.offsets[token + 1])
+        assert nodes == set(zip(paths.nodes[whole].tolist(), paths.codes[whole].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("method", ["sgns", "glove"])

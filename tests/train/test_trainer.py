@@ -93,7 +93,23 @@ def test_words_with_ngrams_go_on_after_a_kill_with_the_same_bits(spark, corpus, 
     assert np.array_equal(train(spark, corpus, tmp_path, options)[1], vectors)
 
 
-@pytest.mark.parametrize("options", [{"sg": 0}, {"hs": 1, "negative": 0}, {"sg": 0, "hs": 1, "cbow_mean": 0}])
+def test_hierarchical_softmax_goes_on_with_two_workers(spark, corpus, tmp_path):
+    figures = []
+    for workers, epochs in ((1, 1), (2, 3), (1, 4)):
+        options = config(
+            workers=workers, epochs=epochs, episodes=2, alpha=0.2, hs=1, negative=0, window=3, shrink_windows=False
+        )
+        run, vectors, _ = train(spark, corpus, tmp_path, options)
+        figures.append(checkpoint.latest(run)["figures"])
+        assert purity(vectors) > (0.95 if epochs > 1 else 0.1)
+    assert len({figure["sums"]["pairs"] for figure in figures}) == 1
+    # The loss of a pair is summed over the inner nodes of all parts, as with one worker.
+    losses = [figure["loss"] for figure in figures]
+    assert losses[0] > losses[1] > 0.97 * losses[2]
+    assert losses[2] > 0.9 * losses[1]
+
+
+@pytest.mark.parametrize("options", [{"sg": 0}, {"sg": 0, "hs": 1, "cbow_mean": 0}])
 def test_cbow_and_hierarchical_softmax_learn_the_clusters(spark, corpus, tmp_path, options):
     run, vectors, _ = train(spark, corpus, tmp_path, config(epochs=1, alpha=0.2, **options))
     # From a checkpoint, whose output rows are longer where there are both.

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyspark.sql import functions as F
-from vector_tables import table
+from vector_tables import here, table
 
 from embedall_spark.errors import BadData, ConfigError, UnknownId
 from embedall_spark.schemas import IMAGES, conform
@@ -75,7 +75,8 @@ def test_vectors_are_the_tables_in_the_order_of_their_counts(words, matrix):
 def test_uncounted_ids_are_the_same_sample_however_they_are_partitioned(spark, matrix):
     names = [f"p{at}" for at in range(60)]
     results = [projector.tensor(table(spark, names, matrix, partitions=parts), 15) for parts in (1, 5)]
-    assert results[0].files == results[1].files
+    results.append(projector.tensor(here(table(spark, names, matrix)), 15))
+    assert results[0].files == results[1].files == results[2].files
     chosen = [row[0] for row in metadata(results[0])]
     assert len(set(chosen)) == 15 and set(chosen) < set(names) and set(chosen) != set(names[:15])
     np.testing.assert_array_equal(numbers(results[0]), matrix[[int(name[1:]) for name in chosen]])
@@ -115,6 +116,7 @@ def test_what_is_known_becomes_columns_and_the_title_is_first(spark, words):
         "id string, title string, tags array<string>, year int, label string, bytes binary",
     )
     actual = metadata(projector.tensor(words, 3, metadata=titles))
+    assert actual == metadata(projector.tensor(here(words), 3, metadata=titles.toArrow()))
     assert actual == [
         ["title", "id", "tags", "year", "label", "count"],
         ["a title with a tab", "w0", "x, y", "3", "kind one", "500"],
@@ -183,12 +185,15 @@ def test_the_server_reads_the_numbers_whatever_they_are(tmp_path, matrix):
         np.testing.assert_array_equal(actual, values)
 
 
-def test_each_point_has_its_picture_or_its_text(spark, matrix):
+def test_each_point_has_its_picture_or_its_text(spark, matrix, tmp_path):
     names = ["red", "a word", "green", "broken", "blue"]
     titles = spark.createDataFrame([("broken", "its title")], "id string, title string")
-    tensor = projector.tensor(
-        table(spark, names, matrix[:5], range(50, 0, -10)), metadata=titles, pictures=pictures(spark, [*names, "other"])
-    )
+    rows, shown = table(spark, names, matrix[:5], range(50, 0, -10)), pictures(spark, [*names, "other"])
+    tensor = projector.tensor(rows, metadata=titles, pictures=shown)
+    for row in shown.collect():
+        (tmp_path / row.id).write_bytes(row.content)
+    paths = {name: str(tmp_path / name) for name in names}
+    assert tensor == projector.tensor(here(rows), metadata=titles.toArrow(), pictures=paths)
     assert tensor.tile == 64
     sheet = np.asarray(Image.open(io.BytesIO(tensor.files["vectors_sprites.jpg"]))).astype(int)
     # Five tiles need three beside each other; the sheet is a square.

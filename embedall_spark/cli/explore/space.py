@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from embedall_spark import config as configs
 from embedall_spark import delta_files, files, table_cache
 from embedall_spark.cli.shared import provenance, search_output
 from embedall_spark.cli.shared.table_snapshot import TableSnapshot
 from embedall_spark.errors import BadData, ConfigError, EmbedallError, NeedsSpark, UnknownId
 from embedall_spark.search import condition, exact, title_lookup
-from embedall_spark.vectors import qualified_id, unit
+from embedall_spark.vectors import row_array, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedall_spark.cli.shared.provenance import LatentTable
+    from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.search.local_table import LocalTable
 
     Chip = dict[str, Any]
@@ -65,9 +66,19 @@ class Space:
     def pictures(self) -> tuple[dict[str, str], Any]:
         """The paths of the pictures by id, and the limits of what is decoded."""
         try:
-            return _pictures(self.snapshot.name, self.latent)
+            return provenance.picture_paths(self.snapshot.name, self.latent)
         except EmbedallError:
             return {}, None
+
+    @functools.cached_property
+    def text_network(self) -> BackboneConfig | None:
+        """The network of a table of pictures whose text side finds them."""
+        return provenance.text_network(None, self.snapshot.name) if self.latent is None else None
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether words that are no row are a query too."""
+        return self.text_network is not None if self.latent is None else self.latent.model.takes_text
 
     def about(self) -> dict[str, Any]:
         """Return what the page says of the table."""
@@ -76,7 +87,7 @@ class Space:
             "rows": len(self.vectors),
             "dimension": self.vectors.dimension,
             "kinds": self.kinds,
-            "text": self.latent is not None and self.latent.model.text is not None,
+            "text": self.takes_text,
             "columns": [] if self.metadata is None else self.metadata.column_names,
         }
 
@@ -114,7 +125,7 @@ class Space:
         if resolved.ids:
             name = resolved.ids[text]
             return {"id": name, "title": self.title_of.get(name) or name}
-        if self.latent is None or self.latent.model.text is None:
+        if not self.takes_text:
             raise title_lookup.unknown(self.vectors, self.titles, resolved)
         self._text(text)
         return {"text": text, "title": text}
@@ -159,9 +170,15 @@ class Space:
 
     @functools.cached_property
     def points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows on the map, the most frequent ones, and their places by PCA of unit vectors, float32 [n, 2]."""
+        """Rows on the map, the most frequent ones, and their places, float32 [n, 2], from -1 to 1.
+
+        The places are columns x and y of the metadata, where every row on the map has them, else PCA of unit vectors.
+        """
         counts = self.vectors.columns["count"].fill_null(0).to_numpy()
         rows = np.sort(np.argsort(-counts, kind="stable")[:MAX_POINTS])
+        own = self._own_places(rows)
+        if own is not None:
+            return rows, _centered(own)
         sample = unit(self.vectors.vectors[rows[:: max(1, len(rows) // _SAMPLE)]]).astype(np.float64)
         mean = sample.mean(axis=0) if len(sample) else np.zeros(self.vectors.dimension)
         _, axes = np.linalg.eigh(np.cov(sample, rowvar=False, bias=True) if len(sample) else np.eye(len(mean)))
@@ -169,9 +186,19 @@ class Space:
             (unit(self.vectors.vectors[part]) - mean) @ axes[:, [-1, -2]]
             for part in np.array_split(rows, max(1, len(rows) // _SAMPLE))
         ]
-        everywhere = np.concatenate(places)
-        everywhere -= (everywhere.min(axis=0) + everywhere.max(axis=0)) / 2
-        return rows, (everywhere / (np.abs(everywhere).max() or 1)).astype(np.float32)
+        return rows, _centered(np.concatenate(places))
+
+    def _own_places(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Return the coordinates that the metadata have for some rows, float64 [n, 2]; None if any has none."""
+        if self.metadata is None or not {"x", "y"} <= set(self.metadata.column_names):
+            return None
+        ids = self.vectors.columns["id"].take(row_array(rows))
+        known = self.metadata.take(pc.index_in(ids, self.metadata["id"].combine_chunks()))
+        try:
+            places = np.stack([known[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in "xy"], axis=1)
+        except pa.ArrowException:
+            return None
+        return places if np.isfinite(places).all() else None
 
     @functools.cached_property
     def colors(self) -> dict[str, tuple[list[str], NDArray[np.uint8]]]:
@@ -207,9 +234,12 @@ class Space:
         return vector
 
     def _text(self, text: str) -> NDArray[np.float32]:
-        if self.latent is None:
+        if self.latent is not None:
+            return provenance.project_text(None, self.latent, text)
+        if self.text_network is None:
             raise UnknownId(f"{text!r} is not in {self.name}, which was not made of titles or words")
-        return provenance.project_text(None, self.latent, text)
+        vector: NDArray[np.float32] = unit(provenance.embed_text(self.text_network, text)[None])[0]
+        return vector
 
 
 def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | None = None) -> Space:
@@ -235,24 +265,10 @@ def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | Non
     return Space(name, snapshot, snapshot.vectors, metadata, latent, dropped)  # type: ignore[arg-type]
 
 
-def _pictures(table: str, latent: LatentTable | None) -> tuple[dict[str, str], Any]:
-    """Return the paths of a table's pictures by id, and the limits of what is decoded."""
-    from embedall_spark.sources import image_files, openmoji
-    from embedall_spark.sources.image_config import ImagesConfig
-
-    made_of = table if latent is None else latent.left_table
-    options = provenance.options_of(None, made_of)
-    if options is None:
-        return {}, None
-    config = configs.parse(ImagesConfig, options["input"])
-    if config.format == "openmoji":
-        paths = {row[0]: row[1] for row in openmoji.pictures()}
-    elif config.format == "files" and files.is_local(config.path):
-        paths = image_files.paths_by_id(config)
-    else:
-        return {}, None
-    kind = None if latent is None else latent.model.left_kind
-    return {name if kind is None else qualified_id(kind, name): path for name, path in paths.items()}, config.limits
+def _centered(places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return places moved and scaled so that they fill the range from -1 to 1."""
+    places = places - (places.min(axis=0) + places.max(axis=0)) / 2
+    return (places / (np.abs(places).max() or 1)).astype(np.float32)
 
 
 def _codes(values: list[str]) -> tuple[list[str], NDArray[np.uint8]]:

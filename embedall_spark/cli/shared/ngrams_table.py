@@ -9,9 +9,13 @@ from pyspark.sql import functions as F
 
 from embedall_spark import files, run_manifest, schemas, tables
 from embedall_spark.errors import NeedsSpark
-from embedall_spark.search import unseen_words
+from embedall_spark.search import exact, spelling, title_lookup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
     from embedall_spark.cli.shared.table_snapshot import TableSnapshot
@@ -32,6 +36,21 @@ def read(spark: SparkSession, table: str) -> DataFrame | None:
     return None if rows.isEmpty() else rows
 
 
+def require_vectors(snapshot: TableSnapshot, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors of a few ids, float32 [d] each; those of words that the table lacks are composed.
+
+    Raises:
+        BadData: an id's vector has no direction.
+        NeedsSpark: the table is read without Spark, and may have n-grams.
+        UnknownId: ids that are not in the table, and have no known n-gram.
+    """
+    resolved = add_unseen(snapshot, title_lookup.resolve(snapshot.vectors, None, ids))
+    if resolved.missing:
+        raise spelling.unknown(snapshot.vectors, resolved.missing)
+    exact.require_directions(resolved.vectors)
+    return {text: resolved.vectors[name] for text, name in resolved.ids.items()}
+
+
 def add_unseen(snapshot: TableSnapshot, resolved: Resolved) -> Resolved:
     """Return what texts mean, with vectors for words that the table lacks but that its n-grams compose; say so.
 
@@ -44,7 +63,12 @@ def add_unseen(snapshot: TableSnapshot, resolved: Resolved) -> Resolved:
             return resolved
         raise NeedsSpark("a word that is not in the table may be composed from its n-grams")
     rows = read(snapshot.spark, snapshot.name) if words else None
-    composed = {} if rows is None else unseen_words.compose(rows, words)
+    composed = {}
+    if rows is not None:
+        # Imported here: it brings numba, which takes longer than most questions.
+        from embedall_spark.search import unseen_words
+
+        composed = unseen_words.compose(rows, words)
     for word in composed:
         typer.echo(f"{word!r} is not in the table; its vector is composed from its n-grams")
     return resolved._replace(

@@ -9,10 +9,9 @@ from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import delta_files, files, run_manifest, schemas, table_cache, tables
-from embedall_spark.config import Output
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import exact, spelling
-from embedall_spark.vectors import qualify
+from embedall_spark.vectors import qualified_id, qualify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
+    from embedall_spark.images.backbones import BackboneConfig
     from embedall_spark.kinds import images, latent
     from embedall_spark.latent.latent_model import LatentModel
     from embedall_spark.search.local_table import Vectors
@@ -105,6 +105,10 @@ def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> N
         UnknownId: all its words are unknown; with the nearest spellings.
         BadData: the space has no words.
     """
+    if (tower := table.model.tower) is not None:
+        units, _ = table.model.right.latent(embed_text(tower.network, text)[None])
+        latent: NDArray[np.float32] = units[0]
+        return latent
     words, side = table.model.words(text), table.model.text
     vectors = {}
     if side is not None and side.composed is not None and side.table is not None:
@@ -114,6 +118,30 @@ def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> N
         return vector
     tokens = side.bags.tokens if side is not None else []
     raise spelling.unknown_of(tokens, words or [text])
+
+
+def text_network(spark: SparkSession | None, table: str) -> BackboneConfig | None:
+    """Return the network that made a table of pictures if it has a text side, with which texts find them."""
+    from embedall_spark.images.backbones import BackboneConfig, is_pair
+
+    try:
+        options = options_of(spark, table)
+    except ConfigError:
+        return None
+    network = None if options is None else BackboneConfig.model_validate(options["backbone"])
+    return network if network is not None and is_pair(network) else None
+
+
+def embed_text(network: BackboneConfig, text: str) -> NDArray[np.float32]:
+    """Return the vector of a text by the text side of a network, float32 [d].
+
+    Raises:
+        ConfigError: its files are gone, or a package is missing.
+    """
+    from embedall_spark.images import backbones
+
+    vector: NDArray[np.float32] = backbones.load_text(network).encode([text])[0]
+    return vector
 
 
 def _words_of(spark: SparkSession | None, table: str, run_id: str) -> Vectors:
@@ -158,6 +186,28 @@ def metadata(spark: SparkSession | None, table: str) -> str | None:
     return name if there else None
 
 
+def picture_paths(table: str, latent: LatentTable | None) -> tuple[dict[str, str], Any]:
+    """Return the paths of a table's pictures by id, and the limits of what is decoded, without Spark."""
+    from embedall_spark.sources import image_files, openmoji
+    from embedall_spark.sources.image_config import ImagesConfig
+
+    source = None if latent is None else latent.options["evaluate"].get("pictures")
+    if source is None:
+        options = options_of(None, table if latent is None else latent.left_table)
+        source = None if options is None else options["input"]
+    if source is None:
+        return {}, None
+    config = configs.parse(ImagesConfig, source)
+    if config.format == "openmoji":
+        paths = {row[0]: row[1] for row in openmoji.pictures()}
+    elif config.format == "files" and files.is_local(config.path):
+        paths = image_files.paths_by_id(config)
+    else:
+        return {}, None
+    kind = None if latent is None else latent.model.left_kind
+    return {name if kind is None else qualified_id(kind, name): path for name, path in paths.items()}, config.limits
+
+
 def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) -> tuple[DataFrame, Limits]:
     """Return IMAGES of a table's ids, or more, and the limits of what is decoded.
 
@@ -198,7 +248,10 @@ def pictures(spark: SparkSession, table: str, folder: str | None, pattern: str) 
 
 
 def log_to_producer(
-    spark: SparkSession, table: str, figures: Mapping[str, float], pictures: Mapping[str, bytes] = MappingProxyType({})
+    spark: SparkSession | None,
+    table: str,
+    figures: Mapping[str, float],
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Add figures and files to the MLflow run that made a table, if an MLflow run did."""
     # Imported here: only commands that measure need MLflow.
@@ -206,9 +259,7 @@ def log_to_producer(
 
     producer = run_manifest.producer_of(spark, table)
     if "mlflow_run_id" in producer:
-        # The store of a table in a catalog lies with its runs.
-        folder = Output(table=table).folder or producer["run_folder"].rpartition("/")[0]
-        tracking.amend(folder, producer["mlflow_run_id"], figures, pictures)
+        tracking.amend(run_manifest.store_folder(table, producer), producer["mlflow_run_id"], figures, pictures)
 
 
 def _configuration(table: str, producer: dict[str, Any], instead: str) -> dict[str, Any]:

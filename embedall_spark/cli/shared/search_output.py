@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pyarrow as pa
+from pyspark.sql import functions as F
 
 from embedall_spark import config, files
 from embedall_spark.cli.shared import console, provenance
@@ -126,6 +127,27 @@ def titles_of(metadata: Metadata | None, column: str) -> Titles | None:
 def titles(display: DisplayOptions, metadata: Metadata | None) -> Titles | None:
     """Return id and title, if the metadata have titles."""
     return titles_of(metadata, display.title_column)
+
+
+def described(snapshot: TableSnapshot, display: DisplayOptions) -> Metadata | None:
+    """Return id, title and label of each id once, as text; of several values the least. None: there are no metadata."""
+    metadata = read_metadata(snapshot, display)
+    if metadata is None:
+        return None
+    columns = {"title": display.title_column, "label": "label"}
+    if isinstance(metadata, pa.Table):
+        none = pa.nulls(len(metadata), pa.string())
+        texts = {
+            name: local_metadata.text(metadata[column]) if column in metadata.column_names else none
+            for name, column in columns.items()
+        }
+        grouped = pa.table({"id": metadata["id"], **texts}).group_by("id").aggregate([(name, "min") for name in texts])
+        return grouped.rename_columns({f"{name}_min": name for name in texts})
+    values = {
+        name: expressions.column(column).cast("string") if column in metadata.columns else expressions.null()
+        for name, column in columns.items()
+    }
+    return metadata.groupBy("id").agg(*(F.min(value).alias(name) for name, value in values.items()))
 
 
 def _read_all(snapshot: TableSnapshot, source: Names, columns: Iterable[str] = ()) -> Metadata:

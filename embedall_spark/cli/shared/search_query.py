@@ -108,9 +108,15 @@ def resolve(
         else:
             vector, _ = provenance.project_image(snapshot.session, latent, options.image)
         return Query(name, vector, image=options.image)
-    if latent is None:
-        raise ConfigError(f"--text: {snapshot.name} was not made by 'embedall latent'; give --id, --vector or --image")
     text = options.text or ""
+    if latent is None:
+        network = provenance.text_network(snapshot.session, snapshot.name)
+        if network is None:
+            raise ConfigError(
+                f"--text: {snapshot.name} was made neither by 'embedall latent' nor by a network with a text side; "
+                "give --id, --vector or --image"
+            )
+        return Query(text, provenance.embed_text(network, text))
     return Query(text, provenance.project_text(snapshot.session, latent, text))
 
 

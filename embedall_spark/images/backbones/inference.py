@@ -102,7 +102,14 @@ def prepare(backbone: Backbone, *, device: str, dtype: str = "float32", compiled
         dtype: float32, bfloat16, or auto: bfloat16 where the device supports it directly and the vectors of a few
             test pictures keep a cosine of MIN_COSINE with those in float32.
         compiled: whether to use torch.compile, which takes a minute and needs a C++ compiler.
+
+    Raises:
+        ConfigError: another library runs the network, which torch can neither convert nor compile.
     """
+    if next(backbone.module.parameters(), None) is None:
+        if dtype == "bfloat16" or compiled:
+            raise ConfigError("featurize: torch does not run this network; leave dtype and compile out")
+        dtype = "float32"
     module = _fold(backbone.module).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _runner(module, device, torch.float32, compiled)
     if dtype == "float32" or (dtype == "auto" and not _supports_bfloat16(device)):

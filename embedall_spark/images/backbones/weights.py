@@ -12,7 +12,7 @@ from PIL import Image
 
 from embedall_spark import files
 from embedall_spark.errors import ConfigError
-from embedall_spark.images.backbones import Backbone
+from embedall_spark.images.backbones import Backbone, import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,12 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
             f"backbone.weights: {path} cannot be read ({error}); every worker must see the file"
         ) from None
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if path.endswith(".safetensors"):
+            state = import_extra("safetensors.torch", "timm").load(content)
+        else:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except Exception as error:
         # The unpickler fails in many ways on other files, but runs nothing.
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -78,8 +83,16 @@ def load_into(module: torch.nn.Module, path: str, without: Sequence[str] = ()) -
     module.load_state_dict(state, strict=False)
 
 
-def make_backbone(name: str, module: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]) -> Backbone:
+def make_backbone(
+    name: str, module: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor], identity: str | None = None
+) -> Backbone:
     """Return a network ready for use, tested on a blank picture.
+
+    Args:
+        name: as the configuration has it.
+        module: the network, from pictures to features.
+        transform: of a picture to its input.
+        identity: what stands for the name in the fingerprint, where the name is a path or the weights are no tensors.
 
     Raises:
         ConfigError: transform or network do not return what Backbone requires.
@@ -95,7 +108,7 @@ def make_backbone(name: str, module: torch.nn.Module, transform: Callable[[Image
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 2:
         output = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise ConfigError(f"backbone.name: {name}: need a network from [n, 3, h, w] to [n, d], found {output}")
-    return Backbone(module, transform, features.shape[1], fingerprint(name, module, transform))
+    return Backbone(module, transform, features.shape[1], fingerprint(identity or name, module, transform))
 
 
 def fingerprint(name: str, module: torch.nn.Module, transform: object) -> str:

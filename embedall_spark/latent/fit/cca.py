@@ -48,8 +48,28 @@ class Maps(NamedTuple):
         return self._replace(p=self.p[:, :k] * scale, q=self.q[:, :k] * scale, strengths=self.strengths[:k])
 
 
+class PrincipalAxes(NamedTuple):
+    """Variances of both sides along their principal axes, and the covariances between these: the same for all fits.
+
+    An eigendecomposition takes longest of a fit, and regularization changes the eigenvalues alone.
+    """
+
+    left: _Axes
+    right: _Axes
+    cross: Float
+    """Covariances of the left axes with the right axes, float64 [left, right]."""
+    moments: Moments
+
+    @classmethod
+    def of(cls, moments: Moments) -> PrincipalAxes:
+        """Return the principal axes of moments; raises BadData if a side does not vary."""
+        covariances = moments.covariances
+        left, right = _axes(covariances[0], "left"), _axes(covariances[1], "right")
+        return cls(left, right, left.vectors.T @ covariances[2] @ right.vectors, moments)
+
+
 def cca(
-    moments: Moments,
+    moments: Moments | PrincipalAxes,
     k: int | None = None,
     regularization: tuple[float, float] = (1e-2, 1e-2),
     power: float = 0.0,
@@ -65,7 +85,7 @@ def cca(
     determined only up to a rotation among themselves.
 
     Args:
-        moments: of the training pairs.
+        moments: of the training pairs; or their principal axes, which are computed once for several fits.
         k: number of directions; None: as many as there are.
         regularization: of the left and of the right side, as a share of the side's mean variance per dimension.
         power: of the correlations.
@@ -76,21 +96,21 @@ def cca(
     """
     if power < 0:
         raise ConfigError(f"power {power}: need 0 or above")
-    left, right, cross = moments.covariances
-    white_left = _whitener(left, regularization[0], "left")
-    white_right = _whitener(right, regularization[1], "right")
-    ranks = white_left.shape[1], white_right.shape[1]
-    if regularization == (0, 0) and sum(ranks) >= moments.rows:
+    axes = moments if isinstance(moments, PrincipalAxes) else PrincipalAxes.of(moments)
+    left, right = _inverse_deviations(axes.left, regularization[0]), _inverse_deviations(axes.right, regularization[1])
+    ranks, rows = (np.count_nonzero(left), np.count_nonzero(right)), axes.moments.rows
+    if regularization == (0, 0) and sum(ranks) >= rows:
         raise BadData(
-            f"{moments.rows:,} pairs for {ranks[0]:,} + {ranks[1]:,} independent dimensions: without regularization "
+            f"{rows:,} pairs for {ranks[0]:,} + {ranks[1]:,} independent dimensions: without regularization "
             "any two such sides correlate perfectly; need more pairs, or regularization above 0"
         )
-    a, strengths, b = linalg.svd(white_left.T @ cross @ white_right, full_matrices=False)
+    a, strengths, b = linalg.svd(left[:, None] * axes.cross * right, full_matrices=False)
     k = _dimension(k, strengths)
     strengths = strengths[:k]
     scale = strengths**power
-    p, q = white_left @ a[:, :k] * scale, white_right @ b[:k].T * scale
-    return _signed(p, q, moments, strengths)
+    p = axes.left.vectors @ (left[:, None] * a[:, :k]) * scale
+    q = axes.right.vectors @ (right[:, None] * b[:k].T) * scale
+    return _signed(p, q, axes.moments, strengths)
 
 
 def ridge(
@@ -117,8 +137,9 @@ def ridge(
     left, right, left_right = moments.covariances
     source, target, cross = (left, right, left_right) if towards == "right" else (right, left, left_right.T)
     names = ("left", "right") if towards == "right" else ("right", "left")
-    white = _whitener(source, regularization, names[0])
-    _whitener(target, 0.0, names[1])
+    axes = _axes(source, names[0])
+    white = axes.vectors * _inverse_deviations(axes, regularization)
+    _check_varies(target, names[1])
     coefficients = white @ (white.T @ cross)
     if k is None:
         explained = np.diagonal(coefficients.T @ source @ coefficients)
@@ -161,18 +182,37 @@ def principal(second: Float) -> Float:
     return sign * vector
 
 
-def _whitener(covariance: Float, regularization: float, side: str) -> Float:
-    """Return W, [d, rank], such that W W' is the pseudo-inverse of the regularized covariance."""
-    if not regularization >= 0:
-        raise ConfigError(f"regularization of the {side} side: need 0 or above, got {regularization}")
-    variance = np.diagonal(covariance)
-    if not variance.max() > 0:
-        raise BadData(f"the {side} side does not vary: all its vectors are equal, so nothing can be fitted")
+class _Axes(NamedTuple):
+    """The principal axes of one side."""
+
+    side: str
+    variances: Float
+    """Along each axis, ascending; float64 [d]."""
+    vectors: Float
+    """An axis per column, float64 [d, d]."""
+
+
+def _axes(covariance: Float, side: str) -> _Axes:
+    _check_varies(covariance, side)
     values, vectors = linalg.eigh(covariance)
-    values = np.maximum(values, 0) + regularization * variance.mean()
-    usable = values > _NOISE * values[-1]
-    whitener: Float = vectors[:, usable] / np.sqrt(values[usable])
-    return whitener
+    return _Axes(side, np.maximum(values, 0), vectors)
+
+
+def _check_varies(covariance: Float, side: str) -> None:
+    if not np.diagonal(covariance).max() > 0:
+        raise BadData(f"the {side} side does not vary: all its vectors are equal, so nothing can be fitted")
+
+
+def _inverse_deviations(axes: _Axes, regularization: float) -> Float:
+    """Return w, float64 [d]: with the axes V, V diag(w)^2 V' is the pseudo-inverse of the regularized covariance."""
+    if not regularization >= 0:
+        raise ConfigError(f"regularization of the {axes.side} side: need 0 or above, got {regularization}")
+    # The sum of the variances is that of the covariance's diagonal.
+    variances = axes.variances + regularization * axes.variances.mean()
+    usable = variances > _NOISE * variances[-1]
+    inverse: Float = np.zeros_like(variances)
+    inverse[usable] = 1 / np.sqrt(variances[usable])
+    return inverse
 
 
 def _dimension(k: int | None, strengths: Float) -> int:

@@ -86,13 +86,13 @@ def of_pairs(
         .join(left.select(F.col("id").alias("left"), F.col("vector").alias("x")), "left")
         .join(right.select(F.col("id").alias("right"), F.col("vector").alias("y")), "right")
     )
-    return _gather(joined.select("weight", "x", "y"), sizes, preparations)
+    return _not_empty(gather(joined.select("weight", "x", "y"), sizes, preparations))
 
 
 def of_vectors(vectors: DataFrame, preparation: Preparation = PLAIN) -> Moments:
     """Return the moments of one side alone, each vector once; raises what of_pairs() raises."""
     weighted = vectors.select(F.lit(1.0).alias("weight"), F.col("vector").alias("x"))
-    return _gather(weighted, (side_dimension(vectors, "the left side"),), (preparation,))
+    return _not_empty(gather(weighted, (side_dimension(vectors, "the left side"),), (preparation,)))
 
 
 def of_arrays(z: Float, left: int, weights: Float | None = None) -> Moments:
@@ -147,8 +147,17 @@ def side_dimension(vectors: DataFrame, name: str) -> int:
     return size
 
 
-def _gather(rows: DataFrame, sizes: tuple[int, ...], preparations: tuple[Preparation, ...]) -> Moments:
-    """Return the moments of rows of weight, x and y, or of weight and x alone."""
+def gather(rows: DataFrame, sizes: tuple[int, ...], preparations: tuple[Preparation, ...]) -> Moments:
+    """Return the moments of rows of weight, x and y, or of weight and x alone; of no row their ``rows`` are 0.
+
+    Args:
+        rows: weights, and the vectors of one side or of two.
+        sizes: dimensions of the sides.
+        preparations: how the sides' vectors are transformed first.
+
+    Raises:
+        BadData: the vectors of a side differ in dimension.
+    """
     width = sum(sizes)
     partial = rows.mapInArrow(_accumulator(sizes, preparations), _PARTIAL)
     branch = F.pmod(F.spark_partition_id(), F.lit(_BRANCHES)).alias("branch")
@@ -158,19 +167,24 @@ def _gather(rows: DataFrame, sizes: tuple[int, ...], preparations: tuple[Prepara
     last = merged.repartition("panel").sortWithinPartitions("panel", "branch")
     table = last.mapInArrow(_merger(width, sizes[0], ("panel",)), _PARTIAL).toArrow()
     scatter = np.zeros((width, width))
-    panel = None
+    panel = Moments(0, 0, 0.0, np.zeros(width), scatter, sizes[0])
     for row in range(len(table)):
         panel = _from_row(table, row, width, sizes[0])
         top = table["panel"][row].as_py()
         scatter[top : top + len(panel.scatter), top:] = panel.scatter
-    if panel is None or not panel.rows:
-        left_out = f"; {panel.skipped:,} were left out" if panel is not None and panel.skipped else ""
-        raise BadData(
-            f"no pair can be used: need ids that both sides have, finite values and weights above 0{left_out}"
-        )
     lower = np.tril_indices(width, -1)
     scatter[lower] = scatter.T[lower]
     return panel._replace(scatter=scatter)
+
+
+def _not_empty(moments: Moments) -> Moments:
+    """Return the moments; raise BadData if no row could be used."""
+    if not moments.rows:
+        left_out = f"; {moments.skipped:,} were left out" if moments.skipped else ""
+        raise BadData(
+            f"no pair can be used: need ids that both sides have, finite values and weights above 0{left_out}"
+        )
+    return moments
 
 
 def _accumulator(sizes: tuple[int, ...], preparations: tuple[Preparation, ...]) -> Callable[[Batches], Batches]:

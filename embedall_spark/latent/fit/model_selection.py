@@ -35,6 +35,10 @@ _MAX_VALIDATION_PAIRS = 5_000  # that trials are scored on
 class FitConfig(Section):
     """How P and Q are fitted."""
 
+    as_is: bool = Field(
+        False,
+        description="keep the vectors of both towers of one network as they are (input.text_tower); nothing is fitted",
+    )
     k: tuple[int, ...] = Field(
         (64,), description="dimensions of the latent space; of several values the best on the validation pairs is taken"
     )
@@ -176,9 +180,10 @@ def choose(
         return Hyperparameters(config.regularisation[0], config.power[0], config.k[0])
     sides = prepare(validation.left, preparations[0]), prepare(validation.right, preparations[1])
     trials: list[tuple[Score, Hyperparameters]] = []
+    axes = cca.PrincipalAxes.of(moments)
     for regularisation in config.regularisation:
         # One fit serves all k and powers.
-        maps = cca.cca(moments, None, regularisation, 0.0)
+        maps = cca.cca(axes, None, regularisation, 0.0)
         sizes = [k for k in config.k if k <= len(maps.strengths)]
         if skipped := set(config.k) - set(sizes):
             log.warning(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from embedall_spark.latent.config import LatentInput
+    from embedall_spark.latent.latent_model import Tower
     from embedall_spark.latent.preprocessing import Preparation
     from embedall_spark.run_context import Run
 
@@ -39,6 +40,8 @@ class RightSide(NamedTuple):
     """id, vector and norm of each word, if the side is text."""
     items: DataFrame | None = None
     """ITEMS, if the side is text."""
+    tower: Tower | None = None
+    """How texts become vectors, if a text tower makes them."""
 
 
 def build_text_side(

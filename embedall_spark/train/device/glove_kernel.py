@@ -30,7 +30,7 @@ class CellBatch(NamedTuple):
     rows: Tensor
     """Rows of the input shard, int32 [n]."""
     columns: Tensor
-    """Rows of the output shard, int32 [n]."""
+    """Rows of a part of the outputs, int32 [n]."""
     counts: Tensor
     """float32 [n]."""
 
@@ -45,17 +45,14 @@ class Constants(NamedTuple):
 
 
 def train(
-    cells: CellBatch, part: int, parts: int, inputs: Tensor, outputs: Tensor, vector_size: int, constants: Constants,
-    programs: int,
-) -> Tensor:  # fmt: skip
+    cells: CellBatch, inputs: Tensor, outputs: Tensor, vector_size: int, constants: Constants, programs: int
+) -> Tensor:
     """Train on cells, and return cells, summed loss and cells again, float32 [programs, 3].
 
     Nothing waits for the device.
 
     Args:
         cells: see CellBatch.
-        part: trains on the cells whose column is ``part`` modulo ``parts``; their rows are ``column // parts``.
-        parts: number of parts of the output shard.
         inputs: float32 [rows, 2 * half], see ``glove_kernel.initial_rows``; changed.
         outputs: float32 [rows, 2 * half]; changed.
         vector_size: dimensions of a vector.
@@ -66,15 +63,15 @@ def train(
     half = glove_kernel.half_length(vector_size)
     with torch.cuda.device(inputs.device if inputs.is_cuda else -1):
         _glove[(programs,)](
-            *cells, len(cells.counts), part, parts, inputs, outputs, figures, *constants,
+            *cells, len(cells.counts), inputs, outputs, figures, *constants,
             DIM=vector_size, HALF=half, BLOCK=triton.next_power_of_2(half), num_warps=sgns_kernel.warps(half, ROWS - 1),
         )  # fmt: skip
     return figures
 
 
-@triton.jit(do_not_specialize=["size", "part"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["size"])  # type: ignore[untyped-decorator]
 def _glove(  # type: ignore[no-untyped-def] # noqa: ANN202
-    rows, columns, counts, size, part, parts, inputs, outputs, figures, x_max, alpha, eta, clip,  # noqa: ANN001
+    rows, columns, counts, size, inputs, outputs, figures, x_max, alpha, eta, clip,  # noqa: ANN001
     DIM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -86,31 +83,29 @@ def _glove(  # type: ignore[no-untyped-def] # noqa: ANN202
     loss = 0.0
     trained = 0.0
     for cell in range(program, size, tl.num_programs(0)):
-        column = tl.load(columns + cell)
-        if column % parts == part:
-            left = inputs + tl.load(rows + cell).to(tl.int64) * (2 * HALF) + place
-            right = outputs + (column // parts).to(tl.int64) * (2 * HALF) + place
-            # The first cache does not see what other programs add.
-            w = tl.load(left, mask=in_row, other=0.0, cache_modifier=".cg")
-            c = tl.load(right, mask=in_row, other=0.0, cache_modifier=".cg")
-            w_squares = tl.load(left + HALF, mask=in_row, other=1.0, cache_modifier=".cg")
-            c_squares = tl.load(right + HALF, mask=in_row, other=1.0, cache_modifier=".cg")
-            count = tl.load(counts + cell)
-            difference = tl.reduce(w * c, 0, _sum) - tl.log(count)
-            trained += 1.0
-            # Written so that NaN, too, changes nothing.
-            if tl.abs(difference) < 1e30:
-                weight = tl.where(count < x_max, tl.exp(alpha * tl.log(count / x_max)), 1.0)
-                gradient = weight * difference
-                loss += gradient * difference / 2
-                # As in the authors' program, a bias is neither slowed by the learning rate nor clipped.
-                of_w = tl.where(in_bias, gradient, eta * tl.minimum(tl.maximum(gradient * c, -clip), clip))
-                of_c = tl.where(out_bias, gradient, eta * tl.minimum(tl.maximum(gradient * w, -clip), clip))
-                of_w, of_c = tl.where(in_free, of_w, 0.0), tl.where(out_free, of_c, 0.0)
-                tl.atomic_add(left, -of_w / tl.sqrt(w_squares), mask=in_row, sem="relaxed")
-                tl.atomic_add(right, -of_c / tl.sqrt(c_squares), mask=in_row, sem="relaxed")
-                tl.atomic_add(left + HALF, of_w * of_w, mask=in_row, sem="relaxed")
-                tl.atomic_add(right + HALF, of_c * of_c, mask=in_row, sem="relaxed")
+        left = inputs + tl.load(rows + cell).to(tl.int64) * (2 * HALF) + place
+        right = outputs + tl.load(columns + cell).to(tl.int64) * (2 * HALF) + place
+        # The first cache does not see what other programs add.
+        w = tl.load(left, mask=in_row, other=0.0, cache_modifier=".cg")
+        c = tl.load(right, mask=in_row, other=0.0, cache_modifier=".cg")
+        w_squares = tl.load(left + HALF, mask=in_row, other=1.0, cache_modifier=".cg")
+        c_squares = tl.load(right + HALF, mask=in_row, other=1.0, cache_modifier=".cg")
+        count = tl.load(counts + cell)
+        difference = tl.reduce(w * c, 0, _sum) - tl.log(count)
+        trained += 1.0
+        # Written so that NaN, too, changes nothing.
+        if tl.abs(difference) < 1e30:
+            weight = tl.where(count < x_max, tl.exp(alpha * tl.log(count / x_max)), 1.0)
+            gradient = weight * difference
+            loss += gradient * difference / 2
+            # As in the authors' program, a bias is neither slowed by the learning rate nor clipped.
+            of_w = tl.where(in_bias, gradient, eta * tl.minimum(tl.maximum(gradient * c, -clip), clip))
+            of_c = tl.where(out_bias, gradient, eta * tl.minimum(tl.maximum(gradient * w, -clip), clip))
+            of_w, of_c = tl.where(in_free, of_w, 0.0), tl.where(out_free, of_c, 0.0)
+            tl.atomic_add(left, -of_w / tl.sqrt(w_squares), mask=in_row, sem="relaxed")
+            tl.atomic_add(right, -of_c / tl.sqrt(c_squares), mask=in_row, sem="relaxed")
+            tl.atomic_add(left + HALF, of_w * of_w, mask=in_row, sem="relaxed")
+            tl.atomic_add(right + HALF, of_c * of_c, mask=in_row, sem="relaxed")
     tl.store(figures + program * 3, trained)
     tl.store(figures + program * 3 + 1, loss)
     tl.store(figures + program * 3 + 2, trained)

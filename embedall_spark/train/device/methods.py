@@ -74,10 +74,10 @@ class SgnsTrainer:
         """Draw the table of negatives."""
         import torch
 
-        config, shard = self._slice.config, part // self._parts
+        config = self._slice.config
         counts = self._counts
-        if self._workers * self._parts > 1:
-            counts = counts[self._shards.ids(shard)[part % self._parts :: self._parts]]
+        if self._workers > 1:
+            counts = counts[self._shards.part_ids(part)]
         size = int(np.clip(16 * len(counts), 1 << 16, _MAX_TABLE))
         keys = (config.seed, self._slice.epoch, self._slice.index, part, key)
         table = aligned_rows.negative_table(counts, config.ns_exponent, size, *keys)
@@ -104,14 +104,13 @@ class StreamTrainer(SgnsTrainer):
         return batches.of_streams(blocks)
 
     def prepare(self, batch: Batch, tensors: tuple[Tensor, ...]) -> sgns_kernel.Groups:
-        """Sort the windows of a chunk by their centers' parts."""
-        stream, starts = tensors
-        return windows.of_stream(stream, starts, self._parts)
+        """Return the windows of a chunk, whose centers are all in one part."""
+        return windows.of_stream(*tensors)
 
     def begin_part(self, part: int, key: int) -> None:
-        """Draw the table of negatives; a chunk knows the parts of its own shard alone."""
+        """Draw the table of negatives; a chunk has windows of this part alone."""
         super().begin_part(part, key)
-        self._part = part % self._parts
+        self._part = 0
 
 
 class GloveTrainer:
@@ -120,7 +119,7 @@ class GloveTrainer:
     def __init__(
         self, slice_: Slice, counts: NDArray[np.int64], shards: Shards, rank: int, parts: int, device: torch.device
     ) -> None:
-        options, self._parts, self._part = slice_.config.glove, parts, 0
+        options = slice_.config.glove
         self._slice, self._dim = slice_, slice_.config.vector_size
         self._constants = glove_kernel.Constants(options.x_max, options.alpha, options.eta, options.grad_clip)
         rows = len(counts) // (slice_.plan.workers * parts)
@@ -137,16 +136,13 @@ class GloveTrainer:
         return glove_kernel.CellBatch(*tensors)
 
     def begin_part(self, part: int, key: int) -> None:
-        """Note the part."""
-        self._part = part % self._parts
+        """Do nothing: there are no negatives, and a chunk has cells of this part alone."""
 
     def train(
         self, prepared: glove_kernel.CellBatch, number: int, inputs: Tensor, outputs: Tensor, progress: float
     ) -> Tensor:
         """Call the kernel."""
-        return glove_kernel.train(
-            prepared, self._part, self._parts, inputs, outputs, self._dim, self._constants, self._programs
-        )
+        return glove_kernel.train(prepared, inputs, outputs, self._dim, self._constants, self._programs)
 
 
 def trainer(

@@ -110,22 +110,16 @@ def hottest_row(
     return next(shares) + negative * next(shares)
 
 
-def of_stream(stream: Tensor, starts: Tensor, parts: int) -> Groups:
-    """Return the groups of a stream of windows with centers in one shard, sorted by the part of this shard.
+def of_stream(stream: Tensor, starts: Tensor) -> Groups:
+    """Return the groups of a stream of windows with centers in one part.
 
     Args:
-        stream: groups of center, n and n contexts, rows of their shards, int32; see corpus/windows.py.
+        stream: groups of center, n and n contexts, rows of a part and of a shard, int32; see corpus/windows.py.
         starts: where the groups begin, int32.
-        parts: see Windower.draw().
     """
-    centers, first = stream[starts], starts + 2
-    order = torch.sort(centers % parts, stable=True)
-    bounds = torch.searchsorted(order.values, torch.arange(parts + 1, dtype=torch.int32, device=stream.device))
-    sorted_ = order.indices
-    ends = (first + stream[starts + 1])[sorted_]
-    return Groups(
-        stream, (centers // parts)[sorted_], first[sorted_], ends, torch.full_like(starts, -1), bounds.to(torch.int32)
-    )
+    first = starts + 2
+    bounds = torch.tensor([0, len(starts)], dtype=torch.int32, device=stream.device)
+    return Groups(stream, stream[starts], first, first + stream[starts + 1], torch.full_like(starts, -1), bounds)
 
 
 def make(

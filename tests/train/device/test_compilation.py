@@ -19,7 +19,7 @@ INTS, FLOATS = "*i32", "*fp32"
 SGNS = {name: INTS for name in ("rows", "centers", "first", "stop", "skip", "bounds")}
 SGNS |= {"part": "i32", "negatives": INTS, "size": "i32", "cursor": "i32"}
 SGNS |= {"inputs": FLOATS, "outputs": FLOATS, "figures": FLOATS, "alpha": "fp32"}
-GLOVE = {"rows": INTS, "columns": INTS, "counts": FLOATS, "size": "i32", "part": "i32", "parts": "i32"}
+GLOVE = {"rows": INTS, "columns": INTS, "counts": FLOATS, "size": "i32"}
 GLOVE |= {"inputs": FLOATS, "outputs": FLOATS, "figures": FLOATS}
 GLOVE |= {name: "fp32" for name in ("x_max", "alpha", "eta", "clip")}
 

@@ -49,7 +49,8 @@ def test_windows_are_those_of_the_cpu(workers, parts, sample, shrink):
     shard, local = plan.assign_shards(counts, workers, sample)
     streams, fill = np.empty((workers**2, 1 << 14), np.int32), np.zeros(workers**2, np.int64)
     keep = on_cpu.keep_thresholds(counts, sample)
-    on_cpu.draw_windows(tokens, offsets, ids, 0, keep, shard, local, workers, 5, shrink, np.uint64(SEED), streams, fill)
+    routes = (shard, local, workers, 5, shrink, 1, False)
+    on_cpu.draw_windows(tokens, offsets, ids, 0, keep, *routes, np.uint64(SEED), streams, fill)
     windower = windows.make(counts, shard, local, sample, 5, shrink, SEED, CPU)
     for i in range(workers):
         drawn = windower.draw(windows.Tokens(*map(torch.from_numpy, (tokens, offsets, ids))), i, workers, parts)
@@ -65,18 +66,14 @@ def test_windows_are_those_of_the_cpu(workers, parts, sample, shrink):
                 assert actual == [group for group in expected if group[0] % parts == part]
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_groups_of_a_stream(parts):
+def test_groups_of_a_stream():
     groups = [(4, [7]), (1, [2, 3, 5]), (2, [6, 6])]
     stream = np.array([value for center, contexts in groups for value in (center, len(contexts), *contexts)], np.int32)
     ((arrays, number, _),) = batches.of_streams([stream])
-    drawn = windows.of_stream(*map(torch.from_numpy, arrays), parts)
+    drawn = windows.of_stream(*map(torch.from_numpy, arrays))
     places, centers, first, stop, skip, bounds = (tensor.tolist() for tensor in drawn)
-    assert number == 0 and skip == [-1, -1, -1] and bounds == ([0, 3] if parts == 1 else [0, 2, 3])
-    for part in range(parts):
-        span = range(bounds[part], bounds[part + 1])
-        actual = [(centers[g] * parts + part, places[first[g] : stop[g]]) for g in span]
-        assert actual == [group for group in groups if group[0] % parts == part]
+    assert number == 0 and skip == [-1, -1, -1] and bounds == [0, 3]
+    assert [(centers[g], places[first[g] : stop[g]]) for g in range(3)] == groups
 
 
 def groups_of(groups):
@@ -166,8 +163,8 @@ def test_an_empty_batch_changes_nothing():
     assert not figures.any() and (inputs == 1).all() and (outputs == 1).all()
 
 
-@pytest.mark.parametrize(("dim", "clip", "parts"), [(3, 100.0, 1), (50, 0.05, 2)])
-def test_glove_takes_the_steps_of_the_cpu(dim, clip, parts):
+@pytest.mark.parametrize(("dim", "clip"), [(3, 100.0), (50, 0.05)])
+def test_glove_takes_the_steps_of_the_cpu(dim, clip):
     random = np.random.default_rng(dim)
     cells = [random.integers(8, size=60).astype(np.int32) for _ in range(2)]
     counts = (random.pareto(0.7, 60) + 0.03).astype(np.float32)
@@ -176,18 +173,11 @@ def test_glove_takes_the_steps_of_the_cpu(dim, clip, parts):
     inputs, outputs = glove_on_cpu.initial_rows(*values, dim)
     constants = glove_kernel.Constants(10.0, 0.75, 0.05, clip)
     tensors = glove_kernel.CellBatch(*map(torch.from_numpy, (*cells, counts)))
-    expected, sums = (inputs.copy(), outputs.copy()), []
-    for part in range(parts):
-        mine = np.flatnonzero(cells[1] % parts == part)
-        arguments = (*(np.ascontiguousarray(array[mine]) for array in (*cells, counts)), 0, len(mine), *expected)
-        loss = glove_on_cpu.kernel(dim)(*arguments, *map(np.float32, constants))
-        held = torch.from_numpy(np.ascontiguousarray(outputs[part::parts]))
-        figures = glove_kernel.train(tensors, part, parts, torch.from_numpy(inputs), held, dim, constants, 1)
-        outputs[part::parts] = held.numpy()
-        trained, device_loss, _ = figures.sum(0).tolist()
-        assert device_loss == pytest.approx(loss, rel=1e-4)
-        sums.append(trained)
-    assert sum(sums) == 60
+    expected = inputs.copy(), outputs.copy()
+    loss = glove_on_cpu.kernel(dim)(*cells, counts, 0, 60, *expected, *map(np.float32, constants))
+    figures = glove_kernel.train(tensors, *map(torch.from_numpy, (inputs, outputs)), dim, constants, 1)
+    trained, device_loss, _ = figures.sum(0).tolist()
+    assert device_loss == pytest.approx(loss, rel=1e-4) and trained == 60
     half = glove_on_cpu.half_length(dim)
     for actual, wanted, one in zip((inputs, outputs), expected, (dim + 1, dim), strict=True):
         assert np.allclose(np.delete(actual, half + one, 1), np.delete(wanted, half + one, 1), atol=2e-5)

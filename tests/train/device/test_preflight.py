@@ -202,12 +202,9 @@ def test_more_than_eight_workers_train_on_streams():
     trainer = methods.trainer(slice_, counts, shards, 2, 2, torch.device("cpu"))
     assert isinstance(trainer, methods.StreamTrainer) and not nine.has_tokens(config)
     assert dataclasses.replace(nine, workers=8).has_tokens(config)
-    # Groups of the centers 4, 1 and 6 of a shard, of which the rows 2 and 3 belong to its first half.
-    (batch,) = trainer.batches([np.array([4, 1, 7, 1, 2, 3, 5, 6, 1, 9], np.int32)])
+    (batch,) = trainer.batches([np.array([2, 1, 7, 3, 1, 9], np.int32)])
     prepared = trainer.prepare(batch, tuple(map(torch.from_numpy, batch.arrays)))
     inputs, outputs = torch.ones(40, 16), torch.zeros(20, 16)
     trainer.begin_part(2 * 5, 0)
     assert trainer.train(prepared, 0, inputs, outputs, 0.0)[:, 0].sum() == 2
     assert outputs[2].any() and outputs[3].any()
-    trainer.begin_part(2 * 5 + 1, 0)
-    assert trainer.train(prepared, 0, inputs, outputs, 0.0)[:, 0].sum() == 2

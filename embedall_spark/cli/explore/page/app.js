@@ -2,7 +2,7 @@
 // The page: what is asked is kept in `state`, which is also the address's part after #.
 const $ = name => document.getElementById(name);
 const state = {table: 0, second: -1, chips: [], where: "", kind: "", color: "", view: [0, 0, 1]};
-let tables = [], points = null, asked = 0;
+let tables = [], points = null, asked = 0, later = 0;
 
 async function fetched(path, options) {
   const answer = await fetch(path, options);
@@ -188,7 +188,12 @@ function hover(event) {
   $("tip").style.top = `${event.offsetY + $("map").offsetTop + 15}px`;
 }
 
-const map = new PointMap($("map"), view => { state.view = view; remember(); });
+// Browsers limit how often the address changes.
+const map = new PointMap($("map"), view => {
+  state.view = view;
+  clearTimeout(later);
+  later = setTimeout(remember, 150);
+});
 $("map").addEventListener("pointermove", hover);
 $("map").addEventListener("pointerleave", () => { $("tip").hidden = true; });
 $("map").addEventListener("click", event => {

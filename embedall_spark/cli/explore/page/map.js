@@ -10,7 +10,7 @@ class PointMap {
     this.view = [0, 0, 1];
     this.places = new Float32Array(0);
     this.marked = [];
-    this.gl = canvas.getContext("webgl", {preserveDrawingBuffer: true, antialias: true});
+    this.gl = canvas.getContext("webgl", {preserveDrawingBuffer: true, antialias: true, alpha: false});
     if (this.gl) this.start();
     new ResizeObserver(() => this.draw()).observe(canvas);
     this.listen();
@@ -27,13 +27,15 @@ class PointMap {
     this.program = gl.createProgram();
     gl.attachShader(this.program, shader(gl.VERTEX_SHADER, `attribute vec2 place; attribute vec3 color; attribute float size;
       uniform vec3 view; uniform vec2 aspect; varying vec3 shade;
-      void main() { gl_Position = vec4((place - view.xy) * view.z * aspect, 0.0, 1.0); gl_PointSize = size; shade = color; }`));
+      void main() { gl_Position = vec4((place - view.xy) * view.z * aspect, 0.0, 1.0);
+        gl_PointSize = size * clamp(sqrt(view.z), 1.0, 3.0); shade = color; }`));
     gl.attachShader(this.program, shader(gl.FRAGMENT_SHADER, `precision mediump float; varying vec3 shade;
       void main() { vec2 at = gl_PointCoord - 0.5; if (dot(at, at) > 0.25) discard; gl_FragColor = vec4(shade, 0.85); }`));
     gl.linkProgram(this.program);
     gl.useProgram(this.program);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    this.uniforms = {view: gl.getUniformLocation(this.program, "view"), aspect: gl.getUniformLocation(this.program, "aspect")};
     this.buffers = {place: gl.createBuffer(), color: gl.createBuffer(), size: gl.createBuffer()};
   }
 
@@ -84,16 +86,26 @@ class PointMap {
     return width > height ? [height / width, 1] : [1, width / height];
   }
 
+  // However many events there are, each frame is drawn once.
   draw() {
+    if (!this.gl || this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      if (this.places.length) this.render();
+    });
+  }
+
+  render() {
     const gl = this.gl, ratio = window.devicePixelRatio || 1;
-    if (!gl || !this.places.length) return;
-    this.canvas.width = this.canvas.clientWidth * ratio;
-    this.canvas.height = this.canvas.clientHeight * ratio;
+    for (const [side, pixels] of [["width", this.canvas.clientWidth], ["height", this.canvas.clientHeight]]) {
+      const wanted = Math.round(pixels * ratio);
+      if (this.canvas[side] !== wanted) this.canvas[side] = wanted;
+    }
     gl.viewport(0, 0, this.canvas.width, this.canvas.height);
     gl.clearColor(0.985, 0.99, 0.995, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.uniform3f(gl.getUniformLocation(this.program, "view"), this.view[0], this.view[1], 0.95 * this.view[2]);
-    gl.uniform2f(gl.getUniformLocation(this.program, "aspect"), ...this.aspect());
+    gl.uniform3f(this.uniforms.view, this.view[0], this.view[1], 0.95 * this.view[2]);
+    gl.uniform2f(this.uniforms.aspect, ...this.aspect());
     gl.drawArrays(gl.POINTS, 0, this.places.length / 2);
   }
 
