@@ -84,12 +84,12 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
-    config = _with_start_version(spark, kind, root, config, options.run_id)
+    configured, config = config, _with_start_version(spark, kind, root, config, options.run_id)
     inputs, version = module.read(spark, config), module.version(spark, config)
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     if options.only_changed:
-        current = run_manifest.current(spark, output.table, kind, config, version)
+        current = run_manifest.current(spark, output.table, kind, configured, version)
         if current is not None:
             log.info("%s: is what run %s has made of this input; nothing to do", output.table, current["run_id"])
             return {**current["summary"], "status": "unchanged"}

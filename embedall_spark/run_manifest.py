@@ -73,12 +73,22 @@ def starts(root: str, table: str, run_id: str | None) -> list[str]:
 
 
 def current(spark: SparkSession, table: str, kind: str, config: Section, version: str) -> Manifest | None:
-    """Return the manifest of the finished run that made a table; None unless configuration and input are these."""
+    """Return the manifest of the finished run that made a table; None unless configuration and input are these.
+
+    Where training starts from a table without a version, any version of it will do: the run itself may have led to a
+    new one.
+    """
     if not tables.exists(spark, table):
         return None
     root, _, run_id = producer_of(spark, table).get("run_folder", "").rpartition("/")
     manifest = finished(root, run_id) if run_id else None
-    return manifest if manifest is not None and manifest["digest"] == _identity(kind, config, version)[1] else None
+    if manifest is None:
+        return None
+    identity, _ = _identity(kind, config, version)
+    start = manifest["config"].get("train.start")
+    if start is not None and files.table_and_version(start)[0] == identity["config"]["train.start"]:
+        identity["config"]["train.start"] = start
+    return manifest if manifest["digest"] == _digest(identity) else None
 
 
 def finished(root: str, run_id: str) -> Manifest | None:
@@ -174,7 +184,11 @@ def _all(root: str) -> list[Manifest]:
 def _identity(kind: str, config: Section, version: str) -> tuple[dict[str, Any], str]:
     """Return what two equal runs have in common, and its digest."""
     identity = {"kind": kind, "input": version, "config": configs.identity(config)}
-    return identity, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return identity, _digest(identity)
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:

@@ -33,6 +33,25 @@ def test_an_unfinished_run_with_equal_configuration_and_input_is_resumed(tmp_pat
     assert run_manifest.begin(root, "words", settings(), "v1", None)[0] != folder
 
 
+def test_a_table_is_up_to_date_with_the_run_that_made_it(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    folder, _ = run_manifest.begin(root, "words", settings(start="/t@4"), "v1", None)
+    monkeypatch.setattr(run_manifest.tables, "exists", lambda *_: True)
+    monkeypatch.setattr(run_manifest, "producer_of", lambda *_: {"run_folder": folder})
+
+    def is_current(version="v1", **train):
+        return run_manifest.current(None, "y", "words", settings(**train), version) is not None
+
+    assert not is_current(start="/t@4")  # not finished yet
+    run_manifest.note(folder, status="done")
+    assert is_current(start="/t@4")
+    assert is_current(start="/t")
+    assert not is_current(start="/t@5")
+    assert not is_current(start="/other")
+    assert not is_current()
+    assert not is_current("v2", start="/t")
+
+
 def test_a_named_run_is_kept_to_its_configuration(tmp_path):
     root = str(tmp_path)
     folder, _ = run_manifest.begin(root, "words", settings(), "v1", "night-7")

@@ -109,11 +109,11 @@ def _publish(spark: SparkSession, config: PublishStep, dry_run: bool) -> Summary
         current = publication.is_published(spark, config.candidate, config.to)
         return {**target, "status": "unchanged" if current else "would run"}
     result = publication.publish(spark, config.candidate, config.to, config, new_space=config.new_space)
-    figures = result.figures | (result.drift.metrics() if result.drift is not None else {})
     if not result.repeated:
-        provenance.log_to_producer(spark, config.candidate, figures)
+        pictures = result.pictures(f"{config.candidate} beside the version before of {config.to}")
+        provenance.log_to_producer(spark, config.candidate, result.metrics, pictures)
     status = "unchanged" if result.repeated else "done"
-    return {**target, "status": status, "version": result.version, "metrics": figures}
+    return {**target, "status": status, "version": result.version, "metrics": result.metrics}
 
 
 def _evaluate(spark: SparkSession, config: EvaluateStep, dry_run: bool) -> Summary:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fake_run import FakeRun
 from pydantic import ValidationError
 
-from embedall_spark.corpus import blocks, increments, vocabulary
+from embedall_spark.corpus import encoded_pages, increments, vocabulary
 from embedall_spark.kinds import nodes, words
 from embedall_spark.sources import input_files
 from embedall_spark.sources.text import TextConfig
@@ -28,19 +31,23 @@ def tokenize(spark, folder, config, name):
 
 
 def ingest(spark, folder, config, name):
-    """Return counts of the tokens, the blocks, and what was reused."""
+    """Return counts of the tokens, the sequences, of which blocks are a function, and what was reused."""
     run, pages, counts = tokenize(spark, folder, config, name)
-    known = vocabulary.assign_ids(run, "vocabulary", counts, words.VocabularyConfig(min_count=1))
-    built = blocks.build(run, pages, known).orderBy("block").toArrow().to_pylist()
-    return {row["token"]: row["count"] for row in counts.collect()}, built, run.facts.get("reused")
+    sequences = []
+    for page in (page for batch in pages.toArrow().to_batches() for page in encoded_pages.read(batch)):
+        tokens = page.tokens.take(pa.array(page.codes)).to_pylist()
+        ends = np.cumsum(page.lengths).tolist()
+        sequences += [(key, tokens[start:stop]) for key, start, stop in zip(page.ids, [0, *ends], ends, strict=False)]
+        assert dict(zip(page.tokens.to_pylist(), page.counts.tolist(), strict=True)) == Counter(tokens)
+    return {row["token"]: row["count"] for row in counts.collect()}, sorted(sequences), run.facts.get("reused")
 
 
 def compare(spark, folder, config, name):
     """Ingest an input in increments and from scratch, hold both to be the same, and return what was reused."""
-    counts, built, reused = ingest(spark, folder, config, name)
+    counts, sequences, reused = ingest(spark, folder, config, name)
     whole = config.model_copy(update={"input": config.input.model_copy(update={"incremental": False})})
-    assert (counts, built) == ingest(spark, folder, whole, f"{name}-whole")[:2]
-    assert built
+    assert (counts, sequences) == ingest(spark, folder, whole, f"{name}-whole")[:2]
+    assert sequences
     return reused
 
 
