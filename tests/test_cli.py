@@ -262,3 +262,29 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch, tmp_path):
         signal.signal(signal.SIGTERM, before)
     assert end.value.code == 143
     assert json.loads(summary.read_text())["status"] == "stopped"
+
+
+def test_success_is_no_system_exit():
+    cli.main(["version"])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["config", "unknown"])
+    assert end.value.code == 2
+
+
+def test_a_job_whose_spark_submit_is_killed_ends_as_by_sigterm(tmp_path):
+    """spark-submit alone gets a scheduler's signal; here a process that starts the job as spark-submit does."""
+    job = (
+        "import sys, time; from embedall_spark import cli; from embedall_spark.cli import run_kind\n"
+        "run_kind.launch = lambda *_: (print('started', flush=True), time.sleep(60))\n"
+        "cli.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", job, "words", "in", "out", "--summary", str(tmp_path / "summary.json")]
+    parent = f"import subprocess; subprocess.run({command})"
+    environment = {**os.environ, "PYSPARK_GATEWAY_PORT": "1"}
+    with subprocess.Popen([sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE) as submit:
+        assert submit.stdout is not None
+        assert submit.stdout.readline() == b"started\n"
+        submit.kill()
+        # The job holds the other end of the pipe until it ends.
+        submit.stdout.read()
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "stopped"

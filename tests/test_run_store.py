@@ -2,8 +2,8 @@
 
 import pytest
 
-from embedall_spark import config, files, run_manifest, run_store
-from embedall_spark.errors import BadData, ConfigError, Superseded
+from embedall_spark import config, files, run_manifest, run_result, run_store
+from embedall_spark.errors import BadData, ConfigError, Superseded, Terminated
 from embedall_spark.kinds.words import Config
 
 
@@ -128,3 +128,20 @@ def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
     assert run_manifest.clean(str(tmp_path), 1) == []
     # A cleaned run is not resumed: it would have to start over.
     assert run_manifest.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Terminated, "KILLED"), (KeyboardInterrupt, "KILLED"), (OSError, "FAILED")]
+)
+def test_a_run_that_is_stopped_is_killed_in_mlflow_and_resumed(tmp_path, error, status):
+    class Tracked(list):
+        finish = list.append
+
+    def stop():
+        raise error
+
+    run, tracked = stored(None, tmp_path), Tracked()
+    with pytest.raises(error):
+        run_result.complete(run, tracked, "words", 0, stop)
+    assert tracked == [status]
+    assert run_manifest.unfinished(str(tmp_path), "words", settings(), "v1") == run.id

@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 other, 2 configuration, 3 bad data, 4 quality gate, 130 Ct
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import signal
 import sys
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,7 @@ from embedall_spark.errors import Terminated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 # Module and first sentence of each command's help: the module is imported when its command is called.
 COMMANDS = {name: ("run_kind", f"Embed {name}: run it, or go on with a run that was killed.") for name in kinds.names()}
 COMMANDS |= {
@@ -141,13 +145,26 @@ def _is_no_interrupt(record: logging.LogRecord) -> bool:
 
 
 def _terminate(*_: object) -> None:
+    # A second signal must not interrupt the notes of how the run ended; SIGKILL still can.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
 
+def _end_with_spark_submit() -> None:
+    """Let the kernel send this process SIGTERM when spark-submit, its parent, dies: that alone is what is signaled."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and end the process with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
+    """Run the command and end the process with its exit code; return where that is 0."""
+    # Elsewhere than in the main thread Python allows no handlers.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+        _end_with_spark_submit()
+    # Databricks takes any SystemExit for a failure.
+    if code := call(list(sys.argv[1:] if arguments is None else arguments)):
+        sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
