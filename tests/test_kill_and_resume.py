@@ -32,13 +32,13 @@ SLOW = {
     "shrink_windows": False,
     "alpha": 0.005,
     "epochs": 2,
-    "slice_tokens": 20_000,
+    "slice_tokens": 40_000,
 }
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("slow") / "corpus", documents(450, words=100))
+    return write(tmp_path_factory.mktemp("slow") / "corpus", documents(900, words=100))
 
 
 class Scene:
