@@ -189,15 +189,6 @@ def _baseline(spark: SparkSession, published: str) -> float | None:
     return None if row is None else float(row["overlap"] - 3 * row["error"])
 
 
-def is_published(spark: SparkSession, candidate: str, published: str) -> bool:
-    """Tell whether the latest version of a published table is the latest one of a candidate."""
-    if not tables.exists(spark, published):
-        return False
-    ours = [commit for commit in versions(spark, published) if "candidate" in commit]
-    source = {"candidate": candidate, "candidate_version": tables.version(spark, candidate)}
-    return bool(ours) and source.items() <= ours[0].items()
-
-
 def _producer(spark: SparkSession, name: str) -> dict[str, Any]:
     """Return kind, run_folder and mlflow_run_id of the run that made a candidate."""
     names = ("kind", "run_folder", "mlflow_run_id")

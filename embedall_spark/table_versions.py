@@ -40,6 +40,15 @@ def _facts(metadata: str | None) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def is_published(spark: SparkSession, candidate: str, published: str) -> bool:
+    """Tell whether the latest version of a published table is the latest one of a candidate."""
+    if not tables.exists(spark, published):
+        return False
+    ours = [commit for commit in versions(spark, published) if "candidate" in commit]
+    source = {"candidate": candidate, "candidate_version": tables.version(spark, candidate)}
+    return bool(ours) and source.items() <= ours[0].items()
+
+
 def restore(spark: SparkSession, name: str, version: int, user: str) -> int:
     """Make an earlier version of a table its latest one, in one commit; return the number of the new version.
 

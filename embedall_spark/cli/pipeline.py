@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from embedall_spark import pipeline, progress, publication, run_manifest, session, tables
+from embedall_spark import pipeline, progress, publication, run_manifest, session, table_versions, tables
 from embedall_spark.cli.evaluate import measure_labels, measure_words
 from embedall_spark.cli.run_kind import run_with_summary
 from embedall_spark.cli.shared import console, failure, options, provenance, table_snapshot
@@ -106,7 +106,7 @@ def _publish(spark: SparkSession, config: PublishStep, dry_run: bool) -> Summary
     """Publish a table, or say that it is the published version."""
     target: Summary = {"table": config.to}
     if dry_run:
-        current = publication.is_published(spark, config.candidate, config.to)
+        current = table_versions.is_published(spark, config.candidate, config.to)
         return {**target, "status": "unchanged" if current else "would run"}
     result = publication.publish(spark, config.candidate, config.to, config, new_space=config.new_space)
     if not result.repeated:
