@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
-from embedall_spark import files
+from embedall_spark import credentials, files
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
@@ -26,12 +26,15 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse ``epochs: yes``, which YAML reads as a truth value and pydantic would take for 1."""
+    def _check_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse credentials, and ``epochs: yes``, which YAML reads as a truth value and pydantic would take for 1."""
         assert info.field_name is not None
         values = value if isinstance(value, list) else [value]
         if any(isinstance(part, bool) for part in values) and not _allows_bool(cls, info.field_name):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML, and this key takes none")
+        for part in values:
+            if isinstance(part, str) and (problem := credentials.problem(part)) is not None:
+                raise ValueError(problem)
         return value
 
 
@@ -54,6 +57,10 @@ OutputPath = Annotated[str, AfterValidator(files.expand_user)]
 """A path or URI that a run writes, ``~`` expanded; or a table."""
 
 
+IfRunning = Literal["stop", "wait", "replace"]
+"""What a second start of a run does while the first lives."""
+
+
 class Output(Section):
     """Where the vectors of a run go, and where it keeps its work."""
 
@@ -68,6 +75,12 @@ class Output(Section):
     )
     max_reject_share: float = Field(
         0.01, ge=0, le=1, description="stop where a larger share of the rows is refused", json_schema_extra=MOVABLE
+    )
+    if_running: IfRunning = Field(
+        "stop",
+        description="when another process works on the same run: stop with an error, wait for its end, or take the run "
+        "over, so that the other stops",
+        json_schema_extra=MOVABLE,
     )
     publish: OutputPath | None = Field(
         None,
@@ -264,7 +277,7 @@ def _explain(cls: type[Section], problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     # YAML reads [a-z] as a list and #tag as a comment.
     hint = "; put text that YAML would read otherwise into quotes" if problem["type"] == "string_type" else ""
-    return f"{path}: found {problem['input']!r}: {message[:1].lower()}{message[1:]}{hint}"
+    return f"{path}: found {credentials.mask(repr(problem['input']))}: {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _keys(cls: type[Section], keys: list[str]) -> list[str]:

@@ -51,6 +51,10 @@ class Superseded(EmbedallError, RuntimeError):
     """Another driver has taken over this run; this one stops before it commits anything."""
 
 
+class AlreadyRunning(EmbedallError, RuntimeError):
+    """Another driver works on this run at the moment."""
+
+
 class TableError(EmbedallError, RuntimeError):
     """A table is missing, exists though it must not, or is no table of ours."""
 

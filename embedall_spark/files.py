@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow.fs as pafs
 
+from embedall_spark import credentials
+from embedall_spark.errors import ConfigError, ResourceError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a path or URI and the path inside it."""
+    """Return the filesystem of a path or URI and the path inside it; raise ConfigError if it holds credentials."""
+    _check(uri)
     if uri.startswith("dbfs:/"):
         uri = "/dbfs/" + uri.removeprefix("dbfs:").lstrip("/")
     # Hadoop's names for S3 are not known outside Hadoop.
@@ -32,6 +36,11 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), os.path.abspath(uri)
     filesystem, path = pafs.FileSystem.from_uri(uri)
     return filesystem, path
+
+
+def _check(uri: str) -> None:
+    if (problem := credentials.problem(uri)) is not None:
+        raise ConfigError(problem)
 
 
 def expand_user(name: str) -> str:
@@ -72,6 +81,11 @@ def table_and_version(name: str) -> tuple[str, int | None]:
     return (table, int(version)) if separator and version.isdecimal() else (name, None)
 
 
+def file_name(run_id: str) -> str:
+    """Return a run's id as a name that every storage takes: Hadoop takes no colons, and ``+`` may mean a blank."""
+    return re.sub(r"[^\w.-]", lambda match: f"~{ord(match[0]):02X}", run_id, flags=re.ASCII)
+
+
 def metadata_of(table: str) -> str:
     """Return the name of the table of titles, tags and labels beside a table."""
     return f"{table.rstrip('/')}_metadata"
@@ -83,7 +97,8 @@ def words_of(table: str) -> str:
 
 
 def identifier(name: str) -> str:
-    """Return a table's name quoted for SQL; a folder is one of Delta."""
+    """Return a table's name quoted for SQL; a folder is one of Delta. Raise ConfigError if it holds credentials."""
+    _check(name)
     if not is_path(name):
         return ".".join(f"`{part}`" for part in name.split("."))
     # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
@@ -165,12 +180,33 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def scratch(*parts: str) -> Path:
-    """Return a folder for host-local copies, below Spark's own local folder where the task has one."""
+    """Return a folder of this user alone for host-local copies, below Spark's local folder where the task has one.
+
+    Raises:
+        ResourceError: another user has put something in its place.
+    """
     # In a container of YARN or Kubernetes only Spark's local folders have room and are cleaned with the application.
     roots = os.environ.get("SPARK_LOCAL_DIRS") or os.environ.get("LOCAL_DIRS") or os.environ.get("TMPDIR") or "/tmp"
-    folder = Path(roots.split(",")[0]) / f"embedall-{os.getuid()}" / Path(*parts)
+    own = Path(roots.split(",")[0]) / f"embedall-{os.getuid()}"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        own.mkdir(mode=0o700)
+    # Folders such as /tmp are shared: somebody else may have put a folder or a link of this name there.
+    if not is_own(own) or own.is_symlink() or not own.is_dir():
+        raise ResourceError(
+            f"{own}: the folder for local copies is a link or belongs to another user: have it removed, or set "
+            "SPARK_LOCAL_DIRS to a folder of your own"
+        )
+    if own.stat().st_mode & 0o077:
+        own.chmod(0o700)
+    folder = own / Path(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file or folder, and the link that may lead to it, belongs to this user."""
+    return path.lstat().st_uid == path.stat().st_uid == os.getuid()
 
 
 def remove_tree(folder: Path) -> None:

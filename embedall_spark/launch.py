@@ -8,13 +8,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyspark.errors import PySparkException
+
 from embedall_spark import config as configs
 from embedall_spark import (
     files,
+    input_snapshot,
     kinds,
     path_checks,
     progress,
     publication,
+    run_heartbeat,
     run_manifest,
     run_result,
     run_store,
@@ -23,7 +27,7 @@ from embedall_spark import (
     tables,
     tracking,
 )
-from embedall_spark.errors import ConfigError
+from embedall_spark.errors import ConfigError, EmbedallError
 from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
 from embedall_spark.train import warm_start
@@ -85,7 +89,8 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
     configured, config = config, _with_start_version(spark, kind, root, config, options.run_id)
-    inputs, version = module.read(spark, config), module.version(spark, config)
+    source = _open_input(spark, kind, config, run_manifest.named(root, options.run_id, kind, config))
+    inputs, version = source.rows, source.version
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     if options.only_changed:
@@ -100,7 +105,7 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     if options.dry_run:
         estimate = module.estimate(spark, config)
         return {"status": "checked", "kind": kind, "table": output.table, "input": version, **left_out, **estimate}
-    taken = take_over(spark, kind, config, output, version, options.run_id)
+    taken = take_over(spark, kind, config, output, version, options.run_id, source.snapshot)
     if isinstance(taken, dict):
         return taken
     run, tracked = taken
@@ -108,7 +113,7 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
 
     def embed() -> Outcome:
         with progress.activity("embedding"), reader_errors.translate_read_errors():
-            vectors = schemas.conform(module.embed(run, inputs, config), schemas.VECTORS)
+            vectors = schemas.conform(module.embed(run, inputs, source.config), schemas.VECTORS)
         if options.preview is not None:
             options.preview(vectors)
         with progress.activity("evaluating"):
@@ -118,6 +123,30 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
         return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
+
+
+class _OpenInput(NamedTuple):
+    """An input as a run reads it."""
+
+    config: Any
+    rows: DataFrame
+    version: str
+    snapshot: dict[str, Any]
+
+
+def _open_input(spark: SparkSession, kind: str, config: Any, begun: dict[str, Any] | None) -> _OpenInput:
+    """Return the input as it is; for a run that has begun, as it was then where that can still be read."""
+    module = kinds.load(kind)
+    if begun is not None and begun.get("snapshot"):
+        try:
+            before = input_snapshot.restore(config, begun["snapshot"])
+            source = _OpenInput(before, module.read(spark, before), module.version(spark, before), begun["snapshot"])
+            if source.version == begun["input"]:
+                return source
+        except (EmbedallError, PySparkException) as error:
+            log.info("the input as it was when run %s began cannot be read: %s", begun["run_id"], error)
+    snapshot = input_snapshot.take(spark, config)
+    return _OpenInput(config, module.read(spark, config), module.version(spark, config), snapshot)
 
 
 def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
@@ -197,28 +226,46 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
 
 
 def take_over(
-    spark: SparkSession, kind: str, config: Section, output: Output, version: str, run_id: str | None
+    spark: SparkSession,
+    kind: str,
+    config: Section,
+    output: Output,
+    version: str,
+    run_id: str | None,
+    snapshot: dict[str, Any] | None = None,
 ) -> tuple[StoredRun, Tracked] | Summary:
     """Return the run to do and its run in MLflow; or the summary of a run that is finished already."""
     root = run_root(output)
-    folder, manifest = run_manifest.begin(root, kind, config, version, run_id)
+    # Kept: once another driver has finished the run, it is no unfinished one any more.
+    run_id = run_id or run_manifest.unfinished(root, kind, config, version)
+    previous = run_manifest.named(root, run_id, kind, config)
+    if previous is not None and previous["status"] == "running":
+        folder = run_manifest.folder_of(root, previous["run_id"])
+        run_heartbeat.settle(folder, previous["run_id"], previous["token"], output.if_running)
+    folder, manifest = run_manifest.begin(root, kind, config, version, run_id, snapshot)
     if manifest["status"] == "done":
         log.info("run %s is finished already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
     path_checks.check_shared(spark, folder)
-    tracked = tracking.start(
-        kind,
-        manifest["run_id"],
-        config,
-        folder=output.folder or root,
-        experiment=output.experiment,
-        mlflow_run_id=manifest.get("mlflow_run_id"),
-    )
+    heartbeat = run_heartbeat.Heartbeat(folder, manifest["token"])
+    heartbeat.start()
+    try:
+        tracked = tracking.start(
+            kind,
+            manifest["run_id"],
+            config,
+            folder=output.folder or root,
+            experiment=output.experiment,
+            mlflow_run_id=manifest.get("mlflow_run_id"),
+        )
+    except BaseException:
+        heartbeat.stop()
+        raise
     run_manifest.note(folder, mlflow_run_id=tracked.id)
     tracked.input(_input_name(config), version)
     tracker = run_store.Tracker(tracked.metric, tracked.artifact, tracked.uri, tracked.log_trials, tracked.log_model)
-    return run_store.StoredRun(spark, folder, manifest, output, tracker), tracked
+    return run_store.StoredRun(spark, folder, manifest, output, tracker, heartbeat), tracked
 
 
 def run_root(output: Output) -> str:

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from embedall_spark import user_cache
+from embedall_spark import credentials, user_cache
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _move_default_experiment(store: Path, folder: Path) -> None:
 
 def without_password(uri: str) -> str:
     """Return the address of a store as it may be shown."""
-    return re.sub(r"://[^/@]*@", "://", uri)
+    return credentials.mask(re.sub(r"://[^/@]*@", "://", uri))
 
 
 def short(error: Exception) -> str:

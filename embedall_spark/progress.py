@@ -14,6 +14,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 
+from embedall_spark import credentials
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -29,6 +31,14 @@ _MOVING, _LOGGED = 0.5, 10.0
 _MEASURED, _MEASURED_LOGGED = 2.0, 30.0
 
 
+class Masked(logging.Formatter):
+    """Writes no credentials, wherever a message has its URI from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as a line, with credentials masked."""
+        return credentials.mask(super().format(record))
+
+
 def configure_logging() -> None:
     """Send the package's log to standard error: colored in a terminal, with dates in a file."""
     if console.is_terminal:
@@ -37,7 +47,7 @@ def configure_logging() -> None:
         )
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Masked("%(message)s" if console.is_terminal else "%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger("embedall_spark")
     package.handlers[:] = [handler]
     package.setLevel(logging.INFO)

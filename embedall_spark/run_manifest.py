@@ -34,28 +34,73 @@ _UNFINISHED = ("running", "failed")
 Manifest = dict[str, Any]
 
 
-def begin(root: str, kind: str, config: Section, version: str, run_id: str | None) -> tuple[str, Manifest]:
+def begin(
+    root: str, kind: str, config: Section, version: str, run_id: str | None, snapshot: Manifest | None = None
+) -> tuple[str, Manifest]:
     """Return folder and manifest of the run to do: the named one, else an equal unfinished one, else a new one.
 
+    The named run starts anew, with a warning, if its input has changed, unless it is done.
+
+    Args:
+        root: the folder of the runs.
+        kind: of the run.
+        config: of the run.
+        version: of its input.
+        run_id: its name, or None.
+        snapshot: what input_snapshot.take() returned, kept for a retry.
+
     Raises:
-        ConfigError: the named run has another configuration or input.
+        ConfigError: the named run has another configuration.
     """
     identity, digest = _identity(kind, config, version)
     name = run_id or unfinished(root, kind, config, version) or _new_id(kind)
-    folder = f"{root}/{name}"
+    folder = folder_of(root, name)
     if files.exists(f"{folder}/{FILE}"):
         manifest = read(folder)
-        if manifest["digest"] != digest:
-            raise ConfigError(_difference(name, manifest, identity))
+        changes = _changes(manifest, identity)
+        if changes:
+            raise ConfigError(
+                f"run {name} exists and differs ({'; '.join(changes)}): choose another --run-id, or undo the change"
+            )
         if manifest["status"] == "done":
+            if manifest["digest"] != digest:
+                log.warning("run %s was finished before its input changed; another --run-id embeds it as it is", name)
             return folder, manifest
-        log.info("run %s: resumed after attempt %d", name, manifest["attempt"])
+        if manifest["digest"] != digest:
+            log.warning("run %s: its input has changed since attempt %d; it starts anew", name, manifest["attempt"])
+            manifest = _restart(root, folder, manifest) | {**identity, "digest": digest, "snapshot": snapshot}
+        else:
+            log.info("run %s: resumed after attempt %d", name, manifest["attempt"])
     else:
         files.write_bytes(f"{folder}/config.yaml", configs.dump(config).encode())
         manifest = {"format": _FORMAT, "run_id": name, "attempt": 0, "digest": digest, "created": now(), **identity}
+        manifest |= {"snapshot": snapshot, "restarts": 0}
     manifest |= {"attempt": manifest["attempt"] + 1, "token": secrets.token_hex(8), "status": "running"}
     write(folder, manifest)
     return folder, manifest
+
+
+def folder_of(root: str, run_id: str) -> str:
+    """Return the folder of a run."""
+    return f"{root}/{files.file_name(run_id)}"
+
+
+def _restart(root: str, folder: str, manifest: Manifest) -> Manifest:
+    """Remove what a run has computed; return its manifest, in which its commits are newer than those before."""
+    # Another driver of this run stops before it writes again; and a restart that is killed here is restarted again.
+    write(folder, manifest | {"token": secrets.token_hex(8)})
+    kept = [f"{root}/{name}/{folder.rpartition('/')[2]}.json" for name in files.children(root) if name[:5] == "kept-"]
+    for path in [f"{folder}/stages", f"{folder}/checkpoints", *kept]:
+        files.delete(path)
+    return manifest | {"restarts": manifest.get("restarts", 0) + 1}
+
+
+def named(root: str, run_id: str | None, kind: str, config: Section) -> Manifest | None:
+    """Return the manifest of the run of this name; None if there is none or it has another configuration."""
+    folder = folder_of(root, run_id or "")
+    manifest = read(folder) if run_id is not None and files.exists(f"{folder}/{FILE}") else None
+    same = manifest is not None and not _changes(manifest, _identity(kind, config, "")[0])
+    return manifest if same else None
 
 
 def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
@@ -80,8 +125,8 @@ def current(spark: SparkSession, table: str, kind: str, config: Section, version
     """
     if not tables.exists(spark, table):
         return None
-    root, _, run_id = producer_of(spark, table).get("run_folder", "").rpartition("/")
-    manifest = finished(root, run_id) if run_id else None
+    folder = producer_of(spark, table).get("run_folder")
+    manifest = _finished(folder) if folder else None
     if manifest is None:
         return None
     identity, _ = _identity(kind, config, version)
@@ -93,7 +138,10 @@ def current(spark: SparkSession, table: str, kind: str, config: Section, version
 
 def finished(root: str, run_id: str) -> Manifest | None:
     """Return the manifest of a run, None unless it is done."""
-    folder = f"{root}/{run_id}"
+    return _finished(folder_of(root, run_id))
+
+
+def _finished(folder: str) -> Manifest | None:
     manifest = read(folder) if files.exists(f"{folder}/{FILE}") else None
     return manifest if manifest is not None and manifest["status"] == "done" else None
 
@@ -157,7 +205,7 @@ def clean(root: str, keep: int) -> list[str]:
     runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
     cleaned = []
     for run in runs[keep:]:
-        folder = f"{root}/{run['run_id']}"
+        folder = folder_of(root, run["run_id"])
         parts = [part for part in ("stages", "checkpoints") if files.exists(f"{folder}/{part}")]
         for part in parts:
             files.delete(f"{folder}/{part}")
@@ -191,15 +239,13 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _difference(name: str, manifest: Manifest, identity: dict[str, Any]) -> str:
-    """Return the error text for a run that exists with another configuration or input."""
-    old, new = manifest["config"], identity["config"]
-    changes = [
+def _changes(manifest: Manifest, identity: dict[str, Any]) -> list[str]:
+    """Return what differs between a run's kind and configuration and these."""
+    # As JSON has it, which the manifest was.
+    old, new = (data["config"] | {"kind": data["kind"]} for data in (manifest, json.loads(json.dumps(identity))))
+    return [
         f"{key}: was {old.get(key)!r}, is {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)
     ]
-    if manifest["input"] != identity["input"]:
-        changes.append("the input has changed")
-    return f"run {name} exists and differs ({'; '.join(changes)}): choose another --run-id, or undo the change"
 
 
 def _new_id(kind: str) -> str:

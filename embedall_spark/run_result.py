@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import files, schemas, table_merge, tables
+from embedall_spark import credentials, files, schemas, table_merge, tables
 from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded
 from embedall_spark.publish import gates
 from embedall_spark.vectors import dimension
@@ -50,6 +50,14 @@ def complete(run: StoredRun, tracked: Tracked, kind: str, since: float, work: Ca
         since: when the run was started, by time.monotonic().
         work: embeds and writes; what it raises is recorded as the run's failure.
     """
+    try:
+        return _complete(run, tracked, kind, since, work)
+    finally:
+        if run.heartbeat is not None:
+            run.heartbeat.stop()
+
+
+def _complete(run: StoredRun, tracked: Tracked, kind: str, since: float, work: Callable[[], Outcome]) -> Summary:
     try:
         outcome = work()
     except BaseException as error:
@@ -108,8 +116,8 @@ def publish(
     metadata = {"kind": kind, "mlflow_run_id": tracked.id, "run_folder": run.folder, **registered}
     # Every refused row has been counted: none, and there is nothing to look for.
     rejects = write_rejects(run, metadata) if run.rejected else None
-    common: dict[str, Any] = {"run_id": run.id, "vector_size": vector_size, "metadata": metadata}
-    common["comment"] = f"Vectors of {kind}"
+    common: dict[str, Any] = {"run_id": run.id, "txn_version": run.restarts, "vector_size": vector_size}
+    common |= {"metadata": metadata, "comment": f"Vectors of {kind}"}
     if merges(output):
         version = table_merge.merge(run.spark, vectors, output.table, remove=config.output.remove_vanished, **common)
     else:
@@ -132,9 +140,8 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
         return None
     name = run.output.rejects or f"{run.output.table}_rejects"
     rows = rows.withColumn("run_id", F.lit(run.id))
-    tables.write(
-        run.spark, rows, name, schemas.REJECTS, mode="append", run_id=run.id, comment="Refused rows", metadata=metadata
-    )
+    commit: dict[str, Any] = {"run_id": run.id, "txn_version": run.restarts, "metadata": metadata}
+    tables.write(run.spark, rows, name, schemas.REJECTS, mode="append", comment="Refused rows", **commit)
     return name
 
 
@@ -172,6 +179,6 @@ def _fail(run: StoredRun, tracked: Tracked, kind: str, error: BaseException) -> 
     try:
         if isinstance(error, BadData) and (name := write_rejects(run, {"kind": kind, "mlflow_run_id": tracked.id})):
             log.error("the refused rows are in %s; %s", name, _main_reason(tables.read(run.spark, name), run.id))
-        run.finish("failed", error=str(error)[:2000])
+        run.finish("failed", error=credentials.mask(str(error))[:2000])
     except Exception as second:
         log.warning("the failure could not be recorded in the run's folder: %s", second)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from embedall_spark.config import Output
     from embedall_spark.run_context import Progress, ServableModel, Trial
+    from embedall_spark.run_heartbeat import Heartbeat
     from embedall_spark.run_manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,24 @@ class Tracker(NamedTuple):
 class StoredRun:
     """A run in a folder; implements ``embedall_spark.run_context.Run``."""
 
-    def __init__(self, spark: SparkSession, folder: str, manifest: Manifest, output: Output, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        folder: str,
+        manifest: Manifest,
+        output: Output,
+        tracker: Tracker,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
         """Take over the run in ``folder``, which run_manifest.begin() returned."""
+        self.heartbeat = heartbeat
         self.spark, self.folder, self.id = spark, folder, str(manifest["run_id"])
         self.model_uri = tracker.model_uri
         self.meter = Meter()
         self.rejects: list[DataFrame] = []
         self.facts: dict[str, Any] = {}
         self.rejected = 0
+        self.restarts = int(manifest.get("restarts", 0))
         self._token, self._attempt = manifest["token"], manifest["attempt"]
         self.output, self._tracker = output, tracker
 
@@ -133,7 +144,8 @@ class StoredRun:
         """Replace another table in one commit, which a rerun does not repeat."""
         self.check_ownership()
         size = dimension(df) or 0 if "vector" in schema.names else None
-        tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, vector_size=size, comment=comment)
+        options: Any = {"txn_version": self.restarts, "vector_size": size, "comment": comment}
+        tables.write(self.spark, df, name, schema, mode="overwrite", run_id=self.id, **options)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a figure."""

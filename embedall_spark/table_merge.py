@@ -30,6 +30,7 @@ def merge(
     name: str,
     *,
     run_id: str,
+    txn_version: int = 0,
     vector_size: int,
     remove: bool,
     comment: str,
@@ -46,6 +47,7 @@ def merge(
         vectors: VECTORS, the whole table as it should be afterward.
         name: the table to change.
         run_id: the run whose rows are new.
+        txn_version: the commit's number within the run, rising.
         vector_size: length of the vectors.
         remove: delete rows whose id is not in ``vectors``.
         comment: the comment of a new table.
@@ -57,8 +59,8 @@ def merge(
     """
     if not tables.exists(spark, name):
         options: Any = {"mode": "overwrite", "vector_size": vector_size, "comment": comment, "metadata": metadata}
-        return tables.write(spark, vectors, name, VECTORS, run_id=run_id, **options)
-    done = tables.check_writable(spark, name, VECTORS, "append", run_id, 0, vector_size)
+        return tables.write(spark, vectors, name, VECTORS, run_id=run_id, txn_version=txn_version, **options)
+    done = tables.check_writable(spark, name, VECTORS, "append", run_id, txn_version, vector_size)
     if done is not None:
         return done
     changes = _changes(spark, conform(vectors, VECTORS), name, run_id, remove)
@@ -66,18 +68,18 @@ def merge(
         current = tables.version(spark, name)
         assert current is not None
         return current
-    user = json.dumps({"run_id": run_id, "txn_version": 0} | metadata, ensure_ascii=False)
+    user = json.dumps({"run_id": run_id, "txn_version": txn_version} | metadata, ensure_ascii=False)
     try:
-        with commit_options(spark, app=run_id, number="0", metadata=user):
+        with commit_options(spark, app=run_id, number=str(txn_version), metadata=user):
             _commit(changes, files.identifier(name))
     except Exception as error:
-        done = tables.committed(spark, name, run_id, 0)
+        done = tables.committed(spark, name, run_id, txn_version)
         explained = None if done is not None else table_errors.explain(name, error, vector_size)
         if done is None and explained is None:
             raise
         if explained is not None:
             raise explained from error
-    done = tables.committed(spark, name, run_id, 0)
+    done = tables.committed(spark, name, run_id, txn_version)
     if done is None:
         raise TableError(f"{name}: nothing was merged, though run {run_id} has changes; give a new run id")
     return done

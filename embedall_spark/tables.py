@@ -227,14 +227,14 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
 
 
 def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
-    """Return the version that this commit of this run created; None if it was not made."""
+    """Return the version that this commit of this run, or a later one, created; None if it was not made."""
     if (table := delta_files.latest(name)) is not None:
         commits = [commit for commit in table.commits() if commit["run_id"] == run_id]
         ours = [commit["version"] for commit in commits if commit.get("txn_version", -1) >= txn_version]
     else:
         rows = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
         ours = [row["version"] for row in rows.select("version").collect()]
-    return min(map(int, ours), default=None)
+    return max(map(int, ours), default=None)
 
 
 def written_rows(spark: SparkSession, name: str, version: int) -> int | None:

@@ -1,6 +1,7 @@
 """Paths that would corrupt a result or break a run are refused before Spark starts."""
 
 import errno
+import re
 
 import pytest
 
@@ -88,6 +89,15 @@ def test_a_run_id_that_is_no_folder_name(run_id):
 @pytest.mark.parametrize("run_id", [None, "night-7", "scheduled__2026-11-28T00:00:00+00:00"])
 def test_a_run_id_that_a_scheduler_gives(run_id):
     path_checks.check_run_id(run_id)
+
+
+def test_ids_of_runs_are_names_that_every_storage_takes():
+    ids = ["night-7", "a+b", "a:b", "a=b", "a~b", "scheduled__2026-11-28T00:00:00+00:00"]
+    names = [files.file_name(run_id) for run_id in ids]
+    assert all(re.fullmatch(r"[\w.~-]+", name, re.ASCII) for name in names)
+    assert len(set(names)) == len(ids)
+    assert names[0] == "night-7"
+    assert names[-1] == "scheduled__2026-11-28T00~3A00~3A00~2B00~3A00"
 
 
 @pytest.mark.parametrize(

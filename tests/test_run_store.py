@@ -1,8 +1,11 @@
 """Runs: named, resumed, fenced, cleaned."""
 
-import pytest
+import shutil
 
-from embedall_spark import config, files, run_manifest, run_result, run_store
+import pytest
+from pyspark.sql import types as T
+
+from embedall_spark import config, files, launch, run_manifest, run_result, run_store, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded, Terminated
 from embedall_spark.kinds.words import Config
 
@@ -58,11 +61,72 @@ def test_a_named_run_is_kept_to_its_configuration(tmp_path):
     assert folder.endswith("/night-7")
     with pytest.raises(
         ConfigError,
-        match=r"night-7 exists and differs \(train\.epochs: was 5, is 6; the input has changed\)",
+        match=r"night-7 exists and differs \(train\.epochs: was 5, is 6\)",
     ):
         run_manifest.begin(root, "words", settings(epochs=6), "v2", "night-7")
     run_manifest.note(folder, status="done")
-    assert run_manifest.begin(root, "words", settings(), "v1", "night-7")[1]["status"] == "done"
+    for version in ("v1", "v2"):
+        assert run_manifest.begin(root, "words", settings(), version, "night-7")[1]["status"] == "done"
+
+
+def test_a_named_run_whose_input_has_changed_starts_anew(spark, tmp_path, caplog):
+    root = str(tmp_path)
+    folder, manifest = run_manifest.begin(root, "words", settings(), "v1", "a:b", {"files": []})
+    run = run_store.StoredRun(spark, folder, manifest, settings().output, tracker())
+    run.stage("numbers", lambda: spark.range(3))
+    files.write_bytes(f"{root}/kept-1/{files.file_name('a:b')}.json", b"{}")
+    assert run_manifest.named(root, "a:b", "words", settings())["snapshot"] == {"files": []}
+    assert run_manifest.named(root, "a:b", "words", settings(epochs=6)) is None
+    again, manifest = run_manifest.begin(root, "words", settings(), "v2", "a:b", {"files": [1]})
+    assert again == folder
+    assert "run a:b: its input has changed since attempt 1; it starts anew" in caplog.text
+    assert (manifest["input"], manifest["restarts"], manifest["snapshot"]) == ("v2", 1, {"files": [1]})
+    assert files.children(f"{root}/kept-1") == []
+    with pytest.raises(Superseded):
+        run.check_ownership()
+    run = run_store.StoredRun(spark, folder, manifest, settings().output, tracker())
+    assert run.stage("numbers", lambda: spark.range(4)).count() == 4
+    # What it commits is newer than what it has committed before it started anew.
+    schema = T.StructType([T.StructField("id", T.LongType(), False)])
+    tables.write(spark, spark.range(3), f"{root}/t", schema, mode="overwrite", run_id="a:b")
+    for _ in range(2):
+        run.write_table(f"{root}/t", spark.range(4), schema, "")
+    assert tables.version(spark, f"{root}/t") == tables.committed(spark, f"{root}/t", "a:b", 0) == 1
+
+
+def test_a_retry_reads_the_input_that_its_run_began_with(spark, tmp_path):
+    """A Delta table at its version, and the files that were there; changed files are a new input."""
+
+    def attempt(**options):
+        config_now = config.parse(Config, {"input": options, "output": {"table": "y"}})
+        begun = run_manifest.named(str(tmp_path / "runs"), options["format"], "words", config_now)
+        source = launch._open_input(spark, "words", config_now, begun)
+        _, manifest = run_manifest.begin(
+            str(tmp_path / "runs"), "words", config_now, source.version, options["format"], source.snapshot
+        )
+        return sorted(row.text for row in source.rows.select("text").collect()), manifest["restarts"]
+
+    def write(text, mode="overwrite"):
+        rows = spark.createDataFrame([(text,)], "text string")
+        rows.write.format("delta").mode(mode).save(str(tmp_path / "table"))
+
+    write("one")
+    table = {"path": str(tmp_path / "table"), "format": "delta", "column": "text"}
+    assert attempt(**table) == (["one"], 0)
+    write("two", "append")
+    assert attempt(**table) == (["one"], 0)
+    shutil.rmtree(tmp_path / "table")
+    write("three")
+    assert attempt(**table) == (["three"], 1)
+
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a, b.txt").write_text("one\n")
+    texts = {"path": str(tmp_path / "texts"), "format": "text"}
+    assert attempt(**texts) == (["one"], 0)
+    (tmp_path / "texts" / "0.txt").write_text("two\n")
+    assert attempt(**texts) == (["one"], 0)
+    (tmp_path / "texts" / "a, b.txt").write_text("three\n")
+    assert attempt(**texts) == (["three", "two"], 1)
 
 
 def test_a_stage_is_made_once(spark, tmp_path):

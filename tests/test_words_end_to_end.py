@@ -23,6 +23,8 @@ from embedall_spark.schemas import REJECTS, VECTORS
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
+RUN = "scheduled__2026-11-28T00:00:00+00:00"
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
@@ -46,7 +48,7 @@ def yaml_file(home):
 
 @pytest.fixture(scope="module")
 def done(spark, home, yaml_file):
-    return embedall("words", "--config", yaml_file, "--run-id", "night-1", "--summary", home / "summary.json")
+    return embedall("words", "--config", yaml_file, "--run-id", RUN, "--summary", home / "summary.json")
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_run_ends_in_a_table_of_the_contract(spark, home, done, table):
     summary = done.summary
     assert json.loads((home / "summary.json").read_text(encoding="utf-8")) == summary
     facts = ("status", "kind", "run_id", "table", "version", "rows", "rejected", "rejects")
-    assert [summary[name] for name in facts] == ["done", "words", "night-1", table, 0, len(TOPIC_OF), 0, None]
+    assert [summary[name] for name in facts] == ["done", "words", RUN, table, 0, len(TOPIC_OF), 0, None]
     actual = tables.read(spark, table)
     assert actual.dtypes == [(field.name, field.dataType.simpleString()) for field in VECTORS]
     rows = {row.id: row for row in actual.collect()}
@@ -74,7 +76,7 @@ def test_a_run_ends_in_a_table_of_the_contract(spark, home, done, table):
             counts[word] = counts.get(word, 0) + 1
     assert {name: row["count"] for name, row in rows.items()} == counts
     assert {len(row.vector) for row in rows.values()} == {len(row.context) for row in rows.values()} == {20}
-    assert {(row.kind, row.run_id) for row in rows.values()} == {("words", "night-1")}
+    assert {(row.kind, row.run_id) for row in rows.values()} == {("words", RUN)}
     assert {row.model_uri for row in rows.values()} == {f"runs:/{summary['mlflow_run_id']}"}
     norms = [np.linalg.norm(row.vector) for row in rows.values()]
     assert np.allclose(norms, [row.norm for row in rows.values()], rtol=1e-6)
@@ -94,7 +96,7 @@ def test_the_commit_and_the_run_name_each_other(spark, home, done, table):
 
     summary = done.summary
     metadata = json.loads(tables.history(spark, table).where("version = 0").first()["metadata"])
-    assert (metadata["mlflow_run_id"], metadata["run_id"]) == (summary["mlflow_run_id"], "night-1")
+    assert (metadata["mlflow_run_id"], metadata["run_id"]) == (summary["mlflow_run_id"], RUN)
     client = MlflowClient(tracking_uri=f"sqlite:///{home}/output/mlflow.db")
     run = client.get_run(summary["mlflow_run_id"])
     assert run.info.status == "FINISHED"
@@ -110,18 +112,18 @@ def test_the_commit_and_the_run_name_each_other(spark, home, done, table):
 
 
 def test_the_same_run_again_changes_nothing(spark, yaml_file, done, table):
-    again = embedall("words", "--config", yaml_file, "--run-id", "night-1")
+    again = embedall("words", "--config", yaml_file, "--run-id", RUN)
     assert again.code == 0
     assert again.summary == {**done.summary, "repeated": True}
-    assert commits(spark, table) == ["night-1"]
+    assert commits(spark, table) == [RUN]
 
 
 def test_a_run_id_is_kept_to_its_configuration(spark, yaml_file, done, table):
-    other = embedall("words", "--config", yaml_file, "--run-id", "night-1", "--set", "train.epochs=4")
+    other = embedall("words", "--config", yaml_file, "--run-id", RUN, "--set", "train.epochs=4")
     assert other.code == 2
-    assert "run night-1 exists and differs (train.epochs: was 8, is 4)" in other.log
+    assert f"run {RUN} exists and differs (train.epochs: was 8, is 4)" in other.log
     assert (other.summary["status"], other.summary["error"]) == ("failed", "ConfigError")
-    assert commits(spark, table) == ["night-1"]
+    assert commits(spark, table) == [RUN]
 
 
 def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, home, done, table, tmp_path):
@@ -131,7 +133,7 @@ def test_the_same_vectors_from_other_files_from_python_and_from_a_rerun(spark, h
     new = embedall("words", "--config", file)
     assert new.code == 0, new.log
     assert new.summary["version"] == 1
-    assert commits(spark, table) == ["night-1", new.summary["run_id"]]
+    assert commits(spark, table) == [RUN, new.summary["run_id"]]
     first = bits(tables.read(spark, table, 0))
     assert bits(tables.read(spark, table)) == first
     assert tables.read(spark, table).where("context is not null").isEmpty()

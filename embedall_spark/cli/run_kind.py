@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config_help, doctor, files, kinds, run_manifest
+from embedall_spark import config_help, credentials, doctor, files, kinds, run_manifest
 from embedall_spark.cli.shared import console, failure
 from embedall_spark.errors import ConfigError
 from embedall_spark.launch import Options, launch
@@ -55,7 +55,7 @@ def run_with_summary(kind: str, file: Path | None, work: Callable[[], dict[str, 
     except (Exception, KeyboardInterrupt) as error:
         code = failure.explain(error)
         status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        message = str(error)[:2000] or status
+        message = credentials.mask(str(error))[:2000] or status
         show_summary({"status": status, "kind": kind, "error": type(error).__name__, "message": message}, file)
         raise typer.Exit(code) from None
     show_summary(result, file)

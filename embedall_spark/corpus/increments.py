@@ -83,8 +83,9 @@ def keep(run: Run, config: Any, stage: Stage) -> Kept:
         update = _Update(run, config, stage, root, states[-1] if states else None)
         state = update.of_table() if config.format == "delta" else update.of_files()
         run.check_ownership()
-        files.write_bytes(f"{root}/{run.id}.json", json.dumps({**state, "run": run.id, "time": time.time()}).encode())
-        _prune(root, [*states, {**state, "run": run.id}], run.id)
+        state = {**state, "run": run.id, "time": time.time()}
+        files.write_bytes(f"{root}/{files.file_name(run.id)}.json", json.dumps(state).encode())
+        _prune(root, [*states, state], run.id)
     run.facts["reused"] = state["reused"]
     counts = None if state["counts"] is None else _load(run.spark, root, [state["counts"]])
     return Kept(_load(run.spark, root, state["parts"]), counts)
@@ -96,7 +97,7 @@ class _Update:
     def __init__(self, run: Run, config: Any, stage: Stage, root: str, old: State | None) -> None:
         self.run, self.config, self.stage, self.root, self.old = run, config, stage, root, old
         # A superseded driver may still be writing under the same run's name.
-        self.name = f"{run.id}-{secrets.token_hex(3)}"
+        self.name = f"{files.file_name(run.id)}-{secrets.token_hex(3)}"
 
     def of_files(self) -> State:
         """Return the state after new and changed files have been read, and vanished ones dropped."""
@@ -268,9 +269,9 @@ def _prune(root: str, states: list[State], run_id: str) -> None:
     """Remove all but the newest states, the rows that only those have, and what killed attempts of this run left."""
     needed = {folder for state in states[-_KEPT_STATES:] for folder in _folders(state)}
     old = {folder for state in states[:-_KEPT_STATES] for folder in _folders(state)}
-    old |= {name for name in files.children(root) if name.startswith(f"{run_id}-")}
+    old |= {name for name in files.children(root) if name.startswith(f"{files.file_name(run_id)}-")}
     for state in states[:-_KEPT_STATES]:
-        files.delete(f"{root}/{state['run']}.json")
+        files.delete(f"{root}/{files.file_name(state['run'])}.json")
     for name in old - needed:
         files.delete(f"{root}/{name}")
 

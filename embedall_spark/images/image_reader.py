@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from embedall_spark import files
+from embedall_spark import credentials, files
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -21,10 +21,14 @@ def read(path: str, limit: int) -> bytes:
         limit: in bytes.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or the URI has a query, which could name another endpoint, or credentials.
         pyarrow.ArrowException: pyarrow does not know the scheme of the URI.
     """
     uri = re.fullmatch(r"(\w[\w+.-]*://[^/?]+)/([^?]+)", path)
+    if uri is None and "://" in path and not path.startswith("file:"):
+        raise OSError("a URI with a query, or without a path")
+    if credentials.problem(path) is not None:
+        raise OSError("a URI with credentials")
     if uri is None:
         filesystem, inside = files.resolve(path)
     else:

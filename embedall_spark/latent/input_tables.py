@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent.latent_model import TITLES, WORDS
 from embedall_spark.schemas import VECTORS, conform
-from embedall_spark.sources import reader_errors
+from embedall_spark.sources import input_version, reader_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -79,7 +78,9 @@ def read(spark: SparkSession, path: str, schema: StructType) -> DataFrame:
         BadData: there is no such table.
         SchemaMismatch: it lacks a column.
     """
-    rows = reader_errors.opened(path, "delta", lambda: spark.table(files.identifier(path)))
+    _, version = input_version.table_and_version(path)
+    reader = spark.read if version is None else spark.read.option("versionAsOf", version)
+    rows = reader_errors.opened(path, "delta", lambda: reader.table(input_version.DeltaTable(path).identifier))
     return conform(rows, schema)
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from embedall_spark.sources.image_config import ImagesConfig
 
 
+# What stands before an @ is a container on Azure, unless it holds a colon.
+_USER = "://[^/@]*:[^/@]*@"
+_QUERY = "^[A-Za-z][A-Za-z0-9+.-]*://[^?]*[?]"
+
+
 def read(spark: SparkSession, config: ImagesConfig) -> DataFrame:
     """Return id, content or path, the other columns, origin and problem of each row, lazily; ids may be shared.
 
@@ -56,14 +61,27 @@ def _content_problem(config: ImagesConfig, size: Column, record: Column) -> Colu
 
 
 def _location_problem(config: ImagesConfig, location: Column, record: Column) -> Column:
+    # Refused rows are stored, and shall not spread what is secret.
+    public = F.regexp_replace(F.regexp_replace(location, _USER, "://***@"), "[?].*", "?***")
     problems = [
         F.when(F.coalesce(location, F.lit("")) == "", problem(f"{config.location} is null or empty", record)),
-        F.when(location.rlike("(?i)^https?:"), problem("pictures are not fetched from the web", location)),
+        F.when(location.rlike("(?i)^https?:"), problem("pictures are not fetched from the web", public)),
+        F.when(location.rlike(_USER), problem("a location with credentials", public)),
+        F.when(location.rlike(_QUERY), problem("a location with a query, which could name another endpoint", public)),
+        F.when(_is_foreign(config, location), problem("a host that neither the table nor input.root is on", public)),
     ]
     if _base(config) is None:
         relative = ~location.rlike(f"{image_paths.SCHEME}|^/")
         problems.append(F.when(relative, problem("relative location in a table without a folder", location)))
     return F.coalesce(*problems)
+
+
+def _is_foreign(config: ImagesConfig, location: Column) -> Column:
+    """Return whether a location names a host of its own: buckets and what the configuration names are none."""
+    base = _base(config) or ""
+    own = re.match(r"[A-Za-z][\w+.-]*://[^/]*", base)
+    hosts = F.regexp_extract(location, r"^([A-Za-z][A-Za-z0-9+.-]*://[^/]*)", 1)
+    return ~hosts.isin("", "file://", own[0] if own else "") & ~hosts.rlike("^(?:s3[an]?|gs)://|://$")
 
 
 def place_of(config: ImagesConfig, location: Column) -> Column:

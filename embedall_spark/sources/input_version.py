@@ -70,6 +70,12 @@ def is_path(path: str) -> bool:
     return "/" in path or files.exists(path)
 
 
+def table_and_version(path: str) -> tuple[str, int | None]:
+    """Return the two parts of TABLE@VERSION, as a retry names a Delta table; a folder of such a name is no version."""
+    table, version = files.table_and_version(path)
+    return (path, None) if version is None or files.exists(path) else (table, version)
+
+
 def storage_of(path: str, format: str, suffixes: list[str] | None = None) -> Storage:
     """Return how an input of a format is stored.
 
@@ -174,11 +180,15 @@ class DeltaTable(NamedTuple):
     @property
     def identifier(self) -> str:
         """Its name quoted for SQL."""
+        name, _ = table_and_version(self.path)
         # A folder without a slash in its name may look like a table of the catalog.
-        return files.identifier(os.path.abspath(self.path) if files.exists(self.path) else self.path)
+        return files.identifier(os.path.abspath(name) if files.exists(name) else name)
 
     def version(self, spark: SparkSession) -> str:
         """Return the table's id and version, as ``id@version``."""
+        _, version = table_and_version(self.path)
+        if version is not None:
+            return f"{self._detail(spark)['id']}@{version}"
         history = spark.sql(f"DESCRIBE HISTORY {self.identifier} LIMIT 1")
         return f"{self._detail(spark)['id']}@{history.select('version').collect()[0]['version']}"
 

@@ -45,7 +45,10 @@ def read_all(config: Metadata, delta: Callable[[str], pa.Table], columns: Iterab
         header = metadata.read_header(path, separator, wanted)
         rows = _read_csv(path, separator, header.names() if header.absent else [])
     elif kind == "parquet":
-        rows = pq.read_table(io.BytesIO(_content(path)))
+        try:
+            rows = pq.read_table(io.BytesIO(_content(path)))
+        except (OSError, pa.ArrowException) as error:
+            raise NeedsSpark(f"{path}: {error}") from None
     else:
         raise NeedsSpark(f"{path}: JSON is read by Spark")
     if rows.column_names.count(config.id) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
@@ -285,7 +286,7 @@ def read_header(path: str, separator: str, names: Iterable[str]) -> _Header:
     except OSError:
         # A folder or a glob; or nothing, which the reader reports.
         return _Header(False, 0)
-    line = start.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
+    line = re.split("[\r\n]", start.decode("utf-8-sig", "replace"), maxsplit=1)[0]
     fields = next(csv.reader([line], delimiter=separator), [])
     header = _Header(bool(fields) and {*names}.isdisjoint(fields), len(fields))
     if header.absent:

@@ -106,9 +106,12 @@ def stored(spark: SparkSession, path: str, kind: str) -> DataFrame:
     Raises:
         BadData: it is a Delta table, whose files are to be read as Parquet: rows that were deleted would be among them.
     """
-    if not input_version.is_path(path):
-        return spark.table(path)
     reader = reader_errors.strict(spark)
+    if kind == "delta":
+        path, version = input_version.table_and_version(path)
+        reader = reader if version is None else reader.option("versionAsOf", version)
+    if not input_version.is_path(path):
+        return reader.table(path)
     if kind == "parquet" and _is_delta(reader, path):
         raise BadData(f"{path}: found a Delta table, need Parquet files; set input.format=delta")
     return reader.format(kind).load(files.spark_path(path) if kind == "parquet" else path)

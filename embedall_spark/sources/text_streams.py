@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PACKED = (".gz", ".bz2", ".zst", ".lz4")
 _PYTHON: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 HEAD = 1 << 16
+# What gzip can pack at most is 1,032 to 1, so this is no limit for it.
+_MAX_RATIO, _MIN_UNPACKED = 1100, 1 << 20
 # Longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -128,7 +130,10 @@ def _open(path: str, start: int) -> Iterator[Any]:
     python = next((module for ending, module in _PYTHON.items() if path.endswith(ending)), None)
     packed = "detect" if python is None and path.endswith(PACKED) else None
     with filesystem.open_input_stream(inside, compression=packed) as stream:
-        yield stream if python is None else python(stream)
+        unpacked = stream if python is None else python(stream)
+        if path.endswith(PACKED):
+            unpacked = _Bounded(unpacked, path, filesystem.get_file_info(inside).size)
+        yield unpacked
 
 
 def _encoding_of(path: str, start: bytes, encoding: str) -> str:
@@ -143,6 +148,20 @@ def _encoding_of(path: str, start: bytes, encoding: str) -> str:
         remedy = f"if it is UTF-16 set input.encoding={guess}" if guess else "move it out of the input"
         raise BadData(f"{path}: not a text file in UTF-8, found {zeros} bytes of 0 at its beginning; {remedy}")
     return encoding
+
+
+class _Bounded:
+    """An unpacked stream that may not be far larger than its file: some packings hold terabytes in a few bytes."""
+
+    def __init__(self, stream: Stream, path: str, packed: int) -> None:
+        self._stream, self._path, self._left = stream, path, _MIN_UNPACKED + _MAX_RATIO * packed
+
+    def read(self, size: int, /) -> bytes:
+        chunk = bytes(self._stream.read(size))
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise BadData(f"{self._path}: unpacks to more than {_MAX_RATIO} times its size; unpack it, or remove it")
+        return chunk
 
 
 class _Joined:

@@ -152,6 +152,8 @@ def test_a_table_of_places(spark, tmp_path):
     put(tmp_path, ["p/0.png", "p/1 %é.png", "q/2.png"])
     lines = ["n\tfile\ttopics", "a\tp/0.png\tx|.y", f"b\t{tmp_path}/q/2.png\t", "c\tp/1 %é.png\tx"]
     lines += ["d\t\tx", "e\thttp://h/x.png\tx", "\tp/0.png\tx", "f\tp/0.png", "g\tp/0.png\tx", "g\tp/0.png\tx"]
+    lines += ["h\ts3://key:secret@bucket/x.png\tx", "i\ts3a://b/x.png?endpoint_override=10.0.0.1:80\tx"]
+    lines += ["j\thdfs://10.0.0.1:22/x.png\tx"]
     (tmp_path / "list.tsv").write_text("\n".join(lines) + "\n")
     options = {"format": "csv", "separator": "\t", "id": "n", "location": "file"}
     options |= {"tags": "topics", "tags_separator": "|", "label": "n"}
@@ -160,7 +162,10 @@ def test_a_table_of_places(spark, tmp_path):
     assert good["a"].tags == ["x", ".y"] and not good["b"].tags and good["c"].label == "c"
     expected = ["2 pictures have this id: g"] * 2 + ["file is null or empty: d", "n is null or empty: p/0.png"]
     expected += ["not a row of this CSV: f\tp/0.png", "pictures are not fetched from the web: http://h/x.png"]
-    assert problems == expected
+    expected += ["a location with credentials: s3://***@bucket/x.png"]
+    expected += ["a location with a query, which could name another endpoint: s3a://b/x.png?***"]
+    expected += ["a host that neither the table nor input.root is on: hdfs://10.0.0.1:22/x.png"]
+    assert problems == sorted(expected)
 
 
 def test_places_are_ids_where_none_is_named(spark, tmp_path):

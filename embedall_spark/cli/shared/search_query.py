@@ -6,6 +6,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -134,7 +135,7 @@ def read_vector(path: str) -> Query:
             text = content.decode("utf-8-sig").strip()
             values = np.array(json.loads(text) if text.startswith("[") else text.replace(",", " ").split())
         vector = np.atleast_1d(np.squeeze(values.astype(np.float32)))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, MemoryError, OverflowError, SyntaxError, TokenError) as error:
         raise ConfigError(f"--vector {path}: cannot be read as a vector: {error}") from None
     if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
         raise ConfigError(f"--vector {path}: found an array {values.shape}, need one vector of finite numbers")
