@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from pyspark import BarrierTaskContext
+
+T = TypeVar("T")
 
 
 class Ring:
@@ -38,7 +40,12 @@ class Ring:
             messages = _gather(context, "", timeout)
         address, port = messages[0].split()
         if store is None:
-            store = dist.TCPStore(address, int(port), self.size, False, patience)
+            # It connects within its timeout, but then waits for an answer without one.
+            store = _within(
+                timeout,
+                lambda: dist.TCPStore(address, int(port), self.size, False, patience),
+                "the first worker to answer",
+            )
         options = dist.ProcessGroupGloo._Options()
         options._timeout = patience
         # By default gloo uses the interface of the host's name, which is often the loopback one.
@@ -83,22 +90,27 @@ class Ring:
 
 def _gather(context: BarrierTaskContext, message: str, timeout: int) -> list[str]:
     """Return all tasks' messages by rank; Spark's own timeout (spark.barrier.sync.timeout) is one for all jobs."""
-    results: list[list[str]] = []
+    return _within(timeout, lambda: context.allGather(message), "all workers to have read their windows")
+
+
+def _within(timeout: int, call: Callable[[], T], what: str) -> T:
+    """Return what a call returns; raise TimeoutError if that takes longer than ``timeout`` seconds."""
+    results: list[T] = []
     errors: list[Exception] = []
 
-    def gather() -> None:
+    def collect() -> None:
         try:
-            results.append(context.allGather(message))
+            results.append(call())
         except Exception as error:
             errors.append(error)
 
-    waiting = threading.Thread(target=gather, daemon=True)
+    waiting = threading.Thread(target=collect, daemon=True)
     waiting.start()
     waiting.join(timeout)
     if errors:
         raise errors[0]
     if not results:
-        raise TimeoutError(f"Timed out waiting {timeout} s for all workers to have read their windows")
+        raise TimeoutError(f"Timed out waiting {timeout} s for {what}")
     return results[0]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pyspark.sql import functions as F
 from embedall_spark.corpus import blocks
 from embedall_spark.errors import BadData, ResourceError, TrainingDiverged
 from embedall_spark.schemas import ENCODED, VOCABULARY
-from embedall_spark.train import checkpoint, shard_io, trainer, word2vec
+from embedall_spark.train import checkpoint, ring, shard_io, trainer, word2vec
 from embedall_spark.train.config import TrainConfig, Until
 
 # The parts of shards are dealt by number: a number of clusters that shares no factor with them puts all into each.
@@ -218,6 +220,15 @@ def test_training_stops_when_the_figure_no_longer_gains(spark, corpus, tmp_path)
 def test_too_many_workers_for_the_slots(spark, corpus, tmp_path):
     with pytest.raises(ResourceError, match=r"train.workers=3 needs 3 task slots at once.*local\[2\] has 2"):
         train(spark, corpus, tmp_path, config(workers=3))
+
+
+def test_a_first_worker_that_does_not_answer_is_not_waited_for_without_end():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tasks = [SimpleNamespace(address="127.0.0.1:1")] * 2
+        message = f"127.0.0.1 {silent.getsockname()[1]}"
+        context = SimpleNamespace(getTaskInfos=lambda: tasks, partitionId=lambda: 1, allGather=lambda _: [message, ""])
+        with pytest.raises(TimeoutError, match="Timed out waiting 1 s for the first worker to answer"):
+            ring.Ring(context, 1)
 
 
 def test_dynamic_allocation_is_refused(spark, corpus, tmp_path, monkeypatch):
