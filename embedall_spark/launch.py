@@ -145,8 +145,8 @@ def _open_input(spark: SparkSession, kind: str, config: Any, begun: dict[str, An
                 return source
         except (EmbedallError, PySparkException) as error:
             log.info("the input as it was when run %s began cannot be read: %s", begun["run_id"], error)
-    snapshot = input_snapshot.take(spark, config)
-    return _OpenInput(config, module.read(spark, config), module.version(spark, config), snapshot)
+    rows, version = module.read(spark, config), module.version(spark, config)
+    return _OpenInput(config, rows, version, input_snapshot.take(spark, config))
 
 
 def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
