@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from py4j.protocol import Py4JNetworkError
+from py4j.protocol import Py4JNetworkError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -150,7 +150,7 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
 
 
 def ended_with_spark(error: BaseException) -> Terminated | None:
-    """Return Terminated if spark-submit was ended, by which Spark stops first and this process gets SIGTERM after it."""
+    """Return Terminated if spark-submit was ended: Spark stops first, and this process gets SIGTERM after it."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return None
     if not isinstance(error, Py4JNetworkError | ConnectionError) and "SparkContext was shut down" not in str(error):
