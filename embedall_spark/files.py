@@ -192,7 +192,7 @@ def scratch(*parts: str) -> Path:
     with suppress(FileExistsError):
         own.mkdir(mode=0o700)
     # Folders such as /tmp are shared: somebody else may have put a folder or a link of this name there.
-    if not is_own(own) or own.is_symlink() or not own.is_dir():
+    if own.is_symlink() or not own.is_dir() or not is_own(own):
         raise ResourceError(
             f"{own}: the folder for local copies is a link or belongs to another user: have it removed, or set "
             "SPARK_LOCAL_DIRS to a folder of your own"

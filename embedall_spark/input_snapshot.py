@@ -42,8 +42,8 @@ def restore(config: Any, snapshot: dict[str, Any]) -> Any:
     versions = {name: version for name, version in snapshot.get("tables", {}).items() if version is not None}
     changes = {name: f"{getattr(source, name)}@{version}" for name, version in versions.items()}
     if before := snapshot.get("files"):
-        now = _listed(source.path)
-        if before != now and all(file in now for file in before):
+        then, now = ({tuple(file) for file in listed} for listed in (before, _listed(source.path)))
+        if then < now:
             changes["path"] = increments.glob([path for path, _, _ in before])
     return config.model_copy(update={"input": source.model_copy(update=changes)}) if changes else config
 

@@ -145,8 +145,8 @@ def _open_input(spark: SparkSession, kind: str, config: Any, begun: dict[str, An
                 return source
         except (EmbedallError, PySparkException) as error:
             log.info("the input as it was when run %s began cannot be read: %s", begun["run_id"], error)
-    snapshot = input_snapshot.take(spark, config)
-    return _OpenInput(config, module.read(spark, config), module.version(spark, config), snapshot)
+    rows, version = module.read(spark, config), module.version(spark, config)
+    return _OpenInput(config, rows, version, input_snapshot.take(spark, config))
 
 
 def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
@@ -238,10 +238,13 @@ def take_over(
     root = run_root(output)
     # Kept: once another driver has finished the run, it is no unfinished one any more.
     run_id = run_id or run_manifest.unfinished(root, kind, config, version)
-    previous = run_manifest.named(root, run_id, kind, config)
-    if previous is not None and previous["status"] == "running":
+    previous, token = run_manifest.named(root, run_id, kind, config), None
+    # A third driver may have taken the run over meanwhile.
+    while previous is not None and previous["status"] == "running" and previous["token"] != token:
+        token = previous["token"]
         folder = run_manifest.folder_of(root, previous["run_id"])
-        run_heartbeat.settle(folder, previous["run_id"], previous["token"], output.if_running)
+        run_heartbeat.settle(folder, previous["run_id"], token, output.if_running)
+        previous = run_manifest.read(folder)
     folder, manifest = run_manifest.begin(root, kind, config, version, run_id, snapshot)
     if manifest["status"] == "done":
         log.info("run %s is finished already; nothing to do", manifest["run_id"])

@@ -97,6 +97,8 @@ def settle(folder: str, run_id: str, token: str, if_running: IfRunning) -> None:
             log.info("run %s is running already, in %s; waiting for its end", run_id, process)
             waiting = True
         time.sleep(_POLL_SECONDS)
+    # What a killed driver has left.
+    files.delete(_file(folder, token))
 
 
 def _file(folder: str, token: str) -> str:

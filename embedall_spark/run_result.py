@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
 import shutil
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from py4j.protocol import Py4JNetworkError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
 from embedall_spark import credentials, files, schemas, table_merge, tables
-from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded
+from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded, Terminated
 from embedall_spark.publish import gates
 from embedall_spark.vectors import dimension
 
@@ -61,11 +65,11 @@ def _complete(run: StoredRun, tracked: Tracked, kind: str, since: float, work: C
     try:
         outcome = work()
     except BaseException as error:
-        full = disk_full(error, [run.folder, str(files.scratch())])
-        _fail(run, tracked, kind, full or error)
-        if full is None:
+        cause = ended_with_spark(error) or disk_full(error, [run.folder, str(files.scratch())])
+        _fail(run, tracked, kind, cause or error)
+        if cause is None:
             raise
-        raise full from error
+        raise cause from error
     summary = {
         "status": "done",
         "kind": kind,
@@ -143,6 +147,18 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
     commit: dict[str, Any] = {"run_id": run.id, "txn_version": run.restarts, "metadata": metadata}
     tables.write(run.spark, rows, name, schemas.REJECTS, mode="append", comment="Refused rows", **commit)
     return name
+
+
+def ended_with_spark(error: BaseException) -> Terminated | None:
+    """Return Terminated if spark-submit was ended: Spark stops first, and this process gets SIGTERM after it."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return None
+    if not isinstance(error, Py4JNetworkError | ConnectionError) and "SparkContext was shut down" not in str(error):
+        return None
+    # It must not interrupt the notes of how the run ended.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return Terminated()
 
 
 def disk_full(error: BaseException, folders: Sequence[str]) -> ResourceError | None:

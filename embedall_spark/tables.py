@@ -226,15 +226,16 @@ def _with(writer: DataFrameWriterV2, properties: dict[str, str]) -> DataFrameWri
     return writer
 
 
-def committed(spark: SparkSession, name: str, run_id: str, txn_version: int) -> int | None:
-    """Return the version that this commit of this run, or a later one, created; None if it was not made."""
+def committed(spark: SparkSession, name: str, run_id: str, txn_version: int | None) -> int | None:
+    """Return the version that this commit (None: the last one) of this run created; None if it was not made."""
+    least = txn_version or 0
     if (table := delta_files.latest(name)) is not None:
         commits = [commit for commit in table.commits() if commit["run_id"] == run_id]
-        ours = [commit["version"] for commit in commits if commit.get("txn_version", -1) >= txn_version]
+        ours = [commit["version"] for commit in commits if commit.get("txn_version", -1) >= least]
     else:
-        rows = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= txn_version))
+        rows = history(spark, name).where((F.col("run_id") == run_id) & (F.col("txn_version") >= least))
         ours = [row["version"] for row in rows.select("version").collect()]
-    return max(map(int, ours), default=None)
+    return (max if txn_version is None else min)(map(int, ours), default=None)
 
 
 def written_rows(spark: SparkSession, name: str, version: int) -> int | None:

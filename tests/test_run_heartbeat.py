@@ -71,10 +71,17 @@ def test_a_driver_of_another_host_is_watched(tmp_path, lives):
 def test_what_a_second_start_does(tmp_path, living):
     with pytest.raises(AlreadyRunning, match=r"run night-7 is running already, in process \d+ on .*if_running: wait"):
         run_heartbeat.settle(str(tmp_path), "night-7", "token", "stop")
-    run_heartbeat.settle(str(tmp_path), "night-7", "token", "replace")
     timer = threading.Timer(0.3, living.stop)
     timer.start()
     since = time.monotonic()
     run_heartbeat.settle(str(tmp_path), "night-7", "token", "wait")
     assert time.monotonic() - since > 0.2
     timer.join()
+
+
+def test_a_run_is_taken_over_from_a_dead_driver_or_if_it_is_to_be(tmp_path, living):
+    left = tmp_path / "heartbeat-of the dead.json"
+    left.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "7", "time": time.time() - 60}))
+    run_heartbeat.settle(str(tmp_path), "night-7", "of the dead", "stop")
+    assert not left.exists()
+    run_heartbeat.settle(str(tmp_path), "night-7", "token", "replace")

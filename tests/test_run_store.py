@@ -1,8 +1,10 @@
 """Runs: named, resumed, fenced, cleaned."""
 
 import shutil
+import signal
 
 import pytest
+from py4j.protocol import Py4JNetworkError
 from pyspark.sql import types as T
 
 from embedall_spark import config, files, launch, run_manifest, run_result, run_store, tables
@@ -91,7 +93,7 @@ def test_a_named_run_whose_input_has_changed_starts_anew(spark, tmp_path, caplog
     tables.write(spark, spark.range(3), f"{root}/t", schema, mode="overwrite", run_id="a:b")
     for _ in range(2):
         run.write_table(f"{root}/t", spark.range(4), schema, "")
-    assert tables.version(spark, f"{root}/t") == tables.committed(spark, f"{root}/t", "a:b", 0) == 1
+    assert tables.version(spark, f"{root}/t") == tables.committed(spark, f"{root}/t", "a:b", None) == 1
 
 
 def test_a_retry_reads_the_input_that_its_run_began_with(spark, tmp_path):
@@ -192,6 +194,19 @@ def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
     assert run_manifest.clean(str(tmp_path), 1) == []
     # A cleaned run is not resumed: it would have to start over.
     assert run_manifest.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
+
+
+def test_a_run_under_spark_submit_ends_with_it(monkeypatch):
+    stopped = RuntimeError("org.apache.spark.SparkException: Job 33 cancelled because SparkContext was shut down")
+    assert run_result.ended_with_spark(stopped) is None
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert isinstance(run_result.ended_with_spark(stopped), Terminated)
+        assert isinstance(run_result.ended_with_spark(Py4JNetworkError("Answer from Java side is empty")), Terminated)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run_result.ended_with_spark(BadData("no rows")) is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import random
 
+import pyarrow as pa
 import pytest
 
 from embedall_spark.errors import BadData
@@ -95,3 +96,17 @@ def test_archives_and_what_is_broken_about_them(tmp_path):
         (tmp_path / name).write_bytes(content[:-5])
         with pytest.raises(BadData, match=rf"{name}: the file cannot be read \(.*\); mend, replace or remove it"):
             read(tmp_path / name)
+
+
+def test_an_archive_of_far_more_than_its_size_is_refused(tmp_path):
+    content = b"the same line\n" * (1 << 17)
+    for name, packed in (("a.bz2", bz2.compress(content)), ("a.zst", pa.compress(content, "zstd", asbytes=True))):
+        assert len(content) > 1000 * len(packed)
+        (tmp_path / name).write_bytes(packed)
+        with pytest.raises(
+            BadData, match=rf"{name}: unpacks to more than 1100 times its size; unpack it, or remove it"
+        ):
+            read(tmp_path / name, max_bytes=100)
+    # The most that gzip can do.
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content, 9))
+    assert len(read(tmp_path / "a.gz", max_bytes=100)) == 1 << 17

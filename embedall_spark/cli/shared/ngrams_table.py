@@ -29,7 +29,7 @@ def read(spark: SparkSession, table: str) -> DataFrame | None:
     if run_id is None or not tables.exists(spark, name):
         return None
     # A later run whose gates failed may have replaced the n-grams that this run wrote.
-    rows = tables.read(spark, name, tables.committed(spark, name, run_id, 0))
+    rows = tables.read(spark, name, tables.committed(spark, name, run_id, None))
     if not set(schemas.NGRAMS.names) <= set(rows.columns):
         return None
     rows = schemas.conform(rows, schemas.NGRAMS).where(F.col("run_id") == run_id)

@@ -147,11 +147,11 @@ def embed_text(network: BackboneConfig, text: str) -> NDArray[np.float32]:
 def _words_of(spark: SparkSession | None, table: str, run_id: str) -> Vectors:
     """Return the words' vectors that a run wrote: a later run whose gates failed may have replaced them."""
     if spark is not None:
-        version = tables.committed(spark, table, run_id, 0)
+        version = tables.committed(spark, table, run_id, None)
         return schemas.conform(tables.read(spark, table, version), schemas.VECTORS)
     latest = delta_files.open_version(table)
     versions = [commit["version"] for commit in table_cache.commits(latest) if commit["run_id"] == run_id]
-    files_of_run = delta_files.open_version(table, min(versions)) if versions else latest
+    files_of_run = delta_files.open_version(table, max(versions)) if versions else latest
     return table_cache.vectors(files_of_run, table_cache.DEFAULT_LIMIT)
 
 
