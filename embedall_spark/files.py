@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow.fs as pafs
 
-from embedall_spark import credentials
+from embedall_spark import credentials, user_cache
 from embedall_spark.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def scratch(*parts: str) -> Path:
     with suppress(FileExistsError):
         own.mkdir(mode=0o700)
     # Folders such as /tmp are shared: somebody else may have put a folder or a link of this name there.
-    if own.is_symlink() or not own.is_dir() or not is_own(own):
+    if own.is_symlink() or not own.is_dir() or not user_cache.is_own(own):
         raise ResourceError(
             f"{own}: the folder for local copies is a link or belongs to another user: have it removed, or set "
             "SPARK_LOCAL_DIRS to a folder of your own"
@@ -202,11 +202,6 @@ def scratch(*parts: str) -> Path:
     folder = own / Path(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def is_own(path: Path) -> bool:
-    """Tell whether a file or folder, and the link that may lead to it, belongs to this user."""
-    return path.lstat().st_uid == path.stat().st_uid == os.getuid()
 
 
 def remove_tree(folder: Path) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import os
 import shutil
 import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from py4j.protocol import Py4JNetworkError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from embedall_spark import config as configs
-from embedall_spark import credentials, files, schemas, table_merge, tables
+from embedall_spark import credentials, files, schemas, session, table_merge, tables
 from embedall_spark.errors import BadData, QualityGateFailed, ResourceError, Superseded, Terminated
 from embedall_spark.publish import gates
 from embedall_spark.vectors import dimension
@@ -151,9 +149,7 @@ def write_rejects(run: StoredRun, metadata: dict[str, str]) -> str | None:
 
 def ended_with_spark(error: BaseException) -> Terminated | None:
     """Return Terminated if spark-submit was ended: Spark stops first, and this process gets SIGTERM after it."""
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        return None
-    if not isinstance(error, Py4JNetworkError | ConnectionError) and "SparkContext was shut down" not in str(error):
+    if not session.ended_by_submit(error):
         return None
     # It must not interrupt the notes of how the run ended.
     if threading.current_thread() is threading.main_thread():

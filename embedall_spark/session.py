@@ -108,6 +108,14 @@ def is_running() -> bool:
     return SparkContext._active_spark_context is not None or SparkSession.getActiveSession() is not None
 
 
+def ended_by_submit(error: BaseException) -> bool:
+    """Return whether an error comes from the end of the spark-submit that has started this process."""
+    from py4j.protocol import Py4JNetworkError  # type: ignore[import-untyped]
+
+    gone = isinstance(error, Py4JNetworkError) or "SparkContext was shut down" in str(error)
+    return gone and "PYSPARK_GATEWAY_PORT" in os.environ
+
+
 def running_tasks() -> tuple[int, int]:
     """Return how many tasks of the running stages are done, and how many there are; 0, 0 through Spark Connect."""
     try:

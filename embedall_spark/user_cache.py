@@ -6,8 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from embedall_spark import files
-
 
 def folder(name: str) -> Path | None:
     """Return a folder that only this user can write, or None where there is no safe place for one."""
@@ -18,6 +16,11 @@ def folder(name: str) -> Path | None:
         except OSError:
             continue
         # What is cached there gets executed: a folder that another user has put there is none of ours.
-        if all(map(files.is_own, (parent, parent / name))) and os.access(parent / name, os.W_OK):
+        if all(map(is_own, (parent, parent / name))) and os.access(parent / name, os.W_OK):
             return parent / name
     return None
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file or folder, and the link that may lead to it, belongs to this user."""
+    return path.lstat().st_uid == path.stat().st_uid == os.getuid()
