@@ -383,6 +383,7 @@ def test_learned_words_are_those_of_the_tables_own_run(spark, tmp_path):
     seen = []
     model = SimpleNamespace(
         words=str.split,
+        tower=None,
         text=SimpleNamespace(composed=True, table=name),
         project_text=lambda text, vectors: seen.append(vectors) or np.ones(1),
     )

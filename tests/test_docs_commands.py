@@ -32,9 +32,9 @@ def write(folder):
     random = np.random.default_rng(1)
     for name in ("corpus", "events", "graph", "products", "mnist"):
         (folder / name).mkdir()
-    # Several workers want some dozens of words.
-    water = ["river", "rivers", "lake", "lakes", *(f"water{number}" for number in range(40))]
-    land = ["mountain", "mountains", "hill", "hills", "tree", *(f"land{number}" for number in range(40))]
+    # A rotation needs as many words as there are dimensions.
+    water = ["river", "rivers", "lake", "lakes", *(f"water{number}" for number in range(60))]
+    land = ["mountain", "mountains", "hill", "hills", "tree", *(f"land{number}" for number in range(60))]
     lines = [" ".join(random.choice(water if at % 2 else land, 9)) for at in range(1200)]
     for part in range(2):
         (folder / "corpus" / f"{part}.txt").write_text("\n".join(lines[part::2]) + "\n")

@@ -452,7 +452,7 @@ def test_search_by_words(spark, input_folder, done):
     failed = embedall("search", done["table"], "--text", "blakc")
     assert failed.code != 0
     assert "nearest spellings: black" in failed.log
-    assert "not made by 'embedall latent'" in embedall("search", input_folder / "images", "--text", "black").log
+    assert "was made neither by 'embedall latent'" in embedall("search", input_folder / "images", "--text", "black").log
 
 
 def test_titles_and_words_are_suggested(done):

@@ -69,7 +69,8 @@ def test_the_inner_activity_is_shown(lines):
     assert lines[0] == "inner: 0 s, 3 of 8 tasks"
     assert lines[-1].startswith("outer: ")
     time.sleep(0.1)
-    assert threading.active_count() == before
+    # A thread of an earlier test may have ended meanwhile.
+    assert threading.active_count() <= before
 
 
 def test_a_bar_hides_the_activity(lines, monkeypatch):

@@ -67,7 +67,7 @@ def _combine(
     vectors, words = snapshot.vectors, ngrams_table.require_vectors(snapshot, [*positive, *negative])
     if kind is None:
         # A word that the table lacks has no kind there, but tables with n-grams have words only.
-        kind = exact.kind_of(vectors, positive[0]) or "word"
+        kind = exact.kind_of(vectors, positive[0]) or "words"
     candidates = exact.of_kind(vectors, kind)
     if exact.is_empty(candidates):
         raise ConfigError(f"--kind {kind}: the table has no row of this kind; give another kind")
