@@ -108,8 +108,8 @@ def test_hierarchical_softmax_goes_on_with_two_workers(spark, corpus, tmp_path):
     assert len({figure["sums"]["pairs"] for figure in figures}) == 1
     # The loss of a pair is summed over the inner nodes of all parts, as with one worker.
     losses = [figure["loss"] for figure in figures]
-    assert losses[0] > losses[1]
-    assert losses[1] == pytest.approx(losses[2], rel=0.1)
+    assert losses[2] < losses[0]
+    assert losses[1] == pytest.approx(losses[2], rel=0.05)
 
 
 @pytest.mark.parametrize("options", [{"sg": 0}, {"sg": 0, "hs": 1, "cbow_mean": 0}])
