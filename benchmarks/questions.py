@@ -65,7 +65,7 @@ def _vectors(rows: int) -> pa.Table:
 
 
 def _ask(what: str, work: str, *arguments: str) -> float:
-    """Run the command, print what it took, and return its CPU seconds, those of Spark's processes included."""
+    """Run the command, print what it took, and return its seconds."""
     code = "from embedall_spark import cli; cli.main()"
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = os.environ | {"XDG_CACHE_HOME": str(Path(work, "cache"))} if "--limit" not in arguments else None
