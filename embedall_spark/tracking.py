@@ -217,8 +217,7 @@ def store_uri(folder: str) -> str | None:
         raise SetupError(
             f"{folder}: an SQLite file needs a local folder; set MLFLOW_TRACKING_URI to a server or sqlite:////a/mlflow.db"
         )
-    path = files.resolve(folder)[1]
-    os.makedirs(path, exist_ok=True)
+    os.makedirs(path := files.resolve(folder)[1], exist_ok=True)
     return f"sqlite:///{path}/mlflow.db"
 
 
@@ -239,7 +238,8 @@ def _client(uri: str | None) -> tuple[Any, str]:
     """Return a client whose store answers, and the store's address without a password."""
     # A store that does not answer must cost seconds, not minutes as with MLflow's own retries.
     patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-    os.environ.update(patience | {"MLFLOW_DISABLE_TELEMETRY": "true"} | os.environ)
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    os.environ.update(patience | quiet | os.environ)
     import mlflow
 
     # They log fifty lines for a new SQLite file, and one for each retry.
