@@ -44,11 +44,14 @@ def require_vectors(snapshot: TableSnapshot, ids: Sequence[str]) -> dict[str, ND
         NeedsSpark: the table is read without Spark, and may have n-grams.
         UnknownId: ids that are not in the table, and have no known n-gram.
     """
-    resolved = add_unseen(snapshot, title_lookup.resolve(snapshot.vectors, None, ids))
+    # As they are: a number's other spelling would be an id that its answers do not leave out.
+    known = exact.find_vectors(snapshot.vectors, ids)
+    missing = [name for name in dict.fromkeys(ids) if name not in known]
+    resolved = add_unseen(snapshot, title_lookup.Resolved({name: name for name in known}, known, missing, {}))
     if resolved.missing:
         raise spelling.unknown(snapshot.vectors, resolved.missing)
     exact.require_directions(resolved.vectors)
-    return {text: resolved.vectors[name] for text, name in resolved.ids.items()}
+    return resolved.vectors
 
 
 def add_unseen(snapshot: TableSnapshot, resolved: Resolved) -> Resolved:
