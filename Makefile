@@ -1,8 +1,8 @@
 # Everything runs in .venv, which the first target that needs it makes; a second run installs nothing.
 # make install TORCH=cpu: torch without CUDA, which is a tenth as large, where pip or uv knows an index that has it.
 # The last word is true: make throws away what a shell has found that ends with 127, as where there is no "python".
-PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && command -v $$p; done; true))
+PYTHON ?= $(firstword $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$p; done; true))
 # uv installs several times faster than pip; a shim that only says that uv is missing does not count.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv; true)
 TORCH ?=
@@ -10,15 +10,22 @@ EXTRAS := local,demo,dev
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH := .bench-env
+# Where make wheel and make package write, and what the packed environment has beside the package, such as images,torch.
+DIST ?= dist
+PACKAGE_EXTRAS ?=
+# The folder of Python on the hosts that will unpack it, where that is another one than here.
+PYTHON_PREFIX ?=
+COMPILE ?= --compile-bytecode
 # auto: see tests/suite.py.
 PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check bench-env clean java python
+.PHONY: help install demo test test-fast check wheel package bench-env clean java python
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
 	@echo "  make install TORCH=cpu   the same with torch for CPUs only: 2 GB in place of 7 GB"
+	@echo "  make package PACKAGE_EXTRAS=images,torch   with what GPUs, pictures and several workers need"
 	@echo "  make demo KINDS=A,B      only some kinds: images, latent, nodes, sequences, words"
 
 install: java $(INSTALLED)  ## make .venv with the package and all that it needs
@@ -37,6 +44,21 @@ check: java $(INSTALLED)  ## lint, formatting, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_architecture.py
+
+wheel: python  ## build the wheel into dist
+	@rm -rf build $(DIST)/embedall_spark-*.whl
+	@$(if $(UV),uv build --quiet --wheel --out-dir $(DIST),$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .)
+	@rm -rf build
+	@ls $(DIST)/embedall_spark-*.whl
+
+package: BIN := $(DIST)/environment/bin
+package: wheel  ## pack the wheel with all that it needs into dist/environment.tar.gz, for spark-submit --archives
+	@rm -rf $(DIST)/environment $(DIST)/environment.tar.gz
+	@$(if $(UV),uv venv --quiet --python $(PYTHON),$(PYTHON) -m venv) $(DIST)/environment
+	@$(call INSTALL,"$$(ls $(DIST)/embedall_spark-*.whl)[package$(if $(PACKAGE_EXTRAS),$(comma)$(PACKAGE_EXTRAS))]")
+	@$(BIN)/venv-pack --quiet --prefix $(DIST)/environment --output $(DIST)/environment.tar.gz --compress-level 1 \
+		$(if $(PYTHON_PREFIX),--python-prefix $(PYTHON_PREFIX))
+	@ls -sh $(DIST)/environment.tar.gz
 
 bench-env: python  ## make .bench-env with peers whose pins clash with ours
 	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
@@ -58,9 +80,11 @@ $(INSTALLED): pyproject.toml constraints.txt | java python
 	@touch $@
 	@echo "== installed; make demo shows what it can do"
 
+comma := ,
+
 # uv does not read pip's configuration: where it finds no package, pip may.
 define INSTALL
-$(if $(UV),uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt $(1) || \
+$(if $(UV),uv pip install --python $(BIN)/python $(COMPILE) -c constraints.txt $(1) || \
 	{ echo "== uv could not install them; trying pip"; false; } || )$(BIN)/pip install --disable-pip-version-check -c constraints.txt $(1)
 endef
 
@@ -69,7 +93,7 @@ CPU_TORCH = $(call INSTALL,$(shell sed -n 's/^\(torch\|torchvision\)==\([^+ ]*\)
 	echo "  PIP_EXTRA_INDEX_URL (for uv: UV_INDEX), or install with CUDA: make install"; exit 1; }
 
 python:
-	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12 (python3 is $$(python3 --version 2>&1)); install one:"; \
+	@test -n "$(PYTHON)" || { echo "found no Python 3.11 to 3.13 (python3 is $$(python3 --version 2>&1)); install one:"; \
 	echo "  Debian/Ubuntu: sudo apt-get install python3.11 python3.11-venv;  macOS: brew install python@3.11"; exit 1; }
 
 # Spark runs on Java 17 and 21; anything else fails late and obscurely.

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _THIS_HOST = ("localhost", "127.0.0.1", "::1")
+_SHUFFLE_PARTITIONS = 200  # Spark's default
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -22,9 +24,40 @@ def is_remote(spark: SparkSession) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect.")
 
 
+def on_databricks() -> bool:
+    """Return whether this process runs on Databricks, where sessions, Delta and MLflow are there already."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
+def setting(spark: SparkSession, key: str) -> str | None:
+    """Return a setting of the session; None where it is unset, or where Databricks' serverless compute hides it."""
+    try:
+        value = spark.conf.get(key, None)
+    except PySparkException as error:
+        # Serverless compute raises this whether the setting is known or not, and whatever default it is given.
+        if error.getCondition() != "CONFIG_NOT_AVAILABLE":
+            raise
+        return None
+    return None if value is None else str(value)
+
+
+def number(spark: SparkSession, key: str, default: float) -> float:
+    """Return a number among the session's settings; the default where it is unset, hidden, or "auto"."""
+    value = setting(spark, key)
+    try:
+        return default if value is None else float(value)
+    except ValueError:
+        return default
+
+
+def shuffle_partitions(spark: SparkSession) -> int:
+    """Return how many partitions a shuffle has."""
+    return int(number(spark, "spark.sql.shuffle.partitions", _SHUFFLE_PARTITIONS))
+
+
 def local(spark: SparkSession) -> int | None:
     """Return N if tasks run on this host alone, with the master ``local[N]``; None: they run on other hosts."""
-    master = str(spark.conf.get("spark.master", ""))
+    master = setting(spark, "spark.master") or ""
     if not master.startswith("local") or (is_remote(spark) and _server(spark) not in _THIS_HOST):
         return None
     threads = re.match(r"local(?:-cluster)?\[(\*|\d+)", master)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pyspark import TaskContext
 from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
-from embedall_spark import cluster_slots
+from embedall_spark import cluster_slots, extras
 from embedall_spark.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def threads(spark: SparkSession, gpus_per_task: float | None = None) -> int:
     """
     if cluster_slots.local(spark) is not None:
         return 1
-    cores, cpus = (int(str(spark.conf.get(f"spark.{key}", "1"))) for key in ("executor.cores", "task.cpus"))
+    cores, cpus = (int(cluster_slots.number(spark, f"spark.{key}", 1)) for key in ("executor.cores", "task.cpus"))
     tasks = max(1, cores // cpus)
-    gpus, share = int(str(spark.conf.get(_GPUS, "0"))), gpus_per_task or float(str(spark.conf.get(_PER_TASK, "0")))
+    gpus = int(cluster_slots.number(spark, _GPUS, 0))
+    share = gpus_per_task or cluster_slots.number(spark, _PER_TASK, 0)
     if gpus and share:
         tasks = min(tasks, max(1, gpus * int(1 / share) if share <= 1 else gpus // int(share)))
     return max(cpus, cores // tasks)
@@ -74,7 +75,7 @@ def resource_profile(
     """
     if gpus_per_task is None or cluster_slots.local(spark) is not None:
         return None
-    if spark.conf.get(_GPUS, None) is None:
+    if cluster_slots.setting(spark, _GPUS) is None:
         raise ConfigError(
             f"{option}={gpus_per_task:g} needs executors that have GPUs, and {_GPUS} is not set: start with "
             f"--properties conf/spark-gpu.conf, or leave {option.rpartition('.')[2]} unset"
@@ -103,10 +104,12 @@ def kind_of_training(spark: SparkSession, setting: Literal["cpu", "cuda", "auto"
     if cluster_slots.local(spark) is not None:
         if setting == "cuda":
             return "cuda"
+        if extras.missing(extras.TORCH) is not None:
+            return "cpu"
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if spark.conf.get(_GPUS, None) is not None:
+    if cluster_slots.setting(spark, _GPUS) is not None:
         return "cuda"
     if setting == "cuda":
         raise ConfigError(
@@ -136,6 +139,8 @@ def problem(device: str) -> str | None:
     """Return why this process cannot train on a device, as ``what is wrong; what to do``; None where it can."""
     if is_interpreted():
         return None
+    if (missing := extras.missing(extras.TORCH)) is not None:
+        return missing
     import torch
 
     try:

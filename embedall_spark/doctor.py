@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import devices, files, session, tracking, user_cache
+from embedall_spark import devices, extras, files, session, tracking, user_cache
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def python() -> str:
         SetupError: not all dependencies support this version.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if version not in ("3.11", "3.12"):
-        raise SetupError(f"found Python {version}, need 3.11 or 3.12; create the virtual environment with one of these")
+    if version not in ("3.11", "3.12", "3.13"):
+        raise SetupError(f"found Python {version}, need 3.11 to 3.13; create the virtual environment with one of these")
     return f"{sys.version.split()[0]} ({sys.executable})"
 
 
@@ -145,6 +145,10 @@ def gpu() -> str:
     Raises:
         SetupError: there is a GPU on which nothing can be trained.
     """
+    if (missing := extras.missing(extras.TORCH)) is not None:
+        if shutil.which("nvidia-smi") is None:
+            return "none (not needed)"
+        raise SetupError(f"there is an NVIDIA driver, and {missing}, or go on without the GPU")
     import torch
 
     count = torch.cuda.device_count()

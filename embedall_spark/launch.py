@@ -15,6 +15,7 @@ from embedall_spark import (
     files,
     input_snapshot,
     kinds,
+    mlflow_models,
     path_checks,
     progress,
     publication,
@@ -83,6 +84,7 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     output: Output = config.output
     root = run_root(output)
     path_checks.check_run_id(options.run_id)
+    mlflow_models.check_name("output.registered_model", getattr(output, "registered_model", None))
     if output.publish is not None:
         publication.check(configs.load(Publication, output.publish_config), output.table, output.publish, kind)
     path_checks.check(config, root, tracking.store_file(output.folder or root))

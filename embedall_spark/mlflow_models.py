@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from embedall_spark import cluster_slots
+from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
     from embedall_spark.run_context import ServableModel
@@ -15,6 +19,29 @@ FOLDER = "model"
 PUBLISHED = "published"
 """The alias of the model version that stands for the published version of a table."""
 _DIGEST, _PUBLICATION = "embedall.digest", "embedall.publication"
+_EXISTS = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")  # a workspace's or an open registry's answer, Unity Catalog's
+
+
+def check_name(option: str, name: str | None) -> None:
+    """Raise ConfigError, before long work, if Unity Catalog is the registry and takes no such name of a model."""
+    if name is None or not in_unity_catalog():
+        return
+    parts = name.split(".")
+    if len(parts) != 3 or not all(parts):
+        raise ConfigError(
+            f"{option}: found {name!r}; models in Unity Catalog are called catalog.schema.model: give all three parts, "
+            "or set MLFLOW_REGISTRY_URI=databricks for the registry of the workspace"
+        )
+
+
+def in_unity_catalog() -> bool:
+    """Return whether MLflow registers models in Unity Catalog, which it does for Databricks unless told otherwise."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if registry:
+        return registry.startswith("databricks-uc")
+    return (os.environ.get("MLFLOW_TRACKING_URI") or "databricks" * cluster_slots.on_databricks()).startswith(
+        "databricks"
+    )
 
 
 def log(client: Any, mlflow_run_id: str, model: ServableModel) -> str:
@@ -89,7 +116,7 @@ def _create_registered_model(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code not in _EXISTS:
             raise
 
 

@@ -49,6 +49,7 @@ class EvaluateStep(Section):
 
 
 class _File(Section):
+    parameters: dict[str, str | int | float] = Field(default_factory=dict)
     steps: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
@@ -70,22 +71,25 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Step]:
     """Return the steps of a pipeline file in their order, each with its checked configuration.
 
     A step has ``run``, maybe ``config`` (a YAML file of its kind) and ``depends_on``, and beside them the keys of its
-    kind, which win over the file's. ``${NAME}`` is replaced by the table of an earlier step, and is a dependency, too.
+    kind, which win over the file's. ``${NAME}`` is replaced by the parameter of that name, or by the table of an
+    earlier step, and is a dependency, too.
 
     Args:
         path: the YAML file.
-        overrides: ``steps.NAME.KEY=VALUE``, as of ``--set``.
+        overrides: ``parameters.NAME=VALUE`` or ``steps.NAME.KEY=VALUE``, as of ``--set``.
 
     Raises:
         ConfigError: a key or value is not allowed, or a step refers to none that stands before it.
     """
-    data = configs.parse(_File, configs.read(path, overrides)).steps
+    data = configs.parse(_File, configs.read(path, overrides))
+    if both := data.parameters.keys() & data.steps.keys():
+        raise ConfigError(f"{path}: {min(both)} is the name of a parameter and of a step; rename one")
     steps: dict[str, Step] = {}
-    for name, keys in data.items():
+    for name, keys in data.steps.items():
         if not _NAME.fullmatch(name):
             raise ConfigError(f"steps.{name}: a step's name has letters, digits, _ and - only; rename it")
         try:
-            steps[name] = _step(name, keys, steps)
+            steps[name] = _step(name, keys, steps, data.parameters)
         except ConfigError as error:
             lines = str(error).splitlines()
             raise ConfigError("\n".join(f"{path}: steps.{name}.{line}" for line in lines)) from None
@@ -135,7 +139,7 @@ def run(
     return results, code
 
 
-def _step(name: str, keys: dict[str, Any], earlier: dict[str, Step]) -> Step:
+def _step(name: str, keys: dict[str, Any], earlier: dict[str, Step], parameters: dict[str, Any]) -> Step:
     """Return a step from its keys in the file."""
     keys = dict(keys)
     action, after, file = keys.pop("run", None), keys.pop("depends_on", None) or [], keys.pop("config", None)
@@ -145,9 +149,9 @@ def _step(name: str, keys: dict[str, Any], earlier: dict[str, Step]) -> Step:
     if not isinstance(after, list) or any(not isinstance(other, str) for other in after):
         raise ConfigError(f"depends_on: found {after!r}, need a list of steps' names")
     if file is not None:
-        keys = _merged(configs.read(str(file)), keys)
+        keys = _merged(configs.read(_replaced(file, parameters)), keys)
     used: list[str] = [_earlier(other, earlier).name for other in after]
-    resolved = _resolved(keys, earlier, used)
+    resolved = _resolved(_replaced(keys, parameters), earlier, used)
     module = None if action in models else kinds.load(action)
     config: Any = configs.parse(module.Config if module is not None else models[action], resolved)
     if module is not None and not used:
@@ -158,6 +162,20 @@ def _step(name: str, keys: dict[str, Any], earlier: dict[str, Step]) -> Step:
     else:
         table = config.to if isinstance(config, PublishStep) else config.table
     return Step(name, action, config, table, tuple(dict.fromkeys(used)))
+
+
+def _replaced(value: Any, parameters: dict[str, Any]) -> Any:
+    """Return a value of the file with each ``${NAME}`` replaced that is a parameter; one alone keeps its type."""
+    if isinstance(value, dict):
+        return {key: _replaced(part, parameters) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_replaced(part, parameters) for part in value]
+    if not isinstance(value, str):
+        return value
+    alone = _REFERENCE.fullmatch(value)
+    if alone is not None and alone[1] in parameters:
+        return parameters[alone[1]]
+    return _REFERENCE.sub(lambda reference: str(parameters.get(reference[1], reference[0])), value)
 
 
 def _resolved(value: Any, earlier: dict[str, Step], used: list[str]) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, published_alias, run_manifest, tables
+from embedall_spark import files, mlflow_models, published_alias, run_manifest, tables
 from embedall_spark.errors import ConfigError, QualityGateFailed
 from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.publish import comparison, gates, procrustes
@@ -66,13 +66,18 @@ def check(config: Publication, candidate: str, published: str, kind: str | None 
     """Refuse what can be seen to be wrong before Spark starts; ``kind`` is the candidate's, where it is known.
 
     Raises:
-        ConfigError: both tables are the same, or the candidate is a latent space.
+        ConfigError: both tables are the same, the candidate is a latent space, or Unity Catalog is to register a table.
         BadData: a file of the evaluation cannot be read.
     """
     if config.evaluate.analogies is not None:
         benchmark_files.questions(config.evaluate.analogies)
     for file in config.evaluate.similarity:
         benchmark_files.pairs(file)
+    if config.registered_model is not None and mlflow_models.in_unity_catalog():
+        raise ConfigError(
+            f"registered_model: {config.registered_model} would stand for a table, and Unity Catalog registers only "
+            "models with a signature: leave it unset (readers name the table), or set MLFLOW_REGISTRY_URI=databricks"
+        )
     if candidate.rstrip("/") == published.rstrip("/"):
         raise ConfigError(f"{published}: is the candidate itself; a run writes one table, and readers read another")
     if kind == "latent":

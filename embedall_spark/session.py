@@ -64,7 +64,7 @@ def get(
 ) -> SparkSession:
     """Return the running session after checking its settings, or start a new session.
 
-    A session is already running under spark-submit, on Databricks, with Spark Connect (``SPARK_REMOTE``) and in some
+    A session is there already under spark-submit, on Databricks, with Spark Connect (``SPARK_REMOTE``) and in some
     notebooks; it is not changed. Otherwise Spark is started on this machine. The JVM's output goes to a file in the
     user's cache folder; if Spark does not start, the error shows the relevant lines.
 
@@ -81,7 +81,7 @@ def get(
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
-    if is_running() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT")):
+    if is_running() or is_provided():
         try:
             spark = SparkSession.builder.getOrCreate()  # noqa: TID251
         except ImportError as error:
@@ -96,6 +96,11 @@ def get(
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
     return _start(_with_environment(settings), java)
+
+
+def is_provided() -> bool:
+    """Return whether a session is to be had without a Java of this machine: Connect's, spark-submit's, Databricks'."""
+    return cluster_slots.on_databricks() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"))
 
 
 def is_running() -> bool:
@@ -137,15 +142,18 @@ def check(spark: SparkSession) -> None:
     """
     start = "the server's sbin/start-connect-server.sh" if cluster_slots.is_remote(spark) else "spark-submit"
     advice = f"{start} --properties-file {conf_file('spark-standalone.conf')}"
+    if cluster_slots.on_databricks():
+        advice = "the cluster's Spark config"
     # Databricks has Delta built in, under other settings.
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
-        values = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
+    if not cluster_slots.on_databricks():
+        values = {key: cluster_slots.setting(spark, key) or "nothing" for key in _REQUIRED}
         missing = [f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]]
         if missing:
             raise SetupError(f"the running Spark session lacks {'; '.join(missing)}; start it with {advice}")
     for key, recommended in _RECOMMENDED.items():
-        value = spark.conf.get(key, None)
-        if value != recommended and not (key == "spark.dynamicAllocation.enabled" and value is None):
+        value = cluster_slots.setting(spark, key)
+        unset = value is None and (key == "spark.dynamicAllocation.enabled" or cluster_slots.on_databricks())
+        if value != recommended and not unset:
             log.warning("the running Spark session has %s=%s; recommended is %s (%s)", key, value, recommended, advice)
 
 

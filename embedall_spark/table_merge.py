@@ -6,10 +6,11 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark import files, table_errors, tables
-from embedall_spark.errors import TableError
+from embedall_spark.errors import SetupError, TableError
 from embedall_spark.schemas import VECTORS, conform
 
 if TYPE_CHECKING:
@@ -104,10 +105,22 @@ def _commit(changes: DataFrame, table: str) -> None:
 
 @contextmanager
 def commit_options(spark: SparkSession, **values: str) -> Iterator[None]:
-    """Set the options of one commit; MERGE and RESTORE read them from the session only."""
+    """Set the options of one commit; MERGE and RESTORE read them from the session only.
+
+    Raises:
+        SetupError: Databricks' serverless compute, which takes no such settings.
+    """
     try:
         for key, value in values.items():
             spark.conf.set(_OPTIONS[key], value)
+    except PySparkException as error:
+        if error.getCondition() != "CONFIG_NOT_AVAILABLE":
+            raise
+        raise SetupError(
+            f"this compute refuses {_OPTIONS[key]}, by which a commit is told from its repetition: use a cluster, "
+            "or replace the table (output.mode=overwrite)"
+        ) from None
+    try:
         yield
     finally:
         for key in values:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedall_spark import files, mlflow_entries, mlflow_models, mlflow_store
+from embedall_spark import cluster_slots, files, mlflow_entries, mlflow_models, mlflow_store
 from embedall_spark.errors import SetupError
 from embedall_spark.mlflow_store import short, without_password
 
@@ -211,7 +211,7 @@ def store_uri(folder: str) -> str | None:
         SetupError: the output folder is on remote storage, which cannot hold an SQLite file.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured or "DATABRICKS_RUNTIME_VERSION" in os.environ:
+    if configured or cluster_slots.on_databricks():
         return configured or None
     if "://" in folder and not folder.startswith("file:"):
         raise SetupError(
@@ -223,7 +223,7 @@ def store_uri(folder: str) -> str | None:
 
 def store_file(folder: str) -> str | None:
     """Return the SQLite file that store_uri() would name, without creating its folder; None where it names none."""
-    if {"MLFLOW_TRACKING_URI", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ) or not files.is_local(folder):
+    if "MLFLOW_TRACKING_URI" in os.environ or cluster_slots.on_databricks() or not files.is_local(folder):
         return None
     return f"{files.resolve(folder)[1]}/mlflow.db"
 

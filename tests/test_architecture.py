@@ -18,6 +18,7 @@ BASE = {
     "cluster_slots",
     "devices",
     "errors",
+    "extras",
     "schemas",
     "config",
     "config_help",

@@ -45,7 +45,7 @@ def test_python_and_spark(monkeypatch):
         major, minor = 3, 9
 
     monkeypatch.setattr(sys, "version_info", Version((3, 9)))
-    assert ill(doctor.python).detail == "found Python 3.9, need 3.11 or 3.12"
+    assert ill(doctor.python).detail == "found Python 3.9, need 3.11 to 3.13"
 
 
 def test_memory_disk_and_scratch(monkeypatch, tmp_path):

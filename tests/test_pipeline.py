@@ -41,6 +41,22 @@ def test_references_files_and_overrides(tmp_path):
     assert [step.name for step in pipeline.select([a, p], "p")] == ["p"]
 
 
+def test_parameters_stand_for_names_that_differ(tmp_path):
+    words = {"run": "words", "input": {"path": "${catalog}.nlp.texts"}, "output": {"table": "${catalog}.nlp.words"}}
+    words["train"] = {"epochs": "${epochs}"}
+    file = tmp_path / "pipeline.yaml"
+    steps = {"words": words, "p": {"run": "publish", "candidate": "${words}", "to": "${catalog}.nlp.published"}}
+    file.write_text(yaml.safe_dump({"parameters": {"catalog": "dev", "epochs": 3}, "steps": steps}, sort_keys=False))
+    first, second = pipeline.load(str(file), ["parameters.catalog=main"])
+    assert (first.table, first.config.train.epochs) == ("main.nlp.words", 3)
+    assert (second.config.candidate, second.config.to) == ("main.nlp.words", "main.nlp.published")
+    assert (first.depends_on, second.depends_on) == ((), ("words",))
+    with pytest.raises(ConfigError, match="words is the name of a parameter and of a step"):
+        pipeline.load(str(file), ["parameters.words=main"])
+    with pytest.raises(ConfigError, match="refers to 'catalog'"):
+        pipeline.load(str(file), ["parameters={}"])
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [

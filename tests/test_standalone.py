@@ -178,3 +178,29 @@ def test_spark_assigns_the_gpus_of_a_worker(master, environment, tmp_path):
     assert said["stage"]["threads"] == 2
     # The barrier tasks of a training have a GPU of their own each.
     assert said["training"] == ["cuda:0", "cuda:1"]
+
+
+def test_a_packed_environment_without_torch_is_shipped_and_runs_words(master, environment, glob, tmp_path):
+    """What make package writes: hosts have Spark and a Python, and nothing of this package."""
+    subprocess.run(["make", "package", f"DIST={tmp_path}", "COMPILE="], cwd=ROOT, check=True, capture_output=True)
+    (tmp_path / "job.py").write_bytes((ROOT / "tests" / "packaged_job.py").read_bytes())
+    config = configure(tmp_path / "run", glob, train={"epochs": 1})
+    command = [HOME / "bin" / "spark-submit", "--master", master, "--archives", f"{tmp_path}/environment.tar.gz#packed"]
+    command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults"]
+    command += [part for key, value in SMALL.items() for part in ("--conf", f"{key}={value}")]
+    command += [tmp_path / "job.py", tmp_path, "--config", config]
+    pythons = {"PYSPARK_DRIVER_PYTHON": f"{tmp_path}/environment/bin/python", "PYSPARK_PYTHON": "./packed/bin/python"}
+    done = subprocess.run(
+        command, env=environment | pythons, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert (lines[0]["status"], lines[0]["rows"]) == ("done", len(TOPIC_OF))
+    seen = lines[-1]
+    assert seen["codes"] == [2, 2]
+    assert "train.workers=2 needs torch, which is not installed; pip install 'embedall_spark[torch]'" in done.stderr
+    assert "efficientnet_lite0 needs torch, which is not installed; pip install 'embedall_spark[images]'" in done.stderr
+    assert seen["driver"][0] == f"{tmp_path}/environment"
+    for prefix, package, torch in seen["tasks"]:
+        assert prefix.endswith("/packed") and package.startswith(f"{prefix}/lib/"), prefix
+        assert torch == "None"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import config_help, files, path_checks
+from embedall_spark import config_help, extras, files, path_checks
 from embedall_spark.cli import run_kind as running
 from embedall_spark.launch import Options, start, take_over
 from embedall_spark.run_result import Outcome, complete, write_rejects
@@ -44,6 +44,7 @@ def _train_backbone(
 ) -> None:
     """Train a network on labeled pictures, or resume; its file is a backbone: name trained, weights FILE."""
     if yaml:
+        extras.check(extras.IMAGES, "embedall train-backbone")
         from embedall_spark.images.train_backbone import Config
 
         typer.echo(config_help.template(config_help.options(Config)))
@@ -61,6 +62,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     Raises:
         EmbedallError: see errors.py; the class determines the exit code.
     """
+    extras.check(extras.IMAGES, "embedall train-backbone")
     # Imported here: torch takes seconds, which other commands need not wait.
     from embedall_spark.images import train_backbone
     from embedall_spark.sources import images, input_version

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import files
+from embedall_spark import cluster_slots, files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section
 from embedall_spark.errors import BadData
@@ -168,7 +168,7 @@ def embed(run: Run, inputs: DataFrame, config: Config) -> DataFrame:
 
     def features_of(part: int, parts: int) -> DataFrame:
         chosen = rows.where(F.pmod(F.xxhash64("id"), F.lit(parts)) == part)
-        spread = chosen.repartition(int(str(run.spark.conf.get("spark.sql.shuffle.partitions"))), "id")
+        spread = chosen.repartition(cluster_slots.shuffle_partitions(run.spark), "id")
         return featurize.featurize(spread, config.backbone, config.featurize, config.input.limits, info.fingerprint)
 
     features = _in_parts(run, features_of, seen - refused, _MAX_PARTS_OF_A_TABLE if in_table else None)

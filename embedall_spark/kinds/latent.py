@@ -11,7 +11,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import files
+from embedall_spark import extras, files
 from embedall_spark.config import MOVABLE, Output, OutputPath, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.evaluate import retrieval
@@ -107,6 +107,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             "input.dense_words goes with vectors of words that are learnt: not beside input.words or right"
         )
+    if config.fit.refine is not None:
+        extras.check(extras.TORCH, "fit.refine: the contrastive refinement")
     tower.check(source, config.fit.as_is)
     if source.right is None:
         item_table.check(source)

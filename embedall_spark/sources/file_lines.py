@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from embedall_spark import cluster_slots
 from embedall_spark.sources import input_files, line_reader, text_streams
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def rows(spark: SparkSession, path: str, encoding: str, read: Read, whole: bool 
         read: called in the tasks.
         whole: read each file by one task.
     """
-    tasks = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
+    tasks = cluster_slots.shuffle_partitions(spark)
     bins = line_reader.divide(input_files.list_files(path), encoding, tasks, whole)
 
     def blocks(batches: Batches) -> Batches:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from embedall_spark import cluster_slots, devices, files
+from embedall_spark import cluster_slots, devices, extras, files
 from embedall_spark.errors import ResourceError
 from embedall_spark.train import aligned_rows, cost, methods, ring
 from embedall_spark.train import plan as plans
@@ -51,7 +51,7 @@ def threads(spark: SparkSession, config: TrainConfig) -> int:
     slots = cluster_slots.local(spark)
     if slots is not None:
         return max(1, slots // config.workers)
-    return int(str(spark.conf.get("spark.executor.cores" if config.workers == 1 else "spark.task.cpus", "1")))
+    return int(cluster_slots.number(spark, "spark.executor.cores" if config.workers == 1 else "spark.task.cpus", 1))
 
 
 def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
@@ -63,6 +63,7 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
             others.
     """
     if config.workers > 1:
+        extras.check(extras.TORCH, f"train.workers={config.workers}")
         _check_slots(spark, config.workers)
     kind = device(spark, config)
     hosts = _probe(spark, config.workers, kind).collect()
@@ -143,7 +144,7 @@ def describe(needs: dict[str, float]) -> str:
 
 
 def _check_slots(spark: SparkSession, workers: int) -> None:
-    if str(spark.conf.get("spark.dynamicAllocation.enabled", "false")) == "true":
+    if cluster_slots.setting(spark, "spark.dynamicAllocation.enabled") == "true":
         raise ResourceError(
             f"train.workers={workers} needs a fixed set of executors, but spark.dynamicAllocation.enabled is true: "
             "set it to false, and spark.executor.instances to a sufficient number"
@@ -152,7 +153,8 @@ def _check_slots(spark: SparkSession, workers: int) -> None:
     if slots is not None and slots < workers:
         raise ResourceError(
             f"train.workers={workers} needs {workers} task slots at once, but the master "
-            f"{spark.conf.get('spark.master')} has {slots}: use --master 'local[{workers}]' or lower train.workers"
+            f"{cluster_slots.setting(spark, 'spark.master')} has {slots}: use --master 'local[{workers}]' or lower "
+            "train.workers"
         )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from embedall_spark import extras
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,11 +25,9 @@ class Ring:
 
     def __init__(self, context: BarrierTaskContext, timeout: int) -> None:
         """Connect to the other tasks of the barrier stage; ``timeout``, in seconds, holds for every later wait too."""
-        # torch takes seconds to import, and a run with one worker does not need it.
-        import torch.distributed
-
-        # torch's type stubs lack what is below its public functions.
-        dist: Any = torch.distributed
+        # torch takes seconds to import, and a run with one worker does not need it; its type stubs lack what is below
+        # its public functions.
+        dist: Any = extras.load("torch.distributed", "torch", "train.workers > 1")
         patience = datetime.timedelta(seconds=timeout)
         hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
         self.rank, self.size = context.partitionId(), len(hosts)

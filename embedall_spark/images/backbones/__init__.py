@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
+from embedall_spark import extras
 from embedall_spark.config import Section
 from embedall_spark.errors import ConfigError
 
@@ -96,6 +97,7 @@ def is_pair(config: BackboneConfig) -> bool:
 
 def load_text(config: BackboneConfig, device: str = "cpu") -> TextTower:
     """Return the text side of a network; raises ConfigError as load() does."""
+    extras.check(extras.IMAGES, f"the network {config.name}")
     tower: TextTower = import_module(f"{__name__}.open_clip_models").load_text(config, device)
     return tower
 
@@ -126,16 +128,11 @@ def load(config: BackboneConfig) -> Backbone:
         raise ConfigError("backbone.output names a tensor of an ONNX file (onnx:FILE); leave it out")
     if scheme in SCHEMES and not name.strip():
         raise ConfigError(f"backbone.name: {config.name} names no network; need such as timm:resnet50")
+    extras.check(extras.IMAGES, f"backbone.name: the network {config.name}")
     backbone: Backbone = import_module(f"{__name__}.{source}").load(config)
     return backbone
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
     """Return a package that comes with an extra of this one; raise ConfigError, with the extra's name, without it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"backbone.name: a network of this kind needs {module}, which cannot be imported here ({error}); "
-            f"pip install 'embedall_spark[{extra}]' on every host"
-        ) from None
+    return extras.load(module, extra, "backbone.name: a network of this kind")
