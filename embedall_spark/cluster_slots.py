@@ -66,6 +66,14 @@ def local(spark: SparkSession) -> int | None:
     return _cores() if threads[1] == "*" else int(threads[1])
 
 
+def shares_files(spark: SparkSession) -> bool:
+    """Return whether Spark is sure to see this process's files: not a cluster, nor a server of Spark Connect.
+
+    A server that answers at localhost may be in a container, or at the other end of a tunnel.
+    """
+    return local(spark) is not None and not is_remote(spark)
+
+
 def _server(spark: Any) -> str:
     return str(spark.client.host)
 

@@ -76,7 +76,9 @@ def python() -> str:
 
 
 def java() -> str:
-    """Return the version of Java that Spark starts; raise SetupError if Spark does not support it."""
+    """Return the version of Java that Spark starts, unless Spark is elsewhere; raise SetupError if it does not fit."""
+    if session.is_provided():
+        return "not needed: the session is provided"
     return str(session.java_version())
 
 
@@ -96,8 +98,13 @@ def spark() -> str:
 
 
 def delta() -> str:
-    """Write and read a small Delta table; the first time this downloads Delta's jars."""
+    """Write and read a small Delta table; the first time this downloads Delta's jars. Of a server see its settings."""
     from pyspark.sql import SparkSession
+
+    if session.is_provided():
+        # Its folders need not be those of this machine; session.get() checks versions and settings.
+        provided = session.get("embedall doctor")
+        return f"Spark {provided.version} answers ({provided.range(3).count()} rows), set up for Delta"
 
     before = SparkSession.getActiveSession()
     log.info("starting Spark; the first time this downloads Delta's jars")

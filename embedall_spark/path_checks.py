@@ -123,7 +123,7 @@ def check_root(spark: SparkSession, root: str) -> None:
 
 def check_shared(spark: SparkSession, folder: str) -> None:
     """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
-    if cluster_slots.local(spark) is not None:
+    if cluster_slots.shares_files(spark):
         return
     try:
         seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()

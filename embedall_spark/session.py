@@ -146,8 +146,7 @@ def check(spark: SparkSession) -> None:
     """
     start = "the server's sbin/start-connect-server.sh" if cluster_slots.is_remote(spark) else "spark-submit"
     advice = f"{start} --properties-file {conf_file('spark-standalone.conf')}"
-    if cluster_slots.on_databricks():
-        advice = "the cluster's Spark config"
+    advice = "the cluster's Spark config" if cluster_slots.on_databricks() else advice
     # Databricks has Delta built in, under other settings.
     lacking = _lacking({key: cluster_slots.setting(spark, key) for key in _REQUIRED})
     if lacking and not cluster_slots.on_databricks():

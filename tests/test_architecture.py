@@ -87,6 +87,7 @@ COLLECTS = {
     "cli/suggest.py": "n titles of one row; a count for each of two reasons",
     "corpus/vocabulary.py": "rows per partition",
     "path_checks.py": "whether the hosts see a file",
+    "ml/work_folder.py": "one line of a file that was written to see whether Spark sees it",
     "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
     "evaluate/label_metrics.py": "2,000 ids and their neighbors, 20,000 vectors; limited",
     "evaluate/retrieval.py": "the evaluated pairs, and both sides' vectors of them; limited",
