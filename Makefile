@@ -13,8 +13,6 @@ BENCH := .bench-env
 # Where make wheel and make package write, and what the packed environment has beside the package, such as images,torch.
 DIST ?= dist
 PACKAGE_EXTRAS ?=
-# The folder of Python on the hosts that will unpack it, where that is another one than here.
-PYTHON_PREFIX ?=
 COMPILE ?= --compile-bytecode
 # auto: see tests/suite.py.
 PROCESSES ?= auto
@@ -56,8 +54,7 @@ package: wheel  ## pack the wheel with all that it needs into dist/environment.t
 	@rm -rf $(DIST)/environment $(DIST)/environment.tar.gz
 	@$(if $(UV),uv venv --quiet --python $(PYTHON),$(PYTHON) -m venv) $(DIST)/environment
 	@$(call INSTALL,"$$(ls $(DIST)/embedall_spark-*.whl)[package$(if $(PACKAGE_EXTRAS),$(comma)$(PACKAGE_EXTRAS))]")
-	@$(BIN)/venv-pack --quiet --prefix $(DIST)/environment --output $(DIST)/environment.tar.gz --compress-level 1 \
-		$(if $(PYTHON_PREFIX),--python-prefix $(PYTHON_PREFIX))
+	@$(BIN)/venv-pack --quiet --prefix $(DIST)/environment --output $(DIST)/environment.tar.gz --compress-level 1
 	@ls -sh $(DIST)/environment.tar.gz
 
 bench-env: python  ## make .bench-env with peers whose pins clash with ours

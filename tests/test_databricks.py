@@ -5,6 +5,7 @@ Databricks itself is not here: what its platform does with a valid bundle is not
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
+from cli_runner import embedall
 from databricks.bundles.core import Variable
 from databricks.bundles.jobs import ClusterSpec, Job
 from doc_blocks import ROOT
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2
+from PIL import Image
 from pyspark.errors.exceptions.connect import AnalysisException
 
 from embedall_spark import (
@@ -168,27 +171,58 @@ def test_the_night_has_a_task_for_each_step_of_its_pipeline(target, monkeypatch)
     assert ingested == [first, second]
 
 
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory):
+    """The volume of what comes in: documents, and pictures of three categories with their titles."""
+    folder = tmp_path_factory.mktemp("landing")
+    for name in ("documents", "products", "pictures"):
+        (folder / name).mkdir()
+    texts = ["red circle and green circle", "blue square and red square"] * 20
+    (folder / "documents" / "one.json").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    rows = ["file,title,category"]
+    for number in range(24):
+        color = ("red", "green", "blue")[number % 3]
+        Image.new("RGB", (32 + number, 32), color).save(folder / "pictures" / f"{number}.png")
+        rows.append(f"{number}.png,{color} {('circle', 'square')[number % 2]},{color}")
+    (folder / "products" / "one.csv").write_text("\n".join(rows))
+    return folder
+
+
 @pytest.mark.slow
-def test_ingest_appends_each_file_once(spark, tmp_path, monkeypatch):
+def test_the_night_runs_here(spark, own_store, landing, tmp_path, monkeypatch):
+    """The workflow's ingestion and its pipeline file, with a folder in place of volumes and tiny models."""
     monkeypatch.syspath_prepend(HOME)
     import ingest
 
-    def lines(name, *texts):
-        (tmp_path / name).write_text("".join(f'{{"text": "{text}", "n": 1}}\n' for text in texts))
-
-    table = "default.ingested"
-    spark.sql(f"DROP TABLE IF EXISTS {table}")
+    job, schema = JOBS["night"][1], "spark_catalog.night"
+    values = {"catalog": "spark_catalog", "schema": "night", "landing": str(landing)}
+    job = job | {"parameters": [{"name": name, "default": value} for name, value in values.items()]}
+    sources = [resolve(part, "dev", job) for part in job["tasks"][0]["spark_python_task"]["parameters"]]
+    options = [f"steps.{name}.output.run_root={tmp_path}/runs" for name in ("words", "images", "latent")]
+    options += [f"steps.evaluate.run_root={tmp_path}/runs", f"steps.images.input.root={landing}/pictures"]
+    options += ["steps.words.train={vector_size: 4, epochs: 1, threads: 1}", "steps.words.evaluate={map_words: 0}"]
+    options += ["steps.images.evaluate={map_images: 0}", "steps.latent.evaluate={map_ids: 0}"]
+    options += ["steps.latent.fit={k: 2, power: [1], regularisation: [[1, 1]]}"]
+    spark.sql("CREATE SCHEMA night")
     try:
-        lines("one.json", "a", "b")
-        ingest.main([f"{table}={tmp_path}/*.json"])
-        lines("two.json", "c")
-        ingest.main([f"{table}={tmp_path}/*.json"])
-        assert sorted(row.text for row in spark.table(table).collect()) == ["a", "b", "c"]
-        assert spark.sql(f"DESCRIBE HISTORY {table}").count() == 2
+        ingest.main(sources)
+        # A file is read once.
+        (landing / "documents" / "two.json").write_text('{"text": "new red circle"}\n')
+        ingest.main(sources[:1])
+        assert spark.table(f"{schema}.documents").count() == 41
+        assert spark.sql(f"DESCRIBE HISTORY {schema}.documents").count() == 2
+        parameters = ["parameters.catalog=spark_catalog", "parameters.schema=night", *options]
+        done = embedall("pipeline", HOME / "pipeline.yaml", *(part for text in parameters for part in ("--set", text)))
+        assert done.code == 0, done.log
+        assert {step["status"] for step in done.summary["steps"].values()} == {"done"}
+        counts = {name: spark.table(f"{schema}.{name}").count() for name in ("words", "images", "words_published")}
+        assert counts["images"] == 24
+        assert counts["words"] == counts["words_published"] > 4
+        assert spark.table(f"{schema}.latent").where("kind = 'images'").count() == 24
     finally:
-        spark.sql(f"DROP TABLE IF EXISTS {table}")
+        spark.sql("DROP SCHEMA night CASCADE")
     with pytest.raises(ValueError, match=r"need one of \.json, \.csv"):
-        ingest.main([f"{table}={tmp_path}/*.txt"])
+        ingest.main([f"{schema}.texts={landing}/*.txt"])
 
 
 def test_a_model_in_unity_catalog_has_three_names(monkeypatch):

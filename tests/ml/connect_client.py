@@ -74,7 +74,7 @@ def run_commands(folder):
     train = ["train.vector_size=4", "train.epochs=1", "train.threads=1", "evaluate.map_nodes=0"]
     events = ["input.format=csv", "input.key=user", "input.item=page", "input.order=time", "vocabulary.min_count=1"]
     pictures = ["input.format=csv", "input.location=file", "input.title=title", "evaluate.map_images=0"]
-    latent = ["input.min_items=1", "fit.k=2", "fit.power=1", "fit.regularisation=[[1, 1]]", "evaluate.map_ids=0"]
+    latent = ["input.min_items=1", "fit.k=2", "fit.power=[1]", "fit.regularisation=[[1, 1]]", "evaluate.map_ids=0"]
     return {
         "words": call(
             "words",
