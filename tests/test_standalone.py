@@ -187,6 +187,7 @@ def test_a_packed_environment_without_torch_is_shipped_and_runs_words(master, en
     config = configure(tmp_path / "run", glob, train={"epochs": 1})
     command = [HOME / "bin" / "spark-submit", "--master", master, "--archives", f"{tmp_path}/environment.tar.gz#packed"]
     command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults"]
+    command += ["--conf", "spark.executorEnv.NUMBA_CACHE_DIR=./numba"]
     command += [part for key, value in SMALL.items() for part in ("--conf", f"{key}={value}")]
     command += [tmp_path / "job.py", tmp_path, "--config", config]
     pythons = {"PYSPARK_DRIVER_PYTHON": f"{tmp_path}/environment/bin/python", "PYSPARK_PYTHON": "./packed/bin/python"}
@@ -198,8 +199,9 @@ def test_a_packed_environment_without_torch_is_shipped_and_runs_words(master, en
     assert (lines[0]["status"], lines[0]["rows"]) == ("done", len(TOPIC_OF))
     seen = lines[-1]
     assert seen["codes"] == [2, 2]
-    assert "train.workers=2 needs torch, which is not installed; pip install 'embedall_spark[torch]'" in done.stderr
-    assert "efficientnet_lite0 needs torch, which is not installed; pip install 'embedall_spark[images]'" in done.stderr
+    # spark-submit's own output has both streams of the driver.
+    assert "train.workers=2 needs torch, which is not installed; pip install 'embedall_spark[torch]'" in done.stdout
+    assert "efficientnet_lite0 needs torch, which is not installed; pip install 'embedall_spark[images]'" in done.stdout
     assert seen["driver"][0] == f"{tmp_path}/environment"
     for prefix, package, torch in seen["tasks"]:
         assert prefix.endswith("/packed") and package.startswith(f"{prefix}/lib/"), prefix
