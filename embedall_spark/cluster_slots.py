@@ -29,6 +29,11 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def is_provided() -> bool:
+    """Return whether a session is to be had without a Java of this machine: Connect's, spark-submit's, Databricks'."""
+    return on_databricks() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"))
+
+
 def setting(spark: SparkSession, key: str) -> str | None:
     """Return a setting of the session; None where it is unset, or where Databricks' serverless compute hides it."""
     try:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import devices, extras, files, session, tracking, user_cache
+from embedall_spark import cluster_slots, devices, extras, files, session, tracking, user_cache
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def python() -> str:
 
 def java() -> str:
     """Return the version of Java that Spark starts, unless Spark is elsewhere; raise SetupError if it does not fit."""
-    if session.is_provided():
+    if cluster_slots.is_provided():
         return "not needed: the session is provided"
     return str(session.java_version())
 
@@ -101,7 +101,7 @@ def delta() -> str:
     """Write and read a small Delta table; the first time this downloads Delta's jars. Of a server see its settings."""
     from pyspark.sql import SparkSession
 
-    if session.is_provided():
+    if cluster_slots.is_provided():
         # Its folders need not be those of this machine; session.get() checks versions and settings.
         provided = session.get("embedall doctor")
         return f"Spark {provided.version} answers ({provided.range(3).count()} rows), set up for Delta"

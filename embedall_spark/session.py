@@ -83,7 +83,7 @@ def get(
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
-    if is_running() or is_provided():
+    if is_running() or cluster_slots.is_provided():
         try:
             spark = SparkSession.builder.getOrCreate()  # noqa: TID251
         except ImportError as error:
@@ -100,11 +100,6 @@ def get(
     if lacking := _lacking(settings):
         raise SetupError(f"{properties} lacks {lacking}; copy these lines from {conf_file('spark-standalone.conf')}")
     return _start(_with_environment(settings), java)
-
-
-def is_provided() -> bool:
-    """Return whether a session is to be had without a Java of this machine: Connect's, spark-submit's, Databricks'."""
-    return cluster_slots.on_databricks() or any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"))
 
 
 def is_running() -> bool:
@@ -215,6 +210,9 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
     """Add what depends on this machine: Python, number of shuffle partitions, folders of the warehouse and of Ivy."""
     added: dict[str, str] = {}
     local = settings.get("spark.master", "local").startswith("local")
+    if python := settings.get("spark.pyspark.python"):
+        # Which only spark-submit would read.
+        os.environ["PYSPARK_PYTHON"] = python
     if local:
         # On a cluster the hosts may have Python in another place.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
