@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from embedall_spark.errors import SchemaMismatch
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def _table(*fields: tuple[str, T.DataType, bool, str]) -> T.StructType:
@@ -152,6 +154,11 @@ REJECTS = _table(
 def ngrams_table(table: str) -> str:
     """Return the name of the table with the n-grams of a table of words."""
     return f"{table.rstrip('/')}_ngrams"
+
+
+def from_arrow(spark: SparkSession, table: pa.Table) -> DataFrame:
+    """Return an Arrow table as a DataFrame, also one without rows, for which Spark Connect wants a schema."""
+    return spark.createDataFrame(table, from_arrow_schema(table.schema))
 
 
 def conform(df: DataFrame, schema: T.StructType) -> DataFrame:

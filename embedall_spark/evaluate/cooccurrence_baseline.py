@@ -10,6 +10,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from embedall_spark.corpus import blocks as blocking
+from embedall_spark.schemas import from_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ def ranks(
     items = questions.context[story, step]
     columns = {"story": story.astype(np.int32), "item": items, "share": questions.weights[story, step]}
     spark = blocks.sparkSession
-    context = spark.createDataFrame(pa.table(columns))
+    context = from_arrow(spark, pa.table(columns))
     neighbors = similar(blocks, vocabulary, np.unique(items), window, shrink)
     # In single precision, so that sums of equal parts are equal in whatever order they were added.
     score = F.sum(F.col("share") * F.col("score")).cast("float")

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from embedall_spark import randomness
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import exact
 from embedall_spark.search.local_table import LocalTable
 from embedall_spark.vectors import text_array, to_matrix
@@ -143,7 +144,7 @@ class _Labeled(NamedTuple):
         """Return the labels of some of the ids."""
         if isinstance(self.rows, LocalTable):
             return {name: self.sets[name] for name in ids}
-        names = self.rows.sparkSession.createDataFrame(pa.table({"id": pa.array(ids, pa.string())}))
+        names = from_arrow(self.rows.sparkSession, pa.table({"id": pa.array(ids, pa.string())}))
         table = self.rows.join(names, "id", "left_semi").select("id", "labels").toArrow()
         return dict(zip(*table.to_pydict().values(), strict=True))
 

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.randomness import generator, permutation
+from embedall_spark.schemas import from_arrow
 from embedall_spark.vectors import dimension, to_matrix
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _non_edges(vectors: DataFrame, edges: DataFrame, count: int, seed: int) -> D
     _, first = np.unique(low * len(names) + high, return_index=True)
     first = np.sort(first[low[first] != high[first]])
     columns = {"low": names.take(pa.array(low[first])), "high": names.take(pa.array(high[first])), "place": first}
-    return spark.createDataFrame(pa.table(columns)).join(_pairs(edges), ["low", "high"], "left_anti")
+    return from_arrow(spark, pa.table(columns)).join(_pairs(edges), ["low", "high"], "left_anti")
 
 
 def _products(vectors: DataFrame, pairs: DataFrame, count: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from embedall_spark import randomness
 from embedall_spark.errors import ConfigError
+from embedall_spark.schemas import from_arrow
 from embedall_spark.vectors import dimension, to_matrix, unit
 
 if TYPE_CHECKING:
@@ -215,6 +216,6 @@ def _fetch(side: DataFrame, names: list[str]) -> Vectors:
         raise ConfigError(
             f"{len(names):,} vectors of {d:,} dimensions take over {_MAX_BYTES >> 21} MiB; lower the limit"
         )
-    wanted = side.sparkSession.createDataFrame(pa.table({"id": pa.array(names, pa.string())}))
+    wanted = from_arrow(side.sparkSession, pa.table({"id": pa.array(names, pa.string())}))
     table = side.select("id", "vector").join(wanted, "id", "left_semi").toArrow().sort_by("id")
     return to_matrix(table["vector"])

@@ -11,6 +11,7 @@ from PIL import Image
 from embedall_spark.errors import ConfigError
 from embedall_spark.images import image_reader
 from embedall_spark.images.decode import BadImage, decode
+from embedall_spark.schemas import from_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -41,7 +42,7 @@ def thumbnails_by_id(
     """
     if len(ids) > MAX_IDS:
         raise ConfigError(f"{len(ids):,} pictures to show, at most {MAX_IDS:,} are possible at once; show fewer")
-    wanted = pictures.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
+    wanted = from_arrow(pictures.sparkSession, pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     rows = pictures.where("problem IS NULL").join(wanted, "id", "left_semi").select("id", "content", "path")
     table = rows.mapInArrow(_shrinker(limits, edge), _RESULT).toArrow()
     return {

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import BadData, ConfigError, NeedsSpark
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import spelling
 from embedall_spark.search.exact_kernel import block_top_k
 from embedall_spark.search.local_table import LocalTable
@@ -63,7 +64,7 @@ def find_vectors(vectors: Vectors, ids: Sequence[str]) -> dict[str, NDArray[np.f
         raise ConfigError(f"{len(wanted):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
     if isinstance(vectors, LocalTable):
         return vectors.find(wanted)
-    names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(wanted, pa.string())}))
+    names = from_arrow(vectors.sparkSession, pa.table({"id": pa.array(wanted, pa.string())}))
     table = vectors.select("id", "vector").join(names, "id", "left_semi").toArrow()
     rows = zip(table["id"].to_pylist(), to_matrix(table["vector"]), strict=True)
     # Of an id that the table has twice, the same row whatever the order in which rows arrive.

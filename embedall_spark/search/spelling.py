@@ -9,6 +9,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import UnknownId
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import local_spelling
 from embedall_spark.search.local_table import LocalTable
 from embedall_spark.vectors import SEPARATOR, is_qualified, without_kind
@@ -35,7 +36,7 @@ def nearest(vectors: Vectors, ids: Sequence[str], k: int = 5) -> dict[str, list[
     """
     if isinstance(vectors, LocalTable):
         return nearest_of(vectors.ids.to_pylist(), vectors.column("count").to_pylist(), ids, k)
-    missing = vectors.sparkSession.createDataFrame(pa.table([list(ids), list(map(_limit, ids))], schema=_MISSING))
+    missing = from_arrow(vectors.sparkSession, pa.table([list(ids), list(map(_limit, ids))], schema=_MISSING))
     lacks_kind = F.coalesce(without_kind() == F.col("missing"), F.lit(False))
     # Beyond the limit Spark's distance is -1.
     edits = F.when(lacks_kind, 0).otherwise(F.levenshtein(F.lower("id"), F.lower("missing"), _MAX_EDITS))

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from embedall_spark.errors import ConfigError, UnknownId
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import exact, spelling
 from embedall_spark.search.local_table import LocalTable
 from embedall_spark.sources import ids as id_text
@@ -147,4 +148,4 @@ def _pairs(titles: pa.Table) -> list[tuple[str, str]]:
 
 
 def _table(like: DataFrame, column: str, texts: Collection[str]) -> DataFrame:
-    return like.sparkSession.createDataFrame(pa.table({column: pa.array(sorted(set(texts)), pa.string())}))
+    return from_arrow(like.sparkSession, pa.table({column: pa.array(sorted(set(texts)), pa.string())}))

@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 from embedall_spark import files
 from embedall_spark.config import MOVABLE, InputPath, Section
 from embedall_spark.errors import ConfigError, SchemaMismatch
+from embedall_spark.schemas import from_arrow
 from embedall_spark.sources import csv_files, expressions, json_lines, reader_errors, tabular
 from embedall_spark.sources import ids as id_text
 
@@ -192,7 +193,7 @@ def metadata_by_id(metadata: DataFrame, ids: Collection[str], columns: Sequence[
     """
     if len(ids) > MAX_IDS:
         raise ConfigError(f"metadata of {len(ids):,} ids: need {MAX_IDS:,} ids or fewer; join the table in Spark")
-    wanted = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
+    wanted = from_arrow(metadata.sparkSession, pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     values = [F.min(expressions.column(name).cast("string")).alias(f"c{i}") for i, name in enumerate(columns)]
     if not values:
         return {}

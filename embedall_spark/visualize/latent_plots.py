@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import exact
 from embedall_spark.sources import metadata
 from embedall_spark.vectors import kind_of, to_matrix, unit
@@ -178,7 +179,7 @@ def _choose_queries(space: Space, frequent: int, examples: int, seed: int) -> tu
 
 def _fetch(vectors: DataFrame, ids: set[str]) -> dict[str, _Row]:
     """Return the rows of those ids that are in the table."""
-    wanted = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(ids), pa.string())}))
+    wanted = from_arrow(vectors.sparkSession, pa.table({"id": pa.array(sorted(ids), pa.string())}))
     table = vectors.select("id", "vector", "norm").join(wanted, "id", "left_semi").toArrow()
     names, norms = table["id"].to_pylist(), table["norm"].to_pylist()
     return {name: _Row(row, norm) for name, row, norm in zip(names, to_matrix(table["vector"]), norms, strict=True)}

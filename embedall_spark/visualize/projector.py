@@ -15,6 +15,7 @@ from pyspark.sql import types as T
 from embedall_spark import randomness
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import thumbnails
+from embedall_spark.schemas import from_arrow
 from embedall_spark.search import spelling
 from embedall_spark.search.local_table import LocalTable
 from embedall_spark.sources import expressions, local_metadata
@@ -137,7 +138,7 @@ def _ids_in_spark(vectors: DataFrame, n: int, ids: Collection[str] | None) -> di
     """Return the first ids of each kind."""
     keys = vectors.select("id", "kind", "count")
     if ids is not None:
-        names = vectors.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
+        names = from_arrow(vectors.sparkSession, pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
         keys = keys.join(names, "id", "left_semi")
     kinds = keys.select("kind").distinct().limit(_MAX_KINDS + 1).toArrow()["kind"].to_pylist()
     _check_kinds(kinds)
@@ -182,7 +183,7 @@ def _fetch(vectors: Vectors, keys: Sequence[Key]) -> tuple[list[int | None], NDA
         part = vectors.take(np.array([place_of[name] for name in ids]))
         counts, matrix = part.column("count").to_pylist(), part.vectors[part.rows]
     else:
-        wanted = vectors.sparkSession.createDataFrame(pa.table({"kind": pa.array(kinds), "id": pa.array(ids)}))
+        wanted = from_arrow(vectors.sparkSession, pa.table({"kind": pa.array(kinds), "id": pa.array(ids)}))
         rows = vectors.join(wanted, ["kind", "id"], "left_semi").select("kind", "id", "count", "vector").toArrow()
         pairs = zip(rows["kind"].to_pylist(), rows["id"].to_pylist(), strict=True)
         places = {key: row for row, key in enumerate(pairs)}
@@ -224,7 +225,7 @@ def _metadata(metadata: DataFrame | pa.Table, ids: Sequence[str]) -> dict[str, d
         return {}
     if isinstance(metadata, pa.Table):
         return {name: _joined(metadata, name, set(ids)) for name in shown}
-    names = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
+    names = from_arrow(metadata.sparkSession, pa.table({"id": pa.array(sorted(set(ids)), pa.string())}))
     limit = F.lit(projector_format.MAX_LETTERS + 1)
     values = [
         F.left(F.array_join(F.array_sort(F.collect_set(expressions.column(name))), "|"), limit).alias(f"c{index}")

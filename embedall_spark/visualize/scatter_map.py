@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from embedall_spark.errors import ConfigError, TooFewIds
+from embedall_spark.schemas import from_arrow
 from embedall_spark.vectors import to_matrix, unit
 from embedall_spark.visualize import image_map, label_layout
 from embedall_spark.visualize.drawing import INK, figure_png, ignore_missing_glyphs, one_line
@@ -149,7 +150,7 @@ def _labels_and_titles(metadata: DataFrame | None, ids: list[str]) -> tuple[dict
     """Return the labels of ids, and their titles."""
     if metadata is None:
         return {}, {}
-    names = metadata.sparkSession.createDataFrame(pa.table({"id": pa.array(ids, pa.string())}))
+    names = from_arrow(metadata.sparkSession, pa.table({"id": pa.array(ids, pa.string())}))
     table = metadata.join(names, "id", "left_semi").select("id", "label", "title").distinct().toArrow()
     labels: dict[str, set[str]] = {}
     titles: dict[str, str] = {}

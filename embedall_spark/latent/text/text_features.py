@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent.fit import covariance
+from embedall_spark.schemas import from_arrow
 from embedall_spark.vectors import in_batches, to_column
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def item_word_vectors(items: DataFrame, vectors: DataFrame, model: TextModel) ->
     """
     exploded = items.select("id", F.explode("tokens").alias("token"))
     words = exploded.join(vectors.select(F.col("id").alias("token"), "vector", "count"), "token")
-    weights = items.sparkSession.createDataFrame(pa.table({"token": model.tokens, "weight": model.weights}))
+    weights = from_arrow(items.sparkSession, pa.table({"token": model.tokens, "weight": model.weights}))
     weight = F.coalesce("weight", F.lit(model.other))
     weighted = words.join(weights, "token", "left").select(
         "id", F.struct("token", weight.alias("weight"), "vector", "count").alias("w")
@@ -187,7 +188,7 @@ def item_word_vectors(items: DataFrame, vectors: DataFrame, model: TextModel) ->
 
 def vocabulary(like: DataFrame, model: TextModel) -> DataFrame:
     """Return the words of a model as a table: id (string); ``like`` is any table of the session."""
-    return like.sparkSession.createDataFrame(pa.table({"id": pa.array(model.tokens, pa.string())}))
+    return from_arrow(like.sparkSession, pa.table({"id": pa.array(model.tokens, pa.string())}))
 
 
 def _weigh(train: DataFrame, min_items: int, max_words: int) -> TextModel:
