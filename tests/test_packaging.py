@@ -13,9 +13,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from embedall_spark import devices, doctor, extras, session
+from embedall_spark import config, devices, doctor, extras, session
 from embedall_spark.errors import ConfigError, SetupError
 from embedall_spark.images import backbones
+from embedall_spark.kinds import images
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = {
@@ -66,6 +67,9 @@ def test_torch_comes_with_the_extras_that_errors_name():
 def test_what_needs_torch_says_so_and_auto_does_without(no_torch, monkeypatch, spark_settings):
     with pytest.raises(ConfigError, match=r"train\.workers=2 needs torch, .*'embedall_spark\[torch\]' on every host"):
         extras.check(extras.TORCH, "train.workers=2")
+    pictures = config.parse(images.Config, {"input": {"path": "pictures"}, "output": {"table": "output/images"}})
+    with pytest.raises(ConfigError, match=r"network efficientnet_lite0 needs torch, .*'embedall_spark\[images\]'"):
+        images.check(pictures)
     with pytest.raises(ConfigError, match=r"network resnet18 needs torch, .*'embedall_spark\[images\]'"):
         backbones.load(backbones.BackboneConfig(name="resnet18"))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import cluster_slots, files
+from embedall_spark import cluster_slots, extras, files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section
 from embedall_spark.errors import BadData
@@ -94,6 +94,7 @@ class Config(Section):
 
 def check(config: Config) -> None:
     """Raise ConfigError for mistakes that can be found before Spark starts."""
+    extras.check(extras.IMAGES, f"backbone.name: the network {config.backbone.name}")
     known = set()
     if config.input.label is not None or config.evaluate.metadata is not None:
         known = {"purity/neighbours"} | ({"clusters/purity", "clusters/nmi"} if config.evaluate.clusters else set())
