@@ -111,17 +111,22 @@ def unfinished(root: str, kind: str, config: Section, version: str) -> str | Non
 
 
 def starts(root: str, table: str, run_id: str | None) -> list[str]:
-    """Return what the named run, else unfinished ones, started training from: versions of a table, TABLE@VERSION."""
+    """Return what the named run, else unfinished ones, started training from: versions of a table, TABLE@VERSION.
+
+    Where a run began before there was such a table, it is the table's name alone.
+    """
     runs = [run for run in _all(root) if run["run_id"] == run_id or (run_id is None and run["status"] in _UNFINISHED)]
-    options = [run["config"].get("train.start") for run in runs]
+    options = [run["config"].get("train.start") or run.get("missing_start") for run in runs]
     return [start for start in options if start is not None and files.table_and_version(start)[0] == table]
 
 
-def current(spark: SparkSession, table: str, kind: str, config: Section, version: str) -> Manifest | None:
+def current(
+    spark: SparkSession, table: str, kind: str, config: Section, version: str, without_start: Section
+) -> Manifest | None:
     """Return the manifest of the finished run that made a table; None unless configuration and input are these.
 
     Where training starts from a table without a version, any version of it will do: the run itself may have led to a
-    new one.
+    new one. If it led to the first one, ``without_start`` is the configuration that it had.
     """
     if not tables.exists(spark, table):
         return None
@@ -130,7 +135,9 @@ def current(spark: SparkSession, table: str, kind: str, config: Section, version
     if manifest is None:
         return None
     identity, _ = _identity(kind, config, version)
-    start = manifest["config"].get("train.start")
+    start, missing = manifest["config"].get("train.start"), manifest.get("missing_start")
+    if missing is not None and missing == identity["config"]["train.start"]:
+        identity, _ = _identity(kind, without_start, version)
     if start is not None and files.table_and_version(start)[0] == identity["config"]["train.start"]:
         identity["config"]["train.start"] = start
     return manifest if manifest["digest"] == _digest(identity) else None

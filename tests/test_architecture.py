@@ -63,6 +63,7 @@ OUTER = {
     "table_versions",
     "publication",
     "published_alias",
+    "start_table",
     "pipeline",
     "input_snapshot",
     "run_heartbeat",

@@ -204,6 +204,12 @@ class TrainConfig(Section):
             )
         return self
 
+    def without_start(self) -> TrainConfig:
+        """Return the options of a training from nothing, with its defaults for what is not set."""
+        return TrainConfig.model_validate(
+            {name: getattr(self, name) for name in self.model_fields_set if name != "start"}
+        )
+
     @property
     def has_gpu_kernel(self) -> bool:
         """Whether there is a kernel for GPUs: of skip-gram with negative sampling, without n-grams, and of GloVe."""
