@@ -204,10 +204,11 @@ def note(folder: str, **facts: Any) -> None:
     write(folder, {**read(folder), **facts})
 
 
-def clean(root: str, keep: int) -> list[str]:
+def clean(root: str, keep: int) -> tuple[list[str], list[str]]:
     """Remove stages and checkpoints of all but the newest ``keep`` runs; return the ids of the cleaned runs.
 
-    Manifests stay, so that a table's lineage can still be read.
+    Manifests stay, so that a table's lineage can still be read. What increments.py has kept of an input goes, too,
+    unless one of the newest ``keep`` runs of the kind has used it; the folders are the second thing returned.
     """
     runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
     cleaned = []
@@ -221,7 +222,19 @@ def clean(root: str, keep: int) -> list[str]:
             if run["status"] != "done":
                 # Without its stages it would start over under an old name; its driver, if it still runs, stops.
                 note(folder, status="cleaned", token=secrets.token_hex(8))
-    return cleaned
+    return cleaned, _clean_kept(root, runs, keep)
+
+
+def _clean_kept(root: str, runs: list[Manifest], keep: int) -> list[str]:
+    """Remove the folders of kept inputs that none of a kind's newest runs has used; return their names."""
+    kinds = {run["kind"] for run in runs}
+    newest = {run["run_id"] for kind in kinds for run in [run for run in runs if run["kind"] == kind][:keep]}
+    states = {f"{files.file_name(run_id)}.json" for run_id in newest}
+    kept = [name for name in files.children(root) if name.startswith("kept-")]
+    unused = [name for name in kept if not states & set(files.children(f"{root}/{name}"))]
+    for name in unused:
+        files.delete(f"{root}/{name}")
+    return unused
 
 
 def _all(root: str) -> list[Manifest]:

@@ -187,11 +187,16 @@ def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
         run.stage("numbers", lambda: spark.range(3))
         run.finish("done" if number else "failed")
         names.append(run.id)
-    assert run_manifest.clean(str(tmp_path), 1) == [names[1], names[0]]
+    for folder, name in (("kept-old", names[0]), ("kept-new", names[2])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.json").write_text("{}")
+    assert run_manifest.clean(str(tmp_path), 1) == ([names[1], names[0]], ["kept-old"])
+    assert [path.name for path in tmp_path.glob("kept-*")] == ["kept-new"]
     assert not files.exists(f"{tmp_path}/{names[0]}/stages")
     assert files.exists(f"{tmp_path}/{names[2]}/stages/numbers.json")
     assert run_manifest.read(f"{tmp_path}/{names[0]}")["status"] == "cleaned"
-    assert run_manifest.clean(str(tmp_path), 1) == []
+    assert run_manifest.clean(str(tmp_path), 1) == ([], [])
+    assert run_manifest.clean(str(tmp_path), 0) == ([names[2]], ["kept-new"])
     # A cleaned run is not resumed: it would have to start over.
     assert run_manifest.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
 
