@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from embedall_spark import files, kinds, run_manifest, tables
+from embedall_spark.errors import ConfigError
 from embedall_spark.train import warm_start
 from embedall_spark.train.config import TrainConfig
 
@@ -33,7 +34,7 @@ def resolve(
 
     Raises:
         BadData: there is no such table or version.
-        ConfigError: its vectors do not fit.
+        ConfigError: its vectors do not fit, or were trained by another method.
     """
     train = getattr(config, "train", None)
     if not isinstance(train, TrainConfig) or train.start is None:
@@ -55,6 +56,7 @@ def resolve(
             return without(config), name
         config = _starting_from(config, name if latest is None else f"{name}@{latest}")
     warm_start.read(spark, config.train)
+    _check_method(spark, name, config.train)
     return config, None
 
 
@@ -64,6 +66,23 @@ def without(config: Any) -> Any:
     if not isinstance(train, TrainConfig) or train.start is None:
         return config
     return config.model_copy(update={"train": train.without_start()})
+
+
+def _check_method(spark: SparkSession, table: str, train: TrainConfig) -> None:
+    """Raise ConfigError if a table was trained by another method, so that its vectors mean something else."""
+    folder = run_manifest.producer_of(spark, table).get("run_folder")
+    if folder is None or not files.exists(f"{folder}/{run_manifest.FILE}"):
+        return
+    made = run_manifest.read(folder)["config"]
+    wanted: dict[str, str] = {"train.method": train.method}
+    if train.method == "glove":
+        wanted["train.glove.vector"] = train.glove.vector
+    for name, value in wanted.items():
+        if made.get(name, value) != value:
+            raise ConfigError(
+                f"train.start={train.start}: the table was made with {name}={made[name]}, and here it is {value}; set "
+                "it as it was, or leave train.start out"
+            )
 
 
 def _starting_from(config: Any, start: str) -> Any:

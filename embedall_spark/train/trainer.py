@@ -226,7 +226,7 @@ def _train_slice(
     if isinstance(sequences, BlockSource):
         sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
     if new_ids is not None:
-        sequences = warm_start.around_new_ids(sequences, new_ids, config.window)
+        sequences = warm_start.around_new_ids(sequences, new_ids, config)
     job = (single_worker if plan.workers == 1 else rotation).run(sequences, slice_)
     with worker_errors.translate_worker_errors(epoch, config.timeout), run.watch(partial(_progress, slice_)):
         rows = job.collect()
