@@ -12,6 +12,7 @@ from pyspark.errors import PySparkException
 
 from embedall_spark import config as configs
 from embedall_spark import (
+    files,
     input_snapshot,
     kinds,
     path_checks,
@@ -27,9 +28,10 @@ from embedall_spark import (
     tables,
     tracking,
 )
-from embedall_spark.errors import ConfigError, EmbedallError
+from embedall_spark.errors import ConfigError, EmbedallError, TooFewIds
 from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
+from embedall_spark.visualize import map_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,6 +127,9 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
             outcome = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+        if output.map:
+            with progress.activity("placing the ids on a map"):
+                _write_map(run, output.table, outcome.target["version"])
         return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
@@ -152,6 +157,15 @@ def _open_input(spark: SparkSession, kind: str, config: Any, begun: dict[str, An
             log.info("the input as it was when run %s began cannot be read: %s", begun["run_id"], error)
     rows, version = module.read(spark, config), module.version(spark, config)
     return _OpenInput(config, rows, version, input_snapshot.take(spark, config))
+
+
+def _write_map(run: StoredRun, table: str, version: int) -> None:
+    """Write where the ids of a run's table lie on a map; nothing for fewer than two ids."""
+    try:
+        places = map_places.places(tables.read(run.spark, table, version))
+    except TooFewIds:
+        return
+    run.write_table(files.map_of(table), places, schemas.MAP, f"Places of the ids of {table} on a map")
 
 
 def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:

@@ -1,11 +1,12 @@
 """Pipelines: what a file may say, which steps run, and a small one by the command, twice."""
 
+import pyarrow.parquet as pq
 import pytest
 import toy_corpus
 import yaml
 from cli_runner import embedall
 
-from embedall_spark import pipeline, start_table
+from embedall_spark import pipeline, start_table, tables
 from embedall_spark.errors import BadData, ConfigError, Terminated
 from embedall_spark.sources.text import TextConfig
 from embedall_spark.train.config import TrainConfig
@@ -91,7 +92,7 @@ def file(tmp_path_factory):
     words = {
         "run": "words",
         "input": {"path": f"{folder}/corpus"},
-        "output": {"table": f"{folder}/output/words"},
+        "output": {"table": f"{folder}/output/words", "map": True},
         "vocabulary": {"min_count": 1},
         "train": {
             "vector_size": 8, "epochs": 1, "threads": 1, "context": True, "start": f"{folder}/output/published",
@@ -130,6 +131,14 @@ def test_only_what_has_changed_runs(spark, own_store, file):
     kept = again.summary["steps"]["words"]
     assert kept["run_id"] == first.summary["steps"]["words"]["run_id"]
     assert "no such table yet" not in again.log
+    # Places on the map are published, too, and are those of a file.
+    export = embedall("export", file.parent / "output/published", file.parent / "places.parquet", "--format", "atlas")
+    assert export.code == 0, export.log
+    rows = pq.read_table(file.parent / "places.parquet").to_pylist()
+    places = {row.id: (row.x, row.y) for row in tables.read(spark, f"{file.parent}/output/words_map").collect()}
+    assert {row["id"]: (row["x"], row["y"]) for row in rows} == places
+    again = embedall("pipeline", file, "--step", "words", "--set", "steps.words.train.method=glove", "--dry-run")
+    assert "the table was made with train.method=sgns, and here it is glove" in again.log
     # A step alone, as a scheduler's task; nothing before it has to be run with it.
     assert status("--step", "publish")[1] == {"publish": "unchanged"}
     assert list(status("--dry-run", "--set", "steps.words.train.epochs=2")[1].values())[2:] == ["would run"] * 3
