@@ -45,7 +45,8 @@ def test_a_table_is_up_to_date_with_the_run_that_made_it(tmp_path, monkeypatch):
     monkeypatch.setattr(run_manifest, "producer_of", lambda *_: {"run_folder": folder})
 
     def is_current(version="v1", **train):
-        return run_manifest.current(None, "y", "words", settings(**train), version) is not None
+        without_start = settings(**train | {"start": None})
+        return run_manifest.current(None, "y", "words", settings(**train), version, without_start) is not None
 
     assert not is_current(start="/t@4")  # not finished yet
     run_manifest.note(folder, status="done")
@@ -55,6 +56,13 @@ def test_a_table_is_up_to_date_with_the_run_that_made_it(tmp_path, monkeypatch):
     assert not is_current(start="/other")
     assert not is_current()
     assert not is_current("v2", start="/t")
+    # It began before there was the table that it was to start from, and published it.
+    folder, _ = run_manifest.begin(root, "words", settings(), "v3", None)
+    run_manifest.note(folder, status="done", missing_start="/t")
+    assert is_current("v3", start="/t")
+    assert not is_current("v3", start="/other")
+    assert not is_current("v3", start="/t", epochs=9)
+    assert run_manifest.starts(root, "/t", folder.rpartition("/")[2]) == ["/t"]
 
 
 def test_a_named_run_is_kept_to_its_configuration(tmp_path):
