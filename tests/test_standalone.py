@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ import pyspark
 import pytest
 from cli_runner import embedall
 from conftest import QUICK_JAVA
-from processes import wait_for
+from processes import parent, wait_for
 from toy_corpus import TOPIC_OF, configure, documents, write
 from vector_tables import bits
 
@@ -103,9 +105,22 @@ def glob(tmp_path_factory):
 TRAIN = {"workers": 2, "context": True, "epochs": 2}
 
 
+def kill_an_executor(process, spools):
+    """Kill the executor of one of the two workers of a run that have their windows and begin to train."""
+
+    def training():
+        pids = [int(path.name.split("-")[0]) for path in spools.glob("**/spool/night-1/*-*")]
+        return process.poll() is not None or (len(pids) == 2 and pids)
+
+    pids = wait_for(training)
+    assert process.poll() is None, "the run ended before its training"
+    # A worker is forked by the daemon of its executor.
+    os.kill(parent(parent(pids[0])), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def submitted(master, environment, glob, tmp_path_factory):
-    """One application, since its processes take longest: a run, and one that wants more slots than there are."""
+    """One application, since its processes take longest: a run that loses an executor, and one of too many workers."""
     folder = tmp_path_factory.mktemp("submitted")
     run = ["--config", configure(folder / "cluster", glob, train=TRAIN), "--run-id", "night-1"]
     refused = ["--config", configure(folder / "refused", glob, train={"workers": 3}), "--dry-run"]
@@ -115,7 +130,12 @@ def submitted(master, environment, glob, tmp_path_factory):
         command += ["--conf", f"{key}={value}"]
     command += [ROOT / "tests" / "run_script.py", ROOT / "jobs" / "words.py"]
     command += [json.dumps([*run, "--summary", f"{folder}/summary.json"]), json.dumps(refused)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with ThreadPoolExecutor(1) as killer:
+        killed = killer.submit(kill_an_executor, process, Path(environment["SPARK_LOCAL_DIRS"]))
+        done = subprocess.CompletedProcess(command, None, *process.communicate(timeout=900))
+    done.returncode = process.returncode
+    killed.result()
     outputs = done.stdout.split("exit code ")
     assert len(outputs) == 3, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
     return folder, done, outputs
@@ -123,7 +143,10 @@ def submitted(master, environment, glob, tmp_path_factory):
 
 def test_spark_submit_on_two_workers(spark, submitted, glob, tmp_path):
     folder, done, outputs = submitted
-    assert outputs[1].startswith("0"), done.stderr
+    assert outputs[1].startswith("0"), outputs[0] + done.stderr
+    # An executor was killed in the training: the run has tried the slice again by itself.
+    assert "training: a worker died in epoch 1 (" in done.stderr
+    assert done.stderr.count("Trying the slice again (train.retries: 1 of 2)") == 1
     summary = json.loads(outputs[0].splitlines()[-1])
     assert summary == json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["run_id"], summary["rows"]) == ("done", "night-1", len(TOPIC_OF))
