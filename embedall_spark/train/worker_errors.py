@@ -25,7 +25,7 @@ _LOST = (
     (
         r"exceeding (?:physical )?memory limits|OOMKilled|possible container OOM|Exit status: (?:137|-104)\b|"
         r"exit(?:ed with)? (?:exit )?code 137\b|died from signal 9\b",
-        f"It needed more memory than its container or host has: {_OVERHEAD}",
+        f"Most often it needed more memory than its container or host has: {_OVERHEAD}",
     ),
     (
         r"java\.lang\.OutOfMemoryError|exit(?:ed with)? (?:exit )?code 52\b|Exit status: 52\b",
