@@ -19,6 +19,8 @@ from embedall_spark import cluster_slots, spark_jvm, spark_versions, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -75,7 +77,7 @@ def get(
         extra: settings that override those of ``properties``.
 
     Raises:
-        SetupError: Java, Spark or Delta's jars are missing, or the running session lacks a required setting.
+        SetupError: Java, Spark or Delta's jars are missing, or the session or the file lacks a required setting.
     """
     try:
         from pyspark.sql import SparkSession
@@ -95,6 +97,8 @@ def get(
     if master is not None:
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
+    if lacking := _lacking(settings):
+        raise SetupError(f"{properties} lacks {lacking}; copy these lines from {conf_file('spark-standalone.conf')}")
     return _start(_with_environment(settings), java)
 
 
@@ -140,15 +144,21 @@ def check(spark: SparkSession) -> None:
     advice = f"{start} --properties-file {conf_file('spark-standalone.conf')} --load-spark-defaults"
     spark_versions.check(spark)
     # Databricks has Delta built in, under other settings.
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
-        values = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
-        missing = [f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]]
-        if missing:
-            raise SetupError(f"the running Spark session lacks {'; '.join(missing)}; start it with {advice}")
+    lacking = _lacking({key: spark.conf.get(key, None) for key in _REQUIRED})
+    if lacking and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        raise SetupError(f"the running Spark session lacks {lacking}; start it with {advice}")
     for key, recommended in _RECOMMENDED.items():
         value = spark.conf.get(key, None)
         if value != recommended and not (key == "spark.dynamicAllocation.enabled" and value is None):
             log.warning("the running Spark session has %s=%s; recommended is %s (%s)", key, value, recommended, advice)
+
+
+def _lacking(settings: Mapping[str, str | None]) -> str:
+    """Return what Delta needs and some settings do not have, or an empty text."""
+    values = {key: settings.get(key) or "nothing" for key in _REQUIRED}
+    return "; ".join(
+        f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]
+    )
 
 
 def java_version() -> int:
