@@ -70,13 +70,12 @@ def check_workers(spark: SparkSession, config: TrainConfig) -> None:
         return
     until = _started(spark) + _REGISTRATION
     while True:
-        try:
-            _check_addresses(_probe(spark, config))
-            return
-        except _TooFewSlots as error:
-            if cluster_slots.local(spark) is not None or time.time() > until:
-                raise
-            log.info("waiting for executors: %s", error)
+        reports = _probe(spark, config)
+        if reports is not None:
+            return _check_addresses(reports)
+        if time.time() > until:
+            raise _too_few_slots(spark, config)
+        log.info("waiting for executors: train.workers=%d needs as many task slots", config.workers)
         time.sleep(_PAUSE)
 
 
@@ -94,6 +93,8 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
         WorkerLost: a worker died in the check.
     """
     kind, reports = device(spark, config), _probe(spark, config)
+    if reports is None:
+        raise _too_few_slots(spark, config)
     _check_addresses(reports)
     gpus: list[Any] = [report.gpu for report in reports if report.gpu is not None]
     if kind == "cuda":
@@ -209,10 +210,6 @@ def describe(needs: dict[str, float]) -> str:
     return f"{needs['seconds']:,.0f} s, and for each worker {memory:.1f} GiB of memory and {disk:.1f} GiB of disk"
 
 
-class _TooFewSlots(ResourceError):
-    """Not as many tasks as there are workers can run at once, at the moment."""
-
-
 def _check_slots(spark: SparkSession, workers: int) -> None:
     if str(spark.conf.get("spark.dynamicAllocation.enabled", "false")) == "true":
         raise ResourceError(
@@ -227,11 +224,20 @@ def _check_slots(spark: SparkSession, workers: int) -> None:
         )
 
 
-def _probe(spark: SparkSession, config: TrainConfig) -> list[Report]:
-    """Return a report per worker of what its host has.
+def _too_few_slots(spark: SparkSession, config: TrainConfig) -> ResourceError:
+    """Return the error where a cluster cannot run a task for each worker at once."""
+    slots, add = ("GPUs", "GPUs") if device(spark, config) == "cuda" else ("task slots", "cores")
+    return ResourceError(
+        f"train.workers={config.workers} needs {config.workers} {slots} at once, but the cluster has fewer: "
+        f"add executors or {add}, or lower train.workers"
+    )
+
+
+def _probe(spark: SparkSession, config: TrainConfig) -> list[Report] | None:
+    """Return a report per worker of what its host has; None where not all can run at once.
 
     Raises:
-        _TooFewSlots: see there.
+        ResourceError: it is clear from the settings that they never can.
         WorkerLost: a worker died meanwhile.
     """
     workers, kind = config.workers, device(spark, config)
@@ -241,11 +247,7 @@ def _probe(spark: SparkSession, config: TrainConfig) -> list[Report]:
         rows = worker_probe.job(spark, workers, kind).collect()
     except Exception as error:
         if "SPARK-24819" in str(error) or "more slots than" in str(error):
-            slots = "GPUs" if kind == "cuda" else "task slots"
-            raise _TooFewSlots(
-                f"train.workers={workers} needs {workers} {slots} at once, but the cluster has fewer: "
-                f"add executors or {'GPUs' if kind == 'cuda' else 'cores'}, or lower train.workers"
-            ) from None
+            return None
         lost = worker_errors.translate(str(error), "before the training", config.timeout)
         if lost is None:
             raise

@@ -99,21 +99,14 @@ def test_workers_that_cannot_connect(monkeypatch):
 
 def test_executors_that_come_late_are_waited_for(monkeypatch):
     """In the first minute of a session; later there are too few."""
-    answers = [preflight._TooFewSlots("needs 2 task slots")] * 2 + [[report()]]
-
-    def probe(*_):
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(preflight, "_probe", probe)
+    answers = [None, None, [report()]]
+    monkeypatch.setattr(preflight, "_probe", lambda *_: answers.pop(0))
     monkeypatch.setattr(preflight, "_PAUSE", 0.0)
     cluster = session(master="spark://a:7077")
     monkeypatch.setattr(preflight, "_started", lambda _: preflight.time.time())
     preflight.check_workers(cluster, CONFIG)
     assert not answers
-    answers[:] = [preflight._TooFewSlots("needs 2 task slots")]
+    answers[:] = [None]
     monkeypatch.setattr(preflight, "_started", lambda _: 0.0)
     with pytest.raises(ResourceError, match="needs 2 task slots"):
         preflight.check_workers(cluster, CONFIG)
