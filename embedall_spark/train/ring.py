@@ -51,13 +51,22 @@ class Ring:
         options._timeout = patience
         # By default gloo uses the interface of the host's name, which is often the loopback one.
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=own)]
-        self.store = store
-        self.group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+        self.store, self._timeout = store, timeout
+        # Every question to the store is without a timeout once it is sent.
+        self.group: Any = _within(
+            timeout,
+            lambda: dist.ProcessGroupGloo(store, self.rank, self.size, options),
+            "all workers to connect to each other",
+        )
 
     def share(self, text: str) -> list[str]:
         """Return the texts of all workers by rank; called once."""
-        self.store.set(f"share/{self.rank}", text)
-        return [self.store.get(f"share/{rank}").decode() for rank in range(self.size)]
+
+        def ask() -> list[str]:
+            self.store.set(f"share/{self.rank}", text)
+            return [self.store.get(f"share/{rank}").decode() for rank in range(self.size)]
+
+        return _within(self._timeout, ask, "all workers to say where their rows are")
 
     def max_status(self, status: int) -> int:
         """Return the greatest status of all workers; also a barrier."""
