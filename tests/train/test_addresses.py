@@ -64,6 +64,39 @@ def test_the_ring_over_both_protocols(host):
     assert Stage(host, host).run(rotate) == [1, 0]
 
 
+def test_a_store_that_falls_silent_is_not_waited_for_without_end(monkeypatch):
+    """A first worker whose host freezes after another has connected to it, and before all are one group."""
+    import torch.distributed
+
+    real, awake = torch.distributed.ProcessGroupGloo, threading.Event()
+    server = torch.distributed.TCPStore("127.0.0.1", 0, 2, True, wait_for_workers=False)
+    front = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source, target):
+        while data := source.recv(1 << 16):
+            if awake.is_set():
+                target.sendall(data)
+
+    def serve():
+        near, far = front.accept()[0], socket.create_connection(("127.0.0.1", server.port))
+        threading.Thread(target=forward, args=(far, near), daemon=True).start()
+        forward(near, far)
+
+    class Group(real):
+        def __init__(self, *arguments):
+            awake.clear()
+            super().__init__(*arguments)
+
+    awake.set()
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setattr(torch.distributed, "ProcessGroupGloo", Group)
+    tasks = [SimpleNamespace(address="127.0.0.1:1")] * 2
+    message = f"127.0.0.1 {front.getsockname()[1]}"
+    context = SimpleNamespace(getTaskInfos=lambda: tasks, partitionId=lambda: 1, allGather=lambda _: [message, ""])
+    with pytest.raises(TimeoutError, match="Timed out waiting 1 s for all workers to connect to each other"):
+        ring.Ring(context, 1)
+
+
 def test_a_port_that_cannot_be_reached_is_named(monkeypatch):
     connect = socket.create_connection
 
