@@ -73,7 +73,8 @@ def reach(names: Sequence[str], rank: int, gather: Callable[[str], list[str]], t
     except OSError as error:
         gather("")
         gather("")
-        return Reached("", [f"{host} has no address on a route to the others ({', '.join(set(names))}): {error}"])
+        others = ", ".join(sorted(set(names) - {names[rank]}))
+        return Reached("", [f"{host} has no address on a route to the others ({others}): {error}"])
     with closing(server):
         messages = gather(f"{address} {server.getsockname()[1]} {host}")
         ranks = _peers(names, rank)

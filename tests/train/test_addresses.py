@@ -133,7 +133,7 @@ def test_a_worker_without_a_route_does_not_keep_the_others(monkeypatch):
     monkeypatch.setattr(addresses, "local", local)
     found = Stage("10.99.0.1", "10.99.0.2").run(reach)
     assert found[0] == addresses.Reached("127.0.0.1", [])
-    assert "no address on a route to the others" in found[1].problems[0]
+    assert "no address on a route to the others (10.99.0.1): [Errno 101] Network is unreachable" in found[1].problems[0]
 
 
 def test_the_address_is_the_one_towards_another_host(monkeypatch):
