@@ -220,7 +220,7 @@ def _train_slice(
     if isinstance(sequences, BlockSource):
         sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
     if new_ids is not None:
-        sequences = warm_start.around_new_ids(sequences, new_ids, config.window)
+        sequences = warm_start.around_new_ids(sequences, new_ids, config)
     job = partial((single_worker if plan.workers == 1 else rotation).run, sequences, slice_)
     reports, wall = slice_job.collect(run, job, slice_)
     diverged = {report["diverged"] for report in reports} - {None}
