@@ -89,6 +89,7 @@ COLLECTS = {
     "cli/demo/pictures.py": "eight pictures",
     "cli/search.py": "k results of one query",
     "cli/suggest.py": "n titles of one row; a count for each of two reasons",
+    "corpus/corpus_estimate.py": "bins of counts, four an octave",
     "corpus/vocabulary.py": "rows per partition",
     "path_checks.py": "whether the hosts see a file",
     "evaluate/cooccurrence_baseline.py": "ranks in at most 100,000 stories; limited",
