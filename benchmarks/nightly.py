@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import common
-import fixed_cost
 import numpy as np
 import sequences
 import yaml
@@ -42,6 +41,9 @@ GOALS = {
     "counts_right": 1.0,
 }
 QUICK = ("days_as_planned", "counts_right")
+OVERLAP = 0.6
+"""Least share of neighbors that stay, of a night that starts from the published vectors."""
+COLORS, OTHER = {0: "#4c78a8", 3: "#9d9d9d", 4: "#e45756"}, "#9d9d9d"
 # For little data, compiling each plan takes longer than running it.
 SPARK = """
 spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:MetaspaceSize=256m
@@ -87,25 +89,27 @@ class Nights:
         self.file, self.properties = work / "pipeline.yaml", work / "spark.conf"
         self.properties.write_text(session.conf_file("spark-local.conf").read_text() + SPARK)
 
-    def configure(self, dim: int, epochs: int, floor: float) -> None:
-        """Write the pipeline."""
+    def configure(self, dim: int, epochs: int | None, floor: float, overlap: float) -> None:
+        """Write the pipeline; each night starts from what is published, and the first one from nothing."""
         from gensim.test.utils import datapath
 
         rated = [datapath("wordsim353.tsv")]
-        train = {"vector_size": dim, "epochs": epochs, "threads": common.THREADS}
+        train = {"vector_size": dim, "threads": common.THREADS, "context": True}
+        train |= {} if epochs is None else {"epochs": epochs}
+        words, pages = (f"{self.work}/output/published_{name}" for name in ("words", "pages"))
         steps = {
             "words": {
                 "run": "words",
                 "input": {"path": f"{self.work}/corpus", "incremental": True},
                 "output": {"table": f"{self.work}/output/words"},
-                "train": train,
+                "train": {**train, "start": words},
                 "evaluate": {"similarity": rated, "map_words": 0},
             },
             "publish_words": {
                 "run": "publish",
                 "candidate": "${words}",
-                "to": f"{self.work}/output/published_words",
-                "gates": {"floors": {FIGURE: floor}, "max_drop": 0.05, "max_new": 0.2},
+                "to": words,
+                "gates": {"floors": {FIGURE: floor}, "max_drop": 0.05, "max_new": 0.2, "min_overlap": overlap},
                 "evaluate": {"similarity": rated},
             },
             "pages": {
@@ -114,13 +118,13 @@ class Nights:
                     "path": f"{self.work}/events", "format": "csv", "order": "order", "incremental": True,
                 },
                 "output": {"table": f"{self.work}/output/pages"},
-                "train": train,
+                "train": {**train, "start": pages},
                 "evaluate": {"map_items": 0},
             },
             "publish_pages": {
                 "run": "publish",
                 "candidate": "${pages}",
-                "to": f"{self.work}/output/published_pages",
+                "to": pages,
             },
         }  # fmt: skip
         self.file.write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
@@ -218,13 +222,13 @@ DAYS: list[tuple[float, str, Callable[[Nights, int], None], int]] = [
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = common.options(__doc__ or "")
-    parser.add_argument("--days", type=int, help="default: 30; with --quick 6")
+    parser.add_argument("--days", type=int, help="default: 30; with --quick 7")
     parser.add_argument("--dim", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="of each night; default: 5 in the first and 1 in the others")
     parser.add_argument("--floor", type=float, default=0.3, help="least Spearman correlation with WordSim-353")
     parser.add_argument("--picture", type=Path, help="write a picture of the days to this file (PNG)")
     options = parser.parse_args(arguments)
-    days = options.days or (6 if options.quick else 30)
+    days = options.days or (7 if options.quick else 30)
     ratios: dict[str, float] = {}
     if not sequences.SHARED.exists():
         print("no corpus: the shared data are not beside this checkout", flush=True)
@@ -234,19 +238,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             corpus = common.corpus(options.corpus, tokens, work)
             if corpus is not None:
                 if not options.quick:
-                    common.announce(20)
+                    common.announce(35)
                 nights = Nights(Path(work), corpus, days, f"local[{common.THREADS}]")
-                floor = -1.0 if options.quick else options.floor
-                nights.configure(options.dim, options.epochs, floor)
+                # So little text gives no quality, and each day changes much of it.
+                floor, overlap = (-1.0, 0.0) if options.quick else (options.floor, OVERLAP)
+                nights.configure(options.dim, options.epochs, floor, overlap)
                 try:
                     ratios = simulate(nights, days, floor, quick=options.quick)
                 finally:
                     # Also of the days before Ctrl-C.
                     if options.picture is not None and nights.days:
-                        draw(nights.days, floor, options.picture)
-    goals = {
-        name: goal for name, goal in GOALS.items() if not options.quick or name in ("days_as_planned", "counts_right")
-    }
+                        draw(nights.days, floor, overlap, options.picture)
+    goals = {name: goal for name, goal in GOALS.items() if not options.quick or name in QUICK}
     print(common.result("nightly", ratios, goals))
 
 
@@ -283,7 +286,7 @@ def simulate(nights: Nights, days: int, floor: float, *, quick: bool) -> dict[st
 def _night(nights: Nights, number: int, event: str, wanted: int) -> Day:
     """Run the pipeline for a day and return what came of it."""
     before, last = nights.version(), nights.days[-1] if nights.days else None
-    cpu, since = fixed_cost._cpu_seconds(), time.monotonic()
+    cpu, since = common.cpu_seconds(), time.monotonic()
     code, summary = nights.run()
     steps, version = summary["steps"], nights.version()
     published = steps["publish_words"].get("metrics", {})
@@ -292,7 +295,7 @@ def _night(nights: Nights, number: int, event: str, wanted: int) -> Day:
     planned &= steps["publish_pages"]["status"] == "done"
     return Day(
         number, event, code, planned,
-        cpu=fixed_cost._cpu_seconds() - cpu,
+        cpu=common.cpu_seconds() - cpu,
         seconds=time.monotonic() - since,
         candidate=steps["words"].get("metrics", {}).get(FIGURE, float("nan")),
         published=published.get(FIGURE, last.published if last else float("nan")),
@@ -335,34 +338,36 @@ def _counts_right(nights: Nights, days: int) -> float:
     return float(np.mean([actual.get(word) == frequent.get(word) for word in frequent | actual]))
 
 
-def draw(days: list[Day], floor: float, file: Path) -> None:
+def draw(days: list[Day], floor: float, overlap: float, file: Path) -> None:
     """Draw the cost, the quality and the drift of the days."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
-    cost, quality, drift = figure.subplots(3, 1, sharex=True)
-    numbers = [day.number + 1 for day in days]
-    colors = {0: "#4c78a8", 3: "#9d9d9d", 4: "#e45756"}
-    cost.bar(numbers, [day.cpu for day in days], color=[colors.get(day.code, "#9d9d9d") for day in days])
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    cost, quality, drift = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [4, 3, 2]})
+    numbers, top = [day.number + 1 for day in days], max(day.cpu for day in days)
+    colors = [COLORS.get(day.code, OTHER) for day in days]
+    cost.bar(numbers, [day.cpu for day in days], color=colors)
     cost.set_ylabel("CPU seconds of the night")
-    quality.step(numbers, [day.published for day in days], where="mid", color="#4c78a8", label="published")
+    cost.set_ylim(0, 2.3 * top)
+    for day in days:
+        if day.event:
+            text = f"{day.event}: " + {0: "published", 3: "failed", 4: "held back"}.get(day.code, f"exit {day.code}")
+            cost.text(day.number + 1, day.cpu + 0.04 * top, text, rotation=90, fontsize=8, ha="center", va="bottom")
+            for axes in (quality, drift):
+                axes.axvline(day.number + 1, color="black", linewidth=0.5, alpha=0.3)
+    quality.step(numbers, [day.published for day in days], where="mid", color=COLORS[0], label="what readers see")
     for code, marker, label in ((0, "o", "candidate, published"), (4, "x", "candidate, held back")):
         chosen = [day for day in days if day.code == code]
         places, figures = [day.number + 1 for day in chosen], [day.candidate for day in chosen]
-        quality.plot(places, figures, marker, color=colors[code], label=label)
+        quality.plot(places, figures, marker, color=COLORS[code], label=label)
     quality.axhline(floor, color="black", linestyle=":", label="floor")
     quality.set_ylabel("WordSim-353, Spearman")
     quality.legend(loc="lower right", fontsize=8)
-    drift.plot(numbers, [day.overlap for day in days], "o", color="#4c78a8")
-    drift.set_ylabel("10 neighbors that stay")
+    drift.plot(numbers, [day.overlap for day in days], "o", color=COLORS[0])
+    drift.axhline(overlap, color="black", linestyle=":")
+    drift.set_ylabel("neighbors that stay")
     drift.set_ylim(0, 1)
     drift.set_xlabel("day")
-    for day in days:
-        if day.event:
-            for axes in (cost, quality, drift):
-                axes.axvline(day.number + 1, color="black", linewidth=0.5, alpha=0.4)
-            text = f"{day.event}: " + {0: "published", 3: "failed", 4: "held back"}.get(day.code, f"exit {day.code}")
-            cost.text(day.number + 0.9, cost.get_ylim()[1], text, rotation=90, fontsize=7, ha="right", va="top")
     figure.savefig(file, dpi=110)
 
 

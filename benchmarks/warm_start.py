@@ -47,7 +47,9 @@ class Trained(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    options = common.options(__doc__ or "").parse_args(arguments)
+    parser = common.options(__doc__ or "")
+    parser.add_argument("--set", action="append", default=[], help="an option of all three, such as train.method=glove")
+    options = parser.parse_args(arguments)
     tokens = options.tokens or (QUICK if options.quick else TOKENS)
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="embedall-warm-start-") as work:
@@ -55,18 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if lines is not None:
             if not options.quick:
                 common.announce(8)
-            ratios = measure(lines, Path(work))
+            ratios = measure(lines, Path(work), options.set)
     print(common.result("warm_start", ratios, {} if options.quick and ratios else GOALS))
 
 
-def measure(lines: Path, work: Path) -> dict[str, float]:
+def measure(lines: Path, work: Path, settings: Sequence[str] = ()) -> dict[str, float]:
     """Train all three and return the ratios."""
     text = lines.read_text(encoding="utf-8").splitlines(keepends=True)
     old = work / "old.txt"
     old.write_text("".join(text[: len(text) * 9 // 10]), encoding="utf-8")
-    published = train("published", old, work)
-    full = train("full", lines, work, "train.seed=2")
-    warm = train("warm", lines, work, f"train.start={published.table}")
+    published = train("published", old, work, *settings)
+    full = train("full", lines, work, "train.seed=2", *settings)
+    warm = train("warm", lines, work, f"train.start={published.table}", *settings)
     quality = {
         run.table: common.quality(run.rows["id"].to_pylist(), common.matrix(run.rows["vector"]))
         for run in (published, full, warm)

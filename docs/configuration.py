@@ -11,7 +11,7 @@ from embedall_spark.images import train_backbone
 from embedall_spark.publish.gates import Publication
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 FILE = Path(__file__).with_suffix(".md")
 _HEAD = """# Configuration
@@ -29,6 +29,8 @@ def render() -> str:
     parts, described = [_HEAD], dict[type[config.Section], str]()
     for title, model in titles.items():
         parts.append(f"## {title}\n")
+        if rows := "\n".join(table(model, without=dict(sections(model)))):
+            parts.append(f"| Option | Default | Meaning |\n|---|---|---|\n{rows}\n")
         for name, section in sections(model):
             if section in described:
                 kind = described[section]
@@ -47,10 +49,12 @@ def sections(model: type[config.Section]) -> Iterator[tuple[str, type[config.Sec
         yield from ((name, part) for part in found if issubclass(part, config.Section))
 
 
-def table(model: type[config.Section], prefix: str = "") -> Iterator[str]:
-    """Yield a row for each option below a section."""
+def table(model: type[config.Section], prefix: str = "", without: Container[str] = ()) -> Iterator[str]:
+    """Yield a row for each option below a section, but for inner sections of some names."""
     options, inner = {option.path: option for option in config_help.options(model)}, dict(sections(model))
     for name, field in model.model_fields.items():
+        if name in without:
+            continue
         if name in inner and name not in options:
             yield from table(inner[name], f"{prefix}{name}.")
             continue

@@ -92,6 +92,12 @@ class Output(Section):
         description="YAML file for output.publish, as for embedall publish --config; unset: the defaults",
         json_schema_extra=MOVABLE,
     )
+    map: bool = Field(
+        False,
+        description="also write the place of every id on a map to the table's name with _map, where explore and export "
+        "find it: t-SNE of the 3,000 most frequent ids, the others near those that they are nearest to",
+        json_schema_extra=MOVABLE,
+    )
     run_root: OutputPath | None = Field(
         None,
         description="folder of the runs' stages and checkpoints, shared by all hosts; unset: .runs beside the table",

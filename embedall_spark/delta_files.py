@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,25 @@ class DeltaFiles(NamedTuple):
             if metadata.get("run_id") is not None:
                 commits.append({**metadata, "version": int(commit["version"])})
         return sorted(commits, key=lambda commit: -int(commit["version"]))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return every commit as tables.history() has it: version, timestamp, operation, metadata (JSON), rows."""
+        commits = []
+        for commit in self.table.history():
+            rows = commit.get("operationMetrics", {}).get("numOutputRows")
+            commits.append({
+                "version": int(commit["version"]), "timestamp": self._time(commit), "operation": commit["operation"],
+                "metadata": commit.get("userMetadata"), "rows": None if rows is None else int(rows),
+            })  # fmt: skip
+        return sorted(commits, key=lambda commit: -int(commit["version"]))
+
+    def _time(self, commit: dict[str, Any]) -> datetime.datetime:
+        """Return when a commit was made: as Spark says, by its file if the log itself does not tell."""
+        try:
+            milliseconds = os.stat(f"{self.path}/_delta_log/{commit['version']:020}.json").st_mtime_ns // 1_000_000
+        except OSError:
+            milliseconds = commit["timestamp"]
+        return datetime.datetime.fromtimestamp(commit.get("inCommitTimestamp", milliseconds) / 1000)
 
     def written_rows(self, version: int) -> int | None:
         """Return how many rows the commit of a version wrote; None where Delta does not say it."""

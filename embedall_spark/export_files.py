@@ -83,12 +83,12 @@ def write(vectors: Vectors, metadata: DataFrame | pa.Table | None, path: str, fi
     ``npy``: the file, float32 [n, d], which ``numpy.load(path, mmap_mode="r")`` maps, and beside it a .parquet file of
     the columns id, title, label, kind, count, x and y of its rows, in their order. ``parquet``: these columns and
     ``vector``. ``atlas``: these columns, and ``text``, the title or else the id, as embedding-atlas shows it. x and y
-    are those of plane(). Memory does not grow with the rows.
+    are those of the metadata, else those of plane(). Memory does not grow with the rows.
 
     Args:
         vectors: VECTORS.
-        metadata: id, title and label, each id once; of the same sort as the vectors, in Spark or not. None: there are
-            no titles.
+        metadata: id, title and label, maybe x and y, each id once; of the same sort as the vectors, in Spark or not.
+            None: there are no titles.
         path: from check().
         file_format: one of FORMATS.
 
@@ -190,6 +190,8 @@ class _Writer(NamedTuple):
     def _columns(self, batch: pa.RecordBatch, matrix: NDArray[np.float32], schema: pa.Schema) -> pa.RecordBatch:
         x, y = self.plane.places(matrix).T
         values = {"x": pa.array(np.ascontiguousarray(x)), "y": pa.array(np.ascontiguousarray(y))}
+        if "x" in batch.schema.names:
+            values = {}
         values["text"] = pc.coalesce(batch["title"], batch["id"])
         columns = [values[name] if name in values else batch[name] for name in schema.names]
         return pa.RecordBatch.from_arrays(
@@ -206,7 +208,8 @@ def _batches(vectors: LocalTable, metadata: pa.Table | None) -> Iterator[pa.Reco
         ids = part.ids.combine_chunks()
         columns = {"id": ids, "vector": to_column(vectors.vectors[part.rows])}
         columns |= {name: part.column(name).combine_chunks() for name in ("kind", "count")}
-        for name in ("title", "label"):
+        places = () if metadata is None else sorted({"x", "y"} & set(metadata.column_names))
+        for name in ("title", "label", *places):
             columns[name] = pa.nulls(len(ids), pa.string())
             if metadata is not None:
                 columns[name] = metadata[name].combine_chunks().take(pc.index_in(ids, metadata["id"].combine_chunks()))

@@ -91,6 +91,11 @@ def metadata_of(table: str) -> str:
     return f"{table.rstrip('/')}_metadata"
 
 
+def map_of(table: str) -> str:
+    """Return the name of the table of places on a map beside a table."""
+    return f"{table.rstrip('/')}_map"
+
+
 def words_of(table: str) -> str:
     """Return the name of the table of words' vectors that were learned for a latent table."""
     return f"{table.rstrip('/')}_words"

@@ -25,14 +25,14 @@ from embedall_spark import (
     run_store,
     schemas,
     session,
+    start_table,
     tables,
     tracking,
 )
-from embedall_spark.errors import ConfigError, EmbedallError
+from embedall_spark.errors import ConfigError, EmbedallError, TooFewIds
 from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
-from embedall_spark.train import warm_start
-from embedall_spark.train.config import TrainConfig
+from embedall_spark.visualize import map_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +56,8 @@ class Options(NamedTuple):
     dry_run: bool = False
     only_changed: bool = False
     """Do nothing where the table is what a finished run of this configuration has made of this input."""
+    publishes: str | None = None
+    """The table that a later step of the pipeline publishes this run's to."""
     preview: Callable[[DataFrame], object] | None = None
     """Called with the vectors before they are evaluated and written; not where the run was done before."""
 
@@ -90,13 +92,16 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
-    configured, config = config, _with_start_version(spark, kind, root, config, options.run_id)
+    configured = config
+    publishes = output.publish or options.publishes
+    config, missing_start = start_table.resolve(spark, kind, root, config, options.run_id, publishes)
     source = _open_input(spark, kind, config, run_manifest.named(root, options.run_id, kind, config))
     inputs, version = source.rows, source.version
     left_out = _left_out(config)
     vector_size = module.vector_size(spark, config)
     if options.only_changed:
-        current = run_manifest.current(spark, output.table, kind, configured, version)
+        without = start_table.without(configured)
+        current = run_manifest.current(spark, output.table, kind, configured, version, without)
         if current is not None:
             log.info("%s: is what run %s has made of this input; nothing to do", output.table, current["run_id"])
             return {**current["summary"], "status": "unchanged"}
@@ -112,6 +117,8 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
         return taken
     run, tracked = taken
     run.facts.update(left_out)
+    if missing_start is not None:
+        run_manifest.note(run.folder, missing_start=missing_start)
 
     def embed() -> Outcome:
         with progress.activity("embedding"), reader_errors.translate_read_errors():
@@ -122,6 +129,9 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
             figures = module.evaluate(run, vectors, config)
         with progress.activity("writing the table"):
             outcome = run_result.publish(run, vectors, kind, tracked, figures, config, vector_size)
+        if output.map:
+            with progress.activity("placing the ids on a map"):
+                _write_map(run, output.table, outcome.target["version"])
         return outcome if output.publish is None else _publish(run, output, outcome)
 
     return run_result.complete(run, tracked, kind, since, embed)
@@ -151,32 +161,13 @@ def _open_input(spark: SparkSession, kind: str, config: Any, begun: dict[str, An
     return _OpenInput(config, rows, version, input_snapshot.take(spark, config))
 
 
-def _with_start_version(spark: SparkSession, kind: str, root: str, config: Any, run_id: str | None) -> Any:
-    """Return the configuration with the version of the table that training starts from: a resumed run's, or the latest.
-
-    Raises:
-        BadData: there is no such table or version.
-        ConfigError: its vectors do not fit.
-    """
-    train = getattr(config, "train", None)
-    if not isinstance(train, TrainConfig) or train.start is None:
-        return config
-
-    def starting_from(start: str) -> Any:
-        return config.model_copy(update={"train": train.model_copy(update={"start": start})})
-
-    name, version = files.table_and_version(train.start)
-    if version is None:
-        # A run that was killed may have published a newer version itself.
-        inputs = kinds.load(kind).version(spark, config)
-        for start in run_manifest.starts(root, name, run_id):
-            choice = starting_from(start)
-            if run_id is not None or run_manifest.unfinished(root, kind, choice, inputs) is not None:
-                return choice
-        latest = tables.version(spark, name)
-        config = starting_from(name if latest is None else f"{name}@{latest}")
-    warm_start.read(spark, config.train)
-    return config
+def _write_map(run: StoredRun, table: str, version: int) -> None:
+    """Write where the ids of a run's table lie on a map; nothing for fewer than two ids."""
+    try:
+        places = map_places.places(tables.read(run.spark, table, version))
+    except TooFewIds:
+        return
+    run.write_table(files.map_of(table), places, schemas.MAP, f"Places of the ids of {table} on a map")
 
 
 def _publish(run: StoredRun, output: Output, outcome: Outcome) -> Outcome:

@@ -72,9 +72,7 @@ def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
     """Register a recorded model as a version, unless it is one already; return ``models:/NAME/VERSION``."""
     _create_registered_model(client, name)
     model_id = uri.removeprefix("models:/")
-    # Only a server resolves the URIs of its own models; a database would ask the process's default store for them.
-    remote = client.tracking_uri.startswith(("http", "databricks"))
-    source = uri if remote else client.get_logged_model(model_id).artifact_location
+    source = _source(client, uri)
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.source == source:
             return f"models:/{name}/{version.version}"
@@ -82,7 +80,16 @@ def register(client: Any, mlflow_run_id: str, name: str, uri: str) -> str:
     return f"models:/{name}/{created.version}"
 
 
-def follow(client: Any, name: str, publication: str, table: str, version: int, mlflow_run_id: str | None) -> str:
+def _source(client: Any, uri: str) -> str:
+    """Return where a version of a registered model is, for a recorded model."""
+    # Only a server resolves the URIs of its own models; a database would ask the process's default store for them.
+    remote = client.tracking_uri.startswith(("http", "databricks"))
+    return uri if remote else str(client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+
+
+def follow(
+    client: Any, name: str, publication: str, table: str, version: int, mlflow_run_id: str | None, uri: str | None
+) -> str:
     """Let the alias "published" of a registered model name the version that stands for a publication.
 
     Args:
@@ -92,6 +99,7 @@ def follow(client: Any, name: str, publication: str, table: str, version: int, m
         table: the published table.
         version: the table's version.
         mlflow_run_id: the run that made the vectors; its version names it.
+        uri: of the recorded model that maps further things into their space; None: there is none.
 
     Returns: ``models:/NAME/VERSION``.
     """
@@ -104,8 +112,10 @@ def follow(client: Any, name: str, publication: str, table: str, version: int, m
     if number is None:
         # A server accepts as a source what lies among the files of a run.
         source = table if mlflow_run_id is None else client.get_run(mlflow_run_id).info.artifact_uri
+        source = source if uri is None else _source(client, uri)
         tags = {_PUBLICATION: publication, "embedall.table": table, "embedall.version": str(version)}
-        number = client.create_model_version(name, source, run_id=mlflow_run_id, tags=tags).version
+        model_id = None if uri is None else uri.removeprefix("models:/")
+        number = client.create_model_version(name, source, mlflow_run_id, tags, model_id=model_id).version
     client.set_registered_model_alias(name, PUBLISHED, str(number))
     return f"models:/{name}/{number}"
 

@@ -104,6 +104,12 @@ def select(steps: Iterable[Step], name: str | None) -> list[Step]:
     return chosen
 
 
+def published_as(step: Step, steps: Iterable[Step]) -> str | None:
+    """Return the table to which one of the steps publishes a step's table; None if none does."""
+    publications = [other.config for other in steps if isinstance(other.config, PublishStep)]
+    return next((other.to for other in publications if other.candidate == step.table), None)
+
+
 def run(
     steps: Iterable[Step],
     work: Callable[[Step, bool], Summary],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, mlflow_models, published_alias, run_manifest, tables
+from embedall_spark import files, mlflow_models, published_alias, published_latent, run_manifest, tables
 from embedall_spark.errors import ConfigError, QualityGateFailed
 from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.publish import comparison, gates, procrustes
@@ -66,7 +66,8 @@ def check(config: Publication, candidate: str, published: str, kind: str | None 
     """Refuse what can be seen to be wrong before Spark starts; ``kind`` is the candidate's, where it is known.
 
     Raises:
-        ConfigError: both tables are the same, the candidate is a latent space, or Unity Catalog is to register a table.
+        ConfigError: both tables are the same, stands_on is set and the candidate is no latent space, or Unity Catalog
+            is to register a table.
         BadData: a file of the evaluation cannot be read.
     """
     if config.evaluate.analogies is not None:
@@ -80,11 +81,8 @@ def check(config: Publication, candidate: str, published: str, kind: str | None 
         )
     if candidate.rstrip("/") == published.rstrip("/"):
         raise ConfigError(f"{published}: is the candidate itself; a run writes one table, and readers read another")
-    if kind == "latent":
-        raise ConfigError(
-            f"{candidate}: a latent space has a model, which maps further things into it and would not follow a "
-            "rotation; let readers read the table of its run"
-        )
+    if config.stands_on and kind not in (None, "latent"):
+        raise ConfigError(f"stands_on is for latent spaces, and {candidate} has {kind}; leave it out")
 
 
 def publish(
@@ -113,8 +111,8 @@ def publish(
         run_figures: what the candidate's run measured; None: as its manifest says.
 
     Raises:
-        ConfigError: the tables differ in dimension, the candidate was rolled back, or it is of a kind whose model maps
-            further things into its space.
+        ConfigError: the tables differ in dimension, the candidate was rolled back, its pictures went through another
+            network, or it is a latent space that was fitted to another version of what it is to stand on.
         BadData: the tables share too few ids.
         QualityGateFailed: the candidate is held back; the published table is left as it is.
         TableError: a table is missing or is no table of vectors, or another writer was faster.
@@ -140,6 +138,8 @@ def publish(
                 f"its place, such as by a rollback of {published}; give --again to publish it again"
             )
         current = conform(tables.read(spark, published, before), VECTORS)
+    is_latent = producer.get("kind") == "latent"
+    space = published_latent.read(spark, candidate, producer, config.stands_on) if is_latent else None
     reference = None if new_space else current
     rotates = reference is not None and _may_rotate(candidate, producer, latest)
     measured = gates.quality(run_figures if run_figures is not None else _run_figures(producer))
@@ -161,12 +161,18 @@ def publish(
                 comment=f"How far the ids of {published} have moved from version {before}", metadata=source,
             )  # fmt: skip
         _publish_beside(spark, candidate, published, run_id, rotation)
-        if rotation is not None:
-            rows = procrustes.rotate(rows, rotation.matrix)
+        matrix = None if rotation is None else rotation.matrix
+        if matrix is not None:
+            rows = procrustes.rotate(rows, matrix)
+            published_latent.keep_rotation(spark, published, run_id, matrix)
+        model = {} if space is None else space.publish(spark, candidate, published, run_id, matrix)
+        if "model_uri" in model:
+            rows = rows.withColumn("model_uri", F.lit(model["model_uri"]))
         if current is not None and config.vanished != "remove":
             rows = rows.unionByName(_vanished(current, rows, config.vanished == "mark"))
         # What the candidate's run says of its pictures and files holds for the published table, too.
-        facts = {**producer, **source, "figures": figures, "user": getpass.getuser()}
+        facts = {**producer, **source, **model, "figures": figures, "user": getpass.getuser()}
+        facts["rotated"] = matrix is not None
         facts |= drift.metrics() if drift is not None else {}
         facts |= {"registered_model": config.registered_model} if config.registered_model is not None else {}
         written = tables.write(
@@ -257,11 +263,11 @@ def _vanished(published: DataFrame, candidate: DataFrame, mark: bool) -> DataFra
 def _publish_beside(
     spark: SparkSession, candidate: str, published: str, run_id: str, rotation: Rotation | None
 ) -> None:
-    """Publish the titles and labels of a candidate and the vectors of its n-grams, if it has any."""
-    name = files.metadata_of(candidate)
-    if tables.exists(spark, name):
-        rows = tables.read(spark, name)
-        tables.write(spark, rows, files.metadata_of(published), rows.schema, mode="overwrite", run_id=run_id)
+    """Publish titles, labels and places on a map of a candidate, and the vectors of its n-grams, if it has any."""
+    for beside in (files.metadata_of, files.map_of):
+        if tables.exists(spark, name := beside(candidate)):
+            rows = tables.read(spark, name)
+            tables.write(spark, rows, beside(published), rows.schema, mode="overwrite", run_id=run_id)
     name = ngrams_table(candidate)
     if tables.exists(spark, name):
         rows = conform(tables.read(spark, name), NGRAMS).withColumn("run_id", F.lit(run_id))

@@ -30,12 +30,14 @@ def follow(spark: SparkSession, published: str, name: str | None = None) -> None
         return
     # Imported here: only this needs MLflow.
     from embedall_spark import tracking
+    from embedall_spark.mlflow_models import follow as move_alias
 
     folder = run_manifest.store_folder(commit["candidate"], commit)
     try:
-        model = tracking.follow(
-            folder, name, commit["run_id"], published, commit["version"], commit.get("mlflow_run_id")
-        )
+        model = tracking.apply(
+            folder, move_alias, name, commit["run_id"], published, commit["version"],
+            commit.get("mlflow_run_id"), commit.get("model_uri"),
+        )  # fmt: skip
         log.info("%s: is the alias published", model)
     except SetupError as error:
         log.warning("the alias of %s lags behind; the next publication moves it: %s", name, error)

@@ -111,17 +111,22 @@ def unfinished(root: str, kind: str, config: Section, version: str) -> str | Non
 
 
 def starts(root: str, table: str, run_id: str | None) -> list[str]:
-    """Return what the named run, else unfinished ones, started training from: versions of a table, TABLE@VERSION."""
+    """Return what the named run, else unfinished ones, started training from: versions of a table, TABLE@VERSION.
+
+    Where a run began before there was such a table, it is the table's name alone.
+    """
     runs = [run for run in _all(root) if run["run_id"] == run_id or (run_id is None and run["status"] in _UNFINISHED)]
-    options = [run["config"].get("train.start") for run in runs]
+    options = [run["config"].get("train.start") or run.get("missing_start") for run in runs]
     return [start for start in options if start is not None and files.table_and_version(start)[0] == table]
 
 
-def current(spark: SparkSession, table: str, kind: str, config: Section, version: str) -> Manifest | None:
+def current(
+    spark: SparkSession, table: str, kind: str, config: Section, version: str, without_start: Section
+) -> Manifest | None:
     """Return the manifest of the finished run that made a table; None unless configuration and input are these.
 
     Where training starts from a table without a version, any version of it will do: the run itself may have led to a
-    new one.
+    new one. If it led to the first one, ``without_start`` is the configuration that it had.
     """
     if not tables.exists(spark, table):
         return None
@@ -130,7 +135,9 @@ def current(spark: SparkSession, table: str, kind: str, config: Section, version
     if manifest is None:
         return None
     identity, _ = _identity(kind, config, version)
-    start = manifest["config"].get("train.start")
+    start, missing = manifest["config"].get("train.start"), manifest.get("missing_start")
+    if missing is not None and missing == identity["config"]["train.start"]:
+        identity, _ = _identity(kind, without_start, version)
     if start is not None and files.table_and_version(start)[0] == identity["config"]["train.start"]:
         identity["config"]["train.start"] = start
     return manifest if manifest["digest"] == _digest(identity) else None
@@ -197,10 +204,11 @@ def note(folder: str, **facts: Any) -> None:
     write(folder, {**read(folder), **facts})
 
 
-def clean(root: str, keep: int) -> list[str]:
+def clean(root: str, keep: int) -> tuple[list[str], list[str]]:
     """Remove stages and checkpoints of all but the newest ``keep`` runs; return the ids of the cleaned runs.
 
-    Manifests stay, so that a table's lineage can still be read.
+    Manifests stay, so that a table's lineage can still be read. What increments.py has kept of an input goes, too,
+    unless one of the newest ``keep`` runs of the kind has used it; the folders are the second thing returned.
     """
     runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
     cleaned = []
@@ -214,7 +222,19 @@ def clean(root: str, keep: int) -> list[str]:
             if run["status"] != "done":
                 # Without its stages it would start over under an old name; its driver, if it still runs, stops.
                 note(folder, status="cleaned", token=secrets.token_hex(8))
-    return cleaned
+    return cleaned, _clean_kept(root, runs, keep)
+
+
+def _clean_kept(root: str, runs: list[Manifest], keep: int) -> list[str]:
+    """Remove the folders of kept inputs that none of a kind's newest runs has used; return their names."""
+    kinds = {run["kind"] for run in runs}
+    newest = {run["run_id"] for kind in kinds for run in [run for run in runs if run["kind"] == kind][:keep]}
+    states = {f"{files.file_name(run_id)}.json" for run_id in newest}
+    kept = [name for name in files.children(root) if name.startswith("kept-")]
+    unused = [name for name in kept if not states & set(files.children(f"{root}/{name}"))]
+    for name in unused:
+        files.delete(f"{root}/{name}")
+    return unused
 
 
 def _all(root: str) -> list[Manifest]:

@@ -130,6 +130,20 @@ DRIFT = _table(
     ("cosine", T.DoubleType(), True, "of its vector to the one that it had before; null: it is new or lost"),
     ("status", T.StringType(), False, "shared, new or lost"),
 )
+ROTATION = _table(
+    ("position", T.IntegerType(), False, "of a row of the matrix"),
+    (
+        "values",
+        T.ArrayType(T.DoubleType(), False),
+        False,
+        "the row; a candidate's vector times the matrix is published",
+    ),
+)
+MAP = _table(
+    ("id", T.StringType(), False, "a row of the table of vectors"),
+    ("x", T.FloatType(), False, "its place on a map, from left to right"),
+    ("y", T.FloatType(), False, "its place on a map, from below"),
+)
 BASELINE = _table(
     ("overlap", T.DoubleType(), False, "mean share of the 10 nearest neighbors that two runs have in common"),
     ("error", T.DoubleType(), False, "standard error of this mean"),

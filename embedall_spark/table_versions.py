@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, table_merge, tables
+from embedall_spark import delta_files, files, table_merge, tables
 from embedall_spark.errors import TableError
 from embedall_spark.table_errors import first_line
 
@@ -21,13 +21,22 @@ RESTORED = "restored"
 """The fact of a commit that went back to an earlier version: which one."""
 
 
-def versions(spark: SparkSession, name: str) -> list[Version]:
+def versions(spark: SparkSession | None, name: str) -> list[Version]:
     """Return the commits of a table, newest first: version, timestamp, operation, rows, and the facts that we noted.
 
+    Args:
+        spark: the session; None: the table's log is read without Spark.
+        name: the table.
+
     Raises:
+        NeedsSpark: the log cannot be read without Spark, and there is no session.
         TableError: the table does not exist or is no Delta table.
     """
-    commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
+    commits: list[Any]
+    if spark is None:
+        commits = delta_files.open_version(name).history()
+    else:
+        commits = tables.history(spark, name).orderBy(F.desc("version")).collect()
     return [{**_facts(commit["metadata"]), **{column: commit[column] for column in _COLUMNS}} for commit in commits]
 
 

@@ -191,10 +191,10 @@ def amend(folder: str | None, mlflow_run_id: str, figures: Mapping[str, float], 
     tracked.flush(now=True)
 
 
-def follow(folder: str, name: str, *publication: Any) -> str:
-    """Move an alias, see mlflow_models.follow(); raise SetupError if the store cannot be reached or used."""
+def apply(folder: str, work: Callable[..., str], *arguments: Any) -> str:
+    """Return work(client, *arguments), of mlflow_models; raise SetupError if the store cannot be reached or used."""
     with _usable(uri := store_uri(folder)):
-        return mlflow_models.follow(_client(uri)[0], name, *publication)
+        return work(_client(uri)[0], *arguments)
 
 
 def check(folder: str) -> str:

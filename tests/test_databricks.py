@@ -260,7 +260,7 @@ class Serverless:
 
 def test_settings_that_serverless_compute_hides(monkeypatch, caplog):
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
-    spark = SimpleNamespace(conf=Serverless())
+    spark = SimpleNamespace(conf=Serverless(), version="4.1.0")
     assert cluster_slots.setting(spark, "spark.executor.cores") is None
     assert cluster_slots.number(spark, "spark.executor.cores", 1) == 1
     assert cluster_slots.shuffle_partitions(spark) == 200

@@ -99,7 +99,7 @@ def test_answers_are_numpys(place, matrix):
 
 
 def test_the_map_has_the_places_that_the_metadata_know(place, matrix, tmp_path):
-    write(tmp_path / "mapped", matrix, {})
+    write(tmp_path / "mapped", matrix, {"run_id": "r"})
     known = np.random.default_rng(2).normal(size=(COUNT, 2)) * [3, 1] + 7
     order = np.random.default_rng(3).permutation(COUNT)
     ids = np.array([f"{row}.png" for row in range(COUNT)])
@@ -117,6 +117,12 @@ def test_the_map_has_the_places_that_the_metadata_know(place, matrix, tmp_path):
     )
     pca = space.open_space(f"{place}/things", 1.0).points[1]
     np.testing.assert_allclose(space.open_space(str(tmp_path / "mapped"), 1.0).points[1], pca)
+    # A map that a run has stored is of this run's version.
+    for run_id, mapped in (("another", pca), ("r", places)):
+        properties = CommitProperties(custom_metadata={"userMetadata": json.dumps({"run_id": run_id})})
+        stored = pa.table({**columns, "x": known[order, 0], "y": known[order, 1]})
+        write_deltalake(str(tmp_path / "mapped_map"), stored, commit_properties=properties, mode="overwrite")
+        np.testing.assert_allclose(space.open_space(str(tmp_path / "mapped"), 1.0).points[1], mapped, atol=1e-6)
 
 
 def test_only_who_has_the_token_reads(address):

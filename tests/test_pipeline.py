@@ -1,12 +1,15 @@
 """Pipelines: what a file may say, which steps run, and a small one by the command, twice."""
 
+import pyarrow.parquet as pq
 import pytest
 import toy_corpus
 import yaml
 from cli_runner import embedall
 
-from embedall_spark import pipeline
+from embedall_spark import pipeline, start_table, tables
 from embedall_spark.errors import BadData, ConfigError, Terminated
+from embedall_spark.sources.text import TextConfig
+from embedall_spark.train.config import TrainConfig
 
 WORDS = {"run": "words", "input": {"path": "corpus"}, "output": {"table": "out/words"}}
 
@@ -105,11 +108,13 @@ def file(tmp_path_factory):
     words = {
         "run": "words",
         "input": {"path": f"{folder}/corpus"},
-        "output": {"table": f"{folder}/output/words"},
+        "output": {"table": f"{folder}/output/words", "map": True},
         "vocabulary": {"min_count": 1},
-        "train": {"vector_size": 8, "epochs": 1, "threads": 1},
+        "train": {
+            "vector_size": 8, "epochs": 1, "threads": 1, "context": True, "start": f"{folder}/output/published",
+        },
         "evaluate": {"map_words": 0},
-    }
+    }  # fmt: skip
     steps = {
         "broken": {**words, "input": {"path": f"{folder}/absent"}, "output": {"table": f"{folder}/output/broken"}},
         "after": {"run": "publish", "candidate": "${broken}", "to": f"{folder}/output/never"},
@@ -129,6 +134,8 @@ def test_only_what_has_changed_runs(spark, own_store, file):
 
     first, statuses = status("--summary", file.parent / "summary.json")
     assert first.code == 3, first.log
+    # In the first night there is nothing to start from, and afterward the night is no other one for that.
+    assert "there is no such table yet; this run is to be its first version" in first.log
     assert statuses == {
         "broken": "failed", "after": "not run", "words": "done", "publish": "done", "check": "done",
     }  # fmt: skip
@@ -139,6 +146,37 @@ def test_only_what_has_changed_runs(spark, own_store, file):
     assert list(statuses.values()) == ["failed", "not run", "unchanged", "unchanged", "unchanged"]
     kept = again.summary["steps"]["words"]
     assert kept["run_id"] == first.summary["steps"]["words"]["run_id"]
+    assert "no such table yet" not in again.log
+    # Places on the map are published, too, and are those of a file.
+    export = embedall("export", file.parent / "output/published", file.parent / "places.parquet", "--format", "atlas")
+    assert export.code == 0, export.log
+    rows = pq.read_table(file.parent / "places.parquet").to_pylist()
+    places = {row.id: (row.x, row.y) for row in tables.read(spark, f"{file.parent}/output/words_map").collect()}
+    assert {row["id"]: (row["x"], row["y"]) for row in rows} == places
+    again = embedall("pipeline", file, "--step", "words", "--set", "steps.words.train.method=glove", "--dry-run")
+    assert "the table was made with train.method=sgns, and here it is glove" in again.log
     # A step alone, as a scheduler's task; nothing before it has to be run with it.
     assert status("--step", "publish")[1] == {"publish": "unchanged"}
     assert list(status("--dry-run", "--set", "steps.words.train.epochs=2")[1].values())[2:] == ["would run"] * 3
+
+
+def test_only_a_run_that_makes_the_table_may_start_before_it_is_there(spark, tmp_path):
+    start = f"{tmp_path}/published"
+    steps = {
+        "a": {**WORDS, "train": {"start": start, "alpha": 0.2}},
+        "p": {"run": "publish", "candidate": "${a}", "to": f"{start}/"},
+        "b": {**WORDS, "output": {"table": "out/other"}},
+    }
+    a, *_ = loaded = load(tmp_path, steps)
+    assert [pipeline.published_as(step, loaded) for step in loaded] == [f"{start}/", None, None]
+    toy_corpus.write(tmp_path / "corpus", toy_corpus.documents(3))
+    first = a.config.model_copy(update={"input": TextConfig(path=f"{tmp_path}/corpus")})
+    config, missing = start_table.resolve(spark, "words", "runs", first, None, f"{start}/")
+    # As if it had been asked for nothing but the rate.
+    assert (missing, config.train) == (start, TrainConfig(alpha=0.2))
+    for publishes in (None, f"{start}-other"):
+        with pytest.raises(BadData, match="no such file or folder"):
+            start_table.resolve(spark, "words", "runs", first, None, publishes)
+    fixed = first.model_copy(update={"train": TrainConfig(start=f"{start}@3")})
+    with pytest.raises(BadData, match="no such table"):
+        start_table.resolve(spark, "words", "runs", fixed, None, start)

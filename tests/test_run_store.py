@@ -45,7 +45,8 @@ def test_a_table_is_up_to_date_with_the_run_that_made_it(tmp_path, monkeypatch):
     monkeypatch.setattr(run_manifest, "producer_of", lambda *_: {"run_folder": folder})
 
     def is_current(version="v1", **train):
-        return run_manifest.current(None, "y", "words", settings(**train), version) is not None
+        without_start = settings(**train | {"start": None})
+        return run_manifest.current(None, "y", "words", settings(**train), version, without_start) is not None
 
     assert not is_current(start="/t@4")  # not finished yet
     run_manifest.note(folder, status="done")
@@ -55,6 +56,13 @@ def test_a_table_is_up_to_date_with_the_run_that_made_it(tmp_path, monkeypatch):
     assert not is_current(start="/other")
     assert not is_current()
     assert not is_current("v2", start="/t")
+    # It began before there was the table that it was to start from, and published it.
+    folder, _ = run_manifest.begin(root, "words", settings(), "v3", None)
+    run_manifest.note(folder, status="done", missing_start="/t")
+    assert is_current("v3", start="/t")
+    assert not is_current("v3", start="/other")
+    assert not is_current("v3", start="/t", epochs=9)
+    assert run_manifest.starts(root, "/t", folder.rpartition("/")[2]) == ["/t"]
 
 
 def test_a_named_run_is_kept_to_its_configuration(tmp_path):
@@ -187,11 +195,16 @@ def test_clean_keeps_the_newest_runs_and_all_manifests(spark, tmp_path):
         run.stage("numbers", lambda: spark.range(3))
         run.finish("done" if number else "failed")
         names.append(run.id)
-    assert run_manifest.clean(str(tmp_path), 1) == [names[1], names[0]]
+    for folder, name in (("kept-old", names[0]), ("kept-new", names[2])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.json").write_text("{}")
+    assert run_manifest.clean(str(tmp_path), 1) == ([names[1], names[0]], ["kept-old"])
+    assert [path.name for path in tmp_path.glob("kept-*")] == ["kept-new"]
     assert not files.exists(f"{tmp_path}/{names[0]}/stages")
     assert files.exists(f"{tmp_path}/{names[2]}/stages/numbers.json")
     assert run_manifest.read(f"{tmp_path}/{names[0]}")["status"] == "cleaned"
-    assert run_manifest.clean(str(tmp_path), 1) == []
+    assert run_manifest.clean(str(tmp_path), 1) == ([], [])
+    assert run_manifest.clean(str(tmp_path), 0) == ([names[2]], ["kept-new"])
     # A cleaned run is not resumed: it would have to start over.
     assert run_manifest.begin(str(tmp_path), "words", settings(epochs=1), "v1", None)[1]["run_id"] != names[0]
 

@@ -37,7 +37,7 @@ COMMANDS |= {
         "run_kind",
         "Check Python, Java, Spark, Delta, memory, disk and the MLflow store; resolve Delta's jars.",
     ),
-    "clean": ("run_kind", "Remove stages, checkpoints and spools of old runs; tables and manifests stay."),
+    "clean": ("run_kind", "Remove stages, checkpoints, spools and kept inputs of old runs; tables and manifests stay."),
     "config": ("run_kind", "Show every option of a kind with its default."),
     "similar": ("similar", "Show the nearest neighbors of ids, by cosine."),
     "analogy": ("analogy", "A is to B as C is to what? Or: what is near to some ids without others?"),

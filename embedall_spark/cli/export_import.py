@@ -83,7 +83,7 @@ def _export(
 
 def _write_files(snapshot: TableSnapshot, display: DisplayOptions, path: str, file_format: str) -> None:
     """Write a table with its titles and labels, and tell how to open the file."""
-    metadata = search_output.described(snapshot, display)
+    metadata = search_output.with_places(snapshot, search_output.described(snapshot, display))
     written = export_files.write(snapshot.vectors, metadata, path, file_format)
     typer.echo(written.text(path))
     if file_format == "npy":

@@ -52,7 +52,8 @@ def _pipeline(
     def work() -> Summary:
         nonlocal code
         since = time.monotonic()
-        steps = pipeline.select(pipeline.load(file, overrides), step)
+        every = pipeline.load(file, overrides)
+        steps = pipeline.select(every, step)
         for one in steps:
             _check_files(one)
         settings = Options(properties=properties, master=master, dry_run=dry_run, only_changed=True)
@@ -61,7 +62,8 @@ def _pipeline(
             begun = time.monotonic()
             log.info("step %s: %s", one.name, one.run)
             with progress.activity(one.name):
-                return {**_do(one, settings, earlier_changed), "seconds": round(time.monotonic() - begun, 1)}
+                own = settings._replace(publishes=pipeline.published_as(one, every))
+                return {**_do(one, own, earlier_changed), "seconds": round(time.monotonic() - begun, 1)}
 
         results, code = pipeline.run(steps, timed, failure.explain)
         _show(steps, results)

@@ -9,7 +9,7 @@ import typer
 from embedall_spark import config as configs
 from embedall_spark import files, publication, published_alias, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
-from embedall_spark.errors import BadData, ConfigError
+from embedall_spark.errors import BadData, ConfigError, NeedsSpark
 from embedall_spark.publish import comparison, procrustes
 from embedall_spark.publish.drift import Drift
 from embedall_spark.publish.gates import Publication
@@ -57,9 +57,12 @@ def _publish(
 
 def _history(table: str = PUBLISHED, n: int = options.K, master: str | None = options.MASTER) -> None:
     """List the versions of a table: when, by whom, from what, and how far it moved."""
-    spark = session.get("embedall history", master=master)
+    try:
+        commits = table_versions.versions(None, table)
+    except NeedsSpark:
+        commits = table_versions.versions(session.get("embedall history", master=master), table)
     rows: list[tuple[str, ...]] = [("version", "when", "what", "by", "rows", "overlap", "lost")]
-    for commit in table_versions.versions(spark, table)[:n]:
+    for commit in commits[:n]:
         moved = [commit.get(f"publish/{name}") for name in ("overlap_10", "lost_share")]
         rows.append((
             str(commit["version"]), f"{commit['timestamp']:%Y-%m-%d %H:%M}", _what(commit),

@@ -142,7 +142,7 @@ def _clean(
     folder: str = typer.Argument(help="The runs' folder (output.run_root; .runs beside the table)."),
     keep: int = typer.Option(..., "--keep", min=0, help="Leave the newest runs as they are."),
 ) -> None:
-    """Remove stages, checkpoints and spools of old runs; tables and manifests stay."""
+    """Remove stages, checkpoints, spools and kept inputs of old runs; tables and manifests stay."""
     folder = folder.rstrip("/") or "/"
     if not files.exists(folder):
         raise ConfigError(
@@ -150,10 +150,12 @@ def _clean(
         )
     if files.exists(f"{folder}/.runs"):
         raise ConfigError(f"{folder}: holds no runs itself; give {folder}/.runs")
-    cleaned = run_manifest.clean(folder, keep)
+    cleaned, kept = run_manifest.clean(folder, keep)
     swept = files.sweep("spool")
     for name in cleaned:
         typer.echo(f"removed stages and checkpoints of {name}")
+    for name in kept:
+        typer.echo(f"removed {name}, which none of the newest runs of its kind has used")
     typer.echo(f"{console.count(len(cleaned), 'run')} cleaned, {console.count(swept, 'spool')} of dead workers removed")
 
 

@@ -235,16 +235,17 @@ def from_bytes(content: bytes) -> LatentModel:
     return LatentModel(left, right, header["left"], header["right"], text, tower)
 
 
-def load(folder: str) -> LatentModel:
+def load(folder: str, file: str | None = None) -> LatentModel:
     """Return the model of a run.
 
     Args:
         folder: of the run, as a table's commit names it.
+        file: of the model, where the commit names it: a published table's; None: the run's.
 
     Raises:
         BadData: the run has no model, or it cannot be read.
     """
-    path = f"{folder}/artifacts/{FILE}"
+    path = file or f"{folder}/artifacts/{FILE}"
     try:
         return from_bytes(files.read_bytes(path))
     except OSError:

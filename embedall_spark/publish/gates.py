@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from embedall_spark.config import InputPath, Section
+from embedall_spark.config import InputPath, OutputPath, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,11 @@ class Publication(Section):
         "remove",
         description="rows of published ids that the candidate lacks: leave them out, keep them, or mark them "
         "by count 0, after which they do not count as lost again",
+    )
+    stands_on: list[OutputPath] = Field(
+        [],
+        description="of a latent space: published tables of those that it was fitted to. Its model is composed with "
+        "their rotations, so that it maps their vectors; unset: it maps those of the tables that it was fitted to",
     )
     registered_model: str | None = Field(
         None,

@@ -42,7 +42,10 @@ def opened(path: str, kind: str, read: Callable[[], DataFrame]) -> DataFrame:
             reason += _nanosecond_columns(path)
         raise BadData(f"{path}: cannot be read as {kind}: {reason}; {remedy}") from None
     except Exception as error:
-        # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's.
+        # Spark looks into a file for its columns, and fails as a job does: by py4j's error, or Connect's. So does Delta
+        # where a version of a table is asked for that is not there.
+        if "/_delta_log does not exist" in str(error):
+            raise BadData(f"{path}: no such table; correct its path") from None
         if "is not a Parquet file" not in str(error):
             raise
         raise BadData(f"{path}: cannot be read as {kind}: it is no Parquet file; correct path or format") from None

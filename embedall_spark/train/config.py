@@ -17,6 +17,7 @@ _SGNS_ONLY = (
 )
 # Of GloVe's authors; and measured, see docs/log.md.
 _GLOVE, _STARTED = {"window": 15, "epochs": 25}, {"epochs": 1, "alpha": 0.01}
+_GLOVE_STARTED = {"window": 15, "epochs": 5}
 
 
 class Until(Section):
@@ -95,8 +96,8 @@ class TrainConfig(Section):
         5,
         ge=1,
         le=1000,
-        description="passes over the sequences, each with new windows; unset: 5, with glove over the counts 25, with "
-        "start 1",
+        description="passes over the sequences, each with new windows; unset: 5, with glove over the counts 25; with "
+        "start 1, and 5 over the counts",
     )
     seed: int = Field(1, ge=0, lt=2**63, description="seed of all random choices")
     workers: int = Field(
@@ -136,14 +137,22 @@ class TrainConfig(Section):
     timeout: int = Field(
         900,
         ge=5,
-        description="seconds that a worker waits for another before the run fails",
+        description="seconds that a worker waits for another, and the run for a replacement of a lost worker",
+        json_schema_extra=MOVABLE,
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        le=100,
+        description="how often a slice is tried again after a worker was lost in it",
         json_schema_extra=MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")
     start: TableVersion | None = Field(
         None,
         description="table of vectors to start from, TABLE or TABLE@VERSION, with context vectors: its ids keep their "
-        "vectors, and others are fitted to them first; for word2vec with negative sampling; unset: random vectors",
+        "vectors, and others are fitted to them first; for GloVe, and for word2vec with negative sampling; unset: "
+        "random vectors",
     )
     until: Until | None = Field(None, description="stop before the last epoch; unset: never. Keys:")
     glove: GloveConfig = GloveConfig()
@@ -154,7 +163,8 @@ class TrainConfig(Section):
         """Fill in the defaults of GloVe's authors where the method is GloVe, and those of a start from a table."""
         if not isinstance(values, dict):
             return validate(values)
-        defaults = _GLOVE if values.get("method") == "glove" else _STARTED if values.get("start") is not None else {}
+        starts, glove = values.get("start") is not None, values.get("method") == "glove"
+        defaults = (_GLOVE_STARTED if starts else _GLOVE) if glove else _STARTED if starts else {}
         config = validate(defaults | values)
         # What was filled in does not count as set.
         config.model_fields_set.intersection_update(values)
@@ -197,12 +207,25 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _start(self) -> TrainConfig:
-        if self.start is not None and (self.method == "glove" or self.hs or self.max_n or not self.negative):
+        if self.start is None:
+            return self
+        if self.hs or self.max_n or not self.negative:
             raise ValueError(
-                "start is for skip-gram and CBOW with negative sampling: a table has no more of a model than vectors "
-                "and context vectors; leave out hs, max_n and method=glove, or start"
+                "start is for GloVe, and for skip-gram and CBOW with negative sampling: a table has no more of a model "
+                "than vectors and context vectors; leave out hs and max_n, or start"
+            )
+        if self.method == "glove" and self.glove.vector == "context":
+            raise ValueError(
+                "start with glove.vector=context: such a table has no input vectors to start from; set glove.vector to "
+                "sum or input, or leave start out"
             )
         return self
+
+    def without_start(self) -> TrainConfig:
+        """Return the options of a training from nothing, with its defaults for what is not set."""
+        return TrainConfig.model_validate(
+            {name: getattr(self, name) for name in self.model_fields_set if name != "start"}
+        )
 
     @property
     def has_gpu_kernel(self) -> bool:

@@ -45,6 +45,29 @@ def initial_rows(
     return glove_kernel.initial_rows(inputs, outputs, dim)
 
 
+def start_rows(
+    sides: tuple[NDArray[np.float32], NDArray[np.float32]],
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    contexts: NDArray[np.float32],
+    config: TrainConfig,
+) -> None:
+    """Write the vectors of a table into some untrained rows of both sides; the table's may be the sums of both.
+
+    The sums of squared gradients stay at 1. Those of vectors hardly leave it in any training, since the learning rate's
+    square is in them.
+    """
+    inputs = vectors - contexts if config.glove.vector == "sum" else vectors
+    for side, values in zip(sides, (inputs, contexts), strict=True):
+        side[rows, : config.vector_size] = values
+
+
+def start_columns(config: TrainConfig) -> NDArray[np.int64]:
+    """Return the columns of a row that a start from a table gives: the vector and its squares, not the bias."""
+    vector = np.arange(config.vector_size)
+    return np.concatenate([vector, glove_kernel.half_length(config.vector_size) + vector])
+
+
 def weights(rows: Matrix, config: TrainConfig) -> Matrix:
     """Return the part of rows that must stay small: vectors and biases, not the sums of squared gradients."""
     return rows[:, : glove_kernel.half_length(config.vector_size)]

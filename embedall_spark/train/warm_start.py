@@ -1,7 +1,8 @@
 """A start from the vectors of a table: the rows of ids that it has, and a first pass that trains the other ids alone.
 
 The rows become a checkpoint, as a slice of the training would leave it. The new ids are then trained on the windows
-around them, with all other rows put back afterward, so that they join the space that is there.
+around them, with all other rows put back afterward, so that they join the space that is there. GloVe's biases, which a
+table has not, are trained in the same pass, over all counts.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def begin(run: Run, vocabulary: DataFrame, folder: str, workers: int, config: Tr
     reports = by_shard.mapInArrow(_write(folder, target, workers, config), slice_state.REPORT).collect()
     written = [json.loads(row.report) for row in sorted(reports, key=lambda row: int(row.rank))]
     return checkpoint.write(run, {
-        "folder": target, "epoch": LOADED if new else NEW_IDS, "index": 0,
+        "folder": target, "epoch": LOADED if new or config.method == "glove" else NEW_IDS, "index": 0,
         "slices": 1, "episodes": 1, "workers": workers,
         "lengths": dict(zip(("inputs", "outputs"), methods.of(config).saved_lengths(config), strict=True)),
         **{name: [report[name] for report in written] for name in ("rows", "inputs", "outputs")},
@@ -121,7 +122,9 @@ def options(config: TrainConfig) -> TrainConfig:
 
 
 def corpus(run: Run, whole: Corpus, config: TrainConfig) -> Corpus:
-    """Return the estimated sizes of the pass over the new ids; ``whole`` has those of all sequences."""
+    """Return the estimated sizes of the pass over the new ids; ``whole`` has those of all sequences, or cells."""
+    if config.method == "glove":
+        return whole
     row = run.read_stage(_STAGE).agg(F.sum("count")).first()
     occurrences = int(row[0] or 0) if row else 0
     share = min(1.0, occurrences * (2 * config.window + 1) / whole.tokens)
@@ -134,9 +137,14 @@ def stage(run: Run) -> str:
     return run.stage_path(_STAGE)
 
 
-def around_new_ids(sequences: DataFrame, folder: str, window: int) -> DataFrame:
-    """Return the parts of BLOCKS around new ids, so long that their windows are whole; each several times."""
-    return sequences.mapInArrow(_cut_out(folder, window), blocks.BLOCKS)
+def around_new_ids(sequences: DataFrame, folder: str, config: TrainConfig) -> DataFrame:
+    """Return the parts of BLOCKS around new ids, so long that their windows are whole; each several times.
+
+    Of GloVe it is all CELLS: the biases of all ids are new, too, since a table has none.
+    """
+    if config.method == "glove":
+        return sequences
+    return sequences.mapInArrow(_cut_out(folder, config.window), blocks.BLOCKS)
 
 
 def new_ids(folder: str) -> NDArray[np.int32]:
@@ -146,7 +154,7 @@ def new_ids(folder: str) -> NDArray[np.int32]:
 
 
 def put_back(slice_: slice_state.Slice, rank: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> None:
-    """Give all rows of a shard but the new ids' the values that they had before the slice."""
+    """Give all rows of a shard but the new ids' what they had of the table before the slice."""
     assert slice_.new_ids is not None
     assert slice_.resume_from is not None
     vocabulary = VocabularyIndex.open(slice_.vocabulary)
@@ -155,10 +163,11 @@ def put_back(slice_: slice_state.Slice, rank: int, inputs: NDArray[np.float32], 
     def shards_of(count: int, matrix: str) -> plan.Shards:
         return plan.shards(vocabulary.counts, count, sample, vocabulary.folder)
 
-    kept = ~np.isin(shards_of(workers, "inputs").ids(rank), new_ids(slice_.new_ids), assume_unique=True)
+    kept = np.flatnonzero(~np.isin(shards_of(workers, "inputs").ids(rank), new_ids(slice_.new_ids), assume_unique=True))
+    columns = methods.of(slice_.config).start_columns(slice_.config)
     before = shard_io.load(slice_.resume_from, rank, workers, shards_of)
     for rows, saved in zip((inputs, outputs), before, strict=True):
-        rows[kept] = saved[kept]
+        rows[kept[:, None], columns] = saved[kept[:, None], columns]
 
 
 def _place(folder: str, workers: int, config: TrainConfig) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
@@ -189,9 +198,8 @@ def _write(
         ids = plan.shards(vocabulary.counts, workers, config.sample, vocabulary.folder).ids(rank)
         sides = methods.of(config).initial_rows(ids, config)
         for batch in batches:
-            rows = batch["row"].to_numpy()
-            for side, name in zip(sides, ("vector", "context"), strict=True):
-                side[rows, : config.vector_size] = to_matrix(batch[name])
+            values = to_matrix(batch["vector"]), to_matrix(batch["context"])
+            methods.of(config).start_rows(sides, batch["row"].to_numpy(), *values, config)
         lengths = methods.of(config).saved_lengths(config)
         written: dict[str, object] = {"rows": len(ids)}
         for side, name, length in zip(sides, ("inputs", "outputs"), lengths, strict=True):
@@ -205,7 +213,7 @@ def _write(
 
 def _write_ids(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     ids = [pq.read_table(part, columns=["id"], filesystem=filesystem)["id"].to_numpy() for part in parts]
-    np.sort(np.concatenate(ids)).astype(np.int32).tofile(folder / "ids")
+    np.sort(np.concatenate([np.zeros(0, np.int32), *ids])).astype(np.int32).tofile(folder / "ids")
 
 
 def _cut_out(folder: str, window: int) -> Callable[[Batches], Iterator[pa.RecordBatch]]:

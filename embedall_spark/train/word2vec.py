@@ -54,6 +54,23 @@ def initial_rows(
     return inputs, aligned_rows.zeros(len(ids), aligned_rows.padded_length(saved_lengths(config)[1]))
 
 
+def start_rows(
+    sides: tuple[NDArray[np.float32], NDArray[np.float32]],
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    contexts: NDArray[np.float32],
+    config: TrainConfig,
+) -> None:
+    """Write vectors and context vectors of a table into some untrained rows of both sides."""
+    for side, values in zip(sides, (vectors, contexts), strict=True):
+        side[rows, : config.vector_size] = values
+
+
+def start_columns(config: TrainConfig) -> NDArray[np.int64]:
+    """Return the columns of a row that a start from a table gives: all but the padding."""
+    return np.arange(config.vector_size)
+
+
 def weights(rows: Matrix, config: TrainConfig) -> Matrix:
     """Return the part of rows that must stay small: all of it."""
     return rows

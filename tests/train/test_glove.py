@@ -7,10 +7,12 @@ import pytest
 from fake_run import FakeRun
 from pyspark.sql import functions as F
 from train.test_trainer import CLUSTERS, EACH, purity, sentences, train, write_corpus
+from train.test_warm_start import saved
 
 from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import sequences, words
+from embedall_spark.schemas import vectors_of
 from embedall_spark.train import checkpoint
 from embedall_spark.train.config import TrainConfig
 
@@ -64,6 +66,35 @@ def test_two_workers(spark, corpus, alone, tmp_path):
     assert two == pytest.approx(one, rel=0.1)
     cells = [sum(report["pairs"] for report in checkpoint.latest(run)["reports"]) for run in (of_one, of_two)]
     assert cells[0] == cells[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_from_a_table(spark, corpus, alone, tmp_path, workers):
+    folder, cold, _, _ = alone
+    new = [3, 50, 80]
+    known = sorted(set(range(CLUSTERS * EACH)) - set(new))
+    manifest = {**checkpoint.latest(FakeRun(spark, folder)), "context": True}
+    table = vectors_of(checkpoint.vectors(FakeRun(spark, folder), manifest, f"{corpus}/vocabulary"), "words", "a", None)
+    table.where(~table.id.isin([f"w{token}" for token in new])).write.format("delta").save(f"{tmp_path}/table")
+    options = config(start=f"{tmp_path}/table", epochs=1, workers=workers)
+    run, vectors, _ = train(spark, corpus, tmp_path, options)
+    # The pass over biases and new ids, then an epoch that goes on where the training of the table was.
+    losses, before = ([value for name, value, _ in run_.metrics if name == "loss"] for run_ in (run, cold))
+    assert len(losses) == 2
+    assert losses[1] < before[3]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = np.argsort(-(unit @ unit.T), axis=1)[new, 1:6]
+    assert (nearest % CLUSTERS == np.array(new)[:, None] % CLUSTERS).mean() > 0.8
+    shutil.rmtree(tmp_path / "checkpoints/0000-0000")
+    after_pass = checkpoint.latest(run)
+    sums = {name: saved(after_pass, corpus, name) for name in ("inputs", "outputs")}
+    expected = {row.id: (row.vector, row.context) for row in table.collect()}
+    both, contexts = (np.array([expected[f"w{token}"][at] for token in known], np.float32) for at in (0, 1))
+    np.testing.assert_array_equal(sums["outputs"][known, :24], contexts)
+    np.testing.assert_array_equal(sums["inputs"][known, :24], both - contexts)
+    # Of each side the bias, which begins within 0.02 of zero, has been trained.
+    assert np.abs(sums["inputs"][known, 24]).mean() > 0.2
+    assert np.abs(sums["outputs"][known, 25]).mean() > 0.2
 
 
 def test_sum_input_and_context(spark, corpus, alone):

@@ -44,10 +44,11 @@ def saved(manifest, corpus, matrix):
     workers, total = len(manifest[matrix]), CLUSTERS * EACH
     index = warm_start.VocabularyIndex.open(f"{corpus}/vocabulary")
     shards = warm_start.plan.shards(index.counts, workers, manifest["sample"], index.folder)
-    result = np.zeros((total, 24), np.float32)
+    width = manifest["lengths"][matrix]
+    result = np.zeros((total, width), np.float32)
     for shard, file in enumerate(manifest[matrix]):
         ids = shards.ids(shard)
-        rows = shard_io.read_rows(f"{manifest['folder']}/{file}", len(ids), 24)
+        rows = shard_io.read_rows(f"{manifest['folder']}/{file}", len(ids), width)
         result[ids] = np.concatenate([piece for _, piece in rows])
     return result
 
@@ -97,9 +98,13 @@ def test_defaults_and_refusals(spark, corpus, start, tmp_path):
     assert (options.start, options.epochs, options.alpha) == ("catalog.schema.words@3", 1, 0.01)
     assert options.model_fields_set == {"start"}
     assert TrainConfig(start="words", epochs=4).epochs == 4
-    for variant in ({"method": "glove"}, {"hs": 1}, {"max_n": 6}):
-        with pytest.raises(ConfigError, match="start is for skip-gram and CBOW"):
+    for variant in ({"hs": 1}, {"max_n": 6}):
+        with pytest.raises(ConfigError, match="start is for GloVe, and for skip-gram and CBOW"):
             parse(TrainConfig, {"start": "words", **variant})
+    glove = {"start": "words", "method": "glove"}
+    assert (TrainConfig(**glove).epochs, TrainConfig(**glove).window) == (5, 15)
+    with pytest.raises(ConfigError, match=r"start with glove\.vector=context"):
+        parse(TrainConfig, {**glove, "glove": {"vector": "context"}})
     with pytest.raises(ConfigError, match=r"its vectors have 24 dimensions, and train\.vector_size is 8"):
         warm_start.read(spark, config(start=start[0], vector_size=8))
     with pytest.raises(BadData, match="version 7"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedall_spark import delta_files, files, table_cache
-from embedall_spark.cli.shared import provenance, search_output
+from embedall_spark.cli.shared import provenance, search_output, table_snapshot
 from embedall_spark.cli.shared.table_snapshot import TableSnapshot
 from embedall_spark.errors import BadData, ConfigError, EmbedallError, NeedsSpark, UnknownId
 from embedall_spark.search import condition, exact, title_lookup
@@ -44,6 +44,8 @@ class Space:
     vectors: LocalTable
     metadata: pa.Table | None
     latent: LatentTable | None
+    stored_map: pa.Table | None
+    """MAP, if its run has stored one."""
     pictures_dropped: dict[str, bytes]
     """Pictures that were dropped on the page, by the digest of their bytes; the page's tables share them."""
 
@@ -172,28 +174,30 @@ class Space:
     def points(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows on the map, the most frequent ones, and their places, float32 [n, 2], from -1 to 1.
 
-        The places are columns x and y of the metadata, where every row on the map has them, else PCA of unit vectors.
+        The places are columns x and y of the metadata, where every row on the map has them, else those that the run has
+        stored (``output.map``), else PCA of unit vectors.
         """
         counts = self.vectors.columns["count"].fill_null(0).to_numpy()
         rows = np.sort(np.argsort(-counts, kind="stable")[:MAX_POINTS])
-        own = self._own_places(rows)
-        if own is not None:
-            return rows, _centered(own)
+        for table in (self.metadata, self.stored_map):
+            places = self._known_places(rows, table)
+            if places is not None:
+                return rows, _centered(places)
         sample = unit(self.vectors.vectors[rows[:: max(1, len(rows) // _SAMPLE)]]).astype(np.float64)
         mean = sample.mean(axis=0) if len(sample) else np.zeros(self.vectors.dimension)
         _, axes = np.linalg.eigh(np.cov(sample, rowvar=False, bias=True) if len(sample) else np.eye(len(mean)))
-        places = [
+        parts = [
             (unit(self.vectors.vectors[part]) - mean) @ axes[:, [-1, -2]]
             for part in np.array_split(rows, max(1, len(rows) // _SAMPLE))
         ]
-        return rows, _centered(np.concatenate(places))
+        return rows, _centered(np.concatenate(parts))
 
-    def _own_places(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Return the coordinates that the metadata have for some rows, float64 [n, 2]; None if any has none."""
-        if self.metadata is None or not {"x", "y"} <= set(self.metadata.column_names):
+    def _known_places(self, rows: NDArray[np.int64], table: pa.Table | None) -> NDArray[np.float64] | None:
+        """Return the coordinates that a table has for some rows, float64 [n, 2]; None if any has none."""
+        if table is None or not {"x", "y"} <= set(table.column_names):
             return None
         ids = self.vectors.columns["id"].take(row_array(rows))
-        known = self.metadata.take(pc.index_in(ids, self.metadata["id"].combine_chunks()))
+        known = table.take(pc.index_in(ids, table["id"].combine_chunks()))
         try:
             places = np.stack([known[name].cast(pa.float64()).fill_null(np.nan).to_numpy() for name in "xy"], axis=1)
         except pa.ArrowException:
@@ -255,14 +259,16 @@ def open_space(name: str, limit: float, pictures_dropped: dict[str, bytes] | Non
         opened = delta_files.open_version(path, number)
         snapshot = TableSnapshot(None, path, table_cache.vectors(opened, limit), opened.version, limit=limit)
         metadata = search_output.beside(snapshot)
+        stored_map = table_snapshot.stored_map(snapshot)
     except NeedsSpark as reason:
         raise ConfigError(f"{name}: cannot be explored, since the page reads tables without Spark: {reason}") from None
     assert metadata is None or isinstance(metadata, pa.Table)
+    assert stored_map is None or isinstance(stored_map, pa.Table)
     if not len(snapshot.vectors):  # type: ignore[arg-type]
         raise ConfigError(f"{name}: the table has no rows to show")
     latent = provenance.latent_table(None, path)
     dropped = {} if pictures_dropped is None else pictures_dropped
-    return Space(name, snapshot, snapshot.vectors, metadata, latent, dropped)  # type: ignore[arg-type]
+    return Space(name, snapshot, snapshot.vectors, metadata, latent, stored_map, dropped)  # type: ignore[arg-type]
 
 
 def _centered(places: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -95,7 +95,19 @@ def latent_table(spark: SparkSession | None, table: str) -> LatentTable | None:
     from embedall_spark.latent import latent_model
 
     options = _configuration(table, producer, "a table whose run is still there")
-    return LatentTable(options, latent_model.load(producer["run_folder"]), producer["run_id"])
+    folder = producer["run_folder"]
+    model = latent_model.load(folder, producer.get("model"))
+    return LatentTable(options, _with_words_at_fit(model, options, folder), producer["run_id"])
+
+
+def _with_words_at_fit(model: LatentModel, options: dict[str, Any], folder: str) -> LatentModel:
+    """Return a model that is composed of the words as they were when it was fitted, not of those of a later run."""
+    words = options["input"].get("words")
+    if words is None or model.text is None or model.text.table != words:
+        return model
+    version = (run_manifest.read(folder).get("snapshot") or {}).get("tables", {}).get("words")
+    known = version is not None and files.table_and_version(words)[1] is None
+    return model._replace(text=model.text._replace(table=f"{words}@{version}")) if known else model
 
 
 def project_text(spark: SparkSession | None, table: LatentTable, text: str) -> NDArray[np.float32]:
@@ -146,10 +158,11 @@ def embed_text(network: BackboneConfig, text: str) -> NDArray[np.float32]:
 
 def _words_of(spark: SparkSession | None, table: str, run_id: str) -> Vectors:
     """Return the words' vectors that a run wrote: a later run whose gates failed may have replaced them."""
+    table, version = files.table_and_version(table)
     if spark is not None:
-        version = tables.committed(spark, table, run_id, None)
+        version = tables.committed(spark, table, run_id, None) if version is None else version
         return schemas.conform(tables.read(spark, table, version), schemas.VECTORS)
-    latest = delta_files.open_version(table)
+    latest = delta_files.open_version(table, version)
     versions = [commit["version"] for commit in table_cache.commits(latest) if commit["run_id"] == run_id]
     files_of_run = delta_files.open_version(table, max(versions)) if versions else latest
     return table_cache.vectors(files_of_run, table_cache.DEFAULT_LIMIT)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from embedall_spark import config, files
-from embedall_spark.cli.shared import console, provenance
+from embedall_spark.cli.shared import console, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.search import title_lookup
 from embedall_spark.sources import expressions, local_metadata
@@ -148,6 +148,23 @@ def described(snapshot: TableSnapshot, display: DisplayOptions) -> Metadata | No
         for name, column in columns.items()
     }
     return metadata.groupBy("id").agg(*(F.min(value).alias(name) for name, value in values.items()))
+
+
+def with_places(snapshot: TableSnapshot, described: Metadata | None) -> Metadata | None:
+    """Return described() with x and y where the table's run has stored a map."""
+    places = table_snapshot.stored_map(snapshot)
+    if places is None:
+        return described
+    if isinstance(places, pa.Table):
+        if described is None:
+            return places.append_column("title", none := pa.nulls(len(places), pa.string())).append_column(
+                "label", none
+            )
+        assert isinstance(described, pa.Table)
+        return described.join(places, "id", join_type="full outer")
+    if described is None:
+        return places.withColumns({name: expressions.null() for name in ("title", "label")})
+    return described.join(places, "id", "full")
 
 
 def _read_all(snapshot: TableSnapshot, source: Names, columns: Iterable[str] = ()) -> Metadata:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import typer
 
-from embedall_spark import delta_files, files, schemas, session, table_cache, tables
+from embedall_spark import delta_files, files, schemas, session, table_cache, table_versions, tables
 from embedall_spark.cli.shared import console
 from embedall_spark.config import Output
 from embedall_spark.errors import ConfigError, NeedsSpark, SchemaMismatch, TableError
@@ -80,6 +80,22 @@ class TableSnapshot:
     def is_same_table(self, table: str) -> bool:
         """Return whether a name is that of this table, in whatever version."""
         return _version(self.spark, table).rpartition("@")[0] == self.version.rpartition("@")[0]
+
+
+def stored_map(snapshot: TableSnapshot) -> DataFrame | pa.Table | None:
+    """Return MAP, the places that the run of the table's version has given its ids; None if it has not."""
+    spark, name = snapshot.session, files.map_of(snapshot.name)
+    if not (delta_files.exists(name) if spark is None else tables.exists(spark, name)):
+        return None
+    version = int(snapshot.version.rpartition("@")[2])
+    made = (commit for commit in table_versions.versions(spark, snapshot.name) if commit["version"] <= version)
+    run_id = next((commit["run_id"] for commit in made if "run_id" in commit), None)
+    maps = [commit["version"] for commit in table_versions.versions(spark, name) if commit.get("run_id") == run_id]
+    if not maps:
+        return None
+    if spark is None:
+        return table_cache.rows(delta_files.open_version(name, maps[0]), snapshot.limit)
+    return tables.read(spark, name, maps[0])
 
 
 def open_table(table: str, master: str | None) -> tuple[SparkSession, DataFrame]:
