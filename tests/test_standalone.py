@@ -278,15 +278,16 @@ def test_spark_assigns_the_gpus_of_a_worker(hosts, master, environment, tmp_path
     assert said["training"] == ["cuda:0", "cuda:1"]
 
 
-def test_a_packed_environment_without_torch_is_shipped_and_runs_words(master, environment, glob, tmp_path):
+def test_a_packed_environment_without_torch_is_shipped_and_runs_words(hosts, master, environment, jars, glob, tmp_path):
     """What make package writes: hosts have Spark and a Python, and nothing of this package."""
     subprocess.run(["make", "package", f"DIST={tmp_path}", "COMPILE="], cwd=ROOT, check=True, capture_output=True)
     (tmp_path / "job.py").write_bytes((ROOT / "tests" / "packaged_job.py").read_bytes())
     config = configure(tmp_path / "run", glob, train={"epochs": 1})
-    command = [HOME / "bin" / "spark-submit", "--master", master, "--archives", f"{tmp_path}/environment.tar.gz#packed"]
+    command = [*hosts.hub.prefix, HOME / "bin" / "spark-submit", "--master", master]
+    command += ["--archives", f"{tmp_path}/environment.tar.gz#packed"]
     command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults"]
     command += ["--conf", "spark.executorEnv.NUMBA_CACHE_DIR=./numba"]
-    command += [part for key, value in SMALL.items() for part in ("--conf", f"{key}={value}")]
+    command += [part for key, value in (SMALL | jars).items() for part in ("--conf", f"{key}={value}")]
     command += [tmp_path / "job.py", tmp_path, "--config", config]
     pythons = {"PYSPARK_DRIVER_PYTHON": f"{tmp_path}/environment/bin/python", "PYSPARK_PYTHON": "./packed/bin/python"}
     done = subprocess.run(
