@@ -24,6 +24,7 @@ from embedall_spark import (
     run_store,
     schemas,
     session,
+    storage_probe,
     tables,
     tracking,
 )
@@ -66,6 +67,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     Raises:
         EmbedallError: see errors.py; the class determines the exit code.
     """
+    session.prepare_storage(options.properties)
     return launch_config(kind, configs.load(kinds.load(kind).Config, path, overrides), options)
 
 
@@ -222,6 +224,8 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
         if store is not None:
             store.result()
     path_checks.check_root(spark, output.run_root or output.folder or "")
+    if not options.dry_run:
+        storage_probe.check(spark, run_root(output))
     return spark
 
 
@@ -250,7 +254,6 @@ def take_over(
         log.info("run %s is finished already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
-    path_checks.check_shared(spark, folder)
     heartbeat = run_heartbeat.Heartbeat(folder, manifest["token"])
     heartbeat.start()
     try:

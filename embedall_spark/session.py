@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import cluster_slots, spark_jvm, user_cache
+from embedall_spark import cluster_slots, hadoop_options, spark_jvm, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def get(
         SetupError: Java, Spark or Delta's jars are missing, or the running session lacks a required setting.
     """
     try:
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
@@ -89,13 +90,24 @@ def get(
                 f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})"
             ) from None
         check(spark)
+        with suppress(PySparkException):
+            # A platform that hides its settings has storage of its own.
+            hadoop_options.remember(spark.conf.getAll)
         return spark
     java = _java()[1]
     settings = read_properties(properties or conf_file("spark-local.conf")) | (extra or {})
     if master is not None:
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
-    return _start(_with_environment(settings), java)
+    spark = _start(_with_environment(settings), java)
+    hadoop_options.remember(spark.conf.getAll)
+    return spark
+
+
+def prepare_storage(properties: str | None) -> None:
+    """Let what is read before Spark starts, such as a configuration, be read with the storage settings of Spark's."""
+    if not is_running():
+        hadoop_options.remember(read_properties(properties or conf_file("spark-local.conf")))
 
 
 def is_running() -> bool:

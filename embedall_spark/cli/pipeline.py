@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -41,7 +40,7 @@ def _pipeline(
     overrides: list[str] = typer.Option(
         [], "--set", help="Override one key: --set steps.NAME.train.epochs=3. May be repeated.", metavar="A.B=VALUE"
     ),
-    summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    summary: str | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, and show what would run; stop."),
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
     master: str | None = options.MASTER,

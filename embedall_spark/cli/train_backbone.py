@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,7 +35,7 @@ def _train_backbone(
         [], "--set", help="Override one key: --set train.epochs=3. May be repeated.", metavar="A.B=VALUE"
     ),
     run_id: str | None = typer.Option(None, "--run-id", help="Name of the run; resumed if it exists."),
-    summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    summary: str | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Check configuration and input; count the pictures; stop."),
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
     master: str | None = typer.Option(None, "--master", help="Spark master, such as local[4]."),
