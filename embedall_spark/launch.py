@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.errors import PySparkException
 
-from embedall_spark import config as configs
 from embedall_spark import (
+    concurrent_writers,
     files,
     input_snapshot,
     kinds,
@@ -28,6 +28,7 @@ from embedall_spark import (
     tables,
     tracking,
 )
+from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError, EmbedallError
 from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
@@ -256,6 +257,7 @@ def take_over(
     log.info("run %s in %s", manifest["run_id"], folder)
     heartbeat = run_heartbeat.Heartbeat(folder, manifest["token"])
     heartbeat.start()
+    concurrent_writers.warn(spark, root, output, manifest["run_id"])
     try:
         tracked = tracking.start(
             kind,

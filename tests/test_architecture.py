@@ -61,6 +61,7 @@ OUTER = {
     "spark_jvm",
     "path_checks",
     "storage_probe",
+    "concurrent_writers",
     "tables",
     "table_cache",
     "delta_files",

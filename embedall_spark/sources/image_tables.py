@@ -91,6 +91,7 @@ def place_of(config: ImagesConfig, location: Column) -> Column:
         return location
     if re.match(image_paths.SCHEME, base) and not base.startswith("dbfs:"):
         # Below a URI blanks and the like are encoded.
+        base = image_paths.encoded(base)
         below = F.replace(F.replace(F.url_encode(location), F.lit("+"), F.lit("%20")), F.lit("%2F"), F.lit("/"))
     else:
         below = location

@@ -123,8 +123,10 @@ class Files(NamedTuple):
         return sum(file.size for file in self._files())
 
     def left_out(self) -> dict[str, tuple[int, str]]:
-        """Return what input_files.walk() leaves out."""
+        """Return what input_files.walk() leaves out; nothing on remote storage: a listing costs more than it tells."""
         counts: dict[str, tuple[int, str]] = {}
+        if not files.is_local(self.path):
+            return counts
         for entry in input_files.walk(self.path, self.names):
             if reason := self._reason(entry):
                 count, example = counts.get(reason, (0, entry.path))
