@@ -51,6 +51,7 @@ def _pipeline(
     def work() -> Summary:
         nonlocal code
         since = time.monotonic()
+        session.prepare_storage(properties)
         steps = pipeline.select(pipeline.load(file, overrides), step)
         for one in steps:
             _check_files(one)
