@@ -2,20 +2,25 @@
 
 The text is made by Spark: documents of 1,000 tokens, Zipf's law over a million words. Nine of ten rarer tokens
 of a document belong to its topic, so that the nearest neighbors of a word should have its topic. Texts, finished points
-and a point's unfinished run are kept in --folder: a benchmark that was stopped goes on where it was.
+and a point's unfinished run are kept in --folder: a benchmark that was stopped goes on where it was. With --cluster the
+workers are those of a standalone cluster on this machine, with one thread each; then a second run is killed at a random
+moment and started again, and must end in the same table.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cluster
 import common
 import numpy as np
 import pyarrow as pa
@@ -42,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", type=int, nargs="+", help="tokens of each point; default: 10M, 100M and 1 billion")
     parser.add_argument("--dims", type=int, nargs="+", default=[100], help="vector sizes")
     parser.add_argument("--workers", type=int, default=1, help="barrier tasks that share the model")
+    parser.add_argument("--cluster", action="store_true", help="on a standalone cluster; a second run is killed")
     parser.add_argument("--folder", type=Path, help="where texts and results are kept; default: the cache folder")
     options = parser.parse_args(arguments)
     folder = options.folder or user_cache.folder("benchmarks")
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for dim in options.dims:
         results = []
         for tokens in points:
-            results.append(point(root, tokens, dim, options.workers))
+            results.append(point(root, tokens, dim, options.workers, options.cluster))
             common.say(f"{tokens:,} tokens, d={dim}", **results[-1])
         ratios |= {f"{name}_d{dim}": value for name, value in compare(results).items()}
     goals = QUICK_GOALS if options.quick else GOALS
@@ -77,21 +83,45 @@ def compare(results: Sequence[dict[str, Any]]) -> dict[str, float]:
         "training_seconds_over_estimated": last["training_seconds"] / max(1, last["estimated_training_seconds"]),
         "memory_over_estimated_in_training": last["worker_peak_bytes"] / last["estimated_training_memory_bytes"],
     }
+    if "same_after_kill" in last:
+        ratios["same_after_kill"] = last["same_after_kill"]
     if len(costs) > 1:
         ratios["cost_per_token_first_over_last"] = costs[0] / costs[-1]
     return ratios
 
 
-def point(root: Path, tokens: int, dim: int, workers: int) -> dict[str, Any]:
+def point(root: Path, tokens: int, dim: int, workers: int, on_cluster: bool) -> dict[str, Any]:
     """Return the figures of a point, measured now or earlier."""
-    name = f"{tokens}-d{dim}-w{workers}"
+    name = f"{tokens}-d{dim}-w{workers}{'-cluster' if on_cluster else ''}"
     result = root / f"{name}.json"
     if not result.exists():
-        text = write_text(root / f"text-{tokens}", tokens)
-        facts = measure(text, root / name, dim, workers)
+        text, folder = write_text(root / f"text-{tokens}", tokens), root / name
+        if on_cluster:
+            with cluster.standalone(workers, folder / "cluster") as (address, properties):
+                command = _command(text, folder, dim, workers, address)
+                command += ["--properties", str(properties), "--set", "train.threads=1"]
+                facts = measure(command, folder)
+                facts |= kill_and_resume(command, folder, facts["seconds"])
+        else:
+            facts = measure(_command(text, folder, dim, workers, MASTER), folder)
         result.write_text(json.dumps({"tokens": tokens, **facts}, indent=1))
-        shutil.rmtree(root / name)
+        shutil.rmtree(folder)
     return dict(json.loads(result.read_text()))
+
+
+def kill_and_resume(command: Sequence[str], folder: Path, seconds: float) -> dict[str, Any]:
+    """Return when a second run was killed, and whether its table is, after another start, the first run's."""
+    again = [part.replace(f"{folder}/words", f"{folder}/words-again") for part in command]
+    moment = float(np.random.default_rng().uniform(0.2, 0.9)) * seconds
+    with (folder / "log-killed.txt").open("w") as log:
+        process = subprocess.Popen(again, stdout=log, stderr=log, start_new_session=True)
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    with (folder / "log-again.txt").open("w") as log:
+        subprocess.run(again, check=True, stdout=log, stderr=log)
+    first, second = (common.read_words(f"{folder}/{name}") for name in ("words", "words-again"))
+    return {"killed_after_seconds": moment, "same_after_kill": float(first.equals(second))}
 
 
 def write_text(folder: Path, tokens: int) -> Path:
@@ -122,11 +152,15 @@ def _documents(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays([pc.binary_join(lists, " ")], ["value"])
 
 
-def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
-    """Return figures of ``embedall words`` on the text, and of what its dry run has said before."""
+def _command(text: Path, folder: Path, dim: int, workers: int, master: str) -> list[str]:
+    """Return ``embedall words`` on the text."""
     values = {"train.vector_size": dim, "train.epochs": 1, "train.workers": workers, "evaluate.map_words": 0}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    command = common.embedall("words", f"{text}/part-*", f"{folder}/words", "--master", MASTER, *overrides)
+    return common.embedall("words", f"{text}/part-*", f"{folder}/words", "--master", master, *overrides)
+
+
+def measure(command: list[str], folder: Path) -> dict[str, Any]:
+    """Return figures of ``embedall words``, and of what its dry run has said before."""
     dry = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True).stdout
     estimate = json.loads(dry.splitlines()[-1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +171,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         while process.poll() is None:
-            total, worker = common.proportional(process.pid)
+            total, worker = common.proportional(os.getpid())
             peak, worker_peak = max(peak, total), max(worker_peak, worker)
             time.sleep(1)
         assert process.stdout is not None
@@ -156,7 +190,7 @@ def measure(text: Path, folder: Path, dim: int, workers: int) -> dict[str, Any]:
         "stages": {name: float(value) for name, value in _STAGE.findall(log.read_text())},
         "words_per_second": sum(part["tokens"] for part in report) / max(part["seconds"]["train"] for part in report),
         "vocabulary": table.num_rows,
-        "model_bytes": 2 * table.num_rows * dim * 4,
+        "model_bytes": 2 * table.num_rows * len(table["vector"][0]) * 4,
         "peak_bytes": peak,
         "worker_peak_bytes": worker_peak,
         "disk_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),

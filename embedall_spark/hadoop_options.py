@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pyspark.sql import SparkSession
 
 _PREFIX = "spark.hadoop."
 _STORAGE = ("fs.", "dfs.", "hadoop.security.")
@@ -34,6 +37,16 @@ def remember(settings: Mapping[str, str]) -> None:
     found = {key.removeprefix(_PREFIX): value for key, value in settings.items() if key.startswith(_PREFIX)}
     _own.clear()
     _own.update({name: value for name, value in found.items() if name.startswith(_STORAGE)})
+
+
+def remember_those_of(spark: SparkSession) -> SparkSession:
+    """Keep the options of a session for this process; return the session."""
+    from pyspark.errors import PySparkException
+
+    # A platform that hides its settings has storage of its own.
+    with suppress(PySparkException):
+        remember(spark.conf.getAll)
+    return spark
 
 
 def get(name: str) -> str | None:

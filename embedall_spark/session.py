@@ -19,6 +19,8 @@ from embedall_spark import cluster_slots, hadoop_options, spark_jvm, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -75,10 +77,9 @@ def get(
         extra: settings that override those of ``properties``.
 
     Raises:
-        SetupError: Java, Spark or Delta's jars are missing, or the running session lacks a required setting.
+        SetupError: Java, Spark or Delta's jars are missing, or the session or the file lacks a required setting.
     """
     try:
-        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError(f"pyspark cannot be imported ({error}); pip install 'embedall_spark[local]'") from None
@@ -90,18 +91,15 @@ def get(
                 f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})"
             ) from None
         check(spark)
-        with suppress(PySparkException):
-            # A platform that hides its settings has storage of its own.
-            hadoop_options.remember(spark.conf.getAll)
-        return spark
+        return hadoop_options.remember_those_of(spark)
     java = _java()[1]
     settings = read_properties(properties or conf_file("spark-local.conf")) | (extra or {})
     if master is not None:
         settings["spark.master"] = master
     settings["spark.app.name"] = app_name
-    spark = _start(_with_environment(settings), java)
-    hadoop_options.remember(spark.conf.getAll)
-    return spark
+    if lacking := _lacking(settings):
+        raise SetupError(f"{properties} lacks {lacking}; copy these lines from {conf_file('spark-standalone.conf')}")
+    return hadoop_options.remember_those_of(_start(_with_environment(settings), java))
 
 
 def prepare_storage(properties: str | None) -> None:
@@ -150,15 +148,21 @@ def check(spark: SparkSession) -> None:
     start = "the server's sbin/start-connect-server.sh" if cluster_slots.is_remote(spark) else "spark-submit"
     advice = f"{start} --properties-file {conf_file('spark-standalone.conf')}"
     # Databricks has Delta built in, under other settings.
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
-        values = {key: spark.conf.get(key, None) or "nothing" for key in _REQUIRED}
-        missing = [f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]]
-        if missing:
-            raise SetupError(f"the running Spark session lacks {'; '.join(missing)}; start it with {advice}")
+    lacking = _lacking({key: spark.conf.get(key, None) for key in _REQUIRED})
+    if lacking and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        raise SetupError(f"the running Spark session lacks {lacking}; start it with {advice}")
     for key, recommended in _RECOMMENDED.items():
         value = spark.conf.get(key, None)
         if value != recommended and not (key == "spark.dynamicAllocation.enabled" and value is None):
             log.warning("the running Spark session has %s=%s; recommended is %s (%s)", key, value, recommended, advice)
+
+
+def _lacking(settings: Mapping[str, str | None]) -> str:
+    """Return what Delta needs and some settings do not have, or an empty text."""
+    values = {key: settings.get(key) or "nothing" for key in _REQUIRED}
+    return "; ".join(
+        f"{key}={need} (found {values[key]})" for key, need in _REQUIRED.items() if need not in values[key]
+    )
 
 
 def java_version() -> int:

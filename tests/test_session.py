@@ -118,6 +118,14 @@ class Running:
         self.conf = Conf(settings | {f"spark.{key.replace('__', '.')}": value for key, value in changed.items()})
 
 
+def test_a_properties_file_without_delta_is_refused_before_spark_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "is_running", lambda: False)
+    file = tmp_path / "own.conf"
+    file.write_text("spark.driver.memory 1g\n")
+    with pytest.raises(SetupError, match=r"own\.conf lacks spark\.sql\.extensions=.*copy these lines from .*conf"):
+        session.get("test", properties=file)
+
+
 def test_a_running_session_without_delta_is_refused():
     with pytest.raises(SetupError, match=r"lacks spark\.sql\.extensions=.*found nothing.*--properties-file .*conf"):
         session.check(Running(sql__extensions=None))

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
+from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, encoded_pages, increments, last_item_holdout, sessionize, vocabulary
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 
 # Several workers exchange windows through buffers, which wider ones would not fit into.
 _MAX_WINDOW, _MAX_WINDOW_SHARED = 512, 128
-# Bytes of a stored event: in text, and where it is compressed.
-_EVENT_BYTES, _COMPRESSED_EVENT_BYTES = 32, 8
+# Share of the events that subsampling is assumed to leave, for an estimate.
+_KEPT = 0.7
 
 
 class SequencesEvaluation(LabelledEvaluation):
@@ -118,15 +119,14 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
-    """Return estimated costs of a run; raises ResourceError where the cluster lacks what it needs."""
-    stored = input_version.size(spark, config.input)
-    compressed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
-    tokens = stored // (_COMPRESSED_EVENT_BYTES if compressed else _EVENT_BYTES)
-    distinct = int(17 * tokens**0.5)
-    corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
-    return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | preflight.estimate(
-        spark, corpus, config.training
-    )
+    """Return estimated costs of a run; reads the input. Raises ResourceError where the cluster lacks what it needs."""
+    usable = read(spark, config).where("problem IS NULL")
+    row = usable.agg(F.count("*"), F.approx_count_distinct("item")).first()
+    assert row is not None
+    tokens, distinct = int(row[0]), int(row[1])
+    corpus = plan.Corpus(max(1, distinct), max(1, tokens), _KEPT * tokens, blocks.block_count(tokens))
+    sizes = {"input_bytes": input_version.size(spark, config.input), "tokens": tokens, "vocabulary": distinct}
+    return sizes | preflight.estimate(spark, corpus, config.training)
 
 
 def embed(run: Run, table: DataFrame, config: Config) -> DataFrame:

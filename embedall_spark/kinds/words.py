@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import cluster_slots
 from embedall_spark.config import MOVABLE, InputPath, Output, Section
-from embedall_spark.corpus import blocks, encoded_pages, increments, phrases, vocabulary
+from embedall_spark.corpus import blocks, corpus_estimate, encoded_pages, increments, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -100,16 +100,20 @@ def vector_size(spark: SparkSession, config: Config) -> int:
 
 
 def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
-    """Return estimated costs of a run; raises ResourceError where the cluster lacks what it needs."""
+    """Return estimated costs of a run; reads a sample. Raises ResourceError where the cluster lacks what it needs."""
     stored = input_version.size(spark, config.input)
     compressed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
-    # English has six bytes a word, and text compresses to a third. The vocabulary grows as the square root of the text
-    # (Heaps' law, here with Wikipedia's constant at min_count 5).
-    tokens = stored * (3 if compressed else 1) // 6
-    distinct = int(17 * tokens**0.5)
-    corpus = plan.Corpus(max(1, distinct), max(1, tokens), 0.7 * tokens, blocks.block_count(tokens))
+    sample = corpus_estimate.sample(read(spark, config), config.tokens)
+    # Text compresses to a third.
+    text_bytes = max(sample.text_bytes, stored * (3 if compressed else 1))
+    tokens = round(sample.tokens.sum() * text_bytes / max(1, sample.text_bytes))
+    distinct = sample.vocabulary(tokens, config.vocabulary.min_count)
+    limits = [config.vocabulary.max_vocabulary, config.vocabulary.max_final_vocab]
+    distinct = min([distinct, *(limit for limit in limits if limit is not None)])
+    kept = sample.kept(config.train.sample) * tokens
+    corpus = plan.Corpus(max(1, distinct), max(1, tokens), kept, blocks.block_count(tokens))
     costs = preflight.estimate(spark, corpus, config.train)
-    costs["seconds"] += round(_FIXED_SECONDS + 6 * tokens / (_INGESTED_BYTES * cluster_slots.total(spark)))
+    costs["seconds"] += round(_FIXED_SECONDS + text_bytes / (_INGESTED_BYTES * cluster_slots.total(spark)))
     return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | costs
 
 
