@@ -127,4 +127,8 @@ def _fsspec(scheme: str, authority: str) -> AbstractFileSystem:
             f"{scheme}://{authority}: no client for the scheme {scheme}; use s3a, gs, abfss, hdfs, a mount, or a "
             "scheme that an installed package offers to fsspec"
         ) from None
-    return kind(**kind._get_kwargs_from_urls(f"{scheme}://{authority}/"), skip_instance_cache=True)
+    try:
+        return kind(**kind._get_kwargs_from_urls(f"{scheme}://{authority}/"), skip_instance_cache=True)
+    except Exception as error:
+        # Each has errors of its own.
+        raise ConfigError(f"{scheme}://{authority}: cannot be opened by fsspec: {error}") from None
