@@ -91,6 +91,7 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
+        storage_probe.check_jars(spark, config)
     configured, config = config, _with_start_version(spark, kind, root, config, options.run_id)
     source = _open_input(spark, kind, config, run_manifest.named(root, options.run_id, kind, config))
     inputs, version = source.rows, source.version

@@ -12,12 +12,15 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
 from embedall_spark import cluster_slots, credentials, files
+from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import SparkSession
+
+    from embedall_spark.config import Section
 
 _PROBES = 32  # tasks, enough to land on every host of a usual cluster
 _SCHEMES = {
@@ -78,6 +81,20 @@ def _check_spark(spark: SparkSession, root: str, file: str, token: str) -> None:
         raise ConfigError(_text(root, f"Spark cannot read there: {_cause(str(error))}")) from None
     if seen != [token]:
         raise ConfigError(_text(root, "Spark does not see what the driver writes"))
+
+
+def check_jars(spark: SparkSession, config: Section) -> None:
+    """Raise SetupError if Spark has no jar for the storage of a path that the configuration names."""
+    named = [*configs.paths(config, configs.InputPath).values(), *configs.paths(config, configs.OutputPath).values()]
+    hosts = {found[1]: found[0] for uri in named if (found := re.match(r"(\w+)://[^/]*", uri)) is not None}
+    for host in hosts.values():
+        try:
+            # Spark looks for it as soon as it needs its columns.
+            _ = spark.read.text(f"{host}/embedall-no-such-file").schema
+        except (PySparkException, Py4JJavaError) as error:
+            # All else is told by who uses the path.
+            if (missing := missing_jar(spark, host, error)) is not None:
+                raise missing from None
 
 
 def missing_jar(spark: SparkSession, uri: str, error: Exception) -> SetupError | None:

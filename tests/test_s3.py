@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from processes import wait_for
 from toy_corpus import documents
 
-from embedall_spark import storage_probe
+from embedall_spark import config, storage_probe
 from embedall_spark.errors import SetupError
+from embedall_spark.kinds import words
 
 pytestmark = pytest.mark.slow
 
@@ -84,8 +85,8 @@ def ran(tmp_path_factory):
         told = ["--properties", jars.properties(
             folder / "spark.conf", PACKAGES, s3_server.options(endpoint), excluded="software.amazon.awssdk:bundle"
         )]  # fmt: skip
-        words = ["words", "--config", f"{LAKE}/conf/words.yaml", "--run-id", "night+1", *told]
-        first = jars.start([words], folder, folder / "first.log")
+        night = ["words", "--config", f"{LAKE}/conf/words.yaml", "--run-id", "night+1", *told]
+        first = jars.start([night], folder, folder / "first.log")
         saved = "out/.runs/night~2B1/checkpoints/"
         try:
             wait_for(
@@ -112,7 +113,7 @@ def ran(tmp_path_factory):
         latent += ["--set", "evaluate.map_ids=0", "--summary", f"{LAKE}/out/latent.json"]
         query = ["search", f"{LAKE}/out/products", "--image", f"{LAKE}/products/{titles(48)[47][0]}", "-n", 3]
         commands = [
-            words, ["words", "--config", folder / "words.yaml"], ["bits", f"{LAKE}/out/words"],
+            night, ["words", "--config", folder / "words.yaml"], ["bits", f"{LAKE}/out/words"],
             ["bits", f"{folder}/out/words"], *images, latent,
             [*query, "--html", f"{LAKE}/out/page 1.html", "--montage", f"{LAKE}/out/tiles.png"],
             ["search", f"{LAKE}/out/latent", "--text", "red disc", "-n", 3],
@@ -166,5 +167,8 @@ def test_a_missing_jar_is_named(spark, ran, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     with pytest.raises(SetupError, match=rf"add org.apache.hadoop:hadoop-aws:{jars.HADOOP} to spark.jars.packages"):
         storage_probe.check(spark, f"{LAKE}/probed")
+    named = {"input": {"path": "/in"}, "output": {"table": f"{LAKE}/out", "run_root": "/runs"}}
+    with pytest.raises(SetupError, match=r"lacks the jar for s3a://"):
+        storage_probe.check_jars(spark, config.parse(words.Config, named))
     with pytest.raises(SetupError, match=r"write s3a://, or set spark\.hadoop\.fs\.s3\.impl"):
         storage_probe.check(spark, f"s3://{s3_server.BUCKET}/probed")
