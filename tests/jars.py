@@ -13,7 +13,7 @@ import pyspark
 import pytest
 from conftest import QUICK_JAVA
 
-from embedall_spark import session
+from embedall_spark import mlflow_store, session
 
 TESTS = Path(__file__).parent
 SPARK = Path(pyspark.__file__).parent
@@ -37,11 +37,13 @@ def properties(file: Path, packages: list[str], options: dict[str, str], exclude
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a process that knows of storage only what Spark is told."""
     foreign = ("AWS_", "AZURE_", "GOOGLE_", "HADOOP_", "SPARK_", "PYSPARK_", "MLFLOW_")
+    store = f"sqlite:///{folder}/mlflow.db"
+    mlflow_store.prepare(store)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | {
         "JAVA_TOOL_OPTIONS": QUICK_JAVA,
         # A commit waits for no disk; nobody asks a cloud for credentials.
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_TRACKING_URI": store,
         "AWS_EC2_METADATA_DISABLED": "true",
         "SPARK_LOCAL_DIRS": str(folder),
     }

@@ -184,7 +184,8 @@ class DeltaTable(NamedTuple):
         """Its name quoted for SQL."""
         name, _ = table_and_version(self.path)
         # A folder without a slash in its name may look like a table of the catalog.
-        return files.identifier(os.path.abspath(name) if files.exists(name) else name)
+        in_tree = files.is_local(name) and not name.startswith(("file:", "dbfs:"))
+        return files.identifier(os.path.abspath(name) if in_tree and files.exists(name) else name)
 
     def version(self, spark: SparkSession) -> str:
         """Return the table's id and version, as ``id@version``."""
