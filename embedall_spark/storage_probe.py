@@ -132,8 +132,10 @@ def _visit(folder: str, token: str) -> Callable[[Iterable[pa.RecordBatch]], Iter
 def _use(folder: str, token: str, name: str) -> None:
     """Do in a folder what a run does; raise ConfigError or OSError where that fails."""
     own = f"{folder}/{name}"
+    # First, so that a host of which the folder is another leaves nothing there.
+    seen = files.read_bytes(f"{folder}/driver")
     files.write_bytes(own, token.encode())
-    if files.read_bytes(f"{folder}/driver") != token.encode() or files.read_bytes(own) != token.encode():
+    if not seen == files.read_bytes(own) == token.encode():
         raise ConfigError("reads something else there than was written")
     if not {"driver", name} <= set(files.children(folder)):
         raise ConfigError("does not list what was written there")
