@@ -39,7 +39,7 @@ def standalone(workers: int, folder: Path) -> Iterator[tuple[str, Path]]:
     delta = session.conf_file("spark-standalone.conf").read_text()
     properties.write_text(
         f"{delta}spark.driver.memory {_MEMORY}\nspark.executor.memory {_MEMORY}\nspark.executor.cores 1\n"
-        "spark.executor.memoryOverhead 0\n"
+        f"spark.executor.memoryOverhead 0\nspark.pyspark.python {sys.executable}\n"
         "spark.driver.host 127.0.0.1\n"
     )
     with ExitStack() as running:

@@ -133,7 +133,7 @@ class _OpenInput(NamedTuple):
     """An input as a run reads it."""
 
     config: Any
-    rows: DataFrame
+    rows: Any
     version: str
     snapshot: dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -72,6 +74,16 @@ def spark_hashes(texts: Sequence[str], seed: int | None = None) -> NDArray[np.in
 
     start = 42 if seed is None else xxh64_intdigest(seed.to_bytes(4, "little", signed=True), 42)
     return np.array([xxh64_intdigest(text.encode(), start) for text in texts], np.uint64).view(np.int64)
+
+
+def spark_hashes_of(texts: pa.StringArray) -> NDArray[np.int64]:
+    """Return what Spark's ``xxhash64(text)`` is for texts without nulls: int64 [n]. Their bytes need not be UTF-8."""
+    from xxhash import xxh64_intdigest
+
+    offsets = np.frombuffer(texts.buffers()[1] or bytes(4), np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = memoryview(texts.buffers()[2] or b"")
+    hashes = (xxh64_intdigest(data[start:end], 42) for start, end in pairwise(offsets.tolist()))
+    return np.fromiter(hashes, np.uint64, len(texts)).view(np.int64)
 
 
 def _finalize(value: int) -> int:

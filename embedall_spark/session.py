@@ -214,6 +214,9 @@ def _with_environment(settings: dict[str, str]) -> dict[str, str]:
     """Add what depends on this machine: Python, number of shuffle partitions, folders of the warehouse and of Ivy."""
     added: dict[str, str] = {}
     local = settings.get("spark.master", "local").startswith("local")
+    if python := settings.get("spark.pyspark.python"):
+        # Which only spark-submit would read.
+        os.environ["PYSPARK_PYTHON"] = python
     if local:
         # On a cluster the hosts may have Python in another place.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

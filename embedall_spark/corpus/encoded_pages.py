@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+    from embedall_spark.sources.text_documents import TextDocuments
+
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Batches]
 
@@ -84,16 +86,15 @@ class Page(NamedTuple):
     """The refused ones."""
 
 
-def from_documents(documents: DataFrame, config: TokensConfig) -> DataFrame:
+def from_documents(documents: DataFrame | TextDocuments, config: TokensConfig) -> DataFrame:
     """Return the token sequences of DOCUMENTS as PAGES; documents without any are in the pages' ``rejects``."""
-    columns = documents.select("id", "text", "origin", "problem")
-    return columns.mapInArrow(_pages_of_documents(config), PAGES)
+    return documents.mapInArrow(_pages_of_documents(config), PAGES)
 
 
-def from_documents_by_origin(documents: DataFrame, config: TokensConfig) -> DataFrame:
+def from_documents_by_origin(documents: DataFrame | TextDocuments, config: TokensConfig) -> DataFrame:
     """Return the token sequences of DOCUMENTS as PAGES with a column ``origin``: each page is of one origin."""
     schema = T.StructType([*PAGES, T.StructField("origin", T.StringType(), True)])
-    return documents.select("id", "text", "origin", "problem").mapInArrow(_pages_by_origin(config), schema)
+    return documents.mapInArrow(_pages_by_origin(config), schema)
 
 
 def without(pages: DataFrame, folder: str) -> DataFrame:

@@ -49,9 +49,10 @@ class Stage(NamedTuple):
 
     key: Any
     """What the kept rows depend on beside the input: options, as JSON can hold them."""
-    read: Callable[[Any], DataFrame]
-    """Returns the rows of an input (the kind's configuration of it), with a column ``origin``."""
-    make: Callable[[DataFrame], DataFrame] = lambda rows: rows
+    read: Callable[[Any], Any]
+    """Returns the rows of an input (the kind's configuration of it), with a column ``origin``; of format delta, a
+    DataFrame."""
+    make: Callable[[Any], DataFrame] = lambda rows: rows
     """Returns from them what is kept, with the same column."""
     subtract: Callable[[DataFrame, DataFrame], DataFrame] = DataFrame.exceptAll
     """Returns kept rows without those of some rows that were read before, and have been deleted from a Delta table."""
@@ -196,7 +197,7 @@ class _Update:
         reader = self.run.spark.read.option("versionAsOf", version)
         return reader.table(DeltaTable(self.config.path).identifier)
 
-    def _read(self, config: Any) -> DataFrame:
+    def _read(self, config: Any) -> Any:
         """Return the rows of an input; those of a view say that they come from its table."""
         rows = self.stage.read(config)
         return rows.withColumn("origin", F.lit(self.config.path)) if self.config.format == "delta" else rows
@@ -210,8 +211,8 @@ class _Update:
             rows = _load(spark, self.root, parts)
             parts = [self._store("kept", rows if without is None else without(rows))]
         if inputs:
-            rows = functools.reduce(DataFrame.unionByName, [self._read(config) for config in inputs])
-            new = self._store("rows", self.stage.make(rows))
+            made = [self.stage.make(self._read(config)) for config in inputs]
+            new = self._store("rows", functools.reduce(DataFrame.unionByName, made))
             parts.append(new)
             if self.stage.total is not None and counts is not None and without is None:
                 added = self.stage.total(_load(spark, self.root, [new]))

@@ -24,8 +24,8 @@ class Kind(Protocol):
     def check(self, config: Any) -> None:
         """Raise ConfigError where options contradict each other or files are missing, before Spark starts."""
 
-    def read(self, spark: SparkSession, config: Any) -> DataFrame:
-        """Return the input as a table."""
+    def read(self, spark: SparkSession, config: Any) -> Any:
+        """Return the input as a table, or what embed() takes in its place."""
 
     def version(self, spark: SparkSession, config: Any) -> str:
         """Return a text that changes when the input does."""
@@ -36,7 +36,7 @@ class Kind(Protocol):
     def estimate(self, spark: SparkSession, config: Any) -> dict[str, float]:
         """Return estimated costs of a run: tokens, seconds, memory and disk of a worker."""
 
-    def embed(self, run: Run, inputs: DataFrame, config: Any) -> DataFrame:
+    def embed(self, run: Run, inputs: Any, config: Any) -> DataFrame:
         """Return VECTORS of the input."""
 
     def evaluate(self, run: Run, vectors: DataFrame, config: Any) -> dict[str, float]:

@@ -19,6 +19,7 @@ from embedall_spark.kinds._evaluation import Evaluation, MapSize, draw_map
 from embedall_spark.schemas import DOCUMENTS, conform, ngrams_table, vectors_of
 from embedall_spark.sources import input_version, text
 from embedall_spark.sources.text import TextConfig
+from embedall_spark.sources.text_documents import TextDocuments
 from embedall_spark.train import plan, preflight, trainer
 from embedall_spark.train.config import TrainConfig
 
@@ -84,9 +85,9 @@ def check(config: Config) -> None:
     config.evaluate.check_gates(figures, "none, give evaluate.analogies or evaluate.similarity")
 
 
-def read(spark: SparkSession, config: Config) -> DataFrame:
+def read(spark: SparkSession, config: Config) -> DataFrame | TextDocuments:
     """Return the DOCUMENTS that the configuration names."""
-    return text.read(spark, config.input)
+    return text.open_documents(spark, config.input)
 
 
 def version(spark: SparkSession, config: Config) -> str:
@@ -103,7 +104,7 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return estimated costs of a run; reads a sample. Raises ResourceError where the cluster lacks what it needs."""
     stored = input_version.size(spark, config.input)
     compressed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
-    sample = corpus_estimate.sample(read(spark, config), config.tokens)
+    sample = corpus_estimate.sample(text.read(spark, config.input), config.tokens)
     # Text compresses to a third.
     text_bytes = max(sample.text_bytes, stored * (3 if compressed else 1))
     tokens = round(sample.tokens.sum() * text_bytes / max(1, sample.text_bytes))
@@ -117,7 +118,7 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | costs
 
 
-def embed(run: Run, documents: DataFrame, config: Config) -> DataFrame:
+def embed(run: Run, documents: DataFrame | TextDocuments, config: Config) -> DataFrame:
     """Return one vector per word, as VECTORS.
 
     Method: skip-gram with negative sampling (Mikolov et al. 2013), trained by block rotation where there are several
@@ -166,13 +167,14 @@ def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
     return figures
 
 
-def _tokenize(run: Run, documents: DataFrame, config: Config) -> tuple[DataFrame, DataFrame | None]:
+def _tokenize(run: Run, documents: DataFrame | TextDocuments, config: Config) -> tuple[DataFrame, DataFrame | None]:
     """Return the documents' tokens, PAGES, and their counts if they are known; what cannot be tokenized is rejected."""
     counts: DataFrame | None = None
     if config.input.incremental:
         pages, counts = increments.keep(run, config.input, _kept(run, config))
     else:
-        documents = conform(documents, DOCUMENTS)
+        if not isinstance(documents, TextDocuments):
+            documents = conform(documents, DOCUMENTS)
         pages = run.stage("pages", lambda: encoded_pages.from_documents(documents, config.tokens))
     run.reject(encoded_pages.rejects(pages))
     run.check_reject_share(*encoded_pages.reject_counts(pages))
@@ -196,7 +198,7 @@ def _kept(run: Run, config: Config) -> increments.Stage:
 
     return increments.Stage(
         key=config.tokens.model_dump(mode="json"),
-        read=lambda source: text.read(run.spark, source),
+        read=lambda source: text.open_documents(run.spark, source),
         make=lambda documents: encoded_pages.from_documents_by_origin(documents, config.tokens),
         subtract=subtract,
         total=vocabulary.count,

@@ -50,12 +50,17 @@ def read(
     Raises:
         BadData: there is no file with content, or the first ones are refused by ``check`` or are no text.
     """
-    for file, head in heads(path, encoding):
-        if check is not None:
-            check(file, head)
+    check_heads(path, encoding, check)
     return rows(
         spark, path, encoding, lambda part: line_reader.read(part, encoding, max_bytes, option, check, comments)
     )
+
+
+def check_heads(path: str, encoding: str, check: Check | None = None) -> None:
+    """Raise BadData if there is no file with content, or the first ones are refused by ``check`` or are no text."""
+    for file, head in heads(path, encoding):
+        if check is not None:
+            check(file, head)
 
 
 def rows(spark: SparkSession, path: str, encoding: str, read: Read, whole: bool = False) -> DataFrame:
@@ -68,19 +73,36 @@ def rows(spark: SparkSession, path: str, encoding: str, read: Read, whole: bool 
         read: called in the tasks.
         whole: read each file by one task.
     """
+    tasks, parts_of = divide(spark, path, encoding, whole)
+
+    def blocks(batches: Batches) -> Batches:
+        for part in parts_of(batches):
+            origin = text_streams.origin(part.path)
+            for lines in read(part):
+                yield _batch(origin, lines)
+
+    table = tasks.mapInArrow(blocks, from_arrow_schema(_BLOCKS))
+    lines = table.select("origin", "first", "problem", F.posexplode("values").alias("place", "value"))
+    return lines.select("value", "origin", (F.col("first") & (F.col("place") == 0)).alias("first"), "problem")
+
+
+def divide(
+    spark: SparkSession, path: str, encoding: str, whole: bool = False
+) -> tuple[DataFrame, Callable[[Batches], Iterator[Part]]]:
+    """Return a table with a row and a partition for each task, and what yields the parts of files of a task's rows.
+
+    Raises:
+        BadData: the path names no file with content.
+    """
     tasks = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
     bins = line_reader.divide(input_files.list_files(path), encoding, tasks, whole)
 
-    def blocks(batches: Batches) -> Batches:
-        for number in (number for batch in batches for number in batch.column(0).to_pylist()):
-            for part in bins[number]:
-                origin = text_streams.origin(part.path)
-                for lines in read(part):
-                    yield _batch(origin, lines)
+    def parts_of(batches: Batches) -> Iterator[Part]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from bins[number]
 
-    table = spark.range(0, len(bins), 1, len(bins)).mapInArrow(blocks, from_arrow_schema(_BLOCKS))
-    lines = table.select("origin", "first", "problem", F.posexplode("values").alias("place", "value"))
-    return lines.select("value", "origin", (F.col("first") & (F.col("place") == 0)).alias("first"), "problem")
+    return spark.range(0, len(bins), 1, len(bins)), parts_of
 
 
 def heads(path: str, encoding: str, size: int = text_streams.HEAD) -> Iterator[tuple[str, bytes]]:

@@ -22,6 +22,7 @@ from embedall_spark.sources import (
     tabular,
     text_streams,
 )
+from embedall_spark.sources.text_documents import TextDocuments
 from embedall_spark.sources.text_streams import Encoding
 
 if TYPE_CHECKING:
@@ -103,12 +104,24 @@ def read(spark: SparkSession, config: TextConfig) -> DataFrame:
         BadData: there is nothing at the path, or nothing in it, or it is of another format.
         SchemaMismatch: a column is missing or is not text.
     """
+    documents = open_documents(spark, config)
+    return (
+        documents.mapInArrow(lambda batches: batches, DOCUMENTS) if isinstance(documents, TextDocuments) else documents
+    )
+
+
+def open_documents(spark: SparkSession, config: TextConfig) -> DataFrame | TextDocuments:
+    """Return what read() does, not as a DataFrame where the tasks that use the documents can make them themselves.
+
+    Raises:
+        BadData, SchemaMismatch: as read().
+    """
     if config.deleted is not None:
         deleted_ids(spark, config)  # so that a wrong table is found before long work
     if config.format == "docstrings":
         return conform(python_docstrings.read(spark, config.path), DOCUMENTS)
     if config.format == "text":
-        return conform(_documents(_read_text(spark, config), config, None), DOCUMENTS)
+        return _open_text(spark, config)
     columns = {"input.column": config.column}
     if config.id_column is not None:
         columns["input.id_column"] = config.id_column
@@ -147,17 +160,17 @@ def version(spark: SparkSession, config: TextConfig) -> str:
     return "+".join(versions)
 
 
-def _read_text(spark: SparkSession, config: TextConfig) -> DataFrame:
-    """Return the lines or files as text, origin and problem."""
-    limit = config.max_document_bytes
+def _open_text(spark: SparkSession, config: TextConfig) -> TextDocuments:
+    """Return the lines or files of text files."""
+    encoding, limit = config.encoding, config.max_document_bytes
     if config.per == "file":
-        rows = file_lines.rows(
-            spark, config.path, config.encoding,
-            lambda part: line_reader.read_document(part, config.encoding, limit), whole=True,
-        )  # fmt: skip
-    else:
-        rows = file_lines.read(spark, config.path, config.encoding, limit)
-    return rows.select(F.col("value").alias("text"), "origin", "problem")
+        return TextDocuments(
+            spark, config.path, encoding, lambda part: line_reader.read_document(part, encoding, limit), whole=True
+        )
+    file_lines.check_heads(config.path, encoding)
+    return TextDocuments(
+        spark, config.path, encoding, lambda part: line_reader.read(part, encoding, limit, None), whole=False
+    )
 
 
 def _documents(rows: DataFrame, config: TextConfig, identity: Column | None) -> DataFrame:

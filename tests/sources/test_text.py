@@ -60,7 +60,9 @@ def test_ids_do_not_depend_on_how_lines_are_cut_into_files(spark, tmp_path):
 
 def test_broken_bytes_of_a_line_reach_the_rejects(spark, tmp_path):
     path = put(tmp_path, "a.txt", b"good\nbad \xff\xfe here\n\nlast\n")
-    batches = text.read(spark, text.TextConfig(path=str(path))).toArrow().combine_chunks().to_batches()
+    documents = text.read(spark, text.TextConfig(path=str(path)))
+    assert documents.where("id <> xxhash64(text)").count() == 0
+    batches = documents.toArrow().combine_chunks().to_batches()
     sequences, rejects = tokenize(batches[0], TokensConfig())
     assert sequences.tokens.to_pylist() == ["good", "last"]
     assert [(reject.reason, reject.record) for reject in rejects] == [
