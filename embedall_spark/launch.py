@@ -12,6 +12,7 @@ from pyspark.errors import PySparkException
 
 from embedall_spark import (
     concurrent_writers,
+    early_storage,
     files,
     input_snapshot,
     kinds,
@@ -68,7 +69,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     Raises:
         EmbedallError: see errors.py; the class determines the exit code.
     """
-    session.prepare_storage(options.properties)
+    early_storage.prepare(options.properties)
     return launch_config(kind, configs.load(kinds.load(kind).Config, path, overrides), options)
 
 
@@ -223,11 +224,10 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
         # This creates a default store that does not exist yet, which a dry run must not do.
         store = None if options.dry_run else executor.submit(tracking.check, output.folder or run_root(output))
         spark = session.get(app_name, master=options.master, properties=options.properties)
+        path_checks.check_root(spark, output.run_root or output.folder or "")
         if store is not None:
             store.result()
-    path_checks.check_root(spark, output.run_root or output.folder or "")
-    if not options.dry_run:
-        storage_probe.check(spark, run_root(output))
+            storage_probe.check(spark, run_root(output))
     return spark
 
 

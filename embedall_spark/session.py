@@ -102,12 +102,6 @@ def get(
     return hadoop_options.remember_those_of(_start(_with_environment(settings), java))
 
 
-def prepare_storage(properties: str | None) -> None:
-    """Let what is read before Spark starts, such as a configuration, be read with the storage settings of Spark's."""
-    if not is_running():
-        hadoop_options.remember(read_properties(properties or conf_file("spark-local.conf")))
-
-
 def is_running() -> bool:
     """Return whether this process has a Spark session."""
     if "pyspark" not in sys.modules:

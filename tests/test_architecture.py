@@ -61,6 +61,7 @@ OUTER = {
     "spark_jvm",
     "path_checks",
     "storage_probe",
+    "early_storage",
     "concurrent_writers",
     "tables",
     "table_cache",

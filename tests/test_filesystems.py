@@ -93,7 +93,7 @@ def test_configuration_and_summary_lie_on_any_storage(lake, monkeypatch):
     assert config.load(words.Config, "s3a://lake/conf/ä.yaml").train.epochs == 3
     with pytest.raises(ConfigError, match=r"s3a://lake/conf/none\.yaml: cannot be read"):
         config.read("s3a://lake/conf/none.yaml")
-    monkeypatch.setattr("embedall_spark.session.prepare_storage", lambda properties: None)
+    monkeypatch.setattr("embedall_spark.early_storage.prepare", lambda properties: None)
     command = ["words", "--config", "s3a://lake/conf/none.yaml", "--summary", "s3a://lake/out/summary.json"]
     assert embedall(*command).code == 2
     assert b"cannot be read" in files.read_bytes("s3a://lake/out/summary.json")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from embedall_spark import pipeline, progress, publication, run_manifest, session, table_versions, tables
+from embedall_spark import early_storage, pipeline, progress, publication, run_manifest, session, table_versions, tables
 from embedall_spark.cli.evaluate import measure_labels, measure_words
 from embedall_spark.cli.run_kind import run_with_summary
 from embedall_spark.cli.shared import console, failure, options, provenance, table_snapshot
@@ -51,7 +51,7 @@ def _pipeline(
     def work() -> Summary:
         nonlocal code
         since = time.monotonic()
-        session.prepare_storage(properties)
+        early_storage.prepare(properties)
         steps = pipeline.select(pipeline.load(file, overrides), step)
         for one in steps:
             _check_files(one)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config_help, credentials, doctor, files, filesystems, kinds, run_manifest, session
+from embedall_spark import config_help, credentials, doctor, early_storage, files, filesystems, kinds, run_manifest
 from embedall_spark.cli.shared import console, failure
 from embedall_spark.errors import ConfigError
 from embedall_spark.launch import Options, launch
@@ -149,7 +149,7 @@ def _clean(
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file, for storage settings."),
 ) -> None:
     """Remove stages, checkpoints and spools of old runs; tables and manifests stay."""
-    session.prepare_storage(properties)
+    early_storage.prepare(properties)
     folder = folder.rstrip("/") or "/"
     if not files.exists(folder):
         raise ConfigError(

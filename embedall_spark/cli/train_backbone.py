@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import config_help, files, path_checks, session
+from embedall_spark import config_help, early_storage, files, path_checks
 from embedall_spark.cli import run_kind as running
 from embedall_spark.launch import Options, start, take_over
 from embedall_spark.run_result import Outcome, complete, write_rejects
@@ -65,7 +65,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     from embedall_spark.sources import images, input_version
 
     since = time.monotonic()
-    session.prepare_storage(options.properties)
+    early_storage.prepare(options.properties)
     config = configs.load(train_backbone.Config, path, overrides)
     output = config.output.as_output
     path_checks.check_run_id(options.run_id)
