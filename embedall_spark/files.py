@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-_DIRECT_BYTES = 32 << 20
+_CHUNK_BYTES = 16 << 20
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -127,12 +127,8 @@ def read_bytes(uri: str) -> bytes:
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a whole small file that readers see either not at all or complete."""
-    filesystem, path = resolve(uri)
-    if _has_rename(filesystem):
-        with create(uri) as stream:
-            stream.write(content)
-    else:
-        _put(filesystem, path, content)
+    with create(uri) as stream:
+        stream.write(content)
 
 
 @contextmanager
@@ -142,7 +138,8 @@ def create(uri: str) -> Iterator[BinaryIO]:
     if isinstance(filesystem, pafs.LocalFileSystem):
         with _create_local(Path(path)) as file:
             yield file
-    elif _has_rename(filesystem):
+    elif filesystem.type_name == "py::hdfs":
+        # Its rename takes the place of a file that is there in the same step.
         part = f"{path}.{uuid.uuid4().hex}.part"
         try:
             with filesystem.open_output_stream(part) as stream:
@@ -153,16 +150,12 @@ def create(uri: str) -> Iterator[BinaryIO]:
                 filesystem.delete_file(part)
             raise
     else:
-        # A client of an object store cannot give an upload up: what was begun is published when it is closed.
+        # A client of an object store cannot give an upload up: what was begun is published when its stream is closed,
+        # or dropped. In one call, which Ctrl-C does not interrupt.
         with tempfile.NamedTemporaryFile(dir=scratch("uploads")) as file:
             yield file  # type: ignore[misc]
             file.flush()
-            _upload(file.name, filesystem, path)
-
-
-def _has_rename(filesystem: pafs.FileSystem) -> bool:
-    """Tell whether a file can take another's place in one step."""
-    return filesystem.type_name in ("local", "py::hdfs")
+            pafs.copy_files(file.name, path, pafs.LocalFileSystem(), filesystem, chunk_size=_CHUNK_BYTES)
 
 
 @contextmanager
@@ -177,20 +170,6 @@ def _create_local(target: Path) -> Iterator[BinaryIO]:
         os.replace(hidden, target)
     finally:
         hidden.unlink(missing_ok=True)
-
-
-def _upload(source: str, filesystem: pafs.FileSystem, path: str) -> None:
-    if os.path.getsize(source) <= _DIRECT_BYTES:
-        _put(filesystem, path, Path(source).read_bytes())
-    else:
-        # In one call, which Ctrl-C does not interrupt.
-        pafs.copy_files(source, path, pafs.LocalFileSystem(), filesystem, chunk_size=_DIRECT_BYTES)
-
-
-def _put(filesystem: pafs.FileSystem, path: str, content: bytes) -> None:
-    # Whatever interrupts it, the stream has all of the content or none.
-    with filesystem.open_output_stream(path) as stream:
-        stream.write(content)
 
 
 def delete(uri: str) -> None:
