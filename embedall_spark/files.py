@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -151,11 +152,17 @@ def create(uri: str) -> Iterator[BinaryIO]:
             raise
     else:
         # A client of an object store cannot give an upload up: what was begun is published when its stream is closed,
-        # or dropped. In one call, which Ctrl-C does not interrupt.
+        # or dropped. In a thread, which Ctrl-C does not interrupt. Arrow's copy_files() would lose errors of the end.
         with tempfile.NamedTemporaryFile(dir=scratch("uploads")) as file:
             yield file  # type: ignore[misc]
             file.flush()
-            pafs.copy_files(file.name, path, pafs.LocalFileSystem(), filesystem, chunk_size=_CHUNK_BYTES)
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(_upload, file.name, filesystem, path).result()
+
+
+def _upload(source: str, filesystem: pafs.FileSystem, path: str) -> None:
+    with open(source, "rb") as content, filesystem.open_output_stream(path) as stream:
+        shutil.copyfileobj(content, stream, _CHUNK_BYTES)
 
 
 @contextmanager

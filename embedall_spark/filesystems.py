@@ -110,7 +110,7 @@ def _client(scheme: str, authority: str, options: tuple[tuple[str, Any], ...], p
 
 
 def _region_is_known() -> bool:
-    return bool({"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys())
+    return bool({"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys())
 
 
 def _fsspec(scheme: str, authority: str) -> AbstractFileSystem:

@@ -40,6 +40,9 @@ def s3(bucket: str) -> dict[str, Any]:
         # As hadoop-aws does: a bucket is a part of the host's name unless the host is an address.
         named = option("path.style.access") != "true" and not _is_address(parts.hostname or "")
         arguments["force_virtual_addressing"] = named
+    elif endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        # pyarrow reads them only for clients of its own URIs.
+        arguments |= {"scheme": urlsplit(endpoint).scheme, "endpoint_override": urlsplit(endpoint).netloc}
     if proxy := option("proxy.host"):
         arguments["proxy_options"] = _proxy(proxy, option)
     return {name: value for name, value in (arguments | _s3_credentials(bucket, option)).items() if value is not None}

@@ -1,8 +1,11 @@
 """Clients of storage: one for each scheme and host, told what Spark was told; nothing half-written is published."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.fs as pafs
 import pytest
@@ -72,6 +75,32 @@ def test_half_a_file_is_never_published_on_s3(lake, megabytes):
     assert lake.head_object(Bucket="lake", Key=f"big/{megabytes}")["ContentLength"] == megabytes << 20
 
 
+def test_an_interrupted_upload_is_whole(lake, monkeypatch):
+    """Ctrl-C comes while the file is uploaded."""
+    upload = files._upload
+
+    def interrupted(*arguments):
+        # Until the main thread waits.
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        upload(*arguments)
+
+    monkeypatch.setattr(files, "_upload", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_bytes("s3a://lake/interrupted", b"whole")
+    assert files.read_bytes("s3a://lake/interrupted") == b"whole"
+
+
+def test_a_server_that_the_environment_names(server, told, monkeypatch):
+    told({})
+    for name, value in (("AWS_ENDPOINT_URL", server[0]), ("AWS_REGION", "us-east-1")):
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    files.write_bytes("s3://lake/told/by/environment", b"x")
+    assert files.children("s3a://lake/told/by") == ["environment"]
+
+
 def test_a_client_is_made_once_per_host_and_settings(lake, told):
     first, again = (filesystems.of(f"s3a://lake/{name}")[0] for name in ("a", "b"))
     assert first is again
@@ -82,6 +111,8 @@ def test_a_client_is_made_once_per_host_and_settings(lake, told):
 def test_an_outage_is_no_missing_file(told, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     told({**s3_server.options("http://127.0.0.1:1"), "dfs.client.failover.max.attempts": "1"})
+    with pytest.raises(OSError, match=r"refused|connect"):
+        files.write_bytes("s3a://lake/x", b"lost")
     for uri in ("s3a://lake/x", "hdfs://127.0.0.1:1/x"):
         with pytest.raises(OSError) as error:
             files.exists(uri)

@@ -109,8 +109,17 @@ def ran(tmp_path_factory):
             "images", f"{LAKE}/products/titles-{number}.csv", f"{LAKE}/out/products", "--set", "output.mode=merge",
             "--set", "evaluate.map_images=0", *(part for text in options for part in ("--set", f"input.{text}")),
         ] for number in (1, 2)]  # fmt: skip
-        latent = ["latent", f"{LAKE}/out/products", f"{LAKE}/out/latent", "--set", "fit.k=6"]
-        latent += ["--set", "evaluate.map_ids=0", "--summary", f"{LAKE}/out/latent.json"]
+        latent = ["latent", f"{LAKE}/out/products", f"{LAKE}/out/latent", "--set", "fit.k=3"]
+        latent += [
+            "--set",
+            "split.validation=0.2",
+            "--set",
+            "split.test=0.2",
+            "--set",
+            "evaluate.map_ids=0",
+            "--summary",
+            f"{LAKE}/out/latent.json",
+        ]
         query = ["search", f"{LAKE}/out/products", "--image", f"{LAKE}/products/{titles(48)[47][0]}", "-n", 3]
         commands = [
             night, ["words", "--config", folder / "words.yaml"], ["bits", f"{LAKE}/out/words"],
