@@ -59,7 +59,7 @@ def start(commands: list[list], folder: Path, log: Path) -> subprocess.Popen:
         )  # fmt: skip
 
 
-def results(process: subprocess.Popen, log: Path, seconds: float = 300) -> list[dict]:
+def results(process: subprocess.Popen, log: Path, seconds: float = 600) -> list[dict]:
     """Wait for a process and return what its commands said; skip the test where the jars cannot be had."""
     try:
         process.wait(seconds)
