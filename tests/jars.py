@@ -27,6 +27,9 @@ def properties(file: Path, packages: list[str], options: dict[str, str], exclude
     settings["spark.master"] = "local[2]"
     settings["spark.driver.memory"] = "1g"
     settings["spark.sql.shuffle.partitions"] = "2"
+    # For a few rows: to compile each plan, or to run it in steps, takes longer than to run it.
+    settings |= {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    settings["spark.sql.adaptive.enabled"] = "false"
     settings["spark.jars.packages"] = ",".join([settings["spark.jars.packages"], *packages])
     settings |= {"spark.jars.excludes": excluded} if excluded else {}
     settings |= {f"spark.hadoop.{name}": value for name, value in options.items()}

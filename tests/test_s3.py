@@ -2,7 +2,6 @@
 
 import io
 import signal
-import time
 
 import jars
 import numpy as np
@@ -128,9 +127,7 @@ def ran(tmp_path_factory):
             ["search", f"{LAKE}/out/latent", "--text", "red disc", "-n", 3],
             ["clean", f"{LAKE}/out/.runs", "--keep", 0],
         ]  # fmt: skip
-        before = time.monotonic()
         said = jars.results(jars.start(commands, folder, folder / "second.log"), folder / "second.log")
-        print(f"{time.monotonic() - before:.0f} s")
         for result in said:
             assert result.get("code", 0) == 0, result["log"]
         names = ("words", "here", "bits", "bits here", "once", "twice", "latent", "search", "text", "clean")
