@@ -101,7 +101,7 @@ def build_in_order(run: Run, pages: DataFrame) -> DataFrame:
     Blocks are numbered within Spark's partitions. One pass over a text learns more in its order than in a random one.
     """
     folder = run.stage_path("vocabulary")
-    columns = pages.select("ids", "lengths", "codes", "tokens")
+    columns = pages.select("ids", "lengths", "codes", "tokens", "token_lengths")
     return run.stage("blocks", lambda: columns.mapInArrow(_cut_in_order(folder), BLOCKS))
 
 
@@ -110,7 +110,9 @@ def from_pages(pages: DataFrame, vocabulary_folder: str, blocks: int) -> DataFra
 
     Tokens outside of the vocabulary are dropped, and then sequences of fewer than two tokens, which have no window.
     """
-    pieces = pages.select("ids", "lengths", "codes", "tokens").mapInArrow(_cut_pages(vocabulary_folder, blocks), BLOCKS)
+    pieces = pages.select("ids", "lengths", "codes", "tokens", "token_lengths").mapInArrow(
+        _cut_pages(vocabulary_folder, blocks), BLOCKS
+    )
     return _assemble(pieces)
 
 

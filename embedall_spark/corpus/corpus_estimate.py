@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from scipy.special import gammainc
 
-from embedall_spark import cluster_slots
 from embedall_spark.corpus import encoded_pages, vocabulary
+from embedall_spark.schemas import DOCUMENTS
+from embedall_spark.sources.text_documents import TextDocuments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +36,19 @@ class Sample(NamedTuple):
     """What a sample of documents holds."""
 
     text_bytes: int
+    """Of the sample."""
+    all_bytes: int
+    """Of the text of all documents, estimated."""
     counts: NDArray[np.int64]
     """The lowest count of each bin, int64 [bins], ascending from 1."""
     distinct: NDArray[np.int64]
     """Distinct tokens in each bin, int64 [bins]."""
     tokens: NDArray[np.int64]
     """Their occurrences, int64 [bins]."""
+
+    def total_tokens(self) -> int:
+        """Return the estimated number of tokens in all documents."""
+        return round(int(self.tokens.sum()) * self.all_bytes / max(1, self.text_bytes))
 
     def kept(self, sample: float) -> float:
         """Return the share of tokens that subsampling keeps."""
@@ -80,21 +88,24 @@ class Sample(NamedTuple):
         return float(self.distinct[self.counts >= count].sum())
 
 
-def sample(documents: DataFrame, config: TokensConfig, size: int = SAMPLE_BYTES) -> Sample:
-    """Return what the first documents of every partition of DOCUMENTS hold, together about ``size`` bytes of text."""
-    # Spark Connect does not tell how many partitions there are.
-    remote = cluster_slots.is_remote(documents.sparkSession)
-    partitions = cluster_slots.total(documents.sparkSession) if remote else documents.rdd.getNumPartitions()
-    heads = documents.mapInArrow(_head(-(-size // max(1, partitions))), documents.schema)
-    row = heads.agg(F.sum(F.octet_length("text"))).first()
-    counted = vocabulary.count(encoded_pages.from_documents(heads, config))
+def sample(documents: DataFrame | TextDocuments, config: TokensConfig, text_bytes: int) -> Sample:
+    """Return what some DOCUMENTS hold, about SAMPLE_BYTES of all ``text_bytes``: of files, parts' beginnings."""
+    if isinstance(documents, TextDocuments):
+        chosen = documents.mapInArrow(_head(-(-SAMPLE_BYTES // documents.tasks)), DOCUMENTS)
+    else:
+        # Tasks that end before their input would leave its Arrow buffers in the JVM's memory.
+        share = min(1.0, SAMPLE_BYTES / max(1, text_bytes))
+        chosen = documents.sample(share, seed=1)
+    row = chosen.agg(F.sum(F.octet_length("text"))).first()
+    size = int((row and row[0]) or 0)
+    total = max(size, text_bytes) if isinstance(documents, TextDocuments) else round(size / share)
+    counted = vocabulary.count(encoded_pages.from_documents(chosen, config))
     number = F.floor(_BINS_PER_OCTAVE * F.log2("count"))
     bins = counted.groupBy(number.alias("bin")).agg(
         F.min("count").alias("least"), F.count("*").alias("distinct"), F.sum("count").alias("tokens")
     )
     rows = sorted((row["least"], row["distinct"], row["tokens"]) for row in bins.collect())
-    columns = np.array(rows, np.int64).reshape(-1, 3).T
-    return Sample(int((row and row[0]) or 0), *columns)
+    return Sample(size, total, *np.array(rows, np.int64).reshape(-1, 3).T)
 
 
 def _head(size: int) -> Table:

@@ -1,6 +1,7 @@
 """PAGES: token sequences, dictionary-encoded a page at a time.
 
-Text is tokenized once; later passes read only a page's codes (ints) and its distinct tokens.
+Text is tokenized once; later passes read only a page's codes (ints) and its distinct tokens. All are binary: a list of
+strings would cost the JVM more than the tokenizing, each time that it reads or writes one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pyspark.sql import types as T
 
 from embedall_spark import host_cache
 from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
+from embedall_spark.corpus.vocabulary_index import string_buffers
 from embedall_spark.schemas import REJECTS
 
 if TYPE_CHECKING:
@@ -47,8 +49,9 @@ PAGES = T.StructType(
         T.StructField("ids", T.BinaryType(), False, {"comment": "ids of the page's sequences, int64"}),
         T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, int32"}),
         T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, int32 indices into `tokens`"}),
-        T.StructField("tokens", T.ArrayType(T.StringType(), False), False, {"comment": "the page's distinct tokens"}),
-        T.StructField("counts", T.ArrayType(T.LongType(), False), False, {"comment": "how often each occurs"}),
+        T.StructField("tokens", T.BinaryType(), False, {"comment": "the page's distinct tokens in UTF-8, joined"}),
+        T.StructField("token_lengths", T.BinaryType(), False, {"comment": "bytes of each of these, int32"}),
+        T.StructField("counts", T.BinaryType(), False, {"comment": "how often each occurs, int64"}),
         T.StructField("seen", T.LongType(), False, {"comment": "documents or sequences read, refused ones included"}),
         T.StructField("rejects", T.ArrayType(_REFUSED, False), False, {"comment": "what was refused"}),
     ]
@@ -59,8 +62,9 @@ _ARROW = pa.schema(
         pa.field("ids", pa.binary()),
         pa.field("lengths", pa.binary()),
         pa.field("codes", pa.binary()),
-        pa.field("tokens", pa.list_(pa.string())),
-        pa.field("counts", pa.list_(pa.int64())),
+        pa.field("tokens", pa.binary()),
+        pa.field("token_lengths", pa.binary()),
+        pa.field("counts", pa.binary()),
         pa.field("seen", pa.int64()),
         pa.field("rejects", pa.list_(_REJECT)),
     ]
@@ -131,8 +135,8 @@ def read(batch: pa.RecordBatch) -> Iterator[Page]:
             ids=_ints(row.get("ids"), np.int64),
             lengths=_ints(row.get("lengths"), np.int32),
             codes=_ints(row.get("codes"), np.int32),
-            tokens=row["tokens"].values if "tokens" in row else pa.array([], pa.string()),
-            counts=row["counts"].values.to_numpy().copy() if "counts" in row else np.empty(0, np.int64),
+            tokens=_tokens(row) if "tokens" in row else pa.array([], pa.string()),
+            counts=_ints(row.get("counts"), np.int64),
             seen=row["seen"].as_py() if "seen" in row else 0,
             rejects=[Reject(**reject) for reject in refused],
         )
@@ -140,12 +144,11 @@ def read(batch: pa.RecordBatch) -> Iterator[Page]:
 
 def write(page: Page) -> pa.RecordBatch:
     """Return a page as a batch of PAGES with one row."""
+    text, offsets = string_buffers(page.tokens)
+    lengths = np.diff(offsets).astype(np.int32)
+    parts: list[NDArray[Any]] = [page.ids, page.lengths, page.codes, text, lengths, page.counts]
     values = [
-        pa.array([page.ids.tobytes()], pa.binary()),
-        pa.array([page.lengths.tobytes()], pa.binary()),
-        pa.array([page.codes.tobytes()], pa.binary()),
-        _one_list(page.tokens),
-        _one_list(pa.array(page.counts)),
+        *[pa.array([part.tobytes()], pa.binary()) for part in parts],
         pa.array([page.seen], pa.int64()),
         pa.array([[reject._asdict() for reject in page.rejects]], pa.list_(_REJECT)),
     ]
@@ -268,8 +271,11 @@ def _flat(batch: pa.RecordBatch) -> Sequences:
     return Sequences(batch.column("id").to_numpy(), offsets, lists.flatten())
 
 
-def _one_list(values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+def _tokens(row: dict[str, Any]) -> pa.StringArray:
+    lengths = np.frombuffer(row["token_lengths"].as_buffer(), np.int32)
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), row["tokens"].as_buffer())
 
 
 def _joined(arrays: list[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]:

@@ -112,12 +112,20 @@ def lookup(slots: Ints, text: Bytes, offsets: Longs, queries: Bytes, query_offse
 
 
 @njit(
-    _TWO(int32[::1], uint8[::1], int64[::1], int64[::1], int64, _BYTES, _LONGS, int64),
+    _TWO(int32[::1], uint8[::1], int64[::1], int64[::1], int64, _BYTES, _LONGS, _LONGS, int64),
     nogil=True,
     cache=True,
 )
 def count_texts(
-    slots: Ints, text: Bytes, offsets: Longs, counts: Longs, size: int, batch: Bytes, batch_offsets: Longs, first: int
+    slots: Ints,
+    text: Bytes,
+    offsets: Longs,
+    counts: Longs,
+    size: int,
+    batch: Bytes,
+    batch_offsets: Longs,
+    occurrences: Longs,
+    first: int,
 ) -> tuple[int, int]:
     """Count the texts of a batch from index ``first`` on, until all are counted or another token would not fit.
 
@@ -129,6 +137,7 @@ def count_texts(
         size: number of distinct tokens so far.
         batch: uint8, the texts one after the other.
         batch_offsets: int64 [texts + 1].
+        occurrences: int64 [texts], how often each text counts; [0]: once.
         first: index of the text to go on with.
 
     Returns:
@@ -142,16 +151,16 @@ def count_texts(
         for index in range(begin, end):
             start, stop = batch_offsets[index], batch_offsets[index + 1]
             slot = _slot_of(slots, text, offsets, batch, start, stop, probes[index - begin])
-            token = slots[slot]
+            token, times = slots[slot], occurrences[index] if occurrences.size else 1
             if token >= 0:
-                counts[token] += 1
+                counts[token] += times
                 continue
             offset = offsets[size]
             if size >= capacity or offset + stop - start > text.size:
                 return size, index
             for step in range(stop - start):
                 text[offset + step] = batch[start + step]
-            slots[slot], counts[size], offsets[size + 1] = size, 1, offset + stop - start
+            slots[slot], counts[size], offsets[size + 1] = size, times, offset + stop - start
             size += 1
     return size, count
 

@@ -48,7 +48,7 @@ def split(
         seed: of the choice.
     """
     bound = min(int(share * _HASHES), _HASHES - 1)
-    columns = pages.select("ids", "lengths", "codes", "tokens", "seen")
+    columns = pages.select("ids", "lengths", "codes", "tokens", "token_lengths", "seen")
 
     def choose() -> DataFrame:
         chosen = columns.drop("seen").mapInArrow(_last_items(bound, reach, seed), HOLDOUT)

@@ -80,7 +80,7 @@ def join(pages: DataFrame, folder: str, config: PhrasesConfig) -> DataFrame:
 
 def _counted(pages: DataFrame) -> DataFrame:
     """Return the counts of tokens and of pairs of adjacent tokens."""
-    counts = pages.select("lengths", "codes", "tokens", "counts").mapInArrow(_count_pages, _COUNTED)
+    counts = pages.select("lengths", "codes", "tokens", "token_lengths", "counts").mapInArrow(_count_pages, _COUNTED)
     return counts.groupBy("first", "second").agg(F.sum("count").alias("count"))
 
 

@@ -12,7 +12,7 @@ from embedall_spark.corpus import hash_table
 from embedall_spark.corpus.vocabulary_index import string_buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
@@ -23,20 +23,33 @@ if TYPE_CHECKING:
 _MAX_TOKENS, _MAX_BYTES = 1 << 22, 1 << 26
 _MIN_SLOTS = 1 << 12
 _ROWS = 1 << 16
+_ONCE = np.empty(0, np.int64)
 
 
 def count_texts(texts: DataFrame) -> DataFrame:
     """Return token string and count bigint: the occurrences of each text in all columns, which must not hold nulls."""
-    partial_counts = texts.mapInArrow(_count, "token string, count bigint")
+    return count(texts, lambda batch: ((column, _ONCE) for column in batch.columns))
+
+
+def count(
+    rows: DataFrame, texts_of: Callable[[pa.RecordBatch], Iterable[tuple[pa.StringArray, NDArray[np.int64]]]]
+) -> DataFrame:
+    """Return token string and count bigint: how often each text occurs.
+
+    Args:
+        rows: any.
+        texts_of: returns the texts in a batch of the rows, and how often each occurs there; nothing stands for once.
+    """
+
+    def count_in_task(batches: Batches) -> Iterator[pa.RecordBatch]:
+        counter = TokenCounter(_MAX_TOKENS, _MAX_BYTES)
+        for batch in batches:
+            for texts, occurrences in texts_of(batch):
+                yield from counter.add(texts, occurrences)
+        yield from counter.flush()
+
+    partial_counts = rows.mapInArrow(count_in_task, "token string, count bigint")
     return partial_counts.groupBy("token").agg(F.sum("count").alias("count"))
-
-
-def _count(batches: Batches) -> Iterator[pa.RecordBatch]:
-    counter = TokenCounter(_MAX_TOKENS, _MAX_BYTES)
-    for batch in batches:
-        for column in batch.columns:
-            yield from counter.add(column)
-    yield from counter.flush()
 
 
 class TokenCounter:
@@ -48,13 +61,13 @@ class TokenCounter:
         self._offsets, self._counts = np.zeros(tokens + 1, np.int64), np.empty(tokens, np.int64)
         self._size, self._slots = 0, self._empty_slots()
 
-    def add(self, texts: pa.StringArray) -> Iterator[pa.RecordBatch]:
-        """Count texts; yield rows (token, count) whenever the table is full."""
+    def add(self, texts: pa.StringArray, occurrences: NDArray[np.int64] = _ONCE) -> Iterator[pa.RecordBatch]:
+        """Count texts, each once or as often as it occurs; yield rows (token, count) whenever the table is full."""
         data, offsets = string_buffers(texts)
         done = 0
         while True:
             table = (self._slots, self._text, self._offsets, self._counts)
-            self._size, done = hash_table.count_texts(*table, self._size, data, offsets, done)
+            self._size, done = hash_table.count_texts(*table, self._size, data, offsets, occurrences, done)
             if done == len(texts):
                 return
             if self._size == len(self._slots) // 2 and self._size < len(self._counts):

@@ -12,7 +12,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 
 from embedall_spark.config import Section
-from embedall_spark.corpus import encoded_pages
+from embedall_spark.corpus import encoded_pages, token_counter
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import ENCODED, VOCABULARY, conform
@@ -80,7 +80,7 @@ def total_tokens(vocabulary: DataFrame) -> int:
 
 def encode(pages: DataFrame, folder: str) -> DataFrame:
     """Return PAGES as ENCODED over the VOCABULARY in a folder; other tokens are dropped, empty sequences stay."""
-    return pages.select("ids", "lengths", "codes", "tokens").mapInArrow(_encoded(folder), ENCODED)
+    return pages.select("ids", "lengths", "codes", "tokens", "token_lengths").mapInArrow(_encoded(folder), ENCODED)
 
 
 def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -162,8 +162,8 @@ def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
 
 def count(pages: DataFrame) -> DataFrame:
     """Return the distinct tokens of PAGES and how often each occurs: token, count."""
-    each = pages.select(F.inline(F.arrays_zip("tokens", "counts")).alias("token", "count"))
-    return each.groupBy("token").agg(F.sum("count").alias("count"))
+    columns = pages.select("tokens", "token_lengths", "counts")
+    return token_counter.count(columns, lambda batch: ((p.tokens, p.counts) for p in encoded_pages.read(batch)))
 
 
 def _none_left(counted: DataFrame, min_count: int, what: str) -> str:

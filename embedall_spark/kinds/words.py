@@ -104,17 +104,16 @@ def estimate(spark: SparkSession, config: Config) -> dict[str, float]:
     """Return estimated costs of a run; reads a sample. Raises ResourceError where the cluster lacks what it needs."""
     stored = input_version.size(spark, config.input)
     compressed = config.input.path.endswith((".gz", ".bz2")) or config.input.format in ("parquet", "delta")
-    sample = corpus_estimate.sample(text.read(spark, config.input), config.tokens)
     # Text compresses to a third.
-    text_bytes = max(sample.text_bytes, stored * (3 if compressed else 1))
-    tokens = round(sample.tokens.sum() * text_bytes / max(1, sample.text_bytes))
+    sample = corpus_estimate.sample(read(spark, config), config.tokens, stored * (3 if compressed else 1))
+    tokens = sample.total_tokens()
     distinct = sample.vocabulary(tokens, config.vocabulary.min_count)
     limits = [config.vocabulary.max_vocabulary, config.vocabulary.max_final_vocab]
     distinct = min([distinct, *(limit for limit in limits if limit is not None)])
     kept = sample.kept(config.train.sample) * tokens
     corpus = plan.Corpus(max(1, distinct), max(1, tokens), kept, blocks.block_count(tokens))
     costs = preflight.estimate(spark, corpus, config.train)
-    costs["seconds"] += round(_FIXED_SECONDS + text_bytes / (_INGESTED_BYTES * cluster_slots.total(spark)))
+    costs["seconds"] += round(_FIXED_SECONDS + sample.all_bytes / (_INGESTED_BYTES * cluster_slots.total(spark)))
     return {"input_bytes": stored, "tokens": tokens, "vocabulary": distinct} | costs
 
 

@@ -35,8 +35,13 @@ class TextDocuments:
 
     def __init__(self, spark: SparkSession, path: str, encoding: str, read: Read, whole: bool) -> None:
         """List the files; see file_lines.divide()."""
-        self._tasks, self._parts_of = file_lines.divide(spark, path, encoding, whole)
+        self._table, self._parts_of = file_lines.divide(spark, path, encoding, whole)
         self._read = read
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks read the files."""
+        return self._table.count()
 
     def mapInArrow(self, func: Callable[[Batches], Batches], schema: StructType) -> DataFrame:
         """Return what a function of batches of DOCUMENTS makes, as DataFrame.mapInArrow() does."""
@@ -48,7 +53,7 @@ class TextDocuments:
                 for lines in read(part):
                     yield _batch(lines, origin)
 
-        return self._tasks.mapInArrow(lambda batches: func(documents(batches)), schema)
+        return self._table.mapInArrow(lambda batches: func(documents(batches)), schema)
 
 
 def _batch(lines: Lines, origin: str) -> pa.RecordBatch:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     _Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
-_BASE_MEMORY = 600 << 20
+# Of a process without its rows; measured, see docs/log.md. Several workers need torch.
+_BASE_MEMORY, _TORCH_MEMORY = 400 << 20, 200 << 20
 _HOST = "host string, address string, memory long, disk long, folder string, gpu string"
 # Pairs and second on a GPU, times dimensions: of the goal of docs/guide/gpu.md, which is not yet measured, a half.
 _GPU_RATE = 300e6 * 128
@@ -101,7 +102,8 @@ def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
     token = 12 + (160 if config.hs else 0)
     ngrams, buckets = config.ngrams.estimate(corpus.vocabulary)
     rows = -(-corpus.vocabulary // config.workers) * row + buckets * inputs
-    return int(_BASE_MEMORY + 4 * (rows + ngrams) + token * corpus.vocabulary)
+    base = _BASE_MEMORY + (_TORCH_MEMORY if config.workers > 1 else 0)
+    return int(base + 4 * (rows + ngrams) + token * corpus.vocabulary)
 
 
 def estimate(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str, float]:

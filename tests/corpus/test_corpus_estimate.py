@@ -7,6 +7,7 @@ from embedall_spark.corpus import corpus_estimate
 from embedall_spark.corpus.corpus_estimate import Sample
 from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.schemas import DOCUMENTS
+from embedall_spark.sources.text import TextConfig, open_documents
 
 
 def drawn(probabilities: np.ndarray, tokens: int) -> np.ndarray:
@@ -16,7 +17,7 @@ def drawn(probabilities: np.ndarray, tokens: int) -> np.ndarray:
 
 def sample_of(counts: np.ndarray) -> Sample:
     least, place = np.unique(counts, return_inverse=True)
-    return Sample(0, least, np.bincount(place), np.bincount(place, counts).astype(np.int64))
+    return Sample(1, 100, least, np.bincount(place), np.bincount(place, counts).astype(np.int64))
 
 
 @pytest.mark.parametrize(("exponent", "types"), [(1.0, 300_000), (1.0, 10_000_000), (1.4, 3_000_000)])
@@ -40,14 +41,21 @@ def test_subsampling_and_a_sample_of_one_word():
     assert (empty.vocabulary(1000, 5), empty.kept(1e-3)) == (0, 1)
 
 
-def test_the_heads_of_partitions(spark):
-    rows = [(number, f"Word{number % 7} and the rest", "file", None) for number in range(400)]
-    rows.append((401, None, "file", "null"))
+def test_a_sample_of_a_table_and_of_files(spark, tmp_path, monkeypatch):
+    rows = [(number, f"Word{number % 7} and the rest", "file", None) for number in range(4000)]
+    rows.append((4001, None, "file", "null"))
     documents = spark.createDataFrame(rows, DOCUMENTS).repartition(4)
-    whole = corpus_estimate.sample(documents, TokensConfig())
-    assert whole.text_bytes == sum(len(row[1]) for row in rows if row[1])
-    assert whole.tokens.sum() == 1600 and whole.distinct.sum() == 10
-    assert whole.vocabulary(1600, 400) == 3
-    part = corpus_estimate.sample(documents, TokensConfig(), size=1000)
-    assert 1000 <= part.text_bytes <= 1000 + 4 * 18
-    assert part.tokens.sum() * 18 == part.text_bytes * 4
+    whole = corpus_estimate.sample(documents, TokensConfig(), 0)
+    assert whole.text_bytes == whole.all_bytes == 18 * 4000
+    assert whole.total_tokens() == 16_000 and whole.distinct.sum() == 10
+    assert whole.vocabulary(16_000, 4000) == 3
+    monkeypatch.setattr(corpus_estimate, "SAMPLE_BYTES", 9000)
+    part = corpus_estimate.sample(documents, TokensConfig(), 72_000)
+    assert 5000 < part.text_bytes < 13_000
+    assert part.total_tokens() == part.text_bytes * 8 * 4 // 18
+    for number in range(2):
+        text = "".join(f"{row[1]}\n" for row in rows[number:4000:2])
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    files = corpus_estimate.sample(open_documents(spark, TextConfig(path=str(tmp_path))), TokensConfig(), 76_000)
+    assert 9000 <= files.text_bytes <= 9000 + 2 * 18
+    assert files.total_tokens() == round(files.tokens.sum() * 76_000 / files.text_bytes)

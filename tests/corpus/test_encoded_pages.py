@@ -104,5 +104,5 @@ def test_written_and_read_back():
     (again,) = encoded_pages.read(encoded_pages.write(page))
     assert all(np.array_equal(a, b) for a, b in zip(page, again, strict=True))
     again.codes[0] = 1
-    (less,) = encoded_pages.read(encoded_pages.write(page).select(["codes", "tokens"]))
+    (less,) = encoded_pages.read(encoded_pages.write(page).select(["codes", "tokens", "token_lengths"]))
     assert less.codes.tolist() == page.codes.tolist() and len(less.ids) == len(less.counts) == less.seen == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -30,6 +31,16 @@ def test_counts_whatever_the_room(tokens, size):
         actual.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
     assert actual == Counter(source)
     assert most <= tokens
+
+
+def test_texts_that_count_several_times():
+    table, actual = TokenCounter(1 << 10, 1 << 10), Counter()
+    for texts_, times in ((["a", "b", "a"], [3, 1 << 40, 4]), (["b", "c"], [1, 0])):
+        for batch in table.add(pa.array(texts_), np.array(times)):
+            actual.update(dict(zip(*batch.to_pydict().values(), strict=True)))
+    for batch in table.flush():
+        actual.update(dict(zip(*batch.to_pydict().values(), strict=True)))
+    assert actual == {"a": 7, "b": (1 << 40) + 1, "c": 0}
 
 
 def test_all_columns_of_a_table(spark):
