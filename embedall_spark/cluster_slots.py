@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
+
+from embedall_spark import cgroups
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,7 +30,7 @@ def local(spark: SparkSession) -> int | None:
     threads = re.match(r"local(?:-cluster)?\[(\*|\d+)", master)
     if threads is None:
         return 1
-    return _cores() if threads[1] == "*" else int(threads[1])
+    return cgroups.cores() if threads[1] == "*" else int(threads[1])
 
 
 def _server(spark: Any) -> str:
@@ -41,12 +41,3 @@ def total(spark: SparkSession) -> int:
     """Return the task slots of the session's machine or cluster."""
     # On a cluster Spark splits a range by its default parallelism, which is the number of its cores.
     return local(spark) or spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, counted as Java does."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists() and not (limit := quota.read_text().split())[0].startswith("max"):
-        cores = min(cores, max(1, -(-int(limit[0]) // int(limit[1]))))
-    return cores

@@ -8,10 +8,9 @@ import shutil
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedall_spark import devices, files, session, tracking, user_cache
+from embedall_spark import cgroups, devices, files, session, tracking, user_cache
 from embedall_spark.errors import EmbedallError, SetupError
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ def delta() -> str:
 
 def cores() -> str:
     """Return how many cores this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return str(usable)
+    return str(cgroups.cores())
 
 
 def memory() -> str:
@@ -128,9 +126,7 @@ def memory() -> str:
         SetupError: it is too little for Spark and training on small data.
     """
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and limit.read_text().strip().isdigit():
-        available = min(available, int(limit.read_text()))
+    available = min(available, cgroups.memory_limit() or available)
     if available < _MEMORY:
         raise SetupError(
             f"{available / _GIB:.1f} GiB, need {_MEMORY // _GIB}; give the machine or container more, or lower "

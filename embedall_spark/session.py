@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import cluster_slots, hadoop_options, spark_jvm, user_cache
+from embedall_spark import cluster_slots, hadoop_options, spark_jvm, spark_versions, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -134,13 +134,15 @@ def running_tasks() -> tuple[int, int]:
 
 
 def check(spark: SparkSession) -> None:
-    """Check a running session's required settings, and log a warning for each recommended one that differs.
+    """Check a running session's versions and required settings; log a warning for each recommended one that differs.
 
     Raises:
-        SetupError: Delta is not set up in it; the message names the properties to pass.
+        SetupError: it has other versions, or Delta is not set up in it; the message names the properties to pass.
     """
     start = "the server's sbin/start-connect-server.sh" if cluster_slots.is_remote(spark) else "spark-submit"
-    advice = f"{start} --properties-file {conf_file('spark-standalone.conf')}"
+    # Without the second option, spark-submit forgets the site's own spark-defaults.conf.
+    advice = f"{start} --properties-file {conf_file('spark-standalone.conf')} --load-spark-defaults"
+    spark_versions.check(spark)
     # Databricks has Delta built in, under other settings.
     lacking = _lacking({key: spark.conf.get(key, None) for key in _REQUIRED})
     if lacking and "DATABRICKS_RUNTIME_VERSION" not in os.environ:

@@ -1,6 +1,7 @@
 """Embed images under spark-submit: the same as ``embedall images``.
 
-spark-submit --properties-file conf/spark-gpu.conf jobs/images.py --config conf/images.yaml --run-id NIGHT
+spark-submit --properties-file conf/spark-gpu.conf --load-spark-defaults
+    jobs/images.py --config conf/images.yaml --run-id NIGHT
 """
 
 import sys

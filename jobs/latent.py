@@ -1,6 +1,7 @@
 """Bring two kinds into one latent space under spark-submit: the same as ``embedall latent``.
 
-spark-submit --properties-file conf/spark-gpu.conf jobs/latent.py --config conf/latent.yaml --run-id NIGHT
+spark-submit --properties-file conf/spark-gpu.conf --load-spark-defaults
+    jobs/latent.py --config conf/latent.yaml --run-id NIGHT
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Embed the nodes of a graph under spark-submit: the same as ``embedall nodes``.
 
-spark-submit --properties-file conf/spark-standalone.conf jobs/nodes.py --config conf/nodes.yaml --run-id NIGHT
+spark-submit --properties-file conf/spark-standalone.conf --load-spark-defaults
+    jobs/nodes.py --config conf/nodes.yaml --run-id NIGHT
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Run a pipeline, or one step of it, under spark-submit: the same as ``embedall pipeline``.
 
-spark-submit --properties-file conf/spark-standalone.conf jobs/pipeline.py conf/pipeline.yaml --step words
+spark-submit --properties-file conf/spark-standalone.conf --load-spark-defaults
+    jobs/pipeline.py conf/pipeline.yaml --step words
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Embed the items of sequences under spark-submit: the same as ``embedall sequences``.
 
-spark-submit --properties-file conf/spark-standalone.conf jobs/sequences.py --config conf/sequences.yaml --run-id NIGHT
+spark-submit --properties-file conf/spark-standalone.conf --load-spark-defaults
+    jobs/sequences.py --config conf/sequences.yaml --run-id NIGHT
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Embed words under spark-submit: the same as ``embedall words``.
 
-spark-submit --properties-file conf/spark-standalone.conf jobs/words.py --config conf/words.yaml --run-id NIGHT
+spark-submit --properties-file conf/spark-standalone.conf --load-spark-defaults
+    jobs/words.py --config conf/words.yaml --run-id NIGHT
 """
 
 import sys

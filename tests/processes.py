@@ -21,6 +21,11 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+def parent(pid: int) -> int:
+    """Return the number of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def workers(ancestor: int) -> dict[int, int]:
     """Return Spark's Python processes below a process, each with the CPU time it has used, in ticks."""
     parents: dict[int, int] = {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,11 @@ class Scene:
         """Return the processes that fill spools of this run; a spool's name begins with its process's number."""
         paths = self.spools.glob(f"blockmgr-*/embedall-*/spool/{self.manifest()['run_id']}/*")
         return [int(path.name.split("-")[0]) for path in paths]
+
+    def two_workers(self, before):
+        """Return the processes of a training by two workers that have their windows, once both are other ones."""
+        pids = {pid for pid in self.spooling() if alive(pid)} - before
+        return len(pids) == 2 and pids
 
     def again(self, attempt):
         """The same command again: it goes on where the run stood, and ends well."""
@@ -149,7 +155,7 @@ def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
 
 def test_a_worker_killed_in_mid_epoch(spark, corpus, tmp_path, undisturbed):
     scene = Scene(spark, tmp_path, corpus)
-    with Running(scene) as running:
+    with Running(scene, "--set", "train.retries=0") as running:
         running.when(lambda: scene.saved("0000-0001"))
         # A worker of another stage may be busy still: killing it alone would not end the training.
         while running.goes_on():
@@ -163,19 +169,19 @@ def test_a_worker_killed_in_mid_epoch(spark, corpus, tmp_path, undisturbed):
 
 def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, undisturbed):
     scene = Scene(spark, tmp_path, corpus, workers=2)
-    for sent, message in (
-        (signal.SIGKILL, "a worker died in epoch 2 ("),
-        (signal.SIGSTOP, f"a worker was silent for train.timeout={TIMEOUT} s in epoch 2 ("),
-    ):
-        with Running(scene, "--set", f"train.timeout={TIMEOUT}") as running:
-            running.when(lambda: scene.saved("0000-0001"))
-            pids = running.when(lambda: len(actual := [pid for pid in scene.spooling() if alive(pid)]) == 2 and actual)
+    with Running(scene, "--set", f"train.timeout={TIMEOUT}", "--set", "train.retries=1") as running:
+        running.when(lambda: scene.saved("0000-0001"))
+        before = set()
+        for sent in (signal.SIGKILL, signal.SIGSTOP):
+            before = pids = running.when(partial(scene.two_workers, before))
             time.sleep(0.1)
             since = time.monotonic()
-            os.kill(pids[0], sent)
-        assert time.monotonic() - since < 5 * TIMEOUT
-        assert_lost(running.result, message)
-    assert scene.again(attempt=3) == undisturbed(workers=2)
+            os.kill(min(pids), sent)
+    assert time.monotonic() - since < 5 * TIMEOUT
+    assert_lost(running.result, f"a worker was silent for train.timeout={TIMEOUT} s in epoch 2 (")
+    assert "a worker died in epoch 2 (" in running.result.log
+    assert running.result.log.count("Trying the slice again (train.retries: 1 of 1)") == 1
+    assert scene.again(attempt=2) == undisturbed(workers=2)
     assert not scene.spooling()
 
 

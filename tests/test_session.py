@@ -113,6 +113,8 @@ class Conf:
 
 
 class Running:
+    version = "4.1.4"
+
     def __init__(self, **changed):
         settings = session.read_properties(session.conf_file("spark-standalone.conf"))
         self.conf = Conf(settings | {f"spark.{key.replace('__', '.')}": value for key, value in changed.items()})

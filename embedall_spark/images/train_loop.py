@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from embedall_spark import devices, files, randomness, torch_processes
+from embedall_spark import cgroups, devices, files, randomness, torch_processes
 from embedall_spark.errors import ConfigError, TrainingDiverged
 from embedall_spark.images import backbones, pixel_shards, trainable_networks
 from embedall_spark.images.backbones import BackboneConfig
@@ -229,7 +229,7 @@ def _join(config: TrainConfig) -> _ProcessGroup:
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     )
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // local_world_size))
+    torch.set_num_threads(config.threads or max(1, cgroups.cores() // local_world_size))
     device = torch.device(devices.process_device(config.gpu, local_rank))
     if config.gpu:
         torch.cuda.set_device(device)

@@ -120,6 +120,7 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config, *, report: bool
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
+    preflight.check_workers(run.spark, config.train)
     train_edges, _ = _split(_read_edges(run, graph, config), config)
     vertices, lists, size = adjacency.build_stages(run, train_edges, config.graph)
     if report:

@@ -148,6 +148,7 @@ def embed(run: Run, table: DataFrame, config: Config) -> DataFrame:
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
     train = config.training
+    preflight.check_workers(run.spark, train)
     if not config.input.ordered:
         log.info(
             "no input.order: windows are baskets, train.window=%d, train.shrink_windows=%s",

@@ -130,6 +130,7 @@ def embed(run: Run, documents: DataFrame | TextDocuments, config: Config) -> Dat
         ResourceError: the cluster lacks slots, memory or disk for ``train.workers``.
         TrainingDiverged: a shard of the model is not finite or exploded.
     """
+    preflight.check_workers(run.spark, config.train)
     pages, counts = _tokenize(run, documents, config)
     if config.phrases.passes:
         pages, counts = phrases.join_phrases(run, pages, config.phrases), None
@@ -147,6 +148,7 @@ def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, tra
 
     One worker trains in the order of the text, as word2vec, gensim and MLlib do.
     """
+    preflight.check_workers(run.spark, train)
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     known = vocabulary.build(run, pages, words, what="words")
     ordered = train.workers == 1 and train.method == "sgns"

@@ -136,7 +136,14 @@ class TrainConfig(Section):
     timeout: int = Field(
         900,
         ge=5,
-        description="seconds that a worker waits for another before the run fails",
+        description="seconds that a worker waits for another, and the run for a replacement of a lost worker",
+        json_schema_extra=MOVABLE,
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        le=100,
+        description="how often a slice is tried again after a worker was lost in it",
         json_schema_extra=MOVABLE,
     )
     context: bool = Field(False, description="also write the output (context) vectors")

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
+import logging
+import time
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
-from embedall_spark import cluster_slots, devices, files
+from embedall_spark import cluster_slots, devices, executor_memory
 from embedall_spark.errors import ResourceError
-from embedall_spark.train import aligned_rows, cost, methods, ring
+from embedall_spark.train import addresses, aligned_rows, cost, methods, worker_errors, worker_probe
 from embedall_spark.train import plan as plans
 from embedall_spark.train.device import preflight as device_preflight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Sequence
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.plan import Corpus
+    from embedall_spark.train.worker_probe import Report
 
-    _Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+log = logging.getLogger(__name__)
 
 # Of a process without its rows; measured, see docs/log.md. Several workers need torch.
 _BASE_MEMORY, _TORCH_MEMORY = 400 << 20, 200 << 20
-_HOST = "host string, address string, memory long, disk long, folder string, gpu string"
 # Pairs and second on a GPU, times dimensions: of the goal of docs/guide/gpu.md, which is not yet measured, a half.
 _GPU_RATE = 300e6 * 128
+# Executors may come so long after the session, and a check that asks for slots waits so long for them.
+_REGISTRATION, _PAUSE = 60.0, 2.0
 
 
 def device(spark: SparkSession, config: TrainConfig) -> Literal["cpu", "cuda"]:
@@ -46,13 +44,45 @@ def device(spark: SparkSession, config: TrainConfig) -> Literal["cpu", "cuda"]:
 
 
 def threads(spark: SparkSession, config: TrainConfig) -> int:
-    """Return the threads of a worker: as configured, else its share of the session's cores."""
+    """Return the threads of a worker: as configured, else its share of the cores of the executor that it runs in."""
     if config.threads is not None:
         return config.threads
     slots = cluster_slots.local(spark)
     if slots is not None:
         return max(1, slots // config.workers)
-    return int(str(spark.conf.get("spark.executor.cores" if config.workers == 1 else "spark.task.cpus", "1")))
+    if config.workers > 1:
+        return int(str(spark.conf.get("spark.task.cpus", "1")))
+    # Standalone executors have all cores of their host unless a setting says otherwise, those of others have one.
+    master = str(spark.conf.get("spark.master", ""))
+    cores = spark.conf.get("spark.executor.cores", None if master.startswith("spark://") else "1")
+    return min(worker_probe.cores(spark), cluster_slots.total(spark) if cores is None else int(str(cores)))
+
+
+def check_workers(spark: SparkSession, config: TrainConfig) -> None:
+    """Check that a cluster has a place for all workers and that they reach each other, before anything is prepared.
+
+    In the first minute of a session, executors may still have to come.
+
+    Raises:
+        ConfigError: GPUs are asked for, and the executors were started without.
+        ResourceError: there are too few slots or GPUs, or workers cannot connect to each other.
+    """
+    if config.workers == 1:
+        return
+    until = _started(spark) + _REGISTRATION
+    while True:
+        reports = _probe(spark, config)
+        if reports is not None:
+            return _check_addresses(reports)
+        if time.time() > until:
+            raise _too_few_slots(spark, config)
+        log.info("waiting for executors: train.workers=%d needs as many task slots", config.workers)
+        time.sleep(_PAUSE)
+
+
+def _started(spark: SparkSession) -> float:
+    """Return when Spark began, as time.time()."""
+    return int(str(spark.conf.get("spark.app.startTime", "0"))) / 1000
 
 
 def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
@@ -60,37 +90,75 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
 
     Raises:
         ConfigError: GPUs are asked for, and the executors were started without.
-        ResourceError: there are too few slots or GPUs, too little memory or disk, or a host has no address for the
-            others.
+        ResourceError: there are too few slots or GPUs, too little memory or disk, or workers cannot connect.
+        WorkerLost: a worker died in the check.
     """
-    if config.workers > 1:
-        _check_slots(spark, config.workers)
-    kind = device(spark, config)
-    hosts = _probe(spark, config.workers, kind).collect()
+    kind, reports = device(spark, config), _probe(spark, config)
+    if reports is None:
+        raise _too_few_slots(spark, config)
+    _check_addresses(reports)
+    gpus: list[Any] = [report.gpu for report in reports if report.gpu is not None]
     if kind == "cuda":
-        device_preflight.check([device_preflight.Report(*json.loads(row.gpu)) for row in hosts], corpus, config)
-    on_host = Counter(row.host for row in hosts)
-    memory, disk = memory_bytes(corpus, config), 0
-    if config.workers > 1:
-        disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
-    for row in hosts:
-        need, share = memory * on_host[row.host], f"{on_host[row.host]} worker(s)"
-        if need > row.memory:
+        device_preflight.check([device_preflight.Report(*gpu) for gpu in gpus], corpus, config)
+    _check_memory(reports, memory_bytes(corpus, config), executor_memory.of_python(spark), corpus, config)
+    if config.workers == 1:
+        return
+    on_host = Counter(report.host for report in reports)
+    disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
+    for report in reports:
+        if disk * on_host[report.host] > report.disk:
             raise ResourceError(
-                f"host {row.host} has {_size(row.memory)} of free memory; {share} need {_size(need)} for "
-                f"{corpus.vocabulary:,} tokens x {config.vector_size}: raise train.workers over more hosts, or "
-                "vocabulary.min_count, or lower train.vector_size" + (" or train.bucket" if config.max_n else "")
+                f"host {report.host} has {_size(report.disk)} of free disk in {report.folder}; "
+                f"{on_host[report.host]} worker(s) need {_size(disk * on_host[report.host])} for windows: lower "
+                "train.spool_bytes or free the disk"
             )
-        if disk * on_host[row.host] > row.disk:
+
+
+def _check_memory(
+    reports: Sequence[Report], need: int, room: executor_memory.Room | None, corpus: Corpus, config: TrainConfig
+) -> None:
+    """Raise ResourceError where a host, a container or a process has less memory than its workers need."""
+    on_host = Counter(report.host for report in reports)
+    in_executor = Counter(report.executor for report in reports)
+    raise_overhead = f"raise {executor_memory.OVERHEAD}, or train.workers over more executors"
+    for report in reports:
+        host, executor = on_host[report.host], in_executor[report.executor]
+        limits = [(report.memory, host, f"host {report.host} has {{}} of free memory", "train over more hosts")]
+        if report.container is not None:
+            where = f"the container on host {report.host} has {{}} of free memory"
+            limits.append((report.container, executor, where, raise_overhead))
+        if room is not None:
+            advice = raise_overhead.replace(executor_memory.OVERHEAD, room.setting)
+            limits.append((room.bytes, executor, f"{room.setting} leaves {{}} to the workers of an executor", advice))
+        if report.process is not None:
+            where, advice = f"a task on host {report.host} may use {{}} more", f"raise {executor_memory.PYSPARK}"
+            limits.append((report.process, 1, f"{where} of its share of {executor_memory.PYSPARK}", advice))
+        for free, workers, found, advice in limits:
+            if need * workers > free:
+                raise ResourceError(
+                    f"{found.format(_size(free))}; {workers} worker(s) need {_size(need * workers)} for "
+                    f"{corpus.vocabulary:,} tokens x {config.vector_size}: {advice}, raise train.workers or "
+                    "vocabulary.min_count, or lower train.vector_size" + (" or train.bucket" if config.max_n else "")
+                )
+
+
+def _check_addresses(reports: Sequence[Report]) -> None:
+    """Raise ResourceError where workers cannot connect to each other."""
+    for report in reports:
+        if len({other.host for other in reports}) > 1 and addresses.is_loopback(report.address):
             raise ResourceError(
-                f"host {row.host} has {_size(row.disk)} of free disk in {row.folder}; {share} need "
-                f"{_size(disk * on_host[row.host])} for windows: lower train.spool_bytes or free the disk"
-            )
-        if len(on_host) > 1 and row.address.startswith("127."):
-            raise ResourceError(
-                f"host {row.host} reaches the others only as {row.address}, which they cannot reach: "
+                f"host {report.host} reaches the others only as {report.address}, which they cannot reach: "
                 "set SPARK_LOCAL_IP there to its address on the cluster's network"
             )
+    problems = [problem for report in reports for problem in report.problems]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ResourceError(
+            f"train.workers={len(reports)}: workers cannot connect to each other: {'; '.join(problems[:3])}{more}. "
+            "They listen on TCP ports that the system chooses (net.ipv4.ip_local_port_range, often 32768 to 60999): "
+            "open these between the hosts of executors in firewalls, security groups and network policies (see "
+            "docs/guide/clusters.md), or set train.workers=1"
+        )
 
 
 def memory_bytes(corpus: Corpus, config: TrainConfig) -> int:
@@ -158,71 +226,35 @@ def _check_slots(spark: SparkSession, workers: int) -> None:
         )
 
 
-def _probe(spark: SparkSession, workers: int, kind: Literal["cpu", "cuda"]) -> DataFrame:
-    """Return a row per worker with what its host has; for several workers by a barrier stage, as in training."""
-    rows, profile = spark.range(0, workers, 1, workers), devices.training_profile(spark, kind)
-    if workers == 1:
-        return rows.mapInArrow(_probe_task(kind), _HOST, profile=profile)
-    probe = rows.mapInArrow(_probe_barrier_task(kind), _HOST, barrier=True, profile=profile)
-    try:
-        return spark.createDataFrame(probe.collect(), _HOST)
-    except Exception as error:
-        if "SPARK-24819" in str(error) or "more slots than" in str(error):
-            slots = "GPUs" if kind == "cuda" else "task slots"
-            raise ResourceError(
-                f"train.workers={workers} needs {workers} {slots} at once, but the cluster has fewer: "
-                f"add executors or {'GPUs' if kind == 'cuda' else 'cores'}, or lower train.workers"
-            ) from None
-        raise
-
-
-def _probe_task(kind: Literal["cpu", "cuda"]) -> _Task:
-    def probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for _ in batches:
-            yield _row(socket.gethostname(), 0, kind)
-
-    return probe
-
-
-def _probe_barrier_task(kind: Literal["cpu", "cuda"]) -> _Task:
-    def probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import BarrierTaskContext
-
-        context = BarrierTaskContext.get()
-        hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
-        rank = context.partitionId()
-        for _ in batches:
-            pass
-        yield _row(ring.local_address(hosts[(rank + 1) % len(hosts)]), rank, kind)
-
-    return probe
-
-
-def _row(address: str, rank: int, kind: Literal["cpu", "cuda"]) -> pa.RecordBatch:
-    folder, host = files.scratch(), socket.gethostname()
-    gpu = json.dumps(device_preflight.report(host, rank)) if kind == "cuda" else ""
-    values = [host, address, free_memory(), shutil.disk_usage(folder).free, str(folder), gpu]
-    return pa.RecordBatch.from_arrays(
-        [pa.array([value]) for value in values], [c.split()[0] for c in _HOST.split(", ")]
+def _too_few_slots(spark: SparkSession, config: TrainConfig) -> ResourceError:
+    """Return the error where a cluster cannot run a task for each worker at once."""
+    slots, add = ("GPUs", "GPUs") if device(spark, config) == "cuda" else ("task slots", "cores")
+    return ResourceError(
+        f"train.workers={config.workers} needs {config.workers} {slots} at once, but the cluster has fewer: "
+        f"add executors or {add}, or lower train.workers"
     )
 
 
-def free_memory() -> int:
-    """Return the bytes that this process can still allocate: of the host, or of its container where that is less."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
-    # Version 2 of control groups, then version 1.
-    for limit, used, stat, prefix in (
-        ("memory.max", "memory.current", "memory.stat", ""),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
-    ):
-        if (group / limit).exists() and (maximum := (group / limit).read_text().strip()) != "max":
-            parts = dict(line.split() for line in (group / stat).read_text().splitlines())
-            # The file cache counts as used, but is freed on demand.
-            cache = sum(int(parts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
-            free = min(free, int(maximum) - int((group / used).read_text()) + cache)
-    return free
+def _probe(spark: SparkSession, config: TrainConfig) -> list[Report] | None:
+    """Return a report per worker of what its host has; None where not all can run at once.
+
+    Raises:
+        ResourceError: it is clear from the settings that they never can.
+        WorkerLost: a worker died meanwhile.
+    """
+    workers, kind = config.workers, device(spark, config)
+    if workers > 1:
+        _check_slots(spark, workers)
+    try:
+        rows = worker_probe.job(spark, workers, kind).collect()
+    except Exception as error:
+        if "SPARK-24819" in str(error) or "more slots than" in str(error):
+            return None
+        lost = worker_errors.translate(str(error), "before the training", config.timeout)
+        if lost is None:
+            raise
+        raise lost from error
+    return [worker_probe.read(row.report) for row in rows]
 
 
 def _size(count: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import socket
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from embedall_spark.train import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,17 +30,17 @@ class Ring:
         # torch's type stubs lack what is below its public functions.
         dist: Any = torch.distributed
         patience = datetime.timedelta(seconds=timeout)
-        hosts = [task.address.rsplit(":", 1)[0] for task in context.getTaskInfos()]
+        hosts = addresses.hosts(context)
         self.rank, self.size = context.partitionId(), len(hosts)
+        own = addresses.own(hosts, self.rank)
         store: Any = None
         if self.rank == 0:
-            address = local_address(hosts[1])
-            store = dist.TCPStore(address, 0, self.size, True, patience, wait_for_workers=False)
-            messages = _gather(context, f"{address} {store.port}", timeout)
+            store = dist.TCPStore(own, 0, self.size, True, patience, wait_for_workers=False)
+            messages = _gather(context, f"{own} {store.port}", timeout)
         else:
             messages = _gather(context, "", timeout)
-        address, port = messages[0].split()
         if store is None:
+            address, port = messages[0].split()
             # It connects within its timeout, but then waits for an answer without one.
             store = _within(
                 timeout,
@@ -49,14 +50,23 @@ class Ring:
         options = dist.ProcessGroupGloo._Options()
         options._timeout = patience
         # By default gloo uses the interface of the host's name, which is often the loopback one.
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_address(address))]
-        self.store = store
-        self.group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, options)
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=own)]
+        self.store, self._timeout = store, timeout
+        # Every question to the store is without a timeout once it is sent.
+        self.group: Any = _within(
+            timeout,
+            lambda: dist.ProcessGroupGloo(store, self.rank, self.size, options),
+            "all workers to connect to each other",
+        )
 
     def share(self, text: str) -> list[str]:
         """Return the texts of all workers by rank; called once."""
-        self.store.set(f"share/{self.rank}", text)
-        return [self.store.get(f"share/{rank}").decode() for rank in range(self.size)]
+
+        def ask() -> list[str]:
+            self.store.set(f"share/{self.rank}", text)
+            return [self.store.get(f"share/{rank}").decode() for rank in range(self.size)]
+
+        return _within(self._timeout, ask, "all workers to say where their rows are")
 
     def max_status(self, status: int) -> int:
         """Return the greatest status of all workers; also a barrier."""
@@ -112,10 +122,3 @@ def _within(timeout: int, call: Callable[[], T], what: str) -> T:
     if not results:
         raise TimeoutError(f"Timed out waiting {timeout} s for {what}")
     return results[0]
-
-
-def local_address(peer: str) -> str:
-    """Return this host's address on the route to a peer; connecting a UDP socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((peer, 9))
-        return str(probe.getsockname()[0])

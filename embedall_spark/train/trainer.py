@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,6 @@ from embedall_spark import files
 from embedall_spark.corpus import cooccurrence
 from embedall_spark.corpus.blocks import BlockSource
 from embedall_spark.errors import BadData, ConfigError, TrainingDiverged
-from embedall_spark.run_context import Progress
 from embedall_spark.schemas import NGRAMS
 from embedall_spark.train import (
     checkpoint,
@@ -24,11 +21,11 @@ from embedall_spark.train import (
     preflight,
     rotation,
     single_worker,
+    slice_job,
     slice_state,
     subwords,
     warm_start,
     window_chunks,
-    worker_errors,
 )
 from embedall_spark.train import (
     plan as plans,
@@ -73,7 +70,7 @@ def train(
         ConfigError: the window is too wide for so many workers.
         ResourceError: the cluster lacks slots, memory or disk.
         TrainingDiverged: a shard is not finite or exploded.
-        WorkerLost: a worker died or was silent for too long.
+        WorkerLost: a worker died or was silent for too long, and so in ``config.retries`` more tries.
     """
     if config.method == "glove":
         sequences = cooccurrence.build(run, sequences, folder, config.window, config.glove.cooccurrence)
@@ -217,22 +214,15 @@ def _train_slice(
 ) -> Manifest:
     """Train a slice and return the manifest of its checkpoint."""
     folder = checkpoint.folder(run, epoch, index)
-    run.check_ownership()
-    files.delete(folder)
     method = methods.of(config)
     new_ids = warm_start.stage(run) if epoch == warm_start.NEW_IDS else None
     slice_ = slice_state.Slice(run.id, vocabulary, folder, before, plan, config, epoch, index, new_ids)
-    since = time.perf_counter()
     if isinstance(sequences, BlockSource):
         sequences = sequences.select(plan.block_filter(epoch, index, config.seed))
     if new_ids is not None:
         sequences = warm_start.around_new_ids(sequences, new_ids, config.window)
-    job = (single_worker if plan.workers == 1 else rotation).run(sequences, slice_)
-    with worker_errors.translate_worker_errors(epoch, config.timeout), run.watch(partial(_progress, slice_)):
-        rows = job.collect()
-    files.delete(f"{folder}/{slice_state.PROGRESS}")
-    reports = [json.loads(row.report) for row in sorted(rows, key=lambda row: int(row.rank))]
-    wall = time.perf_counter() - since
+    job = partial((single_worker if plan.workers == 1 else rotation).run, sequences, slice_)
+    reports, wall = slice_job.collect(run, job, slice_)
     diverged = {report["diverged"] for report in reports} - {None}
     if diverged:
         run.check_ownership()
@@ -262,17 +252,6 @@ def _divergence(reports: set[str], rate: str) -> TrainingDiverged:
         f"training diverged at {first}; this slice was not saved. Lower {rate}, or look for a token that "
         "fills whole sequences"
     )
-
-
-def _progress(slice_: slice_state.Slice) -> Progress | None:
-    """Return how far the training is by what the workers of a slice have written; None before they write."""
-    update = slice_state.read_progress(slice_.folder, slice_.plan.workers)
-    if update is None:
-        return None
-    share, seconds, loss = update
-    note = f"loss {loss:.4f}, {share * slice_.tokens / max(seconds, 1e-3):,.0f} {methods.of(slice_.config).UNIT}/s"
-    epochs = slice_.config.epochs
-    return Progress("train", slice_.progress(share) * epochs, epochs, note)
 
 
 def _figures(

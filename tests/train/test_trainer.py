@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -248,6 +249,8 @@ def test_dynamic_allocation_is_refused(spark, corpus, tmp_path, monkeypatch):
 def test_memory_and_disk_are_checked_before_training(spark):
     from embedall_spark.train import plan, preflight
 
+    preflight.check_workers(spark, config(workers=2))
+    assert 0 < time.time() - preflight._started(spark) < 86_400
     with pytest.raises(ResourceError, match=r"free memory; 1 worker\(s\) need .* raise train.workers"):
         preflight.check(spark, plan.Corpus(2_000_000_000, 10**10, 1e10, 1), config(vector_size=300))
     with pytest.raises(ResourceError, match=r"free disk in .*lower train.spool_bytes"):
