@@ -114,7 +114,7 @@ def test_a_retry_reads_the_input_that_its_run_began_with(spark, tmp_path):
         _, manifest = run_manifest.begin(
             str(tmp_path / "runs"), "words", config_now, source.version, options["format"], source.snapshot
         )
-        return sorted(row.text for row in source.rows.select("text").collect()), manifest["restarts"]
+        return sorted(row.text for row in text.read(spark, source.config.input).select("text").collect()), manifest["restarts"]
 
     def write(text, mode="overwrite"):
         rows = spark.createDataFrame([(text,)], "text string")
