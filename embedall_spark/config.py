@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
-from embedall_spark import credentials, files
+from embedall_spark import credentials, files, filesystems
 from embedall_spark.errors import ConfigError
 
 if typing.TYPE_CHECKING:
@@ -149,7 +149,7 @@ def read(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, An
     Raises:
         ConfigError: the file cannot be read.
     """
-    data = _read(Path(path)) if path is not None else {}
+    data = _read(str(path)) if path is not None else {}
     for override in overrides:
         _set(data, override)
     return data
@@ -196,11 +196,15 @@ def identity(config: Section, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: str) -> dict[str, Any]:
+    local = filesystems.local_path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        content = files.read_bytes(path) if local is None else Path(local).read_bytes()
+        data = yaml.load(content.decode("utf-8-sig"), _Loader)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give --config an existing YAML file") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror or error}); give --config an existing YAML file"
+        ) from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
-"""Small files on any storage, and host-local copies, through pyarrow's filesystems.
+"""Small files on any storage, and host-local copies, through the clients of ``filesystems.py``.
 
-A run's folder may be a local path, a mount (``/dbfs``) or a URI (``s3://``, ``abfss://``, ``hdfs://``, ``gs://``).
+A run's folder may be a local path, a mount (``/dbfs``) or a URI (``s3a://``, ``abfss://``, ``hdfs://``, ``gs://``).
 Files are written sequentially and become visible whole, which object stores allow.
 """
 
@@ -10,44 +10,41 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow.fs as pafs
 
-from embedall_spark import credentials, user_cache
+from embedall_spark import credentials, filesystems, user_cache
 from embedall_spark.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_CHUNK_BYTES = 16 << 20
+
+
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the filesystem of a path or URI and the path inside it; raise ConfigError if it holds credentials."""
-    _check(uri)
-    if uri.startswith("dbfs:/"):
-        uri = "/dbfs/" + uri.removeprefix("dbfs:").lstrip("/")
-    # Hadoop's names for S3 are not known outside Hadoop.
-    uri = re.sub(r"^s3[an]://", "s3://", uri)
-    if "://" not in uri and not uri.startswith("file:"):
-        return pafs.LocalFileSystem(), os.path.abspath(uri)
-    filesystem, path = pafs.FileSystem.from_uri(uri)
-    return filesystem, path
-
-
-def _check(uri: str) -> None:
-    if (problem := credentials.problem(uri)) is not None:
-        raise ConfigError(problem)
+    return filesystems.of(uri)
 
 
 def expand_user(name: str) -> str:
     """Return a path with ``~`` replaced by the home folder, as a shell does; raises ValueError if it is empty."""
     if not name.strip():
         raise ValueError("is empty; give a path, a URI or a table")
-    return os.path.expanduser(name)
+    return plain(os.path.expanduser(name))
+
+
+def plain(name: str) -> str:
+    """Return a path in the spelling that Spark and Python both know: volumes of Databricks are folders."""
+    return re.sub(r"^dbfs:/+(?=Volumes/)", "/", name)
 
 
 def input_path(name: str) -> str:
@@ -60,6 +57,7 @@ def input_path(name: str) -> str:
 
 def spark_path(path: str) -> str:
     """Return a path as Spark's readers want it: where the path exists as it is written, none of it is a glob."""
+    path = plain(path)
     if set(path) & set("[]{}*?\\") and exists(path):
         return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
     return path
@@ -67,7 +65,7 @@ def spark_path(path: str) -> str:
 
 def is_local(uri: str) -> bool:
     """Tell whether a path or URI lies in this machine's file tree (mounts included)."""
-    return "://" not in uri or uri.startswith("file:")
+    return "://" not in uri or uri.startswith("file:")  # dbfs:/ is a mount
 
 
 def is_path(name: str) -> bool:
@@ -103,7 +101,9 @@ def words_of(table: str) -> str:
 
 def identifier(name: str) -> str:
     """Return a table's name quoted for SQL; a folder is one of Delta. Raise ConfigError if it holds credentials."""
-    _check(name)
+    if (problem := credentials.problem(name)) is not None:
+        raise ConfigError(problem)
+    name = plain(name)
     if not is_path(name):
         return ".".join(f"`{part}`" for part in name.split("."))
     # The driver's own folder is what a relative path means, wherever Spark's JVM was started.
@@ -141,18 +141,37 @@ def write_bytes(uri: str, content: bytes) -> None:
 def create(uri: str) -> Iterator[BinaryIO]:
     """Open a new file for sequential writing; it appears under its name only when the block ends well."""
     filesystem, path = resolve(uri)
-    if filesystem.type_name == "hdfs":
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        with _create_local(Path(path)) as file:
+            yield file
+    elif filesystem.type_name == "py::hdfs":
+        # Its rename takes the place of a file that is there in the same step.
         part = f"{path}.{uuid.uuid4().hex}.part"
-        with filesystem.open_output_stream(part) as stream:
-            yield stream
-        filesystem.move(part, path)
-        return
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        # An object store shows an upload only once it is complete.
-        with filesystem.open_output_stream(path) as stream:
-            yield stream
-        return
-    target = Path(path)
+        try:
+            with filesystem.open_output_stream(part) as stream:
+                yield stream
+            filesystem.move(part, path)
+        except BaseException:
+            with suppress(OSError):
+                filesystem.delete_file(part)
+            raise
+    else:
+        # A client of an object store cannot give an upload up: what was begun is published when its stream is closed,
+        # or dropped. In a thread, which Ctrl-C does not interrupt. Arrow's copy_files() would lose errors of the end.
+        with tempfile.NamedTemporaryFile(dir=scratch("uploads")) as file:
+            yield file  # type: ignore[misc]
+            file.flush()
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(_upload, file.name, filesystem, path).result()
+
+
+def _upload(source: str, filesystem: pafs.FileSystem, path: str) -> None:
+    with open(source, "rb") as content, filesystem.open_output_stream(path) as stream:
+        shutil.copyfileobj(content, stream, _CHUNK_BYTES)
+
+
+@contextmanager
+def _create_local(target: Path) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:

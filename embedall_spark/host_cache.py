@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.fs as pafs
 
-from embedall_spark import files
+from embedall_spark import committed_files, files
 from embedall_spark.errors import BadData
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def parts(folder: str) -> tuple[list[pafs.FileInfo], str]:
     Raises:
         BadData: there are none.
     """
-    filesystem, path = files.resolve(folder)
-    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    parquet = sorted((info for info in entries if info.base_name.endswith(".parquet")), key=lambda info: info.base_name)
+    parquet = committed_files.of(folder)
     if not parquet:
         raise BadData(f"{folder}: need the parquet files of a stage, found none; has the stage been run?")
     listing = [folder, *(f"{info.base_name} {info.size} {info.mtime_ns}" for info in parquet)]

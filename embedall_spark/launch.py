@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.errors import PySparkException
 
-from embedall_spark import config as configs
 from embedall_spark import (
+    concurrent_writers,
+    early_storage,
     files,
     input_snapshot,
     kinds,
@@ -26,9 +27,11 @@ from embedall_spark import (
     schemas,
     session,
     start_table,
+    storage_probe,
     tables,
     tracking,
 )
+from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError, EmbedallError, TooFewIds
 from embedall_spark.publish.gates import Publication
 from embedall_spark.sources import input_files, reader_errors
@@ -69,6 +72,7 @@ def launch(kind: str, path: str | None, overrides: Sequence[str] = (), options: 
     Raises:
         EmbedallError: see errors.py; the class determines the exit code.
     """
+    early_storage.prepare(options.properties)
     return launch_config(kind, configs.load(kinds.load(kind).Config, path, overrides), options)
 
 
@@ -92,6 +96,7 @@ def launch_config(kind: str, config: Any, options: Options) -> Summary:
     path_checks.check(config, root, tracking.store_file(output.folder or root))
     with progress.activity("starting Spark"):
         spark = start(f"embedall {kind}", output, options)
+        storage_probe.check_jars(spark, config)
     configured = config
     publishes = output.publish or options.publishes
     config, missing_start = start_table.resolve(spark, kind, root, config, options.run_id, publishes)
@@ -212,9 +217,10 @@ def start(app_name: str, output: Output, options: Options) -> SparkSession:
         # This creates a default store that does not exist yet, which a dry run must not do.
         store = None if options.dry_run else executor.submit(tracking.check, output.folder or run_root(output))
         spark = session.get(app_name, master=options.master, properties=options.properties)
+        path_checks.check_root(spark, output.run_root or output.folder or "")
         if store is not None:
             store.result()
-    path_checks.check_root(spark, output.run_root or output.folder or "")
+            storage_probe.check(spark, run_root(output))
     return spark
 
 
@@ -243,9 +249,9 @@ def take_over(
         log.info("run %s is finished already; nothing to do", manifest["run_id"])
         return {**manifest["summary"], "status": "done", "repeated": True}
     log.info("run %s in %s", manifest["run_id"], folder)
-    path_checks.check_shared(spark, folder)
     heartbeat = run_heartbeat.Heartbeat(folder, manifest["token"])
     heartbeat.start()
+    concurrent_writers.warn(spark, root, output, manifest["run_id"])
     try:
         tracked = tracking.start(
             kind,

@@ -1,4 +1,4 @@
-"""Checks of the paths that a run reads and writes: before Spark starts, and whether all hosts see the same."""
+"""Checks of the paths that a run reads and writes, before Spark starts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-from pyspark.errors import AnalysisException
-
 from embedall_spark import cluster_slots, files
 from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from pyspark.sql import SparkSession
 
     from embedall_spark.config import Section
-
-_PROBES = 32  # tasks, enough to land on every host of a usual cluster
 
 
 def check(config: Section, run_root: str, store: str | None) -> None:
@@ -119,31 +112,6 @@ def check_root(spark: SparkSession, root: str) -> None:
     raise ConfigError(
         f"output.run_root: {root} is relative, and tasks run on other hosts: give a path or URI that all hosts share"
     )
-
-
-def check_shared(spark: SparkSession, folder: str) -> None:
-    """Refuse a run's folder that Spark, or a task on another host, does not see where this process sees it."""
-    if cluster_slots.shares_files(spark):
-        return
-    try:
-        seen = not spark.read.text(f"{folder}/manifest.json").isEmpty()
-    except AnalysisException:
-        seen = False
-    tasks = spark.range(0, _PROBES, 1, _PROBES).mapInArrow(_sees(folder), "seen boolean")
-    if not seen or not all(row.seen for row in tasks.collect()):
-        raise ConfigError(
-            f"output.run_root: {folder} is not one folder for Spark and for all hosts: give a mount that all share, or "
-            "a URI (s3://, abfss://, hdfs://, dbfs:/)"
-        )
-
-
-def _sees(folder: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            there = files.exists(f"{folder}/manifest.json")
-            yield pa.RecordBatch.from_arrays([pa.array([there] * len(batch))], ["seen"])
-
-    return look
 
 
 def has_scheme(folder: str) -> bool:

@@ -62,6 +62,12 @@ class Heartbeat:
         files.write_bytes(self._file, json.dumps({**process, "time": time.time()}).encode())
 
 
+def is_recent(folder: str, token: str) -> bool:
+    """Return whether a run's last sign of life is younger than SILENCE; asks no more than once."""
+    beat = _read(folder, token)
+    return beat is not None and time.time() - beat["time"] < SILENCE
+
+
 def driver(folder: str, token: str) -> str | None:
     """Return which process drives a run, None if none does.
 

@@ -106,7 +106,7 @@ def named(root: str, run_id: str | None, kind: str, config: Section) -> Manifest
 def unfinished(root: str, kind: str, config: Section, version: str) -> str | None:
     """Return the id of the newest unfinished run of this configuration and input; None if there is none."""
     _, digest = _identity(kind, config, version)
-    runs = [run for run in _all(root) if run["digest"] == digest and run["status"] in _UNFINISHED]
+    runs = [run for run in every(root) if run["digest"] == digest and run["status"] in _UNFINISHED]
     return str(max(runs, key=lambda run: str(run["created"]))["run_id"]) if runs else None
 
 
@@ -115,7 +115,7 @@ def starts(root: str, table: str, run_id: str | None) -> list[str]:
 
     Where a run began before there was such a table, it is the table's name alone.
     """
-    runs = [run for run in _all(root) if run["run_id"] == run_id or (run_id is None and run["status"] in _UNFINISHED)]
+    runs = [run for run in every(root) if run["run_id"] == run_id or (run_id is None and run["status"] in _UNFINISHED)]
     options = [run["config"].get("train.start") or run.get("missing_start") for run in runs]
     return [start for start in options if start is not None and files.table_and_version(start)[0] == table]
 
@@ -210,7 +210,7 @@ def clean(root: str, keep: int) -> tuple[list[str], list[str]]:
     Manifests stay, so that a table's lineage can still be read. What increments.py has kept of an input goes, too,
     unless one of the newest ``keep`` runs of the kind has used it; the folders are the second thing returned.
     """
-    runs = sorted(_all(root), key=lambda run: str(run["created"]), reverse=True)
+    runs = sorted(every(root), key=lambda run: str(run["created"]), reverse=True)
     cleaned = []
     for run in runs[keep:]:
         folder = folder_of(root, run["run_id"])
@@ -237,7 +237,7 @@ def _clean_kept(root: str, runs: list[Manifest], keep: int) -> list[str]:
     return unused
 
 
-def _all(root: str) -> list[Manifest]:
+def every(root: str) -> list[Manifest]:
     """Return the manifests of all runs below a folder."""
     manifests = []
     for name in files.children(root):

@@ -12,8 +12,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from embedall_spark import committed_files, files, run_manifest, tables
 from embedall_spark import config as configs
-from embedall_spark import files, run_manifest, tables
 from embedall_spark.errors import BadData, Superseded
 from embedall_spark.progress import Meter, activity
 from embedall_spark.schemas import VECTORS, conform
@@ -80,10 +80,9 @@ class StoredRun:
         # A superseded driver may still be writing under its own attempt.
         part = f"{name}-{self._attempt}-{self._token[:6]}"
         path = f"{self.folder}/stages/{part}"
-        # Most columns of stages are binary and distinct: Parquet would build a dictionary and throw it away.
         rows = make()
         with activity(name):
-            rows.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
+            committed_files.write(rows, path)
         self.check_ownership()
         files.write_bytes(marker, json.dumps({"folder": part, "schema": rows.schema.jsonValue()}).encode())
         log.info("%s: done in %.1f s", name, time.monotonic() - since)
@@ -95,7 +94,7 @@ class StoredRun:
         if schema is not None:
             # Else Spark starts a job to read it from a file's footer.
             reader = reader.schema(schema)
-        return reader.parquet(files.spark_path(self.stage_path(name)))
+        return committed_files.read(reader, [self.stage_path(name)])
 
     def stage_path(self, name: str) -> str:
         """Return the folder of a finished stage's parquet files."""

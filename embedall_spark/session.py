@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedall_spark import cluster_slots, spark_jvm, spark_versions, user_cache
+from embedall_spark import cluster_slots, hadoop_options, spark_jvm, spark_versions, user_cache
 from embedall_spark.errors import SetupError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def get(
                 f"Spark Connect needs more packages; pip install 'embedall_spark[connect]' ({error})"
             ) from None
         check(spark)
-        return spark
+        return hadoop_options.remember_those_of(spark)
     java = _java()[1]
     settings = read_properties(properties or conf_file("spark-local.conf")) | (extra or {})
     if master is not None:
@@ -99,7 +99,7 @@ def get(
     settings["spark.app.name"] = app_name
     if lacking := _lacking(settings):
         raise SetupError(f"{properties} lacks {lacking}; copy these lines from {conf_file('spark-standalone.conf')}")
-    return _start(_with_environment(settings), java)
+    return hadoop_options.remember_those_of(_start(_with_environment(settings), java))
 
 
 def is_running() -> bool:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import TYPE_CHECKING
 
-from embedall_spark import cluster_slots, errors, files
+from embedall_spark import cluster_slots, errors, files, hadoop_options
 from embedall_spark.errors import ConfigError, EmbedallError, WorkerLost
 
 if TYPE_CHECKING:
@@ -45,11 +46,15 @@ def run(
     """
     local = cluster_slots.local(spark) is not None
     files.delete(f"{folder}/{FAILURE}")
-    distribute = run_alone if local and processes == 1 and not gpu else _distributor(processes, local, gpu)
+    start: Callable[..., object]
+    if local and processes == 1 and not gpu:
+        start = partial(run_alone, function)
+    else:
+        start = partial(_distributor(processes, local, gpu), on_worker, hadoop_options.handed_over(), function)
     try:
         # It prints the processes' output, but a command's standard output is for its summary alone.
         with redirect_stdout(sys.stderr):
-            distribute(function, *arguments)
+            start(*arguments)
     except Exception as error:
         # This says that there was an error, but not which.
         if files.exists(f"{folder}/{FAILURE}"):
@@ -70,6 +75,13 @@ def _distributor(processes: int, local: bool, gpu: bool) -> Callable[..., object
         ) from None
 
 
+def on_worker(options: dict[str, str], function: Callable[..., object], *arguments: str) -> None:
+    """Call a function in a process of a worker, which is no task of Spark's; ``options`` is handed_over()'s."""
+    os.environ.update(options)
+    hadoop_options.accept()
+    function(*arguments)
+
+
 def run_alone(function: Callable[..., object], *arguments: str) -> None:
     """Call a function in one process, and print its output; the distributor's two others would import torch, too.
 
@@ -78,6 +90,7 @@ def run_alone(function: Callable[..., object], *arguments: str) -> None:
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    environment |= hadoop_options.handed_over()
     command = [sys.executable, "-c", _ALONE, function.__module__, function.__name__, *arguments]
     process = subprocess.Popen(
         command, env=environment, text=True,
@@ -103,6 +116,7 @@ def alone() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    hadoop_options.accept()
     module, name, *arguments = sys.argv[1:]
     getattr(importlib.import_module(module), name)(*arguments)
 

@@ -10,7 +10,8 @@ A file runs in one process, so what its tests share is made once: by a fixture o
   ``submitted`` in test_standalone.py is what a cluster has run; ``ran`` in test_docs_commands.py is every example of
   the documents; ``short`` in train/test_trainer.py is a small model with its checkpoints.
 - Where a table of a few rows is enough, make it: ``vector_tables.table``. ``fake_run.FakeRun`` runs a kind or a stage
-  without the command, ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics.
+  without the command, ``s3_server.serving`` is a bucket, ``jars`` starts commands whose Spark needs further jars,
+  ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics.
 """
 
 from __future__ import annotations

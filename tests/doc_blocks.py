@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 _KINDS = ("words", "sequences", "graphs", "images", "latent")
-_NAMES = (*_KINDS, "search", "clusters", "gpu", "operations", "schedulers", "publish", "pipeline", "migrate")
+_NAMES = (*_KINDS, "search", "clusters", "storage", "gpu", "operations", "schedulers", "publish", "pipeline", "migrate")
 _NAMES += ("databricks", "packaging")
 GUIDES = [ROOT / "docs" / "guide" / f"{name}.md" for name in _NAMES]
 USER_DOCS = [ROOT / "README.md", *GUIDES]

@@ -26,11 +26,13 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
     assert files.children(f"{tmp_path}/a") == []
 
 
-def test_hadoop_and_databricks_names_are_understood():
+def test_hadoop_and_databricks_names_are_understood(monkeypatch):
+    # Else the region of a bucket is asked for.
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert files.resolve("dbfs:/x/y")[1] == "/dbfs/x/y"
     assert files.is_local("dbfs:/x")
     assert files.is_local("relative/path")
-    filesystem, path = files.resolve("s3a://bucket/key?region=eu-west-1")
+    filesystem, path = files.resolve("s3a://bucket/key")
     assert filesystem.type_name == "s3"
     assert path == "bucket/key"
 

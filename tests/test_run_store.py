@@ -10,6 +10,7 @@ from pyspark.sql import types as T
 from embedall_spark import config, files, launch, run_manifest, run_result, run_store, tables
 from embedall_spark.errors import BadData, ConfigError, Superseded, Terminated
 from embedall_spark.kinds.words import Config
+from embedall_spark.sources import text
 
 
 def settings(**train):
@@ -114,7 +115,9 @@ def test_a_retry_reads_the_input_that_its_run_began_with(spark, tmp_path):
         _, manifest = run_manifest.begin(
             str(tmp_path / "runs"), "words", config_now, source.version, options["format"], source.snapshot
         )
-        return sorted(row.text for row in source.rows.select("text").collect()), manifest["restarts"]
+        return sorted(row.text for row in text.read(spark, source.config.input).select("text").collect()), manifest[
+            "restarts"
+        ]
 
     def write(text, mode="overwrite"):
         rows = spark.createDataFrame([(text,)], "text string")

@@ -345,7 +345,7 @@ def test_export_and_import(spark, done, table, tmp_path, binary):
 
 def test_clean_removes_what_old_runs_left(home, done):
     root = home / "output" / ".runs"
-    latest = sorted(run_manifest._all(str(root)), key=lambda run: run["created"])[-1]["run_id"]
+    latest = sorted(run_manifest.every(str(root)), key=lambda run: run["created"])[-1]["run_id"]
     result = embedall("clean", root, "--keep", 1)
     assert result.code == 0, result.log
     for folder in root.iterdir():

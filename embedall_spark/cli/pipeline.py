@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from embedall_spark import pipeline, progress, publication, run_manifest, session, table_versions, tables
+from embedall_spark import early_storage, pipeline, progress, publication, run_manifest, session, table_versions, tables
 from embedall_spark.cli.evaluate import measure_labels, measure_words
 from embedall_spark.cli.run_kind import run_with_summary
 from embedall_spark.cli.shared import console, failure, options, provenance, table_snapshot
@@ -41,7 +40,7 @@ def _pipeline(
     overrides: list[str] = typer.Option(
         [], "--set", help="Override one key: --set steps.NAME.train.epochs=3. May be repeated.", metavar="A.B=VALUE"
     ),
-    summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    summary: str | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, and show what would run; stop."),
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
     master: str | None = options.MASTER,
@@ -52,6 +51,7 @@ def _pipeline(
     def work() -> Summary:
         nonlocal code
         since = time.monotonic()
+        early_storage.prepare(properties)
         every = pipeline.load(file, overrides)
         steps = pipeline.select(every, step)
         for one in steps:

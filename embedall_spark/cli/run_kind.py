@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from embedall_spark import config_help, credentials, doctor, files, kinds, run_manifest
+from embedall_spark import config_help, credentials, doctor, early_storage, files, filesystems, kinds, run_manifest
 from embedall_spark.cli.shared import console, failure
 from embedall_spark.errors import ConfigError
 from embedall_spark.launch import Options, launch
@@ -42,14 +42,15 @@ def register(app: typer.Typer) -> None:
     app.command("config")(_config)
 
 
-def run_with_summary(kind: str, file: Path | None, work: Callable[[], dict[str, Any]]) -> None:
+def run_with_summary(kind: str, file: str | None, work: Callable[[], dict[str, Any]]) -> None:
     """Do the work and show its summary, or that of its failure, and then end the command with its exit code.
 
     Raises:
         ConfigError: there is no folder for the file.
     """
-    if file is not None and not file.parent.is_dir():
-        raise ConfigError(f"--summary {file}: there is no folder {file.parent}; make it first")
+    local = None if file is None else filesystems.local_path(file)
+    if local is not None and not Path(local).parent.is_dir():
+        raise ConfigError(f"--summary {file}: there is no folder {Path(local).parent}; make it first")
     try:
         result = work()
     except (Exception, KeyboardInterrupt) as error:
@@ -61,11 +62,15 @@ def run_with_summary(kind: str, file: Path | None, work: Callable[[], dict[str, 
     show_summary(result, file)
 
 
-def show_summary(summary: dict[str, Any], file: Path | None) -> None:
+def show_summary(summary: dict[str, Any], file: str | None) -> None:
     """Print a run's one-line JSON summary, the last line of a job's output."""
     line = json.dumps(summary, ensure_ascii=False)
     if file is not None:
-        file.write_text(line + "\n", encoding="utf-8")
+        local = filesystems.local_path(file)
+        if local is None:
+            files.write_bytes(file, f"{line}\n".encode())
+        else:
+            Path(local).write_text(f"{line}\n", encoding="utf-8")
     typer.echo(line)
 
 
@@ -76,7 +81,7 @@ def _kind(name: str) -> Callable[..., None]:
         config: str | None = _CONFIG,
         overrides: list[str] = _SET,
         run_id: str | None = _RUN_ID,
-        summary: Path | None = _SUMMARY,
+        summary: str | None = _SUMMARY,
         dry_run: bool = _DRY_RUN,
         properties: str | None = _PROPERTIES,
         master: str | None = _MASTER,
@@ -141,8 +146,10 @@ def _doctor() -> None:
 def _clean(
     folder: str = typer.Argument(help="The runs' folder (output.run_root; .runs beside the table)."),
     keep: int = typer.Option(..., "--keep", min=0, help="Leave the newest runs as they are."),
+    properties: str | None = typer.Option(None, "--properties", help="Spark properties file, for storage settings."),
 ) -> None:
     """Remove stages, checkpoints, spools and kept inputs of old runs; tables and manifests stay."""
+    early_storage.prepare(properties)
     folder = folder.rstrip("/") or "/"
     if not files.exists(folder):
         raise ConfigError(

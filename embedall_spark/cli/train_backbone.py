@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import config_help, extras, files, path_checks
+from embedall_spark import config_help, early_storage, extras, files, path_checks
 from embedall_spark.cli import run_kind as running
 from embedall_spark.launch import Options, start, take_over
 from embedall_spark.run_result import Outcome, complete, write_rejects
@@ -36,7 +35,7 @@ def _train_backbone(
         [], "--set", help="Override one key: --set train.epochs=3. May be repeated.", metavar="A.B=VALUE"
     ),
     run_id: str | None = typer.Option(None, "--run-id", help="Name of the run; resumed if it exists."),
-    summary: Path | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
+    summary: str | None = typer.Option(None, "--summary", help="Also write the one-line JSON summary to this file."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Check configuration and input; count the pictures; stop."),
     properties: str | None = typer.Option(None, "--properties", help="Spark properties file."),
     master: str | None = typer.Option(None, "--master", help="Spark master, such as local[4]."),
@@ -68,6 +67,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     from embedall_spark.sources import images, input_version
 
     since = time.monotonic()
+    early_storage.prepare(options.properties)
     config = configs.load(train_backbone.Config, path, overrides)
     output = config.output.as_output
     path_checks.check_run_id(options.run_id)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import files
+from embedall_spark import committed_files, files
 from embedall_spark.sources import expressions, input_files, text_streams
 from embedall_spark.sources.input_version import DeltaTable
 
@@ -224,7 +224,7 @@ class _Update:
 
     def _store(self, what: str, rows: DataFrame) -> str:
         part = f"{self.name}/{what}"
-        rows.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(f"{self.root}/{part}")
+        committed_files.write(rows, f"{self.root}/{part}")
         return part
 
     def _view(self, rows: DataFrame) -> Any:
@@ -257,7 +257,7 @@ def _quoted(path: str) -> str:
 
 
 def _load(spark: SparkSession, root: str, parts: Iterable[str]) -> DataFrame:
-    return spark.read.parquet(*[files.spark_path(f"{root}/{part}") for part in parts])
+    return committed_files.read(spark.read, [f"{root}/{part}" for part in parts])
 
 
 def _states(root: str) -> list[State]:

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from embedall_spark import cluster_slots, extras, files
+from embedall_spark import cluster_slots, committed_files, extras, files
 from embedall_spark.cluster import cluster_montage, kmeans, label_agreement
 from embedall_spark.config import MOVABLE, MergedOutput, OutputPath, Section
 from embedall_spark.errors import BadData
@@ -238,8 +238,8 @@ def _in_parts(
         run.progress("features", part, parts)
         stages.append(run.stage(f"features-{part:05d}", partial(features_of, part, parts)))
     run.progress("features", parts, parts)
-    paths = [files.spark_path(run.stage_path(f"features-{part:05d}")) for part in range(parts)]
-    return run.spark.read.schema(stages[0].schema).parquet(*paths)
+    folders = [run.stage_path(f"features-{part:05d}") for part in range(parts)]
+    return committed_files.read(run.spark.read.schema(stages[0].schema), folders)
 
 
 def _write_metadata(run: Run, pictures: DataFrame, config: Config) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import islice
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -66,9 +65,9 @@ def _row_of(config: ImagesConfig) -> Callable[[InputFile], tuple[str, str, str, 
     def row_of(file: InputFile) -> tuple[str, str, str, str, int]:
         # A file that is the whole input lies in its folder.
         below = file.path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
-        below = unquote(below) if "://" in root else below
         name = below.rpartition("/")[2].rpartition(".")[0]
-        return name if config.id == "name" else below, below, file.path, text_streams.origin(file.path), file.size
+        place = image_paths.encoded(file.path)
+        return name if config.id == "name" else below, below, place, text_streams.origin(place), file.size
 
     return row_of
 

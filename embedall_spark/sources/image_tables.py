@@ -81,7 +81,7 @@ def _is_foreign(config: ImagesConfig, location: Column) -> Column:
     base = _base(config) or ""
     own = re.match(r"[A-Za-z][\w+.-]*://[^/]*", base)
     hosts = F.regexp_extract(location, r"^([A-Za-z][A-Za-z0-9+.-]*://[^/]*)", 1)
-    return ~hosts.isin("", "file://", own[0] if own else "") & ~hosts.rlike("^(?:s3[an]?|gs)://|://$")
+    return ~hosts.isin("", "file://", own[0] if own else "") & ~hosts.rlike("^(?:s3[an]?|gs)://|^(?:hdfs|viewfs)://$")
 
 
 def place_of(config: ImagesConfig, location: Column) -> Column:
@@ -91,6 +91,7 @@ def place_of(config: ImagesConfig, location: Column) -> Column:
         return location
     if re.match(image_paths.SCHEME, base) and not base.startswith("dbfs:"):
         # Below a URI blanks and the like are encoded.
+        base = image_paths.encoded(base)
         below = F.replace(F.replace(F.url_encode(location), F.lit("+"), F.lit("%20")), F.lit("%2F"), F.lit("/"))
     else:
         below = location

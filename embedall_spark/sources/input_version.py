@@ -123,8 +123,10 @@ class Files(NamedTuple):
         return sum(file.size for file in self._files())
 
     def left_out(self) -> dict[str, tuple[int, str]]:
-        """Return what input_files.walk() leaves out."""
+        """Return what input_files.walk() leaves out; nothing on remote storage: a listing costs more than it tells."""
         counts: dict[str, tuple[int, str]] = {}
+        if not files.is_local(self.path):
+            return counts
         for entry in input_files.walk(self.path, self.names):
             if reason := self._reason(entry):
                 count, example = counts.get(reason, (0, entry.path))
@@ -182,7 +184,8 @@ class DeltaTable(NamedTuple):
         """Its name quoted for SQL."""
         name, _ = table_and_version(self.path)
         # A folder without a slash in its name may look like a table of the catalog.
-        return files.identifier(os.path.abspath(name) if files.exists(name) else name)
+        in_tree = files.is_local(name) and not name.startswith(("file:", "dbfs:"))
+        return files.identifier(os.path.abspath(name) if in_tree and files.exists(name) else name)
 
     def version(self, spark: SparkSession) -> str:
         """Return the table's id and version, as ``id@version``."""

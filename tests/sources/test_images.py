@@ -153,7 +153,7 @@ def test_a_table_of_places(spark, tmp_path):
     lines = ["n\tfile\ttopics", "a\tp/0.png\tx|.y", f"b\t{tmp_path}/q/2.png\t", "c\tp/1 %é.png\tx"]
     lines += ["d\t\tx", "e\thttp://h/x.png\tx", "\tp/0.png\tx", "f\tp/0.png", "g\tp/0.png\tx", "g\tp/0.png\tx"]
     lines += ["h\ts3://key:secret@bucket/x.png\tx", "i\ts3a://b/x.png?endpoint_override=10.0.0.1:80\tx"]
-    lines += ["j\thdfs://10.0.0.1:22/x.png\tx"]
+    lines += ["j\thdfs://10.0.0.1:22/x.png\tx", "k\thf:///datasets/x.png\tx"]
     (tmp_path / "list.tsv").write_text("\n".join(lines) + "\n")
     options = {"format": "csv", "separator": "\t", "id": "n", "location": "file"}
     options |= {"tags": "topics", "tags_separator": "|", "label": "n"}
@@ -164,7 +164,8 @@ def test_a_table_of_places(spark, tmp_path):
     expected += ["not a row of this CSV: f\tp/0.png", "pictures are not fetched from the web: http://h/x.png"]
     expected += ["a location with credentials: s3://***@bucket/x.png"]
     expected += ["a location with a query, which could name another endpoint: s3a://b/x.png?***"]
-    expected += ["a host that neither the table nor input.root is on: hdfs://10.0.0.1:22/x.png"]
+    foreign = ("hdfs://10.0.0.1:22/x.png", "hf:///datasets/x.png")
+    expected += [f"a host that neither the table nor input.root is on: {place}" for place in foreign]
     assert problems == sorted(expected)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pyspark.sql import functions as F
 
-from embedall_spark import files, progress, run_manifest, tables
+from embedall_spark import committed_files, files, progress, run_manifest, tables
 from embedall_spark.cli.demo.part import Part, embed, heading, layout, print_rows, save
 from embedall_spark.images import thumbnails
 from embedall_spark.latent import latent_model
@@ -123,7 +123,7 @@ def latent(demo: Demo) -> Part:
 
 def _unseen(vectors: DataFrame, summary: Summary) -> DataFrame:
     """Return the vectors of the pictures that were not trained on."""
-    parts = vectors.sparkSession.read.parquet(run_manifest.stage_path(summary["folder"], "split"))
+    parts = committed_files.read(vectors.sparkSession.read, [run_manifest.stage_path(summary["folder"], "split")])
     ids = parts.where("part = 'test'").select(F.concat(F.lit(_PREFIX), "id").alias("id"))
     return vectors.join(ids, "id", "left_semi")
 
