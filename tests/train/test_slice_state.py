@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedall_spark.train import slice_state, trainer
+from embedall_spark.train import slice_job, slice_state
 from embedall_spark.train.config import TrainConfig
 from embedall_spark.train.plan import Corpus, Plan
 
@@ -30,11 +30,11 @@ def test_progress_of_all_workers(tmp_path, clock):
     stats = slice_state.WorkerStats(loss=6.0, loss_pairs=2)
     first, second = (slice_state.ProgressFile(slice_, rank, stats) for rank in range(2))
     first.update(0.1)
-    assert trainer._progress(slice_) is None
+    assert slice_job._progress(slice_) is None
     clock[0] += 10
     first.update(0.5)
     # The other worker has not written yet.
-    assert trainer._progress(slice_) == ("train", pytest.approx((1 + 0.25) / 3), 2, "loss 3.0000, 25 words/s")
+    assert slice_job._progress(slice_) == ("train", pytest.approx((1 + 0.25) / 3), 2, "loss 3.0000, 25 words/s")
     second.update(0.7)
     clock[0] += 1
     first.update(0.9)
