@@ -53,7 +53,14 @@ class TextDocuments:
                 for lines in read(part):
                     yield _batch(lines, origin)
 
-        return self._table.mapInArrow(lambda batches: func(documents(batches)), schema)
+        def run(batches: Batches) -> Iterator[pa.RecordBatch]:
+            rows = iter(batches)
+            yield from func(documents(rows))
+            # Where the function did not want all documents: Spark ends a Python worker that leaves rows unread.
+            for _ in rows:
+                pass
+
+        return self._table.mapInArrow(run, schema)
 
 
 def _batch(lines: Lines, origin: str) -> pa.RecordBatch:
