@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+_SPARK_SEED = 42
 
 
 def mix(*keys: int) -> int:
@@ -69,21 +70,24 @@ def permuted_items(positions: NDArray[np.int64], count: int, *keys: int) -> NDAr
 
 def spark_hashes(texts: Sequence[str], seed: int | None = None) -> NDArray[np.int64]:
     """Return what Spark's ``xxhash64(text)`` is, with a seed ``xxhash64(lit(seed), text)``: int64 [n]."""
-    # Imported here: tasks import this module, and never ask.
-    from xxhash import xxh64_intdigest
-
-    start = 42 if seed is None else xxh64_intdigest(seed.to_bytes(4, "little", signed=True), 42)
-    return np.array([xxh64_intdigest(text.encode(), start) for text in texts], np.uint64).view(np.int64)
+    start = _SPARK_SEED
+    if seed is not None:
+        start = int(_xxhash64([seed.to_bytes(4, "little", signed=True)], start).view(np.uint64)[0])
+    return _xxhash64((text.encode() for text in texts), start)
 
 
 def spark_hashes_of(texts: pa.StringArray) -> NDArray[np.int64]:
     """Return what Spark's ``xxhash64(text)`` is for texts without nulls: int64 [n]. Their bytes need not be UTF-8."""
-    from xxhash import xxh64_intdigest
-
     offsets = np.frombuffer(texts.buffers()[1] or bytes(4), np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = memoryview(texts.buffers()[2] or b"")
-    hashes = (xxh64_intdigest(data[start:end], 42) for start, end in pairwise(offsets.tolist()))
-    return np.fromiter(hashes, np.uint64, len(texts)).view(np.int64)
+    return _xxhash64((data[start:end] for start, end in pairwise(offsets.tolist())), _SPARK_SEED)
+
+
+def _xxhash64(values: Iterable[bytes | memoryview], seed: int) -> NDArray[np.int64]:
+    # Imported here: most tasks that import this module never ask.
+    from xxhash import xxh64_intdigest
+
+    return np.fromiter((xxh64_intdigest(value, seed) for value in values), np.uint64).view(np.int64)
 
 
 def _finalize(value: int) -> int:

@@ -45,21 +45,15 @@ def initial_rows(
     return glove_kernel.initial_rows(inputs, outputs, dim)
 
 
-def start_rows(
-    sides: tuple[NDArray[np.float32], NDArray[np.float32]],
-    rows: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    contexts: NDArray[np.float32],
-    config: TrainConfig,
-) -> None:
-    """Write the vectors of a table into some untrained rows of both sides; the table's may be the sums of both.
+def start_inputs(
+    vectors: NDArray[np.float32], contexts: NDArray[np.float32], config: TrainConfig
+) -> NDArray[np.float32]:
+    """Return the input vectors of a table, whose vectors may be the sums of both sides.
 
     The sums of squared gradients stay at 1. Those of vectors hardly leave it in any training, since the learning rate's
     square is in them.
     """
-    inputs = vectors - contexts if config.glove.vector == "sum" else vectors
-    for side, values in zip(sides, (inputs, contexts), strict=True):
-        side[rows, : config.vector_size] = values
+    return vectors - contexts if config.glove.vector == "sum" else vectors
 
 
 def start_columns(config: TrainConfig) -> NDArray[np.int64]:

@@ -43,10 +43,8 @@ class Method(Protocol):
         Rows of n-grams' buckets, if there are any, follow those of the tokens in the inputs.
         """
 
-    def start_rows(
-        self, sides: tuple[Rows, Rows], rows: NDArray[np.int64], vectors: Rows, contexts: Rows, config: TrainConfig
-    ) -> None:
-        """Write vectors and context vectors of a table into some untrained rows of both sides."""
+    def start_inputs(self, vectors: Rows, contexts: Rows, config: TrainConfig) -> Rows:
+        """Return the input vectors that a table's vectors and context vectors stand for."""
 
     def start_columns(self, config: TrainConfig) -> NDArray[np.int64]:
         """Return the columns of a row that a start from a table gives; the others are first to be trained."""

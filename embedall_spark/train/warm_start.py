@@ -198,8 +198,10 @@ def _write(
         ids = plan.shards(vocabulary.counts, workers, config.sample, vocabulary.folder).ids(rank)
         sides = methods.of(config).initial_rows(ids, config)
         for batch in batches:
-            values = to_matrix(batch["vector"]), to_matrix(batch["context"])
-            methods.of(config).start_rows(sides, batch["row"].to_numpy(), *values, config)
+            vectors, contexts = to_matrix(batch["vector"]), to_matrix(batch["context"])
+            inputs, rows = methods.of(config).start_inputs(vectors, contexts, config), batch["row"].to_numpy()
+            for side, values in zip(sides, (inputs, contexts), strict=True):
+                side[rows, : config.vector_size] = values
         lengths = methods.of(config).saved_lengths(config)
         written: dict[str, object] = {"rows": len(ids)}
         for side, name, length in zip(sides, ("inputs", "outputs"), lengths, strict=True):

@@ -54,16 +54,11 @@ def initial_rows(
     return inputs, aligned_rows.zeros(len(ids), aligned_rows.padded_length(saved_lengths(config)[1]))
 
 
-def start_rows(
-    sides: tuple[NDArray[np.float32], NDArray[np.float32]],
-    rows: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    contexts: NDArray[np.float32],
-    config: TrainConfig,
-) -> None:
-    """Write vectors and context vectors of a table into some untrained rows of both sides."""
-    for side, values in zip(sides, (vectors, contexts), strict=True):
-        side[rows, : config.vector_size] = values
+def start_inputs(
+    vectors: NDArray[np.float32], contexts: NDArray[np.float32], config: TrainConfig
+) -> NDArray[np.float32]:
+    """Return the input vectors of a table, which are its vectors."""
+    return vectors
 
 
 def start_columns(config: TrainConfig) -> NDArray[np.int64]:
