@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _FILE = "_committed.json"
 # Rows of ours may have a MiB. By default Parquet puts at least a hundred of them into a page, and Spark reads a whole
 # row group into memory.
-_OPTIONS = {
+_OPTIONS: dict[str, bool | int] = {
     "parquet.block.size": 32 << 20,
     "parquet.block.size.row.check.min": 1,
     "parquet.page.size.row.check.min": 1,
     # Most columns of ours are binary and distinct: Parquet would build a dictionary and throw it away.
-    "parquet.enable.dictionary": "false",
+    "parquet.enable.dictionary": False,
 }
 # Spark puts the id of a write into the name of each of its files.
 _WRITE = re.compile(r"-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=-|\.)")
