@@ -149,7 +149,7 @@ def first_night(spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first_night")
     shuffled = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
-        rows = nodes.embed(FakeRun(spark, folder), shuffled, evolving())
+        rows = nodes.embed(FakeRun(spark, folder), shuffled, evolving(), report=False)
         rows.write.format("delta").save(f"{folder}/table")
     return f"{folder}/table"
 
@@ -164,7 +164,7 @@ def test_walks_start_at_what_has_changed(spark, first_night, tmp_path):
     graph = [(a, b) for a, b in rings(2, 20) if {a, b} != {"r0-5", "r0-6"}]
     ends = {"new", "r1-7", "r0-5", "r0-6"}
     run, options = FakeRun(spark, tmp_path), evolving(start=first_night, epochs=1)
-    table = nodes.embed(run, as_edges(spark, [("new", "r1-7"), *graph]), options)
+    table = nodes.embed(run, as_edges(spark, [("new", "r1-7"), *graph]), options, report=False)
     rows = {row.id: row for row in table.collect()}
     assert rows.keys() == {"new", *before}
     assert {key for key in rows if key not in before or rows[key].digest != before[key].digest} == ends
@@ -182,7 +182,7 @@ def test_walks_start_at_what_has_changed(spark, first_night, tmp_path):
 
 def test_where_nothing_has_changed_the_vectors_stay(spark, first_night, tmp_path):
     run = FakeRun(spark, tmp_path)
-    same = nodes.embed(run, as_edges(spark, rings(2, 20)), evolving(start=first_night))
+    same = nodes.embed(run, as_edges(spark, rings(2, 20)), evolving(start=first_night), report=False)
     assert sorted(map(tuple, same.collect())) == sorted(map(tuple, tables.read(spark, first_night).collect()))
     assert ("graph/changed", 0.0, None) in run.metrics
 
