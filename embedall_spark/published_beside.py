@@ -75,8 +75,8 @@ def roll_back(spark: SparkSession, published: str, version: int, user: str) -> i
         raise TableError(f"{published}: version {version} is the latest one already")
     latest = table_versions.restore(spark, published, version, user)
     # Delta's own commits, such as OPTIMIZE, know nothing of them.
-    target = next((commit for commit in commits if commit["version"] <= version and BESIDE in commit), {BESIDE: {}})
-    for key, before in target[BESIDE].items():
+    known = [commit[BESIDE] for commit in commits if commit["version"] <= version and BESIDE in commit]
+    for key, before in known[0].items() if known else ():
         table_versions.restore(spark, _TABLES[key](published), before, user)
     published_alias.follow(spark, published)
     return latest

@@ -53,9 +53,9 @@ def build_stages(
     starts = Starts(run.stage_path("changed"), changed.count())
     log.info(
         "graph: %s of %s vertices are new or have other neighbors or weights than before; walks start at these",
-        f"{starts.count:,}", f"{rows.count():,}",
+        f"{starts.size:,}", f"{rows.count():,}",
     )  # fmt: skip
-    run.metric("graph/changed", float(starts.count))
+    run.metric("graph/changed", float(starts.size))
     return rows, starts
 
 

@@ -75,7 +75,8 @@ class Starts(NamedTuple):
 
     folder: str
     """Of parquet files with their ids."""
-    count: int
+    size: int
+    """How many there are."""
 
 
 class OpenGraph(NamedTuple):
@@ -106,7 +107,7 @@ class Walks:
 
     @property
     def _starts(self) -> int:
-        return self.size.vertices if self.starts is None else self.starts.count
+        return self.size.vertices if self.starts is None else self.starts.size
 
     def open(self) -> OpenGraph:
         """Return this host's copy of the graph; call it once per task, since it lists the stage's files."""
@@ -118,7 +119,7 @@ class Walks:
         graph, vertices, count = opened.graph, self.size.vertices, self._starts
         indices = np.arange(first, stop)
         numbers = indices // count
-        starts = np.empty(len(indices), np.int64)
+        starts: NDArray[np.integer] = np.empty(len(indices), np.int64)
         for number in np.unique(numbers):
             rows = numbers == number
             starts[rows] = randomness.permuted_items(indices[rows] % count, count, self.seed, int(number))
