@@ -147,7 +147,7 @@ def job(source: str, folder: str, num_walks: str, length: str) -> dict[str, Any]
 def _touch(walks: Walks) -> Any:
     def touch(batches: Any) -> Any:
         for _ in batches:
-            yield pa.RecordBatch.from_arrays([pa.array([walks.open().indptr.size - 1])], ["vertices"])
+            yield pa.RecordBatch.from_arrays([pa.array([walks.open().graph.indptr.size - 1])], ["vertices"])
 
     return touch
 

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import functions as F
 
-from embedall_spark import files, mlflow_models, published_alias, published_latent, run_manifest, tables
+from embedall_spark import (
+    files,
+    mlflow_models,
+    published_alias,
+    published_beside,
+    published_codes,
+    published_latent,
+    run_manifest,
+    tables,
+)
 from embedall_spark.errors import ConfigError, QualityGateFailed
 from embedall_spark.evaluate import benchmark_files, word_benchmarks
 from embedall_spark.publish import comparison, gates, procrustes
-from embedall_spark.schemas import DRIFT, NGRAMS, VECTORS, conform, ngrams_table
+from embedall_spark.published_beside import BESIDE
+from embedall_spark.schemas import DRIFT, VECTORS, conform
 from embedall_spark.table_versions import RESTORED, versions
 from embedall_spark.vectors import dimension
 from embedall_spark.visualize import drift_plot
@@ -98,8 +108,9 @@ def publish(
     """Rotate a candidate onto the published table, measure both, and replace the published table in one commit.
 
     Readers see the version before or the whole new one. A call that is repeated after it was killed does what is
-    missing; one for what is the published version already does nothing. Beside the table are PUBLISHED_drift and, where
-    the candidate has them, its titles and labels (PUBLISHED_metadata) and n-grams (PUBLISHED_ngrams), rotated as well.
+    missing; one for what is the published version already does nothing. Beside the table are PUBLISHED_drift,
+    PUBLISHED_codes and, where the candidate has them, its titles and labels (PUBLISHED_metadata) and n-grams
+    (PUBLISHED_ngrams), rotated as well.
 
     Args:
         spark: the session.
@@ -160,7 +171,11 @@ def publish(
                 spark, change.rows, f"{published}_drift", DRIFT, mode="overwrite", run_id=run_id,
                 comment=f"How far the ids of {published} have moved from version {before}", metadata=source,
             )  # fmt: skip
-        _publish_beside(spark, candidate, published, run_id, rotation)
+        published_beside.publish(spark, candidate, published, run_id, rotation)
+        vanished = _vanished(current, rows, config.vanished)
+        # As long as rows are not rotated, their ids can be read alone.
+        number = 0 if before is None else before + 1
+        published_codes.extend(spark, rows.unionByName(vanished), published, number, run_id)
         matrix = None if rotation is None else rotation.matrix
         if matrix is not None:
             rows = procrustes.rotate(rows, matrix)
@@ -168,11 +183,11 @@ def publish(
         model = {} if space is None else space.publish(spark, candidate, published, run_id, matrix)
         if "model_uri" in model:
             rows = rows.withColumn("model_uri", F.lit(model["model_uri"]))
-        if current is not None and config.vanished != "remove":
-            rows = rows.unionByName(_vanished(current, rows, config.vanished == "mark"))
+        rows = rows.unionByName(vanished)
         # What the candidate's run says of its pictures and files holds for the published table, too.
         facts = {**producer, **source, **model, "figures": figures, "user": getpass.getuser()}
-        facts["rotated"] = matrix is not None
+        has_words = space is not None and space.learned_words is not None
+        facts |= {"rotated": matrix is not None, BESIDE: published_beside.versions(spark, published, has_words)}
         facts |= drift.metrics() if drift is not None else {}
         facts |= {"registered_model": config.registered_model} if config.registered_model is not None else {}
         written = tables.write(
@@ -254,28 +269,12 @@ def _figures(vectors: DataFrame, config: Evaluation) -> dict[str, float]:
     return gates.quality(figures)
 
 
-def _vanished(published: DataFrame, candidate: DataFrame, mark: bool) -> DataFrame:
-    """Return the published rows that a candidate lacks, with count 0 where they are to be marked."""
+def _vanished(published: DataFrame | None, candidate: DataFrame, treatment: str) -> DataFrame:
+    """Return the published rows that a candidate lacks and that stay, with count 0 where they are to be marked."""
+    if published is None or treatment == "remove":
+        return candidate.where("false")
     rows = published.join(candidate.select("id"), "id", "left_anti").select(*VECTORS.names)
-    return rows.withColumn("count", F.lit(0).cast("long")) if mark else rows
-
-
-def _publish_beside(
-    spark: SparkSession, candidate: str, published: str, run_id: str, rotation: Rotation | None
-) -> None:
-    """Publish titles, labels and places on a map of a candidate, and the vectors of its n-grams, if it has any."""
-    for beside in (files.metadata_of, files.map_of):
-        if tables.exists(spark, name := beside(candidate)):
-            rows = tables.read(spark, name)
-            tables.write(spark, rows, beside(published), rows.schema, mode="overwrite", run_id=run_id)
-    name = ngrams_table(candidate)
-    if tables.exists(spark, name):
-        rows = conform(tables.read(spark, name), NGRAMS).withColumn("run_id", F.lit(run_id))
-        rows = rows if rotation is None else procrustes.rotate(rows, rotation.matrix)
-        tables.write(
-            spark, rows, ngrams_table(published), NGRAMS, mode="overwrite", run_id=run_id,
-            vector_size=dimension(rows),
-        )  # fmt: skip
+    return rows.withColumn("count", F.lit(0).cast("long")) if treatment == "mark" else rows
 
 
 def _digest(*parts: object) -> str:

@@ -130,6 +130,11 @@ DRIFT = _table(
     ("cosine", T.DoubleType(), True, "of its vector to the one that it had before; null: it is new or lost"),
     ("status", T.StringType(), False, "shared, new or lost"),
 )
+CODES = _table(
+    ("id", T.StringType(), False, "an id that some version of the published table has or had"),
+    ("code", T.LongType(), False, "its integer in all versions: 0, 1, 2 ... without gaps; never another id's"),
+    ("version", T.LongType(), False, "the version of the published table that brought the id"),
+)
 ROTATION = _table(
     ("position", T.IntegerType(), False, "of a row of the matrix"),
     (

@@ -59,18 +59,18 @@ def is_published(spark: SparkSession, candidate: str, published: str) -> bool:
 
 
 def restore(spark: SparkSession, name: str, version: int, user: str) -> int:
-    """Make an earlier version of a table its latest one, in one commit; return the number of the new version.
+    """Make a version of a table its latest one, in one commit unless it is; return the number of the latest version.
 
     Raises:
-        TableError: the table has no such version, it is the latest one already, or its files are gone (VACUUM).
+        TableError: the table has no such version, or its files are gone (VACUUM).
     """
     commits = versions(spark, name)
     target = next((commit for commit in commits if commit["version"] == version), None)
     newest, oldest = commits[0]["version"], commits[-1]["version"]
     if target is None:
         raise TableError(f"{name}: has no version {version}; its versions are {oldest} to {newest}")
-    if version == newest:
-        raise TableError(f"{name}: version {version} is the latest one already")
+    if version in (newest, commits[0].get(RESTORED)):
+        return int(newest)
     noted = {key: value for key, value in target.items() if key not in _COLUMNS}
     facts = {**noted, RESTORED: version, "user": user}
     try:

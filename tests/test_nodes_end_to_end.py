@@ -1,5 +1,7 @@
 """Nodes from edges to vectors: communities are found, what has no vector is told, reruns end the same."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import yaml
@@ -136,11 +138,53 @@ def test_the_command_writes_the_walks_and_repeats_nothing(spark, done):
     assert "r0-" in neighbors.output
 
 
-def test_the_table_is_the_same_whatever_the_partitions(spark, done, tmp_path):
+def evolving(**options):
+    walks = {"num_walks": 2, "walk_length": 10, "nodes": "changed", "table": "walks", "names": True}
+    return config(walks=walks, train=SMALL | {"context": True, **options})
+
+
+@pytest.fixture(scope="module")
+def first_night(spark, tmp_path_factory):
+    """The table of a night in which all nodes are new."""
+    folder = tmp_path_factory.mktemp("first_night")
     shuffled = as_edges(spark, rings(2, 20)[::-1]).repartition(5)
     with setting(spark, "spark.sql.shuffle.partitions", "5"):
-        again = nodes.embed(FakeRun(spark, tmp_path), shuffled, config(walks={"num_walks": 2, "walk_length": 10}))
-        assert bits(again) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
+        rows = nodes.embed(FakeRun(spark, folder), shuffled, evolving(), report=False)
+        rows.write.format("delta").save(f"{folder}/table")
+    return f"{folder}/table"
+
+
+def test_the_table_is_the_same_whatever_the_partitions(spark, done, first_night):
+    assert bits(tables.read(spark, first_night)) == bits(tables.read(spark, f"{done[0]}/output/nodes"))
+
+
+def test_walks_start_at_what_has_changed(spark, first_night, tmp_path):
+    """One node is new, one has lost an edge, and the order of all ids is another one."""
+    before = {row.id: row for row in tables.read(spark, first_night).collect()}
+    graph = [(a, b) for a, b in rings(2, 20) if {a, b} != {"r0-5", "r0-6"}]
+    ends = {"new", "r1-7", "r0-5", "r0-6"}
+    run, options = FakeRun(spark, tmp_path), evolving(start=first_night, epochs=1)
+    table = nodes.embed(run, as_edges(spark, [("new", "r1-7"), *graph]), options, report=False)
+    rows = {row.id: row for row in table.collect()}
+    assert rows.keys() == {"new", *before}
+    assert {key for key in rows if key not in before or rows[key].digest != before[key].digest} == ends
+    assert ("graph/changed", 4.0, None) in run.metrics
+    walks = [row.tokens for row in run.tables["walks"].collect()]
+    assert Counter(walk[0] for walk in walks) == dict.fromkeys(ends, 2)
+    visits = Counter(token for walk in walks for token in walk)
+    counts = {key: before[key]["count"] if key in before else 0 for key in rows}
+    assert {key: row["count"] for key, row in rows.items()} == {key: max(visits[key], counts[key]) for key in rows}
+    still = [key for key in before if key not in visits]
+    assert still
+    assert all(rows[key].vector == before[key].vector for key in still)
+    assert any(rows[key].vector != before[key].vector for key in before)
+
+
+def test_where_nothing_has_changed_the_vectors_stay(spark, first_night, tmp_path):
+    run = FakeRun(spark, tmp_path)
+    same = nodes.embed(run, as_edges(spark, rings(2, 20)), evolving(start=first_night), report=False)
+    assert sorted(map(tuple, same.collect())) == sorted(map(tuple, tables.read(spark, first_night).collect()))
+    assert ("graph/changed", 0.0, None) in run.metrics
 
 
 def test_pairs_share_no_negatives_where_the_graph_is_small():
@@ -156,6 +200,10 @@ def test_what_is_wrong_with_the_configuration_is_told():
         nodes.check(config(evaluate={"gates": {"nothing": 1.0}}))
     with pytest.raises(ConfigError, match="until"):
         nodes.check(config(train=SMALL | {"until": {"metric": "analogy"}}))
+    with pytest.raises(ConfigError, match=r"walks\.nodes=changed: .* train\.start, which is unset"):
+        nodes.check(evolving())
+    with pytest.raises(ConfigError, match=r"walks\.nodes=changed is for skip-gram"):
+        nodes.check(config(walks={"nodes": "changed"}, train={"method": "glove", "start": "table"}))
     with pytest.raises(ConfigError, match=r"walks\.walk_lenght: unknown key"):
         config(walks={"walk_lenght": 3})
 

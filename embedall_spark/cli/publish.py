@@ -7,7 +7,7 @@ import getpass
 import typer
 
 from embedall_spark import config as configs
-from embedall_spark import files, publication, published_alias, session, table_versions
+from embedall_spark import files, publication, published_beside, session, table_versions
 from embedall_spark.cli.shared import console, options, provenance, table_snapshot
 from embedall_spark.errors import BadData, ConfigError, NeedsSpark
 from embedall_spark.publish import comparison, procrustes
@@ -86,10 +86,9 @@ def _rollback(
     to: int = typer.Option(..., "--to", min=0, help="Version to go back to; embedall history shows them."),
     master: str | None = options.MASTER,
 ) -> None:
-    """Make an earlier version of a table its latest one, in one commit."""
+    """Make an earlier version of a table its latest one, in one commit, and then those of the tables beside it."""
     spark = session.get("embedall rollback", master=master)
-    version = table_versions.restore(spark, table, to, getpass.getuser())
-    published_alias.follow(spark, table)
+    version = published_beside.roll_back(spark, table, to, getpass.getuser())
     typer.echo(f"{table}: version {version} is version {to} again")
 
 

@@ -172,3 +172,10 @@ def gather(text: Bytes, offsets: Longs, ids: Longs, out_offsets: Longs, out: Byt
         begin = offsets[ids[index]]
         for step in range(out_offsets[index + 1] - out_offsets[index]):
             out[out_offsets[index] + step] = text[begin + step]
+
+
+@njit(void(_BYTES, _LONGS, _INTS, int64[::1]), nogil=True, cache=True)
+def hashes(text: Bytes, offsets: Longs, ids: Ints, out: Longs) -> None:
+    """Write the hash of the bytes of each id's token into ``out``."""
+    for index in range(ids.size):
+        out[index] = int64(hash_of(text, offsets[ids[index]], offsets[ids[index] + 1]))

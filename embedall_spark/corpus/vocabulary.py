@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import functions as F
 
+from embedall_spark import row_numbers
 from embedall_spark.config import Section
 from embedall_spark.corpus import encoded_pages, token_counter
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -99,7 +99,7 @@ def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], 
 
 def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, what: str) -> DataFrame:
     """Return VOCABULARY from its parts; only the parts' sizes pass through the driver."""
-    sizes = _part_sizes(ordered)
+    sizes = row_numbers.part_sizes(ordered)
     size = sum(number for _, number in sizes)
     if config.max_final_vocab is not None and size > config.max_final_vocab:
         min_count = _count_at(ordered, sizes, config.max_final_vocab) + 1
@@ -117,19 +117,10 @@ def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, 
         )
     limit = f"; the {included:,} most frequent are used" if included < size else ""
     log.info("vocabulary: %s %s occur at least %d times%s", f"{size:,}", what, config.min_count, limit)
-    starts = dict(
-        zip((part for part, _ in sizes), accumulate((number for _, number in sizes), initial=0), strict=False)
-    )
-    first = F.create_map(*[F.lit(value) for pair in starts.items() for value in pair])
-    numbered = ordered.withColumn("id", (first[F.col("part")] + F.col("position")).cast("int"))
+    numbered = ordered.withColumn("id", row_numbers.number(sizes).cast("int"))
     # The files are in the order of the ids, so that a reader need not sort.
     placed = numbered.where(F.col("id") < included).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
     return conform(placed.sortWithinPartitions("id"), VOCABULARY)
-
-
-def _part_sizes(ordered: DataFrame) -> list[tuple[int, int]]:
-    """Return the numbers of the parts, in order, and their tokens."""
-    return sorted((row["part"], row["count"]) for row in ordered.groupBy("part").count().collect())
 
 
 def _count_at(ordered: DataFrame, sizes: list[tuple[int, int]], index: int) -> int:
@@ -145,19 +136,8 @@ def _count_at(ordered: DataFrame, sizes: list[tuple[int, int]], index: int) -> i
 
 def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
     """Return token, count, part, position; part and position together are the final order."""
-    # The low 33 bits of this id are the row's position in its partition, the others the partition's number.
-    place = F.monotonically_increasing_id()
-    return (
-        counted.where(F.col("count") >= min_count)
-        .orderBy(F.col("count").desc(), "token")
-        .select("token", "count", place.alias("place"))
-        .select(
-            "token",
-            "count",
-            F.shiftright("place", 33).alias("part"),
-            F.col("place").bitwiseAND(F.lit((1 << 33) - 1)).alias("position"),
-        )
-    )
+    included = counted.where(F.col("count") >= min_count).select("token", "count")
+    return row_numbers.ordered(included, F.col("count").desc(), "token")
 
 
 def count(pages: DataFrame) -> DataFrame:

@@ -85,6 +85,23 @@ class VocabularyIndex:
         hash_table.gather(self._text, self._offsets, rows, offsets, text)
         return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text))
 
+    def hashes(self, ids: NDArray[np.int32]) -> Longs:
+        """Return a hash of the token of each id, int64 [n]; it does not depend on the other tokens."""
+        hashes = np.empty(len(ids), np.int64)
+        hash_table.hashes(self._text, self._offsets, ids, hashes)
+        return hashes
+
+
+def ids_in(folder: str) -> NDArray[np.int32]:
+    """Return the ids that a stage has, int32 [n], ascending; each host keeps a copy that all tasks map."""
+    copy, _ = host_cache.make("ids", folder, _write_ids)
+    return host_cache.mapped(copy / "ids", np.int32)
+
+
+def _write_ids(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
+    ids = [pq.read_table(part, columns=["id"], filesystem=filesystem)["id"].to_numpy() for part in parts]
+    np.sort(np.concatenate([np.zeros(0, np.int32), *ids])).astype(np.int32).tofile(folder / "ids")
+
 
 def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
     """Write the tokens' bytes, offsets and counts as a stream, then the hash table over them."""

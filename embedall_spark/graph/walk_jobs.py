@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from embedall_spark import randomness
 from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
-from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex, ids_in
 from embedall_spark.graph import csr, walks
 from embedall_spark.schemas import ENCODED, SEQUENCES
 
@@ -54,6 +54,12 @@ class WalksConfig(Section):
         le=1e3,
         description="in-out parameter: above 1 a walk stays near where it was; a step takes up to max(q, 1/q) trials",
     )
+    nodes: Literal["all", "changed"] = Field(
+        "all",
+        description="where walks start; changed: with train.start, at vertices that are new or whose neighbors or "
+        "weights differ from those that its table was made of, as in dynnode2vec; others keep their vectors, unless "
+        "such a walk visits them",
+    )
     table: OutputPath | None = Field(
         None,
         description="also write the walks to this table, for inspection; unset: they are not stored",
@@ -62,6 +68,23 @@ class WalksConfig(Section):
     names: bool = Field(
         False, description="with walks.table: write the vertices' names, not their ids", json_schema_extra=MOVABLE
     )
+
+
+class Starts(NamedTuple):
+    """The vertices that walks start from."""
+
+    folder: str
+    """Of parquet files with their ids."""
+    size: int
+    """How many there are."""
+
+
+class OpenGraph(NamedTuple):
+    """A graph as a task walks over it."""
+
+    graph: Graph
+    starts: NDArray[np.int32] | None
+    """Vertices that walks start from, int32 [n], ascending; None: all."""
 
 
 @dataclass(frozen=True)
@@ -74,25 +97,34 @@ class Walks:
     directed: bool
     config: WalksConfig
     seed: int
+    starts: Starts | None = None
+    """None: all vertices."""
 
     @property
     def count(self) -> int:
         """Number of walks, those that end where they begin included."""
-        return self.size.vertices * self.config.num_walks
+        return self._starts * self.config.num_walks
 
-    def open(self) -> Graph:
+    @property
+    def _starts(self) -> int:
+        return self.size.vertices if self.starts is None else self.starts.size
+
+    def open(self) -> OpenGraph:
         """Return this host's copy of the graph; call it once per task, since it lists the stage's files."""
-        return csr.open_graph(self.graph, self.size, self.directed)
+        graph = csr.open_graph(self.graph, self.size, self.directed)
+        return OpenGraph(graph, None if self.starts is None else ids_in(self.starts.folder))
 
-    def sample(self, graph: Graph, first: int, stop: int) -> WalkBatch:
+    def sample(self, opened: OpenGraph, first: int, stop: int) -> WalkBatch:
         """Return the walks numbered ``first`` to ``stop`` that have two vertices or more."""
-        vertices = self.size.vertices
+        graph, vertices, count = opened.graph, self.size.vertices, self._starts
         indices = np.arange(first, stop)
-        numbers = indices // vertices
-        starts = np.empty(len(indices), np.int64)
+        numbers = indices // count
+        starts: NDArray[np.integer] = np.empty(len(indices), np.int64)
         for number in np.unique(numbers):
             rows = numbers == number
-            starts[rows] = randomness.permuted_items(indices[rows] % vertices, vertices, self.seed, int(number))
+            starts[rows] = randomness.permuted_items(indices[rows] % count, count, self.seed, int(number))
+        if opened.starts is not None:
+            starts = opened.starts[starts]
         length, p, q = self.config.walk_length, self.config.p, self.config.q
         # A vertex without neighbors has no walk.
         leaves = graph.indptr[starts + 1] > graph.indptr[starts]
@@ -126,7 +158,7 @@ def block_source(spark: SparkSession, walks: Walks, tokens: int, threads: int) -
 def visit_counts(spark: SparkSession, walks: Walks) -> DataFrame:
     """Return id int and count bigint: the walks' visits of each vertex; vertices without visits are left out."""
     per_task = max(1, _COUNTED_TOKENS // walks.config.walk_length)
-    tasks = max(-(-walks.count // per_task), min(_MIN_TASKS, walks.count))
+    tasks = max(1, -(-walks.count // per_task), min(_MIN_TASKS, walks.count))
     partial_counts = spark.range(0, tasks, 1, tasks).mapInArrow(_visits(walks, tasks), "id int, count bigint")
     return partial_counts.groupBy("id").agg(F.sum("count").alias("count"))
 
@@ -143,12 +175,12 @@ def as_sequences(spark: SparkSession, walks: Walks, vertices: str) -> DataFrame:
 
 def _table(spark: SparkSession, walks: Walks, vertices: str | None) -> DataFrame:
     per_batch = max(1, _BATCH_TOKENS // walks.config.walk_length)
-    total = -(-walks.count // per_batch)
+    total = max(1, -(-walks.count // per_batch))
     rows = spark.range(0, total, 1, min(_MAX_TASKS, total))
     return rows.mapInArrow(_rows(walks, total, vertices), SEQUENCES if vertices else ENCODED)
 
 
-def _share(walks: Walks, graph: Graph, number: int, total: int) -> WalkBatch:
+def _share(walks: Walks, graph: OpenGraph, number: int, total: int) -> WalkBatch:
     """Return one of ``total`` equal shares of the walks."""
     return walks.sample(graph, number * walks.count // total, (number + 1) * walks.count // total)
 

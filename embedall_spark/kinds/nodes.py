@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
@@ -11,8 +12,9 @@ from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, Output, Section
 from embedall_spark.corpus import blocks, increments, vocabulary
+from embedall_spark.errors import ConfigError
 from embedall_spark.evaluate import label_metrics, link_prediction
-from embedall_spark.graph import adjacency, graph_stats, walk_jobs
+from embedall_spark.graph import adjacency, changes, graph_stats, walk_jobs
 from embedall_spark.graph.adjacency import GraphConfig
 from embedall_spark.graph.walk_jobs import Walks, WalksConfig
 from embedall_spark.kinds._evaluation import LabelledEvaluation, MapSize, draw_map
@@ -20,13 +22,14 @@ from embedall_spark.schemas import ENCODED, SEQUENCES, VOCABULARY, conform, vect
 from embedall_spark.sources import edges, input_version, tabular
 from embedall_spark.sources import metadata as metadata_source
 from embedall_spark.sources.edges import EdgesConfig, HasEdges
-from embedall_spark.train import plan, preflight, trainer
+from embedall_spark.train import plan, preflight, trainer, warm_start
 from embedall_spark.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from embedall_spark.graph.graph_stats import HasAlgorithms
+    from embedall_spark.graph.walk_jobs import Starts
     from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,16 @@ def check(config: Config) -> None:
         figures |= {"purity/neighbours", *label_metrics.figures(config.evaluate.shares)}
     config.evaluate.check_gates(figures)
     config.train.check_for("nodes")
+    if config.walks.nodes == "changed" and config.train.start is None:
+        raise ConfigError(
+            "walks.nodes=changed: walks start where the graph differs from that of train.start, which is unset; name a "
+            "table there, or leave walks.nodes out"
+        )
+    if config.walks.nodes == "changed" and config.train.method == "glove":
+        raise ConfigError(
+            "walks.nodes=changed is for skip-gram: GloVe fits counts, of which walks from some vertices give too few; "
+            "leave walks.nodes out, or train.method"
+        )
 
 
 def read(spark: SparkSession, config: Config) -> DataFrame:
@@ -107,7 +120,8 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config, *, report: bool
 
     Method: node2vec (Grover and Leskovec 2016): skip-gram over second-order random walks; with p = q = 1 DeepWalk
     (Perozzi et al. 2014). Walks are drawn by the tasks that train on them, the same ones in every epoch and at every
-    rerun, and are stored only in ``walks.table``, where it is given.
+    rerun, and are stored only in ``walks.table``, where it is given. With ``walks.nodes=changed`` they start where the
+    graph has changed, as in dynnode2vec (Mahdavi, Khoshraftar and An 2018).
 
     Args:
         run: where stages, figures and rejects go.
@@ -125,12 +139,19 @@ def embed(run: Run, graph: DataFrame | HasEdges, config: Config, *, report: bool
     vertices, lists, size = adjacency.build_stages(run, train_edges, config.graph)
     if report:
         _report(run, graph, lists, vertices, size, config)
-    walks = Walks(run.stage_path("adjacency"), size, config.graph.directed, config.walks, config.train.seed)
-    visited = _count_visits(run, vertices, walks)
+    compared, starts = _compare(run, vertices, lists, config)
+    walks = Walks(run.stage_path("adjacency"), size, config.graph.directed, config.walks, config.train.seed, starts)
+    visited, tokens = _count_visits(run, vertices if compared is None else compared, walks)
     _write_walks(run, walks)
-    trained = _skip_gram(run, walks, visited, training(config.train, size.vertices))
+    if starts is not None and not tokens:
+        trained = _vectors_of_start(run, visited, config.train)
+    else:
+        trained = _skip_gram(run, walks, visited, tokens, training(config.train, size.vertices))
     # A vertex that no walk visits has learned nothing.
-    return vectors_of(trained.where("count > 0"), "nodes", run.id, run.model_uri)
+    trained = trained.where("count > 0")
+    if compared is not None:
+        trained = trained.join(compared.select(F.col("token").alias("id"), "digest"), "id")
+    return vectors_of(trained, "nodes", run.id, run.model_uri)
 
 
 def evaluate(run: Run, vectors: DataFrame, config: Config) -> dict[str, float]:
@@ -203,22 +224,40 @@ def _report(
         run.metric(name, value)
 
 
-def _count_visits(run: Run, vertices: DataFrame, walks: Walks) -> DataFrame:
-    """Return the walks' VOCABULARY, the stage "vocabulary": the vertices by their ids, and how often walks visit each.
+def _compare(run: Run, vertices: DataFrame, lists: DataFrame, config: Config) -> tuple[DataFrame | None, Starts | None]:
+    """Return the vertices with their digests, and those at which walks start; None: there are no digests, or at all.
 
-    In a directed graph a vertex without a way out may have no visits.
+    Digests are for a later run that starts from this one's table, for which it has context vectors.
     """
+    changed, start = config.walks.nodes == "changed", config.train.start
+    if not changed and not config.train.context:
+        return None, None
+    before = warm_start.read(run.spark, config.train) if changed and start is not None else None
+    return changes.build_stages(run, vertices, lists, before)
+
+
+def _count_visits(run: Run, vertices: DataFrame, walks: Walks) -> tuple[DataFrame, int]:
+    """Return the walks' VOCABULARY, the stage "vocabulary", which has the visits of each vertex, and their sum.
+
+    In a directed graph a vertex without a way out may have no visits. Of walks from changed vertices, a vertex has at
+    least its earlier count, and the sum is that of the visits alone: negatives and subsampling go by how often walks
+    from all vertices would visit it, of which these are a part.
+    """
+    draw, some = partial(walk_jobs.visit_counts, run.spark, walks), walks.starts is not None
+    visits = run.stage("visits", draw) if some else draw()
 
     def count() -> DataFrame:
-        visits = vertices.select("id", "token").join(walk_jobs.visit_counts(run.spark, walks), "id", "left")
-        return conform(visits.withColumn("count", F.coalesce("count", F.lit(0))).orderBy("id"), VOCABULARY)
+        before = (F.col("count") if some else F.lit(0)).alias("before")
+        visited = vertices.select("id", "token", before).join(visits, "id", "left")
+        counts = F.greatest("before", F.coalesce("count", F.lit(0)))
+        return conform(visited.withColumn("count", counts).orderBy("id"), VOCABULARY)
 
     visited = run.stage("vocabulary", count)
     if walks.directed:
         missed = visited.where("count = 0").count()
         log.info("graph: walks visit all vertices but %s, which get no vector", f"{missed:,}")
         run.metric("graph/unmet", float(missed))
-    return visited
+    return visited, vocabulary.total_tokens(visits if some else visited)
 
 
 def _write_walks(run: Run, walks: Walks) -> None:
@@ -233,8 +272,16 @@ def _write_walks(run: Run, walks: Walks) -> None:
         run.write_table(table, walk_jobs.as_encoded(run.spark, walks), ENCODED, "Random walks over the vertices' ids")
 
 
-def _skip_gram(run: Run, walks: Walks, visited: DataFrame, train: TrainConfig) -> DataFrame:
+def _skip_gram(run: Run, walks: Walks, visited: DataFrame, tokens: int, train: TrainConfig) -> DataFrame:
     """Return vectors trained on the walks, which each slice draws again."""
     threads = preflight.threads(run.spark, train) if train.workers == 1 else 1
-    source = walk_jobs.block_source(run.spark, walks, vocabulary.total_tokens(visited), threads)
+    source = walk_jobs.block_source(run.spark, walks, tokens, threads)
     return trainer.train(run, source, visited, run.stage_path("vocabulary"), train)
+
+
+def _vectors_of_start(run: Run, visited: DataFrame, train: TrainConfig) -> DataFrame:
+    """Return the vectors of the table that training would start from: there is no walk to train on."""
+    log.info("graph: no walk starts at a vertex that has changed; the vectors are those of %s", train.start)
+    columns = ["id", "vector", "norm", *(["context"] if train.context else [])]
+    rows = warm_start.read(run.spark, train).select(columns)
+    return visited.select(F.col("token").alias("id"), "count").join(rows, "id")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @accessors("run_root", "srcCol", "dstCol", "weightCol", "inputCol", "outputCol")
 @params_of(TrainConfig, exclude=("slice_tokens", "context"))
-@params_of(WalksConfig, exclude=("table", "names"))
+@params_of(WalksConfig, exclude=("nodes", "table", "names"))
 @params_of(GraphConfig)
 class Node2VecOptions(HasInputCol, HasOutputCol, Saved):
     """Params of Node2Vec: columns, and the options of ``embedall nodes`` under their own names."""

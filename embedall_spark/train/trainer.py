@@ -158,10 +158,13 @@ def measure(sequences: DataFrame | BlockSource, vocabulary: DataFrame, config: T
     # The path to a token in the Huffman tree has about so many turns.
     turns = F.greatest(F.lit(1.0), -F.log2(frequency))
     most_frequent = F.max_by("token", "count"), F.max(occurrences)
-    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent, F.sum(occurrences * turns)).first()
+    sums = F.sum(occurrences * turns), F.max("total")
+    row = visited.agg(F.max("size"), F.sum(occurrences), *most_frequent, *sums).first()
     assert row is not None
-    kept = float(row[1])
-    return plans.Corpus(int(row[0]), tokens, kept, blocks, (row[2], float(row[3])), float(row[4]) / max(kept, 1.0))
+    # Of walks from some vertices, counts are those of walks from all.
+    kept, share = float(row[1]), min(1.0, tokens / row[5])
+    most = row[2], share * float(row[3])
+    return plans.Corpus(int(row[0]), tokens, share * kept, blocks, most, float(row[4]) / max(kept, 1.0))
 
 
 def _size(sequences: DataFrame | BlockSource) -> tuple[int, int]:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 
-from embedall_spark import files, host_cache
+from embedall_spark import files
 from embedall_spark.corpus import blocks
-from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex, ids_in
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.randomness import mix_arrays
 from embedall_spark.schemas import VECTORS, conform
@@ -29,9 +28,7 @@ from embedall_spark.vectors import dimension, to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
-    import pyarrow.fs as pafs
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
@@ -147,12 +144,6 @@ def around_new_ids(sequences: DataFrame, folder: str, config: TrainConfig) -> Da
     return sequences.mapInArrow(_cut_out(folder, config.window), blocks.BLOCKS)
 
 
-def new_ids(folder: str) -> NDArray[np.int32]:
-    """Return the new ids that a stage has, int32 [n], ascending; each host keeps a copy that all tasks map."""
-    copy, _ = host_cache.make("new-ids", folder, _write_ids)
-    return host_cache.mapped(copy / "ids", np.int32)
-
-
 def put_back(slice_: slice_state.Slice, rank: int, inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> None:
     """Give all rows of a shard but the new ids' what they had of the table before the slice."""
     assert slice_.new_ids is not None
@@ -163,7 +154,7 @@ def put_back(slice_: slice_state.Slice, rank: int, inputs: NDArray[np.float32], 
     def shards_of(count: int, matrix: str) -> plan.Shards:
         return plan.shards(vocabulary.counts, count, sample, vocabulary.folder)
 
-    kept = np.flatnonzero(~np.isin(shards_of(workers, "inputs").ids(rank), new_ids(slice_.new_ids), assume_unique=True))
+    kept = np.flatnonzero(~np.isin(shards_of(workers, "inputs").ids(rank), ids_in(slice_.new_ids), assume_unique=True))
     columns = methods.of(slice_.config).start_columns(slice_.config)
     before = shard_io.load(slice_.resume_from, rank, workers, shards_of)
     for rows, saved in zip((inputs, outputs), before, strict=True):
@@ -213,14 +204,9 @@ def _write(
     return write
 
 
-def _write_ids(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
-    ids = [pq.read_table(part, columns=["id"], filesystem=filesystem)["id"].to_numpy() for part in parts]
-    np.sort(np.concatenate([np.zeros(0, np.int32), *ids])).astype(np.int32).tofile(folder / "ids")
-
-
 def _cut_out(folder: str, window: int) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
     def cut_out(batches: Batches) -> Iterator[pa.RecordBatch]:
-        ids = new_ids(folder)
+        ids = ids_in(folder)
         unpacked = (block for batch in batches for block in blocks.unpack(batch))
         parts = (around(block, np.isin(block.tokens, ids), window) for block in unpacked)
         yield from blocks.pack(part for part in parts if len(part.tokens))

@@ -1,11 +1,14 @@
 """Adjacency lists and compressed sparse rows beside dictionaries built from the same edges."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import setting
 from fake_run import FakeRun
 
-from embedall_spark.graph import adjacency, csr, external_sort, graph_stats
+from embedall_spark.corpus.vocabulary_index import VocabularyIndex
+from embedall_spark.graph import adjacency, changes, csr, external_sort, graph_stats
 from embedall_spark.graph.adjacency import GraphConfig
 
 
@@ -77,6 +80,34 @@ def test_rows_are_cut_inside_a_hub_and_sums_span_pieces(monkeypatch):
     assert neighbors == [[1, 2, 3], [4, 9, 1]]
     weights = [np.frombuffer(row.column("weights")[0].as_py(), np.float64).tolist() for row in rows[0]]
     assert weights == [[2, 1, 1], [3, 1, 1]]
+
+
+def test_digests_know_names_and_weights_and_neither_ids_nor_rows(tmp_path, monkeypatch):
+    random, names = np.random.default_rng(6), [f"nœud {i}" for i in range(20)]
+    weights = {(a, b): float(w) for a, b, w in random.integers(0, 20, (120, 3)).tolist()}
+
+    def digests(order, per_row, weights):
+        """Return the digest of each vertex by its name, where ids are places in ``order``."""
+        monkeypatch.setattr(adjacency, "_EDGES_PER_ROW", per_row)
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        vertices = {"id": np.arange(20, dtype=np.int32), "token": [names[at] for at in order], "count": [1] * 20}
+        pq.write_table(pa.table(vertices), folder / "part-0.parquet")
+        index, place = VocabularyIndex.open(str(folder)), {vertex: at for at, vertex in enumerate(order)}
+        entries = sorted((place[a] << 32 | place[b], weight + 1) for (a, b), weight in weights.items())
+        run = tuple(np.array(column) for column in zip(*entries, strict=True))
+        digest = {}
+        for row in adjacency._rows([external_sort.cut_run(run, np.empty(0, np.int64), 50)]):
+            for vertex, part in zip(*changes.partial_digest(row, index).to_pydict().values(), strict=True):
+                digest[names[order[vertex]]] = digest.get(names[order[vertex]], 0) ^ part
+        return digest
+
+    wanted = digests(range(20), 1000, weights)
+    assert digests(random.permutation(20).tolist(), 3, weights) == wanted
+    (edge, weight), *_ = weights.items()
+    for changed in (weights | {edge: weight + 0.5}, {pair: w for pair, w in weights.items() if pair != edge}):
+        actual = digests(range(20), 1000, changed)
+        assert {name for name in wanted if actual.get(name) != wanted[name]} == {names[edge[0]]}
 
 
 def test_equal_weights_take_no_room(spark, tmp_path):
