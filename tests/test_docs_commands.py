@@ -14,8 +14,9 @@ import yaml
 from cli_runner import embedall
 from doc_blocks import ROOT, USER_DOCS, blocks
 from PIL import Image, ImageDraw
+from processes import call_here
 
-from embedall_spark import config, kinds
+from embedall_spark import config, kinds, torch_processes
 
 pytestmark = pytest.mark.slow
 
@@ -189,6 +190,7 @@ def ran(spark, own_store, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MPLBACKEND", "Agg")
+        patch.setattr(torch_processes, "run", call_here)
         for step in steps():
             document = step["document"]
             if document not in failed:
