@@ -171,7 +171,7 @@ def measure(command: list[str], folder: Path) -> dict[str, Any]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         while process.poll() is None:
-            total, worker = common.proportional(os.getpid())
+            total, worker = common.proportional(process.pid)
             peak, worker_peak = max(peak, total), max(worker_peak, worker)
             time.sleep(1)
         assert process.stdout is not None

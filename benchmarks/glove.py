@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import common
@@ -26,6 +27,7 @@ GOALS = {"cells_over_program_d50": 2.0, "counted_tokens_per_second": 1e6, "analo
 QUICK_GOALS = {"cells_over_program_d50": 2.0}
 QUICK_TOKENS, QUICK_EPOCHS = 300_000, 3
 WINDOW, MIN_COUNT, X_MAX = 15, 5, 10
+QUALITY = ("analogy", "ws353")
 MASTER = f"local[{common.THREADS}]"
 
 
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--program", type=Path, help="folder with the programs vocab_count, cooccur, shuffle and glove")
     parser.add_argument("--dims", type=int, nargs="+", default=[50], help="vector sizes")
     parser.add_argument("--epochs", type=int, default=15, help="passes over the counts")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each side, with seeds 1, 2, ...")
     options = parser.parse_args(arguments)
     ratios: dict[str, float] = {}
     if options.program is None or not (options.program / "glove").is_file():
@@ -56,28 +59,33 @@ def measure(lines: Path, work: str, options: Any) -> dict[str, float]:
     common.say("program counts", **counted)
     ratios: dict[str, float] = {}
     for dim in options.dims:
-        us = ours(lines, f"{work}/ours-{dim}", dim, epochs)
-        common.say(f"ours d={dim}", **us)
-        them = train_by_program(work, options.program, dim, epochs)
-        common.say(f"program d={dim}", **them)
-        rates = [facts["cells_per_second"] for facts in (us, them)]
+        rounds: dict[str, list[dict[str, Any]]] = {"ours": [], "program": []}
+        for seed in range(1, options.rounds + 1):
+            rounds["ours"].append(ours(lines, f"{work}/ours-{dim}-{seed}", dim, epochs, seed))
+            rounds["program"].append(train_by_program(work, options.program, dim, epochs, seed))
+            for name, runs in rounds.items():
+                common.say(f"{name} d={dim} seed={seed}", **runs[-1])
+        us, them = (
+            {name: fmean(facts[name] for facts in runs) for name in ("seconds", "cells_per_second", *QUALITY)}
+            for runs in rounds.values()
+        )
         ratios |= {
-            f"cells_over_program_d{dim}": rates[0] / rates[1],
+            f"cells_over_program_d{dim}": us["cells_per_second"] / them["cells_per_second"],
             f"end_to_end_over_program_d{dim}": (counted["seconds"] + them["seconds"]) / us["seconds"],
-            f"analogy_minus_program_d{dim}": us["analogy"] - them["analogy"],
-            f"ws353_minus_program_d{dim}": us["ws353"] - them["ws353"],
+            **{f"{name}_minus_program_d{dim}": us[name] - them[name] for name in QUALITY},
         }
     if not options.quick:
-        ratios["counted_tokens_per_second"] = count(us["folder"])
+        ratios["counted_tokens_per_second"] = count(rounds["ours"][-1]["folder"])
     return ratios
 
 
-def ours(lines: Path, folder: str, dim: int, epochs: int) -> dict[str, Any]:
+def ours(lines: Path, folder: str, dim: int, epochs: int, seed: int) -> dict[str, Any]:
     """Return figures of ``embedall words`` in a process of its own, from the text to the Delta table."""
     values = {
         "train.method": "glove",
         "train.vector_size": dim,
         "train.epochs": epochs,
+        "train.seed": seed,
         "train.threads": common.THREADS,
         "train.glove.x_max": X_MAX,
         "evaluate.map_words": 0,
@@ -125,11 +133,12 @@ def count_by_program(lines: Path, work: str, program: Path) -> dict[str, float]:
     return {"seconds": sum(seconds), "count_seconds": seconds[1], "shuffle_seconds": seconds[2]}
 
 
-def train_by_program(work: str, program: Path, dim: int, epochs: int) -> dict[str, float]:
+def train_by_program(work: str, program: Path, dim: int, epochs: int, seed: int) -> dict[str, float]:
     """Return the program's rate, and the quality of its vectors."""
     seconds = _run(
         f"{program}/glove -save-file {work}/vectors -threads {common.THREADS} -input-file {work}/shuffled "
-        f"-x-max {X_MAX} -iter {epochs} -vector-size {dim} -binary 0 -vocab-file {work}/vocabulary -verbose 0"
+        f"-x-max {X_MAX} -iter {epochs} -vector-size {dim} -binary 0 -vocab-file {work}/vocabulary -seed {seed} "
+        "-verbose 0"
     )
     words, rows = [], []
     for line in Path(f"{work}/vectors.txt").read_text(encoding="utf-8").splitlines():

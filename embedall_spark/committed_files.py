@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 
 # Spark skips files whose names begin so.
 _FILE = "_committed.json"
+# Rows of ours may have a MiB. By default Parquet puts at least a hundred of them into a page, and Spark reads a whole
+# row group into memory.
+_OPTIONS = {
+    "parquet.block.size": 32 << 20,
+    "parquet.block.size.row.check.min": 1,
+    "parquet.page.size.row.check.min": 1,
+    # Most columns of ours are binary and distinct: Parquet would build a dictionary and throw it away.
+    "parquet.enable.dictionary": "false",
+}
 # Spark puts the id of a write into the name of each of its files.
 _WRITE = re.compile(r"-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=-|\.)")
 
 
 def write(rows: DataFrame, folder: str) -> None:
     """Write rows as parquet files into a folder, in place of what is there, and name the files."""
-    # Most columns of ours are binary and distinct: Parquet would build a dictionary and throw it away.
-    rows.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(folder)
+    rows.write.mode("overwrite").options(**_OPTIONS).parquet(folder)
     named = {info.base_name: info.size for info in _listed(folder)}
     files.write_bytes(f"{folder}/{_FILE}", json.dumps(named).encode())
 

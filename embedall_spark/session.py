@@ -248,7 +248,7 @@ def _start(settings: dict[str, str], java: str) -> SparkSession:
     prepared, jars = spark_jvm.prepare(settings, java)
     conf = SparkConf().setAll(list(prepared.items()))
     try:
-        with log_file.open("wb") as output, spark_jvm.classpath(jars):
+        with log_file.open("wb") as output, spark_jvm.environment(jars):
             gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
         # PySpark's own handler calls Java in the middle of another call, so that Ctrl-C would end as a py4j error.

@@ -96,19 +96,24 @@ def _beside_spark(jars: list[Path]) -> list[Path]:
 
 
 @contextmanager
-def classpath(jars: list[Path]) -> Iterator[None]:
-    """Put jars behind Spark's own on the class path of a JVM that is started meanwhile."""
-    name = "SPARK_DIST_CLASSPATH"
-    before = os.environ.get(name)
-    if jars:
-        os.environ[name] = os.pathsep.join([*([before] if before else []), *map(str, jars)])
+def environment(jars: list[Path]) -> Iterator[None]:
+    """Set the environment of a JVM that is started meanwhile: jars behind Spark's own on its class path, little malloc.
+
+    glibc keeps pools of memory for threads, of which Spark has hundreds: a GiB that is never given back.
+    """
+    path = [*filter(None, [os.environ.get("SPARK_DIST_CLASSPATH")]), *map(str, jars)]
+    values = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2")}
+    values |= {"SPARK_DIST_CLASSPATH": os.pathsep.join(path)} if jars else {}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[name] = before
-        elif jars:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _jars_record(settings: dict[str, str]) -> Path | None:

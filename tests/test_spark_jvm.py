@@ -90,8 +90,11 @@ def test_no_cache_folder(monkeypatch):
     assert archive_option() == []
 
 
-def test_class_path_of_the_environment_comes_back(jars, monkeypatch):
+def test_the_environment_comes_back(jars, monkeypatch):
     monkeypatch.setenv("SPARK_DIST_CLASSPATH", "/hadoop.jar")
-    with spark_jvm.classpath(jars):
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    with spark_jvm.environment(jars):
         assert os.environ["SPARK_DIST_CLASSPATH"] == f"/hadoop.jar:{jars[0]}:{jars[1]}"
+        assert os.environ["MALLOC_ARENA_MAX"] == "2"
     assert os.environ["SPARK_DIST_CLASSPATH"] == "/hadoop.jar"
+    assert "MALLOC_ARENA_MAX" not in os.environ

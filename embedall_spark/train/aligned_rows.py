@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 LINE = 16
 """Floats in a cache line, and in a vector register of the kernel."""
+# Each negative comes so many times, and its copies stand among those of so many bytes of other rows, which a core's L2
+# cache holds. Measured: 1.3 times as fast at 300 dimensions, and as good; with 8 copies WordSim-353 falls.
+_COPIES, _POOL_BYTES = 4, 1 << 18
 
 
 def padded_length(dim: int) -> int:
@@ -41,3 +44,19 @@ def negative_table(counts: NDArray[np.int64], ns_exponent: float, size: int, *se
     table = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
     random.shuffle(table)
     return table
+
+
+def recurring_negatives(
+    counts: NDArray[np.int64], ns_exponent: float, size: int, dim: int, *seed_keys: int
+) -> NDArray[np.int32]:
+    """Return at most ``size`` negatives as ``negative_table`` draws them, each four times, at places near each other.
+
+    A row of the model that is no longer in a cache costs more than the arithmetic on it. Copies are shuffled among
+    those of a pool of other negatives whose rows, of ``dim`` floats, fit into a core's cache together.
+    """
+    drawn = negative_table(counts, ns_exponent, max(1, size // _COPIES), *seed_keys)
+    pool = max(1, min(len(drawn), _POOL_BYTES // (4 * dim)))
+    whole = len(drawn) // pool * pool
+    # The draws that do not fill a last pool are left out: they are as random as the others.
+    copies = np.tile(drawn[:whole].reshape(-1, pool), _COPIES)
+    return randomness.generator(*seed_keys, 1).permuted(copies, axis=1).reshape(-1)

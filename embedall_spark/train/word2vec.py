@@ -94,7 +94,7 @@ def block_trainer(
     windower = window_chunks.make_windower(vocabulary, config, slice_.epoch, 1)
     size = int(np.clip(16 * vocabulary.size, 1 << 20, 1 << 22))
     keys = (config.seed, slice_.epoch, slice_.index)
-    table = aligned_rows.negative_table(vocabulary.counts, config.ns_exponent, size, *keys)
+    table = aligned_rows.recurring_negatives(vocabulary.counts, config.ns_exponent, size, inputs.shape[1], *keys)
     buffers = threading.local()
 
     def train(block: Block) -> None:
@@ -109,7 +109,7 @@ def block_trainer(
             stop = windower.draw(block, first, stream, fill)
             share = min(1.0, stats.tokens / slice_.tokens)
             rate = plan.learning_rate(config, slice_.progress(share))
-            cursor = randomness.mix(config.seed, slice_.epoch, block.number, first) % size
+            cursor = randomness.mix(config.seed, slice_.epoch, block.number, first) % len(table)
             _, *figures = kernel(stream[0], 0, fill[0], inputs, outputs, table, cursor, rate, 1)
             stats.add(int(block.offsets[stop] - block.offsets[first]), *figures)
             progress.update(share)
@@ -146,11 +146,12 @@ def chunk_trainer(
     share = min(_SHARE, _batch_size(config))
     # A group has at least three ints and shares its negatives: a table of this size is used about once.
     size = int(np.clip(ints * config.negative // share, 1 << 14, 1 << 22))
-    table = aligned_rows.negative_table(counts, config.ns_exponent, size, config.seed, slice_.epoch, *key)
+    keys = (config.seed, slice_.epoch, *key)
+    table = aligned_rows.recurring_negatives(counts, config.ns_exponent, size, inputs.shape[1], *keys)
 
     def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, float]:
         rate = plan.learning_rate(config, progress)
-        cursor = randomness.mix(config.seed, slice_.epoch, *key, number) % size
+        cursor = randomness.mix(config.seed, slice_.epoch, *key, number) % len(table)
         return kernel(stream, 0, len(stream), inputs, outputs, table, cursor, rate, share)[1:]
 
     return train
