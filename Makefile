@@ -16,6 +16,8 @@ PACKAGE_EXTRAS ?=
 COMPILE ?= --compile-bytecode
 # auto: see tests/suite.py.
 PROCESSES ?= auto
+# Tests that make check runs as well; CI, which runs all tests beside it, none.
+RULES ?= tests/test_architecture.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check wheel package bench-env clean java python
@@ -41,7 +43,7 @@ check: java $(INSTALLED)  ## lint, formatting, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_architecture.py
+	$(if $(RULES),$(BIN)/pytest $(RULES))
 
 wheel: python  ## build the wheel into dist
 	@rm -rf build $(DIST)/embedall_spark-*.whl

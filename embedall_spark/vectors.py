@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Floating = TypeVar("Floating", np.float32, np.float64)
 
 SEPARATOR = ":"  # between the kind and the id that a row had in its own table
+# By columns of tables that were asked: each question is a Spark job, and stages ask of the same table.
+_dimensions: WeakKeyDictionary[DataFrame, dict[str, int]] = WeakKeyDictionary()
 
 
 def dimension(table: DataFrame, column: str = "vector") -> int | None:
@@ -32,8 +35,13 @@ def dimension(table: DataFrame, column: str = "vector") -> int | None:
         table: VECTORS, or any table with a column of vectors, all of one dimension.
         column: the column of vectors.
     """
-    row = table.select(F.size(column).alias("dimension")).first()
-    return None if row is None else int(row["dimension"])
+    known = _dimensions.setdefault(table, {})
+    if column not in known:
+        row = table.select(F.size(column).alias("dimension")).first()
+        if row is None:
+            return None
+        known[column] = int(row["dimension"])
+    return known[column]
 
 
 def to_matrix(column: pa.ListArray | pa.ChunkedArray) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ class FakeRun:
         self.model_uri: str | None = None
         self.max_reject_share = max_reject_share
         self.made: list[str] = []  # stages that were computed, not only read back
+        self.schemas: dict[str, StructType] = {}  # of these
         self.rejects: list[DataFrame] = []
         self.facts: dict[str, Any] = {}
         self.metrics: list[tuple[str, float, int | None]] = []
@@ -43,12 +44,18 @@ class FakeRun:
     def stage(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
         path = self.stage_path(name)
         if not (Path(path) / "_SUCCESS").exists():
-            make().write.mode("overwrite").parquet(path)
+            rows = make()
+            rows.write.mode("overwrite").parquet(path)
+            self.schemas[name] = rows.schema
             self.made.append(name)
-        return self.spark.read.parquet(path)
+        return self.read_stage(name)
 
     def read_stage(self, name: str) -> DataFrame:
-        return self.spark.read.parquet(self.stage_path(name))
+        reader = self.spark.read
+        if name in self.schemas:
+            # Else Spark starts a job to read it from a file's footer.
+            reader = reader.schema(self.schemas[name])
+        return reader.parquet(self.stage_path(name))
 
     def stage_path(self, name: str) -> str:
         return f"{self.folder}/stages/{name}"

@@ -49,6 +49,7 @@ def environment(folder: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": store,
         "AWS_EC2_METADATA_DISABLED": "true",
         "SPARK_LOCAL_DIRS": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
 
 

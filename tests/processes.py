@@ -6,6 +6,11 @@ import time
 from pathlib import Path
 
 
+def call_here(_, function, *arguments, **options):
+    """Call what torch_processes.run() calls in a process of its own, which imports torch for longer than it trains."""
+    function(*arguments)
+
+
 def wait_for(what, seconds: float = 180, pause: float = 0.05):
     """Return what ``what()`` returns once that is true."""
     until = time.monotonic() + seconds

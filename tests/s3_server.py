@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import contextmanager
 
 import pyarrow.fs as pafs
@@ -13,21 +14,27 @@ SECRETS = {"access.key": "AKIATEST", "secret.key": "s3cr3t-of-the-lake", "sessio
 
 @contextmanager
 def serving():
-    """Run a server with one bucket; give its address and a client of it."""
+    """Run a server with one bucket; give its address and a client of it.
+
+    It is S3 alone: moto's server for all services lists their folders for each request, half of its processor time.
+    """
     import boto3
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        host, port = server.get_host_and_port()
+        address = f"http://127.0.0.1:{server.server_port}"
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
-        boto = boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
+        boto = boto3.client("s3", endpoint_url=address, **keys)
         boto.create_bucket(Bucket=BUCKET)
-        yield f"http://{host}:{port}", boto
+        yield address, boto
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
 
 
 def client(endpoint: str) -> pafs.S3FileSystem:

@@ -16,16 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 _PROCESS_BYTES = 5 << 30
 # The longest files. What starts last should be short, so that all processes end together.
 LONGEST = (
-    "tests/test_docs_commands.py",
     "tests/test_standalone.py",
+    "tests/test_docs_commands.py",
     "tests/test_latent_end_to_end.py",
     "tests/test_s3.py",
+    "tests/test_words_end_to_end.py",
     "tests/test_kill_and_resume.py",
     "tests/test_cli_search.py",
-    "tests/test_words_end_to_end.py",
     "tests/ml/test_connect.py",
     "tests/test_publication.py",
-    "tests/test_hdfs.py",
     "tests/test_images_end_to_end.py",
     "tests/test_nodes_end_to_end.py",
     "tests/train/test_trainer.py",
@@ -35,6 +34,7 @@ LONGEST = (
     "tests/test_databricks.py",
     "tests/images/test_train_backbone.py",
     "tests/test_sequences_end_to_end.py",
+    "tests/test_hdfs.py",
     "tests/test_subwords_end_to_end.py",
 )
 

@@ -201,8 +201,11 @@ def test_the_night_runs_here(spark, own_store, landing, tmp_path, monkeypatch):
     options = [f"steps.{name}.output.run_root={tmp_path}/runs" for name in ("words", "images", "latent")]
     options += [f"steps.evaluate.run_root={tmp_path}/runs", f"steps.images.input.root={landing}/pictures"]
     options += ["steps.words.train={vector_size: 4, epochs: 1, threads: 1}", "steps.words.evaluate={map_words: 0}"]
-    options += ["steps.images.evaluate={map_images: 0}", "steps.latent.evaluate={map_ids: 0}"]
-    options += ["steps.latent.fit={k: 2, power: [1], regularisation: [[1, 1]]}"]
+    options += [
+        "steps.images.evaluate={map_images: 0}",
+        "steps.latent.fit={k: 2, power: [1], regularisation: [[1, 1]]}",
+    ]
+    options += ["steps.latent.evaluate={map_ids: 0, heat_pairs: 0, examples: 0}"]
     spark.sql("CREATE SCHEMA night")
     try:
         ingest.main(sources)

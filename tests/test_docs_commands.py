@@ -14,8 +14,9 @@ import yaml
 from cli_runner import embedall
 from doc_blocks import ROOT, USER_DOCS, blocks
 from PIL import Image, ImageDraw
+from processes import call_here
 
-from embedall_spark import config, kinds
+from embedall_spark import config, kinds, torch_processes
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +24,15 @@ BLOCKS = [block for path in USER_DOCS for block in blocks(path)]
 NOTEBOOKS = sorted((ROOT / "notebooks").iterdir())
 # The tables that README's examples make, in place of the demo's.
 TABLES = {"sequences": "output/pages"}
-# Tables of commands that are only checked: what they train is trained elsewhere, here in train/test_trainer.py.
-CHECKED = {"output/cbow"}
+YAML_FILES = {
+    block.body.partition("\n")[0].removeprefix("# "): block.body for block in BLOCKS if block.language == "yaml"
+}
+# Commands with these words are only checked: by --dry-run, and what only asks by test_docs.py. Other tests do the same.
+CHECKED = {
+    "output/cbow": "train/test_trainer.py",
+    "output/subwords": "test_subwords_end_to_end.py",
+    "pipeline.yaml": "test_pipeline.py",
+}
 
 
 def write(folder):
@@ -54,9 +62,8 @@ def write(folder):
     draw_pictures(folder, random)
     draw_digits(folder / "mnist", random)
     (folder / "conf").symlink_to(ROOT / "conf")
-    for block in BLOCKS:
-        if block.language == "yaml":
-            (folder / block.body.partition("\n")[0].removeprefix("# ")).write_text(block.body)
+    for name, body in YAML_FILES.items():
+        (folder / name).write_text(body)
 
 
 def draw_pictures(folder, random):
@@ -109,17 +116,54 @@ def draw_digits(folder, random):
             (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + data.tobytes()))
 
 
+def commands(block):
+    """Return the arguments of a block's commands, where it is run."""
+    if block.skipped or block.language != "sh":
+        return []
+    for program, *_ in block.commands:
+        assert program == "embedall", f"{program}: mark its block with <!-- not run: why -->"
+    return [arguments for _, *arguments in block.commands]
+
+
+def in_full():
+    """Return the command that trains a table from a guide's file, and its document, by kind and table."""
+    return {
+        (kind, yaml.safe_load(YAML_FILES[rest[1]])["output"]["table"]): {
+            "document": block.document,
+            "command": [kind, *rest],
+        }
+        for block in BLOCKS
+        for kind, *rest in commands(block)
+        if kind in kinds.names() and rest[0] == "--config" and rest[1] in YAML_FILES and "--dry-run" not in rest
+    }
+
+
+def calls(document, arguments, full):
+    """Yield what is run for a command.
+
+    A table that README has in short and a guide in full is trained once, as the guide says, when README comes to it.
+    """
+    kind, *rest = arguments
+    checked = {"document": document, "command": [*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]}
+    if CHECKED.keys() & {*rest}:
+        yield from [checked] if kind in (*kinds.names(), "pipeline") else []
+    elif step := full.get((kind, *rest[1:2])):
+        yield from (step, checked)
+    else:
+        yield {"document": document, "command": arguments}
+
+
 def steps():
     """Yield what is run, in order: a command that stands in several documents once, and then the notebooks."""
-    ran = set()
+    ran, full = [], in_full()
     for block in BLOCKS:
         if not block.skipped and block.language == "python":
             yield {"document": block.document, "code": block.body}
-        for program, *arguments in block.commands if not block.skipped and block.language == "sh" else ():
-            assert program == "embedall", f"{program}: mark its block with <!-- not run: why -->"
-            if tuple(arguments) not in ran:
-                ran.add(tuple(arguments))
-                yield {"document": block.document, "command": arguments}
+        for arguments in commands(block):
+            for step in calls(block.document, arguments, full):
+                if step["command"] not in ran:
+                    ran.append(step["command"])
+                    yield step
     for path in NOTEBOOKS:
         table = TABLES.get(path.stem, f"output/{path.stem}")
         tables = "output/words output/pages output/nodes output/images output/latent"
@@ -146,6 +190,7 @@ def ran(spark, own_store, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MPLBACKEND", "Agg")
+        patch.setattr(torch_processes, "run", call_here)
         for step in steps():
             document = step["document"]
             if document not in failed:
@@ -166,8 +211,7 @@ def run(step, names):
     if "code" in step:
         exec(compile(step["code"], step["document"], "exec"), names)
         return
-    checked = CHECKED.intersection(step["command"])
-    result = embedall(*step["command"], *(["--dry-run"] if checked else []))
+    result = embedall(*step["command"])
     if result.code != 0:
         raise RuntimeError(f"{' '.join(step['command'])}: exit code {result.code}: {result.log[-2000:]}")
 
@@ -194,6 +238,11 @@ def test_the_configurations_are_valid(folder):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_are_committed_without_outputs(path):
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(path) if "outputs" in cell)
+
+
+def test_what_is_only_checked_is_done_by_other_tests():
+    assert all((ROOT / "tests" / name).is_file() for name in CHECKED.values())
+    assert {kind for kind, _ in in_full()} == set(kinds.names())
 
 
 def test_there_is_a_notebook_for_each_kind():

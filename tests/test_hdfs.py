@@ -1,6 +1,5 @@
 """Words and nodes on HDFS: a NameNode and a DataNode of this machine, whose jars come from Maven Central."""
 
-import json
 import os
 import socket
 import subprocess
@@ -9,10 +8,11 @@ from pathlib import Path
 import jars
 import pytest
 import yaml
+from cli_runner import embedall
 from processes import wait_for
 from toy_corpus import documents
 
-from embedall_spark import files
+from embedall_spark import files, mlflow_store
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,11 @@ def test_small_files_with_odd_names_replace_each_other(cluster):
     assert not files.exists(uri) and files.children(f"{cluster}/a b") == []
 
 
-def test_words_and_nodes(cluster, tmp_path):
+def test_words_and_nodes(spark, cluster, tmp_path, monkeypatch):
+    """Over the session of all tests: Spark brings its own client of HDFS."""
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow_store.prepare(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     files.write_bytes(f"{cluster}/in put/corpus.txt", "\n".join(documents(300)).encode())
     rings = [f"{ring}{at}\t{ring}{(at + step) % 12}" for ring in "ab" for at in range(12) for step in (1, 2)]
     files.write_bytes(f"{cluster}/in put/edges.tsv", "\n".join(rings).encode())
@@ -82,15 +86,14 @@ def test_words_and_nodes(cluster, tmp_path):
         "nodes": {"input": {"path": f"{cluster}/in put/edges.tsv"}, "evaluate": {"map_nodes": 0}},
     }
     commands = []
-    told = jars.properties(tmp_path / "spark.conf", [], {})
     for kind, values in sections.items():
         values |= {"output": {"table": f"{cluster}/out/{kind}"}, "train": small}
         files.write_bytes(f"{cluster}/conf/{kind}.yaml", yaml.safe_dump(values).encode())
-        commands.append([kind, "--config", f"{cluster}/conf/{kind}.yaml", "--properties", told, "--run-id", kind])
+        commands.append([kind, "--config", f"{cluster}/conf/{kind}.yaml", "--run-id", kind])
     commands += [["similar", f"{cluster}/out/nodes", "a1", "-n", 3], ["clean", f"{cluster}/out/.runs", "--keep", 0]]
-    said = jars.results(jars.start(commands, tmp_path, tmp_path / "log"), tmp_path / "log")
+    said = [embedall(*command) for command in commands]
     for result in said:
-        assert result["code"] == 0, result["log"]
-    assert json.loads(said[1]["output"].splitlines()[-1])["rows"] == 24
-    assert len([line for line in said[2]["output"].splitlines() if " a" in line]) >= 3
+        assert result.code == 0, result.log
+    assert said[1].summary["rows"] == 24
+    assert len([line for line in said[2].output.splitlines() if " a" in line]) >= 3
     assert sorted(files.children(f"{cluster}/out/.runs/nodes")) == ["config.yaml", "manifest.json"]

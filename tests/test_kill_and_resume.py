@@ -22,6 +22,7 @@ from vector_tables import bits
 
 from embedall_spark import config, run_manifest, tables
 from embedall_spark.kinds import words
+from embedall_spark.train import single_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 
@@ -82,11 +83,19 @@ class Running:
     """A run in the background, whose end the block waits for."""
 
     def __init__(self, scene, *arguments):
-        self.result = None
+        self.result, self._training = None, threading.Event()
         self._thread = threading.Thread(target=self._run, args=["--config", scene.file, *arguments])
 
     def _run(self, *arguments):
-        self.result = embedall("words", *arguments)
+        train = single_worker.run
+
+        def noted(*slice_):
+            self._training.set()
+            return train(*slice_)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(single_worker, "run", noted)
+            self.result = embedall("words", *arguments)
 
     def __enter__(self):
         self._thread.start()
@@ -94,6 +103,10 @@ class Running:
 
     def __exit__(self, *_):
         self._thread.join()
+
+    def trains(self):
+        """Tell whether one worker's training has begun, beside which no other stage has a worker."""
+        return self._training.is_set()
 
     def goes_on(self):
         return self._thread.is_alive()
@@ -130,41 +143,82 @@ def assert_lost(result, message):
     assert "Traceback" not in result.log
 
 
-def test_a_driver_killed_between_epochs(spark, corpus, tmp_path, undisturbed):
-    """A process as a user starts it is killed as soon as an epoch's checkpoint is there; this process takes over."""
-    scene = Scene(spark, tmp_path, corpus)
+@pytest.fixture(scope="module")
+def killed(spark, own_store, corpus, tmp_path_factory):
+    """A run whose driver, a process as a user starts it, is killed as soon as an epoch's checkpoint is there.
+
+    What else befalls this run follows in the fixtures below, each where the one before has left it.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    scene = Scene(spark, folder, corpus)
     command = [Path(sys.executable).with_name("embedall"), "words", "--config", scene.file, "--master", "local[2]"]
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
-    with (tmp_path / "first.log").open("w") as log:
+    with (folder / "first.log").open("w") as log:
         first = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         wait_for(lambda: scene.saved("0000-0001") or first.poll() is not None)
     finally:
         first.kill()
-    assert first.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
+    assert first.wait() == -signal.SIGKILL, (folder / "first.log").read_text()
     assert scene.manifest()["status"] == "running"
-    second = embedall("words", "--config", scene.file)
-    assert second.code == 0, second.log
-    assert "resumed after attempt 1" in second.log
-    assert "pages: reused" in second.log and "train   0%" not in second.log
-    assert second.summary["status"] == scene.manifest()["status"] == "done"
-    assert scene.manifest()["attempt"] == 2
-    assert tables.version(spark, scene.table) == 0
-    assert bits(tables.read(spark, scene.table)) == undisturbed()
+    return scene
 
 
-def test_a_worker_killed_in_mid_epoch(spark, corpus, tmp_path, undisturbed):
-    scene = Scene(spark, tmp_path, corpus)
-    with Running(scene, "--set", "train.retries=0") as running:
-        running.when(lambda: scene.saved("0000-0001"))
-        # A worker of another stage may be busy still: killing it alone would not end the training.
+@pytest.fixture(scope="module")
+def bereft(killed):
+    """The second attempt, whose worker is killed in mid-epoch: its result and what its manifest says."""
+    with Running(killed, "--set", "train.retries=0") as running:
+        running.when(running.trains)
         while running.goes_on():
             if pid := busiest_worker(os.getpid()):
                 os.kill(pid, signal.SIGKILL)
-    assert_lost(running.result, "a worker died in epoch 2 (")
-    assert not tables.exists(spark, scene.table)
-    assert scene.manifest()["status"] == "failed"
-    assert scene.again(attempt=2) == undisturbed()
+    assert not tables.exists(killed.spark, killed.table)
+    return running.result, killed.manifest()
+
+
+@pytest.fixture(scope="module")
+def overtaken(killed, bereft):
+    """The third attempt, while which another driver takes over: its result, and the manifest of the other."""
+    with Running(killed) as running:
+        running.when(running.trains)
+        settings = config.load(words.Config, killed.file)
+        _, taken = run_manifest.begin(str(killed.root), "words", settings, killed.manifest()["input"], None)
+    assert not tables.exists(killed.spark, killed.table)
+    return running.result, taken
+
+
+@pytest.fixture(scope="module")
+def mlflow_status(killed):
+    """Tells what MLflow says of the run."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{killed.root.parent}/mlflow.db")
+    return lambda: client.get_run(killed.manifest()["mlflow_run_id"]).info.status
+
+
+def test_a_driver_killed_between_epochs_is_gone_on_from(bereft):
+    result, _ = bereft
+    assert "resumed after attempt 1" in result.log
+    assert "pages: reused" in result.log and "train   0%" not in result.log
+
+
+def test_a_worker_killed_in_mid_epoch(bereft):
+    result, left = bereft
+    assert_lost(result, "a worker died in epoch 2 (")
+    assert (left["status"], left["attempt"]) == ("failed", 2)
+
+
+def test_a_driver_that_is_overtaken_leaves_the_table_to_the_other(killed, overtaken, mlflow_status, undisturbed):
+    result, taken = overtaken
+    assert result.code == 1
+    assert result.summary["error"] == "Superseded"
+    assert "another driver took over (attempt 4, this one is 3)" in result.log
+    left = killed.manifest()
+    assert (left["token"], left["status"]) == (taken["token"], "running")
+    assert mlflow_status() == "RUNNING"
+    assert killed.again(attempt=5) == undisturbed()
+    assert killed.manifest()["status"] == "done"
+    assert mlflow_status() == "FINISHED"
 
 
 def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, undisturbed):
@@ -183,24 +237,3 @@ def test_one_of_two_workers_killed_then_one_that_hangs(spark, corpus, tmp_path, 
     assert running.result.log.count("Trying the slice again (train.retries: 1 of 1)") == 1
     assert scene.again(attempt=2) == undisturbed(workers=2)
     assert not scene.spooling()
-
-
-def test_a_driver_that_is_overtaken_leaves_the_table_to_the_other(spark, corpus, tmp_path, undisturbed):
-    from mlflow.tracking import MlflowClient
-
-    scene = Scene(spark, tmp_path, corpus)
-    with Running(scene) as running:
-        running.when(lambda: scene.saved("0000-0001"))
-        settings = config.load(words.Config, scene.file)
-        _, taken = run_manifest.begin(str(scene.root), "words", settings, scene.manifest()["input"], None)
-    result = running.result
-    assert result.code == 1
-    assert result.summary["error"] == "Superseded"
-    assert "another driver took over (attempt 2, this one is 1)" in result.log
-    assert not tables.exists(spark, scene.table)
-    left = scene.manifest()
-    assert (left["token"], left["status"]) == (taken["token"], "running")
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/output/mlflow.db")
-    assert client.get_run(left["mlflow_run_id"]).info.status == "RUNNING"
-    assert scene.again(attempt=3) == undisturbed()
-    assert client.get_run(left["mlflow_run_id"]).info.status == "FINISHED"

@@ -15,11 +15,12 @@ from cli_runner import answered_alike, embedall
 from fake_run import FakeRun
 from mlflow import MlflowClient
 from PIL import Image
+from processes import call_here
 from pyspark.sql import functions as F
 from vector_tables import table
 
 from embedall_spark import config as configs
-from embedall_spark import tables
+from embedall_spark import tables, torch_processes
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.kinds import latent
 from embedall_spark.latent import input_tables, latent_model
@@ -93,8 +94,9 @@ def done(spark, input_folder, tmp_path_factory):
         Image.new("RGB", (8, 8), color).save(folder / "pictures" / name)
     output = {"table": f"{folder}/out", "registered_model": NAME}
     evaluate = {"pictures": {"path": f"{folder}/pictures"}}
-    for least, ids, code in ((1.01, 0, 4), (0.5, 60, 0)):
-        evaluation = {**evaluate, "map_ids": ids, "gates": {"right_to_left/recall_10": least}}
+    undrawn = {"map_ids": 0, "heat_pairs": 0, "examples": 0}
+    for least, drawn, code in ((1.01, undrawn, 4), (0.5, {"map_ids": 60}, 0)):
+        evaluation = {**evaluate, **drawn, "gates": {"right_to_left/recall_10": least}}
         file = configured(input_folder, folder, evaluate=evaluation, output=output, fit={"k": [FIT["k"], 3]})
         result = embedall("latent", "--config", file)
         assert result.code == code, result.log
@@ -300,7 +302,8 @@ def test_reruns_and_partitioning_change_nothing(spark, done, again):
         np.testing.assert_allclose(vector, rows[name], atol=1e-5)
 
 
-def test_another_table_is_the_right_side(spark, input_folder, tmp_path):
+def test_another_table_is_the_right_side(spark, input_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_processes, "run", call_here)
     facts, _ = planted()
     random = np.random.default_rng(9)
     names = [f"{color} {thing}" for color in COLORS for thing in THINGS]

@@ -2,6 +2,7 @@
 
 import io
 import signal
+from pathlib import Path
 
 import jars
 import numpy as np
@@ -81,16 +82,17 @@ def ran(tmp_path_factory):
         lake.put("conf/words.yaml", yaml.safe_dump(on_lake | settings).encode())
         here = {"input": {"path": f"{folder}/corpus/*.txt"}, "output": {"table": f"{folder}/out/words"}}
         (folder / "words.yaml").write_text(yaml.safe_dump(here | settings))
-        told = ["--properties", jars.properties(
+        told = jars.properties(
             folder / "spark.conf", PACKAGES, s3_server.options(endpoint), excluded="software.amazon.awssdk:bundle"
-        )]  # fmt: skip
-        night = ["words", "--config", f"{LAKE}/conf/words.yaml", "--run-id", "night+1", *told]
-        first = jars.start([night], folder, folder / "first.log")
+        )
+        night = ["words", "--config", f"{LAKE}/conf/words.yaml", "--run-id", "night+1", "--properties"]
+        first = jars.start([[*night, told]], folder, folder / "first.log")
         saved = "out/.runs/night~2B1/checkpoints/"
         try:
             wait_for(
-                lambda: any(key.endswith("/manifest.json") for key in lake.keys(saved)) or first.poll() is not None, 240
-            )
+                lambda: any(key.endswith("/manifest.json") for key in lake.keys(saved)) or first.poll() is not None,
+                seconds=240, pause=0.3,
+            )  # fmt: skip
         finally:
             first.kill()
         if first.wait() != -signal.SIGKILL:
@@ -108,21 +110,17 @@ def ran(tmp_path_factory):
             "images", f"{LAKE}/products/titles-{number}.csv", f"{LAKE}/out/products", "--set", "output.mode=merge",
             "--set", "evaluate.map_images=0", *(part for text in options for part in ("--set", f"input.{text}")),
         ] for number in (1, 2)]  # fmt: skip
-        latent = ["latent", f"{LAKE}/out/products", f"{LAKE}/out/latent", "--set", "fit.k=3"]
-        latent += [
-            "--set",
-            "split.validation=0.2",
-            "--set",
-            "split.test=0.2",
-            "--set",
-            "evaluate.map_ids=0",
-            "--summary",
-            f"{LAKE}/out/latent.json",
-        ]
+        # One try, and no pictures, which lie beside MLflow's store: what differs here is where tables and stages lie.
+        options = ["fit.k=3", "fit.power=[1]", "fit.regularisation=[[1, 1]]", "split.validation=0.2", "split.test=0.2"]
+        options += ["evaluate.map_ids=0", "evaluate.heat_pairs=0", "evaluate.examples=0"]
+        latent = ["latent", f"{LAKE}/out/products", f"{LAKE}/out/latent", "--summary", f"{LAKE}/out/latent.json"]
+        latent += [part for text in options for part in ("--set", text)]
         query = ["search", f"{LAKE}/out/products", "--image", f"{LAKE}/products/{titles(48)[47][0]}", "-n", 3]
+        # From here on there are pictures.
+        (folder / "torch.conf").write_text(f"{Path(told).read_text()}spark.python.daemon.module torch_daemon\n")
         commands = [
-            night, ["words", "--config", folder / "words.yaml"], ["bits", f"{LAKE}/out/words"],
-            ["bits", f"{folder}/out/words"], *images, latent,
+            [*night, folder / "torch.conf"], ["words", "--config", folder / "words.yaml"],
+            ["bits", f"{LAKE}/out/words"], ["bits", f"{folder}/out/words"], *images, latent,
             [*query, "--html", f"{LAKE}/out/page 1.html", "--montage", f"{LAKE}/out/tiles.png"],
             ["search", f"{LAKE}/out/latent", "--text", "red disc", "-n", 3],
             ["clean", f"{LAKE}/out/.runs", "--keep", 0],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F
 from threadpoolctl import threadpool_info
 from vector_tables import table
 
@@ -70,7 +71,8 @@ def test_qualified_ids_in_python():
 
 def test_dimension_and_qualified_ids_in_spark(spark):
     rows = table(spark, ["a:b", "ü"], [[1, 0, 0], [0, 1, 0]], partitions=1)
-    assert vectors.dimension(rows) == 3
+    both = rows.withColumn("context", F.slice("vector", 1, 2))
+    assert [vectors.dimension(both, name) for name in ("vector", "context", "vector")] == [3, 2, 3]
     assert vectors.dimension(rows.where("id = 'none'")) is None
     qualified = rows.select(vectors.qualify("wörter"), "kind")
     named = qualified.select(

@@ -73,6 +73,8 @@ def _components(links: DataFrame) -> DataFrame:
 
     Each label becomes the least among the neighbors' labels, then the label of that id, until none changes.
     """
+    if links.isEmpty():
+        return links.select(F.col("a").alias("id"), F.col("b").alias("same"))
     both_ways = links.unionByName(links.select(F.col("b").alias("a"), F.col("a").alias("b")))
     least = F.least(F.min("b"), F.col("a")).alias("same")
     labels = both_ways.groupBy("a").agg(least).select(F.col("a").alias("id"), "same")

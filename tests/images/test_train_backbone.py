@@ -10,6 +10,7 @@ import torch
 from cli_runner import embedall
 from fake_run import FakeRun
 from PIL import Image, ImageDraw, ImageFont
+from processes import call_here
 from pyarrow import parquet
 
 from embedall_spark import schemas, torch_processes
@@ -238,8 +239,7 @@ def test_two_processes_train_through_spark(pictures, tmp_path):
 
 def test_whatever_the_partitioning_the_network_is_the_same(pictures, tmp_path, monkeypatch):
     made = []
-    # In this process: starting others takes longest.
-    monkeypatch.setattr(torch_processes, "run", lambda spark, function, *arguments, **_: function(*arguments))
+    monkeypatch.setattr(torch_processes, "run", call_here)
     for part, table in enumerate((pictures.coalesce(1), pictures.repartition(5))):
         run = FakeRun(table.sparkSession, tmp_path / f"{part}", max_reject_share=0.1)
         made.append(train_backbone.train(run, table, TrainConfig(**TINY | {"epochs": 1}), Limits()).content)
@@ -256,7 +256,7 @@ def test_what_the_processes_say_is_told(pictures, tmp_path):
 
 
 def test_the_command_trains_and_does_not_repeat_itself(spark, digits, tmp_path, monkeypatch, own_store):
-    monkeypatch.setattr(torch_processes, "run", lambda spark, function, *arguments, **_: function(*arguments))
+    monkeypatch.setattr(torch_processes, "run", call_here)
     (tmp_path / "digits").mkdir()
     for name, content, _ in digits:
         (tmp_path / "digits" / f"{name.replace('/', '-')}.png").write_bytes(content)

@@ -51,8 +51,9 @@ def config(**options):
 
 def train(spark, corpus, folder, options, evaluate=None, sequences=None):
     run = FakeRun(spark, folder)
-    sequences = spark.read.parquet(f"{corpus}/blocks") if sequences is None else sequences
-    words = spark.read.parquet(f"{corpus}/vocabulary")
+    # Without a schema Spark starts a job to read it from a file.
+    sequences = spark.read.schema(blocks.BLOCKS).parquet(f"{corpus}/blocks") if sequences is None else sequences
+    words = spark.read.schema(VOCABULARY).parquet(f"{corpus}/vocabulary")
     result = trainer.train(run, sequences, words, f"{corpus}/vocabulary", options, evaluate)
     rows = sorted(result.collect(), key=lambda row: int(row.id[1:]))
     return run, np.array([row.vector for row in rows], np.float32), rows
