@@ -125,45 +125,38 @@ def commands(block):
     return [arguments for _, *arguments in block.commands]
 
 
-def in_full():
-    """Return the command that trains a table from a guide's file, and its document, by kind and table."""
-    return {
-        (kind, yaml.safe_load(YAML_FILES[rest[1]])["output"]["table"]): {
-            "document": block.document,
-            "command": [kind, *rest],
-        }
-        for block in BLOCKS
-        for kind, *rest in commands(block)
-        if kind in kinds.names() and rest[0] == "--config" and rest[1] in YAML_FILES and "--dry-run" not in rest
-    }
+def trained_by_readme():
+    """Return kinds and tables of README's commands."""
+    every = [arguments for block in BLOCKS if block.document == "README.md" for arguments in commands(block)]
+    return {(kind, rest[1]) for kind, *rest in every if kind in kinds.names()}
 
 
-def calls(document, arguments, full):
-    """Yield what is run for a command.
+def to_run(arguments):
+    """Return the commands that are run for one of a document's.
 
-    A table that README has in short and a guide in full is trained once, as the guide says, when README comes to it.
+    Of a table that README has in short and a guide in full README's is trained, and the guide's file is checked.
     """
     kind, *rest = arguments
-    checked = {"document": document, "command": [*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]}
-    if CHECKED.keys() & {*rest}:
-        yield from [checked] if kind in (*kinds.names(), "pipeline") else []
-    elif step := full.get((kind, *rest[1:2])):
-        yield from (step, checked)
-    else:
-        yield {"document": document, "command": arguments}
+    trains = kind in (*kinds.names(), "pipeline")
+    files = [yaml.safe_load(YAML_FILES[name]) for name in rest if kind in kinds.names() and name in YAML_FILES]
+    if CHECKED.keys() & {*rest} and not trains:
+        return []
+    if CHECKED.keys() & {*rest} or any((kind, file["output"]["table"]) in trained_by_readme() for file in files):
+        return [[*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]]
+    return [arguments]
 
 
 def steps():
     """Yield what is run, in order: a command that stands in several documents once, and then the notebooks."""
-    ran, full = [], in_full()
+    ran = []
     for block in BLOCKS:
         if not block.skipped and block.language == "python":
             yield {"document": block.document, "code": block.body}
         for arguments in commands(block):
-            for step in calls(block.document, arguments, full):
-                if step["command"] not in ran:
-                    ran.append(step["command"])
-                    yield step
+            for command in to_run(arguments):
+                if command not in ran:
+                    ran.append(command)
+                    yield {"document": block.document, "command": command}
     for path in NOTEBOOKS:
         table = TABLES.get(path.stem, f"output/{path.stem}")
         tables = "output/words output/pages output/nodes output/images output/latent"
@@ -242,7 +235,7 @@ def test_notebooks_are_committed_without_outputs(path):
 
 def test_what_is_only_checked_is_done_by_other_tests():
     assert all((ROOT / "tests" / name).is_file() for name in CHECKED.values())
-    assert {kind for kind, _ in in_full()} == set(kinds.names())
+    assert {kind for kind, _ in trained_by_readme()} == set(kinds.names())
 
 
 def test_there_is_a_notebook_for_each_kind():
