@@ -8,6 +8,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import tiny_inputs
@@ -70,7 +71,7 @@ def space(spark):
 
 def run_commands(folder):
     """Every kind by its command, and two searches by Spark; return the last line of each: a summary, or a hit."""
-    done = {kind: call(kind, *tiny_inputs.arguments(kind, folder)) for kind in kinds.names()}
+    done = {kind: call(kind, *tiny_inputs.arguments(kind, Path(folder))) for kind in kinds.names()}
     nodes, images = f"{folder}/out/nodes", f"{folder}/out/images"
     return done | {
         "search": call("search", images, "--limit", "0", "-n", "3", "--id", "0.png"),
