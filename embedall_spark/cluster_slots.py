@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from embedall_spark import cgroups
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from pyspark.sql import SparkSession
 
 
 _THIS_HOST = ("localhost", "127.0.0.1", "::1")
 _SHUFFLE_PARTITIONS = 200  # Spark's default
+_PROBES = 32  # tasks, enough to land on every host of a usual cluster
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -88,3 +93,23 @@ def total(spark: SparkSession) -> int:
     """Return the task slots of the session's machine or cluster."""
     # On a cluster Spark splits a range by its default parallelism, which is the number of its cores.
     return local(spark) or spark.range(1 << 20).groupBy(F.spark_partition_id()).count().count()
+
+
+def problems(spark: SparkSession, look: Callable[[], str | None]) -> list[tuple[str, str]]:
+    """Return host and problem where ``look`` finds one: it is called by tasks on all hosts, with a local master by one.
+
+    Args:
+        spark: the session.
+        look: returns what is wrong where it is called, None if nothing is.
+    """
+    tasks = _PROBES if local(spark) is None else 1
+    rows = spark.range(0, tasks, 1, tasks).mapInArrow(_asker(look), "host string, problem string")
+    return [(row.host, row.problem) for row in rows.where("problem IS NOT NULL").collect()]
+
+
+def _asker(look: Callable[[], str | None]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def ask(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield pa.record_batch({"host": [socket.gethostname()], "problem": pa.array([look()], pa.string())})
+
+    return ask

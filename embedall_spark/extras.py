@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from embedall_spark import cluster_slots
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from pyspark.sql import SparkSession
 
 TORCH = {"torch": "torch"}
 """What several workers, GPUs and the contrastive refinement need: the extra of each package."""
@@ -29,6 +33,26 @@ def check(packages: dict[str, str], user: str) -> None:
     """Raise ConfigError if one of some packages is not installed here; ``user`` is what needs them. Imports nothing."""
     if (problem := missing(packages)) is not None:
         raise ConfigError(f"{user} needs {problem.replace(' is not', ', which is not')}")
+
+
+def check_hosts(spark: SparkSession, packages: dict[str, str], user: str) -> None:
+    """Raise ConfigError if one of some packages is not installed where Spark's tasks run; ``user`` is what needs them.
+
+    A local master's tasks have the driver's packages, which check() has seen.
+    """
+    if cluster_slots.local(spark) is not None:
+        return
+    for host, problem in cluster_slots.problems(spark, partial(missing, packages)):
+        raise lacking(host, problem, user)
+
+
+def lacking(host: str, problem: str, user: str) -> ConfigError:
+    """Return the error where the tasks on a host lack a package that ``user`` needs; ``problem`` is missing()'s."""
+    there = f", which the Python of Spark's tasks on host {host} lacks"
+    return ConfigError(
+        f"{user} needs {problem.replace(' is not installed', there)}, or ship it with the job (see "
+        "docs/guide/packaging.md)"
+    )
 
 
 def load(module: str, extra: str, user: str) -> ModuleType:

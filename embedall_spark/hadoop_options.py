@@ -1,4 +1,4 @@
-"""Options of Hadoop that Spark was given (``spark.hadoop.*``), for Python's clients of the driver and the tasks.
+"""Options of Hadoop that Spark was given (``spark.hadoop.*``, core-site.xml), for Python's clients of driver and tasks.
 
 Spark hands its session's settings to every task, so nothing is written down and nothing travels with a function.
 """
@@ -40,11 +40,18 @@ def remember(settings: Mapping[str, str]) -> None:
 
 
 def remember_those_of(spark: SparkSession) -> SparkSession:
-    """Keep the options of a session for this process; return the session."""
+    """Keep the options of a session for this process; return the session.
+
+    What only Hadoop's own files say becomes settings of the session, which reach the tasks.
+    """
     from pyspark.errors import PySparkException
+
+    from embedall_spark import hadoop_site
 
     # A platform that hides its settings has storage of its own.
     with suppress(PySparkException):
+        for name, value in hadoop_site.options(spark).items():
+            spark.conf.set(f"{_PREFIX}{name}", value)
         remember(spark.conf.getAll)
     return spark
 

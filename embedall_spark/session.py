@@ -67,8 +67,8 @@ def get(
     """Return the running session after checking its settings, or start a new session.
 
     A session is there already under spark-submit, on Databricks, with Spark Connect (``SPARK_REMOTE``) and in some
-    notebooks; it is not changed. Otherwise Spark is started on this machine. The JVM's output goes to a file in the
-    user's cache folder; if Spark does not start, the error shows the relevant lines.
+    notebooks; only options of Hadoop's files are added to it. Otherwise Spark is started on this machine. The JVM's
+    output goes to a file in the user's cache folder; if Spark does not start, the error shows the relevant lines.
 
     Args:
         app_name: name of the Spark application.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 
@@ -16,13 +15,12 @@ from embedall_spark import config as configs
 from embedall_spark.errors import ConfigError, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from pyspark.sql import SparkSession
 
     from embedall_spark.config import Section
 
-_PROBES = 32  # tasks, enough to land on every host of a usual cluster
 _SCHEMES = {
     "s3a": (
         "org.apache.hadoop:hadoop-aws:VERSION",
@@ -59,11 +57,8 @@ def check(spark: SparkSession, root: str) -> None:
         raise ConfigError(_text(root, f"the driver cannot write there: {problem}"))
     try:
         _check_spark(spark, root, f"{folder}/driver", token)
-        tasks = _PROBES if cluster_slots.local(spark) is None else 1
-        told = spark.range(0, tasks, 1, tasks).mapInArrow(_visit(folder, token), "host string, problem string")
-        for row in told.collect():
-            if row.problem is not None:
-                raise ConfigError(_text(root, f"a task on {row.host} {row.problem}"))
+        for host, problem in cluster_slots.problems(spark, partial(_visit, folder, token)):
+            raise ConfigError(_text(root, f"a task on {host} {problem}"))
         if problem := _problem(lambda: _use(folder, token, "again")):
             raise ConfigError(_text(root, f"the driver {problem}"))
     finally:
@@ -118,14 +113,9 @@ def _known(scheme: str) -> tuple[str, str]:
     return _SCHEMES.get({"s3": "s3a", "s3n": "s3a", "abfss": "abfs", "viewfs": "hdfs"}.get(scheme, scheme), ("", ""))
 
 
-def _visit(folder: str, token: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def visit(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            problem = _problem(lambda: _use(folder, token, secrets.token_hex(8)))
-            row = {"host": [socket.gethostname()], "problem": pa.array([problem], pa.string())}
-            yield from [pa.record_batch(row)] * batch.num_rows
-
-    return visit
+def _visit(folder: str, token: str) -> str | None:
+    """Return what goes wrong where a task does in a folder what a run does, None if nothing does."""
+    return _problem(lambda: _use(folder, token, secrets.token_hex(8)))
 
 
 def _use(folder: str, token: str, name: str) -> None:

@@ -11,7 +11,8 @@ A file runs in one process, so what its tests share is made once: by a fixture o
   the documents; ``short`` in train/test_trainer.py is a small model with its checkpoints.
 - Where a table of a few rows is enough, make it: ``vector_tables.table``. ``fake_run.FakeRun`` runs a kind or a stage
   without the command, ``s3_server.serving`` is a bucket, ``jars`` starts commands whose Spark needs further jars,
-  ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics.
+  ``cli_runner.embedall`` a command in this process, ``toy_corpus`` writes texts with known topics, ``tiny_inputs``
+  a few rows for each kind.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Hosts of a cluster on this machine: network namespaces with names, addresses and links of their own.
+"""Hosts of a cluster on this machine: namespaces with names, addresses, links and a local folder of their own.
 
-There is a hub, on which a driver runs, and two hosts that reach it, but each other only after ``link()``. Where
-namespaces cannot be made, this host stands for all three.
+There is a hub, on which a driver runs, and two hosts that reach it, but each other only after ``link()``. The local
+folder has one path, where each host sees only its own files. Where namespaces cannot be made, this host stands for all
+three.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _NET = "10.213"
-# Gives the process its host's name and becomes the command.
-_START = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
+# Gives the process its host's name and folder and becomes the command.
+_START = "import os, socket, subprocess, sys; name, own, local, *command = sys.argv[1:]; socket.sethostname(name); "
+_START += "subprocess.run(['mount', '--bind', own, local], check=True); os.execvp(command[0], command)"
 
 
 class Host(NamedTuple):
@@ -36,6 +39,8 @@ class Network(NamedTuple):
     hub: Host
     one: Host
     two: Host
+    folder: Path
+    """What each host has on its own disk."""
     missing: str | None
 
     def link(self) -> None:
@@ -48,20 +53,22 @@ class Network(NamedTuple):
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    """Yield the hosts; their namespaces are removed at the end."""
+def network(folder: Path) -> Iterator[Network]:
+    """Yield the hosts, whose files lie in a folder; their namespaces are removed at the end."""
+    local = folder / "local"
+    local.mkdir()
     with ExitStack() as stack:
         try:
-            made = _namespaces(stack)
+            made = _namespaces(stack, local)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
             here = Host("this one", "127.0.0.1", [])
-            yield Network(here, here, here, f"network namespaces need root and iproute2: {reason}")
+            yield Network(here, here, here, local, f"network namespaces need root and iproute2: {reason}")
         else:
             yield made
 
 
-def _namespaces(stack: ExitStack) -> Network:
+def _namespaces(stack: ExitStack, local: Path) -> Network:
     """Return hosts in namespaces, which the stack removes."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         raise OSError("ip or unshare is not installed")
@@ -71,14 +78,18 @@ def _namespaces(stack: ExitStack) -> Network:
         _ip("netns", "add", space)
         stack.callback(_ip, "netns", "del", space)
         _ip("-n", space, "link", "set", "lo", "up")
+        own = local.with_name(name)
+        own.mkdir()
+        # A command of ip netns has mounts of its own.
         prefix = ["ip", "netns", "exec", space, "unshare", "--uts", sys.executable, "-c", _START, name]
+        prefix += [str(own), str(local)]
         subprocess.run([*prefix, "true"], check=True, capture_output=True, text=True)
         hosts[name] = Host(name, f"{_NET}.{address}", prefix)
     hub, one, two = (host.prefix[3] for host in hosts.values())
     _connect(hub, one, 1)
     _connect(hub, two, 2)
     _ip("-n", two, "route", "add", f"{_NET}.1.1/32", "via", f"{_NET}.2.1")
-    return Network(hosts["hub"], hosts["one"], hosts["two"], None)
+    return Network(hosts["hub"], hosts["one"], hosts["two"], local, None)
 
 
 def _connect(left: str, right: str, number: int) -> None:

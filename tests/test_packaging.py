@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from embedall_spark import config, devices, doctor, extras, session
+from embedall_spark import cluster_slots, config, devices, doctor, extras, session
+from embedall_spark.cli.shared import failure
 from embedall_spark.errors import ConfigError, SetupError
 from embedall_spark.images import backbones
 from embedall_spark.kinds import images
@@ -62,6 +63,19 @@ def test_torch_comes_with_the_extras_that_errors_name():
     assert documented >= PROJECT["optional-dependencies"].keys() - {"dev", "onnx", "timm", "open-clip", "package"}
     every = {Requirement(one).name for one in PROJECT["dependencies"]} | set(closure(*PROJECT["optional-dependencies"]))
     assert {canonicalize_name(name) for name in every} <= PINS.keys()
+
+
+def test_tasks_that_lack_a_package_are_told_with_their_host(monkeypatch, caplog, spark_settings):
+    monkeypatch.setattr(cluster_slots, "problems", lambda _, look: [("far", look())])
+    with monkeypatch.context() as patch:
+        patch.setattr(extras, "find_spec", lambda _: None)
+        extras.check_hosts(spark_settings, extras.TORCH, "fit.refine")
+        patch.setattr(cluster_slots, "local", lambda _: None)
+        with pytest.raises(ConfigError, match=r"fit\.refine needs torch, .* host far lacks; pip install .*, or ship"):
+            extras.check_hosts(spark_settings, extras.TORCH, "fit.refine")
+    # Where nothing has asked before.
+    assert failure.explain(Exception("in a task: ModuleNotFoundError: No module named 'onnx.helper'")) == 1
+    assert "the Python of Spark's tasks lacks onnx: install it on every host" in caplog.text
 
 
 def test_what_needs_torch_says_so_and_auto_does_without(no_torch, monkeypatch, spark_settings):

@@ -1,138 +1,43 @@
-"""A standalone master and two workers, one of which says it has two GPUs; spark-submit as a scheduler calls it.
-
-Where that is possible each worker is a host of its own, with a network, a name and a scratch folder.
-"""
+"""spark-submit as a scheduler calls it, on a standalone cluster of two hosts: every job, and what may go wrong."""
 
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-import network_hosts
-import pyspark
+import numpy as np
 import pytest
+import standalone_cluster
+import tiny_inputs
+import yaml
 from cli_runner import embedall
-from conftest import QUICK_JAVA
 from processes import parent, wait_for
+from standalone_cluster import ROOT, SMALL, task_hosts
 from toy_corpus import TOPIC_OF, configure, documents, write
 from vector_tables import bits
 
-from embedall_spark import session, spark_jvm, tables
+from embedall_spark import tables
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
-HOME = Path(pyspark.__file__).parent
-SMALL = {"spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": "1"}
-# Spark waits for all of these cores.
-SMALL |= {"spark.sql.shuffle.partitions": "4", "spark.cores.max": "2"}
-# Between hosts that do not reach each other Spark tries thrice, with five seconds between.
-SMALL |= {"spark.shuffle.io.retryWait": "200ms"}
-
-
-@contextmanager
-def daemon(log, environment, *arguments):
-    """Run a part of the cluster; give a function that tells whether its log holds a text."""
-
-    def says(text):
-        assert process.poll() is None, log.read_text()
-        return text in log.read_text()
-
-    with log.open("w") as output:
-        process = subprocess.Popen([*map(str, arguments)], env=environment, stdout=output, stderr=output)
-    try:
-        yield says
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+OTHERS = ("sequences", "nodes", "images", "latent")
 
 
 @pytest.fixture(scope="module")
-def hosts():
-    """A hub with the master and the driver, and a host for each worker."""
-    with network_hosts.network() as network:
-        yield network
-
-
-@pytest.fixture(scope="module")
-def local_folder(tmp_path_factory):
-    """A folder in which each host has its own local one."""
-    return tmp_path_factory.mktemp("cluster-local")
-
-
-def environment_of(host, local_folder):
-    """Return the environment of a host's processes, with a scratch folder that only they use."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_", "MLFLOW_"))
-    }
-    folder = local_folder / host.name
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    settings = {
-        "SPARK_HOME": HOME,
-        "SPARK_CONF_DIR": folder,
-        "SPARK_LOCAL_DIRS": folder,
-        "TMPDIR": folder / "tmp",
-        "PYSPARK_PYTHON": sys.executable,
-    }
-    settings |= {"SPARK_LOCAL_IP": host.address, "JAVA_TOOL_OPTIONS": QUICK_JAVA}
-    return inherited | {name: str(value) for name, value in settings.items()}
-
-
-@pytest.fixture(scope="module")
-def environment(hosts, local_folder):
-    return environment_of(hosts.hub, local_folder)
+def cluster(tmp_path_factory):
+    with standalone_cluster.cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def jars(spark):
-    """Delta's jars, which the session has; the hub has no way to Maven."""
-    settings = session.read_properties(session.conf_file("spark-standalone.conf"))
-    known = spark_jvm._known_jars({name: value for name, value in settings.items() if name == spark_jvm.PACKAGES})
-    return {spark_jvm.PACKAGES: "", "spark.jars": ",".join(path.as_uri() for path in known)} if known else {}
-
-
-@pytest.fixture(scope="module")
-def master(hosts, local_folder, tmp_path_factory):
-    logs = tmp_path_factory.mktemp("cluster")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"spark://{hosts.hub.address}:{port}"
-    package = "org.apache.spark.deploy"
-    with ExitStack() as cluster:
-
-        def start(host, name, environment, *options):
-            here = ["--host", host.address, "--webui-port", "0"]
-            command = [*host.prefix, HOME / "bin" / "spark-class", f"{package}.{options[0]}", *here, *options[1:]]
-            environment = environment_of(host, local_folder) | environment
-            return cluster.enter_context(daemon(logs / f"{name}.log", environment, *command))
-
-        says = start(hosts.hub, "master", {}, "master.Master", "--port", port)
-        wait_for(lambda: says("New state: ALIVE"))
-        discovery = logs / "discover.sh"
-        discovery.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
-        discovery.chmod(0o755)
-        gpus = f"-Dspark.worker.resource.gpu.amount=2 -Dspark.worker.resource.gpu.discoveryScript={discovery}"
-        workers = []
-        # Each has memory for one executor.
-        for host, name, cores, java in ((hosts.one, "one", "1", ""), (hosts.two, "two", "4", gpus)):
-            options = ["--cores", cores, "--memory", "700m", "--work-dir", logs / name, address]
-            workers.append(start(host, name, {"SPARK_WORKER_OPTS": java}, "worker.Worker", *options))
-        for says in workers:
-            wait_for(lambda says=says: says("Successfully registered with master"))
-        yield address
+    return standalone_cluster.delta_jars()
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +48,12 @@ def glob(tmp_path_factory):
 TRAIN = {"workers": 2, "context": True, "epochs": 2}
 
 
-def kill_an_executor(process, spools):
+def kill_an_executor(process, local):
     """Kill the executor of one of the two workers of a run that have their windows and begin to train."""
 
     def training():
-        pids = [int(path.name.split("-")[0]) for path in spools.glob("**/spool/night-1/*-*")]
+        spools = local.parent.glob("*/spark-*/*/*/embedall-*/spool/night-1/*-*")
+        pids = [int(path.name.split("-")[0]) for path in spools]
         return process.poll() is not None or (len(pids) == 2 and pids)
 
     pids = wait_for(training)
@@ -156,105 +62,187 @@ def kill_an_executor(process, spools):
     os.kill(parent(parent(pids[0])), signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def submitted(hosts, master, environment, jars, local_folder, glob, tmp_path_factory):
-    """One application, since its processes take longest, with three runs.
+class Run(NamedTuple):
+    """What one run of the application left."""
 
-    A dry run while the hosts do not reach each other; after they do, a run that loses an executor; and a dry run of too
-    many workers.
+    output: str
+    code: int
+    hosts: dict[str, set[str]]
+    """Those of its tasks, by the place in the code that has started them."""
+
+    @property
+    def summary(self):
+        """The last line of the output."""
+        return json.loads(self.output.splitlines()[-1])
+
+
+def commands(folder, glob):
+    """Return the runs of the application by name, each a script and its arguments."""
+    configs = {
+        name: configure(folder / name, glob, train=train)
+        for name, train in (("apart", TRAIN), ("cluster", TRAIN), ("refused", {"workers": 3}))
+    }
+    (folder / "labels.csv").write_text("\n".join(["id,label", *(",".join(pair) for pair in TOPIC_OF.items())]))
+    output = folder / "cluster" / "output"
+    steps = {
+        "words": {"run": "words", "config": configs["cluster"]},
+        "publish": {"run": "publish", "candidate": "${words}", "to": f"{output}/published"},
+        "evaluate": {"run": "evaluate", "table": "${publish}", "labels": {"path": f"{folder}/labels.csv"}},
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
+    return {
+        "apart": ["words", "--config", configs["apart"], "--dry-run"],
+        "words": ["words", "--run-id=night-1", f"--config={configs['cluster']}", f"--summary={folder}/summary.json"],
+        **{kind: [kind, *tiny_inputs.arguments(kind, folder, output)] for kind in OTHERS},
+        "pipeline": ["pipeline", f"{folder}/pipeline.yaml"],
+        "refused": ["words", "--config", configs["refused"], "--dry-run"],
+    }
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster, jars, glob, tmp_path_factory):
+    """One application, since its processes take longest, with all jobs.
+
+    First a dry run while the hosts do not reach each other; after they do, a run of words that loses an executor, and
+    the other jobs; at last a dry run of too many workers.
     """
     folder = tmp_path_factory.mktemp("submitted")
-    apart = ["--config", configure(folder / "apart", glob, train=TRAIN), "--dry-run"]
-    run = ["--config", configure(folder / "cluster", glob, train=TRAIN), "--run-id", "night-1"]
-    refused = ["--config", configure(folder / "refused", glob, train={"workers": 3}), "--dry-run"]
-    command = [*hosts.hub.prefix, HOME / "bin" / "spark-submit", "--master", master]
-    command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults"]
-    for key, value in (SMALL | jars).items():
-        command += ["--conf", f"{key}={value}"]
-    command += [
-        ROOT / "tests" / "run_script.py",
-        ROOT / "jobs" / "words.py",
-        json.dumps(apart),
-        f"wait {folder}/linked",
-    ]
-    command += [json.dumps([*run, "--summary", f"{folder}/summary.json"]), json.dumps(refused)]
+    tiny_inputs.write(folder)
+    runs = commands(folder, glob)
+    arguments = [json.dumps([f"{ROOT}/jobs/{job}.py", *rest]) for job, *rest in runs.values()]
+    command = cluster.submit("--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults")
+    command += [part for key, value in (SMALL | jars).items() for part in ("--conf", f"{key}={value}")]
+    command += [f"{ROOT}/tests/run_script.py", arguments[0], f"wait {folder}/linked", *arguments[1:]]
     events = folder / "events"
     events.mkdir()
-    site = f"spark.eventLog.enabled true\nspark.eventLog.dir {events.as_uri()}\nspark.driver.memory 16m\n"
-    Path(environment["SPARK_CONF_DIR"], "spark-defaults.conf").write_text(site)
+    site = {"eventLog.enabled": "true", "eventLog.dir": events.as_uri(), "eventLog.compress": "false"}
+    site |= {"driver.memory": "16m"}
+    text = "".join(f"spark.{key} {value}\n" for key, value in site.items())
+    Path(cluster.environment["SPARK_CONF_DIR"], "spark-defaults.conf").write_text(text)
     log = (folder / "output.log").open("w+")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=subprocess.PIPE, text=True)
     with ThreadPoolExecutor(1) as disturber:
 
         def disturb():
             wait_for(lambda: process.poll() is not None or "exit code" in Path(log.name).read_text())
-            hosts.link()
+            cluster.hosts.link()
             (folder / "linked").touch()
-            kill_an_executor(process, local_folder)
+            kill_an_executor(process, cluster.hosts.folder)
 
         disturbed = disturber.submit(disturb)
         errors = process.communicate(timeout=900)[1]
-    done = subprocess.CompletedProcess(command, process.returncode, Path(log.name).read_text(), errors)
     disturbed.result()
-    outputs = done.stdout.split("exit code ")
-    assert len(outputs) == 4, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
-    return folder, done, outputs
+    text = Path(log.name).read_text()
+    ends = re.findall(r"(?s)(.*?)exit code (\d+) (\S+) (\S+)\n", text)
+    assert len(ends) == len(runs), f"{text[-3000:]}\n{errors[-5000:]}"
+    hosts = task_hosts(events, [(float(begun), float(ended)) for *_, begun, ended in ends])
+    done = {name: Run(end[0], int(end[1]), where) for name, end, where in zip(runs, ends, hosts, strict=True)}
+    failed = {name for name, run in done.items() if run.code} - {"apart", "refused"}
+    assert not failed, f"{failed}: {text[-3000:]}\n{errors[-5000:]}"
+    return folder, process.returncode, done
 
 
-def test_workers_that_do_not_reach_each_other_are_told_before_anything_else(hosts, submitted):
+def test_workers_that_do_not_reach_each_other_are_told_before_anything_else(cluster, submitted):
+    hosts = cluster.hosts
     if hosts.missing:
         pytest.skip(hosts.missing)
-    folder, _, outputs = submitted
-    assert outputs[1].startswith("1")
-    assert json.loads(outputs[0].splitlines()[-1])["error"] == "ResourceError"
+    folder, _, runs = submitted
+    run = runs["apart"]
+    assert (run.code, run.summary["error"]) == (1, "ResourceError")
     for host, peer in (("one", hosts.two), ("two", hosts.one)):
-        assert re.search(
-            rf"{host} has no address on a route to the others \({peer.address}\): .*unreachable", outputs[0]
-        )
-    assert "open these between the hosts of executors in firewalls, security groups and network policies" in outputs[0]
+        expected = rf"{host} has no address on a route to the others \({peer.address}\): .*unreachable"
+        assert re.search(expected, run.output)
+    assert "open these between the hosts of executors in firewalls, security groups and network policies" in run.output
     assert not (folder / "apart" / "output").exists()
 
 
-def test_spark_submit_on_two_workers(spark, submitted, glob, tmp_path):
-    folder, done, outputs = submitted
-    assert outputs[2].startswith("0"), outputs[1] + done.stderr
-    # What only the site's spark-defaults.conf says holds beside the properties.
-    assert list((folder / "events").iterdir())
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A folder for what this machine makes by itself, with one MLflow store."""
+    return tmp_path_factory.mktemp("alone")
+
+
+def test_words_on_two_workers(spark, submitted, glob, alone):
+    folder, _, runs = submitted
+    run = runs["words"]
     # An executor was killed in the training: the run has tried the slice again by itself.
-    assert "training: a worker died in epoch 1 (" in outputs[1]
-    assert outputs[1].count("Trying the slice again (train.retries: 1 of 2)") == 1
-    summary = json.loads(outputs[1].splitlines()[-1])
+    assert "training: a worker died in epoch 1 (" in run.output
+    assert run.output.count("Trying the slice again (train.retries: 1 of 2)") == 1
+    summary = run.summary
     assert summary == json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["run_id"], summary["rows"]) == ("done", "night-1", len(TOPIC_OF))
     saved = json.loads(Path(summary["folder"], "checkpoints", "0001-0000", "manifest.json").read_text())
     assert len(saved["reports"]) == 2
     assert all(report["sent_bytes"] > 0 for report in saved["reports"])
     # To the bit what one machine makes of it.
-    alone = embedall("words", "--config", configure(tmp_path / "alone", glob, train=TRAIN))
-    assert alone.code == 0, alone.log
+    here = embedall("words", "--config", configure(alone, glob, train=TRAIN))
+    assert here.code == 0, here.log
     actual = tables.read(spark, summary["table"])
-    assert bits(actual) == bits(tables.read(spark, alone.summary["table"]))
+    assert bits(actual) == bits(tables.read(spark, here.summary["table"]))
     assert actual.where("size(context) = 20").count() == len(TOPIC_OF)
 
 
+@pytest.mark.parametrize("kind", ["sequences", "nodes"])
+def test_items_and_nodes_are_to_the_bit_those_of_one_machine(spark, submitted, alone, kind):
+    folder, _, runs = submitted
+    here = embedall(kind, *tiny_inputs.arguments(kind, folder, alone / "output"))
+    assert here.code == 0, here.log
+    actual = bits(tables.read(spark, runs[kind].summary["table"]))
+    assert len(actual) == tiny_inputs.ROWS[kind]
+    assert actual == bits(tables.read(spark, here.summary["table"]))
+
+
+def test_pictures_are_nearest_to_those_of_their_color_and_to_its_word(spark, submitted):
+    *_, runs = submitted
+    images, latent = (bits(tables.read(spark, runs[kind].summary["table"])) for kind in ("images", "latent"))
+    names = [f"{number}.png" for number in range(tiny_inputs.ROWS["images"])]
+    assert images.keys() == set(names)
+    colors = np.arange(len(names)) % len(tiny_inputs.COLORS)
+    # All have length 1.
+    matrix = np.stack([np.frombuffer(images[name], np.float32) for name in names])
+    cosines = matrix @ matrix.T - 2 * np.eye(len(names))
+    assert (colors[cosines.argmax(axis=1)] == colors).all()
+    projected, words = (
+        np.stack([np.frombuffer(latent[f"{kind}:{name}"], np.float32) for name in of])
+        for kind, of in (("images", names), ("words", tiny_inputs.COLORS))
+    )
+    assert ((projected @ words.T).argmax(axis=1) == colors).all()
+
+
+def test_a_pipeline_goes_on_from_the_jobs_before_it(submitted):
+    *_, runs = submitted
+    steps = runs["pipeline"].summary["steps"]
+    assert [step["status"] for step in steps.values()] == ["unchanged", "done", "done"]
+    assert steps["evaluate"]["metrics"]["purity/neighbours"] > 0.9
+
+
+def test_every_job_has_tasks_on_both_hosts(cluster, submitted):
+    *_, runs = submitted
+    done = {name: run.hosts for name, run in runs.items() if run.code == 0}
+    assert done.keys() == {path.stem for path in (ROOT / "jobs").glob("*.py")}
+    for name, places in done.items():
+        # What asks all hosts before a run does not count.
+        found = set().union(*(hosts for place, hosts in places.items() if "cluster_slots.py" not in place))
+        assert found == {cluster.hosts.one.address, cluster.hosts.two.address}, name
+
+
 def test_a_cluster_with_too_few_slots_is_told_at_once(submitted):
-    folder, done, outputs = submitted
-    assert (done.returncode, outputs[3].strip()) == (1, "1"), done.stderr
-    assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in outputs[2]
-    assert json.loads(outputs[2].splitlines()[-1])["error"] == "ResourceError"
+    folder, code, runs = submitted
+    run = runs["refused"]
+    assert (code, run.code, run.summary["error"]) == (1, 1, "ResourceError")
+    assert "train.workers=3 needs 3 task slots at once, but the cluster has fewer" in run.output
     assert not (folder / "refused" / "output").exists()
 
 
-def test_spark_assigns_the_gpus_of_a_worker(hosts, master, environment, tmp_path):
+def test_spark_assigns_the_gpus_of_a_worker(cluster, tmp_path):
     settings = {
         "spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": 4,
         "spark.executor.resource.gpu.amount": 2, "spark.task.resource.gpu.amount": 0.5, "spark.ui.enabled": "false",
     }  # fmt: skip
-    command = [*hosts.hub.prefix, HOME / "bin" / "spark-submit", "--master", master]
-    command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
+    command = cluster.submit(*(part for key, value in settings.items() for part in ("--conf", f"{key}={value}")))
     done = subprocess.run(
         [*command, ROOT / "tests" / "devices_job.py", tmp_path],
-        env=environment,
+        env=cluster.environment,
         capture_output=True,
         text=True,
         check=False,
@@ -278,29 +266,34 @@ def test_spark_assigns_the_gpus_of_a_worker(hosts, master, environment, tmp_path
     assert said["training"] == ["cuda:0", "cuda:1"]
 
 
-def test_a_packed_environment_without_torch_is_shipped_and_runs_words(hosts, master, environment, jars, glob, tmp_path):
+def test_a_packed_environment_without_torch_is_shipped_and_runs_words(cluster, jars, glob, tmp_path):
     """What make package writes: hosts have Spark and a Python, and nothing of this package."""
     subprocess.run(["make", "package", f"DIST={tmp_path}", "COMPILE="], cwd=ROOT, check=True, capture_output=True)
     (tmp_path / "job.py").write_bytes((ROOT / "tests" / "packaged_job.py").read_bytes())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "one.png").write_bytes(b"nobody looks at it")
     config = configure(tmp_path / "run", glob, train={"epochs": 1})
-    command = [*hosts.hub.prefix, HOME / "bin" / "spark-submit", "--master", master]
-    command += ["--archives", f"{tmp_path}/environment.tar.gz#packed"]
+    command = cluster.submit("--archives", f"{tmp_path}/environment.tar.gz#packed")
     command += ["--properties-file", ROOT / "conf" / "spark-standalone.conf", "--load-spark-defaults"]
     command += ["--conf", "spark.executorEnv.NUMBA_CACHE_DIR=./numba"]
     command += [part for key, value in (SMALL | jars).items() for part in ("--conf", f"{key}={value}")]
     command += [tmp_path / "job.py", tmp_path, "--config", config]
     pythons = {"PYSPARK_DRIVER_PYTHON": f"{tmp_path}/environment/bin/python", "PYSPARK_PYTHON": "./packed/bin/python"}
     done = subprocess.run(
-        command, env=environment | pythons, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
-    )
+        command, env=cluster.environment | pythons, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert (lines[0]["status"], lines[0]["rows"]) == ("done", len(TOPIC_OF))
     seen = lines[-1]
-    assert seen["codes"] == [2, 2]
+    assert seen["codes"] == [2] * 4
     # spark-submit's own output has both streams of the driver.
     assert "train.workers=2 needs torch, which is not installed; pip install 'embedall_spark[torch]'" in done.stdout
     assert "efficientnet_lite0 needs torch, which is not installed; pip install 'embedall_spark[images]'" in done.stdout
+    for user, extra in (("train.workers=2", "torch"), ("backbone.name: the network efficientnet_lite0", "images")):
+        lacks = rf"{user} needs torch, which the Python of Spark's tasks on host \S+ lacks; .*{extra}\]' on every host"
+        assert re.search(lacks, done.stdout)
     assert seen["driver"][0] == f"{tmp_path}/environment"
     for prefix, package, torch in seen["tasks"]:
         assert prefix.endswith("/packed") and package.startswith(f"{prefix}/lib/"), prefix

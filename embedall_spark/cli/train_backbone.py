@@ -72,6 +72,7 @@ def train(path: str | None, overrides: Sequence[str] = (), options: Options = Op
     output = config.output.as_output
     path_checks.check_run_id(options.run_id)
     spark = start("embedall train-backbone", output, options)
+    extras.check_hosts(spark, extras.IMAGES, "embedall train-backbone")
     pictures, version = images.read(spark, config.input), input_version.version(spark, config.input)
     if options.dry_run:
         counts = train_backbone.estimate(pictures, config.train)

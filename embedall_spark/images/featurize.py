@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from embedall_spark import devices
+from embedall_spark import devices, extras
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, image_reader
@@ -107,8 +107,9 @@ def describe(spark: SparkSession, backbone: BackboneConfig, text: bool = False) 
     With ``text`` its text side is loaded too; both sides have the same dimension.
 
     Raises:
-        ConfigError: a task cannot load it.
+        ConfigError: a task cannot load it, or a host lacks what networks need.
     """
+    extras.check_hosts(spark, extras.IMAGES, f"backbone.name: the network {backbone.name}")
     row = spark.range(0, 1, 1, 1).mapInArrow(_info_reader(backbone, text), _INFO).collect()[0]
     if row.problem is not None:
         raise ConfigError(row.problem)

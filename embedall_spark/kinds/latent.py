@@ -166,6 +166,8 @@ def embed(run: Run, rows: DataFrame, config: Config) -> DataFrame:
         BadData: too many rows were refused, or none is left to fit to.
         ConfigError: the sides' kinds are the same, or k is more than they have in common.
     """
+    if config.fit.refine is not None:
+        extras.check_hosts(run.spark, extras.TORCH, "fit.refine")
     kinds, left = inputs.kinds(run.spark, rows, config.input), rows.where(inputs.is_finite())
     items = item_table.load(run, config.input) if config.input.right is None else None
     inputs.check_ids(left, _left_ids(run.spark, items, config), config.input)

@@ -64,7 +64,7 @@ def check_workers(spark: SparkSession, config: TrainConfig) -> None:
     In the first minute of a session, executors may still have to come.
 
     Raises:
-        ConfigError: GPUs are asked for, and the executors were started without.
+        ConfigError: GPUs are asked for, and the executors were started without; or they lack a package.
         ResourceError: there are too few slots or GPUs, or workers cannot connect to each other.
     """
     if config.workers == 1:
@@ -74,7 +74,7 @@ def check_workers(spark: SparkSession, config: TrainConfig) -> None:
     while True:
         reports = _probe(spark, config)
         if reports is not None:
-            return _check_addresses(reports)
+            return _check_reports(reports)
         if time.time() > until:
             raise _too_few_slots(spark, config)
         log.info("waiting for executors: train.workers=%d needs as many task slots", config.workers)
@@ -90,14 +90,14 @@ def check(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> None:
     """Check that the hosts that will train have what the plan needs.
 
     Raises:
-        ConfigError: GPUs are asked for, and the executors were started without.
+        ConfigError: GPUs are asked for, and the executors were started without; or they lack a package.
         ResourceError: there are too few slots or GPUs, too little memory or disk, or workers cannot connect.
         WorkerLost: a worker died in the check.
     """
     kind, reports = device(spark, config), _probe(spark, config)
     if reports is None:
         raise _too_few_slots(spark, config)
-    _check_addresses(reports)
+    _check_reports(reports)
     gpus: list[Any] = [report.gpu for report in reports if report.gpu is not None]
     if kind == "cuda":
         device_preflight.check([device_preflight.Report(*gpu) for gpu in gpus], corpus, config)
@@ -143,9 +143,11 @@ def _check_memory(
                 )
 
 
-def _check_addresses(reports: Sequence[Report]) -> None:
-    """Raise ResourceError where workers cannot connect to each other."""
+def _check_reports(reports: Sequence[Report]) -> None:
+    """Raise ConfigError where several workers lack a package, ResourceError where they cannot connect to each other."""
     for report in reports:
+        if len(reports) > 1 and report.missing is not None:
+            raise extras.lacking(report.host, report.missing, f"train.workers={len(reports)}")
         if len({other.host for other in reports}) > 1 and addresses.is_loopback(report.address):
             raise ResourceError(
                 f"host {report.host} reaches the others only as {report.address}, which they cannot reach: "

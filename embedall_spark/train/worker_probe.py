@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
-from embedall_spark import cgroups, devices, files
+from embedall_spark import cgroups, devices, extras, files
 from embedall_spark.train import addresses
 from embedall_spark.train.device import preflight as device_preflight
 
@@ -43,6 +43,8 @@ class Report(NamedTuple):
     folder: str
     cores: int
     gpu: list[object] | None
+    missing: str | None
+    """Which package that several workers need is not installed, and what to do."""
 
 
 def job(spark: SparkSession, workers: int, kind: Literal["cpu", "cuda"]) -> DataFrame:
@@ -98,6 +100,6 @@ def _row(reached: addresses.Reached, rank: int, kind: Literal["cpu", "cuda"]) ->
         # The tasks of an executor are forked by one daemon.
         host, f"{host} {os.getppid()}", reached.address, reached.problems, cgroups.free_host_memory(),
         cgroups.free_container_memory(), cgroups.free_process_memory(), shutil.disk_usage(folder).free, str(folder),
-        cgroups.cores(), gpu,
+        cgroups.cores(), gpu, extras.missing(extras.TORCH),
     )  # fmt: skip
     return pa.RecordBatch.from_arrays([pa.array([json.dumps(report)])], ["report"])

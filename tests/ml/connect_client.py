@@ -1,6 +1,7 @@
 """A client of Spark Connect, which has no JVM; test_connect.py runs it, since a process has one kind of session.
 
-Usage: connect_client.py FOLDER, with the server's address in SPARK_REMOTE and in FOLDER the text "corpus.txt".
+Usage: connect_client.py FOLDER, with the server's address in SPARK_REMOTE, and in FOLDER what tiny_inputs.write()
+writes.
 """
 
 import json
@@ -10,11 +11,11 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import tiny_inputs
 from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
 
-from embedall_spark import cli, cluster_slots, doctor, session
+from embedall_spark import cli, cluster_slots, doctor, kinds, session
 from embedall_spark.ml import Item2Vec, LatentSpace, NearestNeighbors, Node2Vec, Word2Vec, Word2VecModel
 
 TRAIN = {"vector_size": 4, "epochs": 1, "threads": 1, "sample": 0.0}
@@ -70,53 +71,20 @@ def space(spark):
 
 def run_commands(folder):
     """Every kind by its command, and two searches by Spark; return the last line of each: a summary, or a hit."""
-    write_inputs(Path(folder))
-    train = ["train.vector_size=4", "train.epochs=1", "train.threads=1", "evaluate.map_nodes=0"]
-    events = ["input.format=csv", "input.key=user", "input.item=page", "input.order=time", "vocabulary.min_count=1"]
-    pictures = ["input.format=csv", "input.location=file", "input.title=title", "evaluate.map_images=0"]
-    latent = ["input.min_items=1", "fit.k=2", "fit.power=[1]", "fit.regularisation=[[1, 1]]", "evaluate.map_ids=0"]
-    return {
-        "words": call(
-            "words",
-            f"{folder}/corpus.txt",
-            f"{folder}/out/words",
-            *train[:3],
-            "vocabulary.min_count=2",
-            "evaluate.map_words=0",
-        ),
-        "sequences": call(
-            "sequences", f"{folder}/events.csv", f"{folder}/out/pages", *events, *train[:3], "evaluate.map_items=0"
-        ),
-        "nodes": call("nodes", f"{folder}/edges.tsv", f"{folder}/out/nodes", "walks.num_walks=2", *train),
-        "images": call("images", f"{folder}/titles.csv", f"{folder}/out/images", *pictures),
-        "latent": call("latent", f"{folder}/out/images", f"{folder}/out/latent", *latent),
-        "search": call("search", f"{folder}/out/images", "--limit", "0", "-n", "3", "--id", "0.png"),
-        "queries": call(
-            "search", f"{folder}/out/nodes", "--queries", f"{folder}/out/nodes", "--output", f"{folder}/out/near"
-        ),
+    done = {kind: call(kind, *tiny_inputs.arguments(kind, Path(folder))) for kind in kinds.names()}
+    nodes, images = f"{folder}/out/nodes", f"{folder}/out/images"
+    return done | {
+        "search": call("search", images, "--limit", "0", "-n", "3", "--id", "0.png"),
+        "queries": call("search", nodes, "--queries", nodes, "--output", f"{folder}/out/near"),
     }
 
 
-def call(name, *arguments):
-    """Run a command; texts with an equals sign are options."""
-    given = [part for text in arguments for part in (("--set", text) if "=" in text else (text,))]
+def call(*command):
+    """Run a command; return the last line of its output."""
     with redirect_stdout(StringIO()) as output:
-        code = cli.call([name, *given])
-    assert code == 0, name
+        code = cli.call([*command])
+    assert code == 0, command
     return output.getvalue().splitlines()[-1]
-
-
-def write_inputs(folder):
-    events = [f"{user},{page},{time}" for user in range(20) for time, page in enumerate("abcd" if user % 2 else "efgh")]
-    (folder / "events.csv").write_text("\n".join(["user,page,time", *events]))
-    edges = [f"n{a}\tn{b}" for a in range(12) for b in (a + 1, a + 5)]
-    (folder / "edges.tsv").write_text("\n".join(edges))
-    titles = ["file,title"]
-    for number in range(24):
-        color = ("red", "green", "blue")[number % 3]
-        Image.new("RGB", (32 + number, 32), color).save(folder / f"{number}.png")
-        titles.append(f"{number}.png,{color} number {number // 3}")
-    (folder / "titles.csv").write_text("\n".join(titles))
 
 
 if __name__ == "__main__":

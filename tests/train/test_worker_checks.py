@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedall_spark import executor_memory
-from embedall_spark.errors import ResourceError
+from embedall_spark import executor_memory, extras
+from embedall_spark.errors import ConfigError, ResourceError
 from embedall_spark.train import plan, preflight, worker_probe
 from embedall_spark.train.config import TrainConfig
 from embedall_spark.train.worker_probe import Report
@@ -24,6 +24,7 @@ def session(**values):
 def report(**values):
     usual = {"host": "a", "executor": "a 1", "address": "10.0.0.1", "problems": [], "memory": 64 * GIB}
     usual |= {"container": None, "process": None, "disk": 64 * GIB, "folder": "/tmp", "cores": 4, "gpu": None}
+    usual |= {"missing": None}
     return Report(**usual | values)
 
 
@@ -95,6 +96,14 @@ def test_workers_that_cannot_connect(monkeypatch):
         check(monkeypatch, [report(), there])
     with pytest.raises(ResourceError, match=r"host b reaches the others only as ::1.*SPARK_LOCAL_IP"):
         check(monkeypatch, [report(), there._replace(address="::1")])
+
+
+def test_workers_that_lack_torch(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(extras, "find_spec", lambda _: None)
+        there = report(host="b", missing=extras.missing(extras.TORCH))
+    with pytest.raises(ConfigError, match=r"workers=2 needs torch, which .* on host b lacks; pip install .*\[torch\]'"):
+        check(monkeypatch, [report(), there])
 
 
 def test_executors_that_come_late_are_waited_for(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from embedall_spark.errors import EmbedallError, SetupError, Terminated
 
@@ -12,8 +13,8 @@ _INTERRUPTED = 130  # as a shell's for a command that Ctrl-C has ended
 _TERMINATED = 143  # likewise for SIGTERM
 
 _NOT_INSTALLED = (
-    "the Python of Spark's tasks lacks embedall_spark: install the package on every host, or ship it (see "
-    "docs/guide/clusters.md), and set spark.pyspark.python to that Python"
+    "the Python of Spark's tasks lacks %s: install it on every host, or ship it with the job (see "
+    "docs/guide/packaging.md), and set spark.pyspark.python to that Python"
 )
 
 
@@ -26,8 +27,10 @@ def explain(error: BaseException) -> int:
         by = "SIGTERM" if isinstance(error, Terminated) else "the user"
         log.error("stopped by %s; the same command resumes from the last finished stage or checkpoint", by)
         return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
-    if "No module named 'embedall_spark'" in str(error):
-        log.error("%s", _NOT_INSTALLED)
+    missing = re.search(r"No module named '(\w+)", str(error))
+    # Spark's, with the stack of a task.
+    if missing is not None and not isinstance(error, ImportError):
+        log.error(_NOT_INSTALLED, missing[1])
         return SetupError.exit_code
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return 1
