@@ -125,25 +125,15 @@ def commands(block):
     return [arguments for _, *arguments in block.commands]
 
 
-def trained_by_readme():
-    """Return kinds and tables of README's commands."""
-    every = [arguments for block in BLOCKS if block.document == "README.md" for arguments in commands(block)]
-    return {(kind, rest[1]) for kind, *rest in every if kind in kinds.names()}
-
-
 def to_run(arguments):
-    """Return the commands that are run for one of a document's.
-
-    Of a table that README has in short and a guide in full README's is trained, and the guide's file is checked.
-    """
+    """Return the commands that are run for one of a document's."""
     kind, *rest = arguments
-    trains = kind in (*kinds.names(), "pipeline")
-    files = [yaml.safe_load(YAML_FILES[name]) for name in rest if kind in kinds.names() and name in YAML_FILES]
-    if CHECKED.keys() & {*rest} and not trains:
+    if not CHECKED.keys() & {*rest}:
+        return [arguments]
+    # A question about a table that is not there.
+    if kind not in (*kinds.names(), "pipeline"):
         return []
-    if CHECKED.keys() & {*rest} or any((kind, file["output"]["table"]) in trained_by_readme() for file in files):
-        return [[*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]]
-    return [arguments]
+    return [[*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]]
 
 
 def steps():
@@ -235,7 +225,6 @@ def test_notebooks_are_committed_without_outputs(path):
 
 def test_what_is_only_checked_is_done_by_other_tests():
     assert all((ROOT / "tests" / name).is_file() for name in CHECKED.values())
-    assert {kind for kind, _ in trained_by_readme()} == set(kinds.names())
 
 
 def test_there_is_a_notebook_for_each_kind():
