@@ -7,7 +7,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from embedall_spark import cluster_slots
 from embedall_spark.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +39,9 @@ def check_hosts(spark: SparkSession, packages: dict[str, str], user: str) -> Non
 
     A local master's tasks have the driver's packages, which check() has seen.
     """
+    # Pictures are described in processes without Spark.
+    from embedall_spark import cluster_slots
+
     if cluster_slots.local(spark) is not None:
         return
     for host, problem in cluster_slots.problems(spark, partial(missing, packages)):

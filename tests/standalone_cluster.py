@@ -24,6 +24,8 @@ HOME = Path(pyspark.__file__).parent
 SMALL = {"spark.driver.memory": "1g", "spark.executor.memory": "600m", "spark.executor.cores": "1"}
 # Spark waits for all of these cores.
 SMALL |= {"spark.sql.shuffle.partitions": "4", "spark.cores.max": "2"}
+# For a few rows it takes longer to compile each plan than to run it.
+SMALL |= {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 # Between hosts that do not reach each other Spark tries thrice, with five seconds between.
 SMALL |= {"spark.shuffle.io.retryWait": "200ms"}
 

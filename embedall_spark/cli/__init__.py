@@ -50,7 +50,7 @@ COMMANDS |= {
         "Rotate a table onto the published one, measure both, and replace the published one or hold the new one back.",
     ),
     "history": ("publish", "List the versions of a table: when, by whom, from what, and how far it moved."),
-    "rollback": ("publish", "Make an earlier version of a table its latest one, in one commit."),
+    "rollback": ("publish", "Make an earlier version of a table its latest one, and of the tables beside it."),
     "diff": (
         "publish",
         "Compare two tables, or two versions of one, after the best rotation; of two seeds: the noise of a retrain.",

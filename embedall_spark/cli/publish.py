@@ -86,7 +86,7 @@ def _rollback(
     to: int = typer.Option(..., "--to", min=0, help="Version to go back to; embedall history shows them."),
     master: str | None = options.MASTER,
 ) -> None:
-    """Make an earlier version of a table its latest one, in one commit, and then those of the tables beside it."""
+    """Make an earlier version of a table its latest one, and of the tables beside it."""
     spark = session.get("embedall rollback", master=master)
     version = published_beside.roll_back(spark, table, to, getpass.getuser())
     typer.echo(f"{table}: version {version} is version {to} again")
