@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Rates(NamedTuple):
     """What a host does in a second."""
 
-    kernel: float = 0.75e8
+    kernel: float = 1e8
     """Tokens times dimensions that a thread trains on; with one worker it draws their windows, too."""
     windows: float = 1.6e6
     """Tokens whose windows a core draws, shuffles and stores in the spool, where there are several workers."""
