@@ -95,7 +95,9 @@ def sample(documents: DataFrame | TextDocuments, config: TokensConfig, text_byte
     else:
         # Tasks that end before their input would leave its Arrow buffers in the JVM's memory.
         share = min(1.0, SAMPLE_BYTES / max(1, text_bytes))
-        chosen = documents.sample(share, seed=1)
+        # Chosen by their ids: two jobs read the sample, and Spark's own differs with the order of the rows.
+        chance = F.pmod(F.xxhash64(F.lit(1), "id"), F.lit(2**53)) / F.lit(float(2**53))
+        chosen = documents.where(chance < share)
     row = chosen.agg(F.sum(F.octet_length("text"))).first()
     size = int((row and row[0]) or 0)
     total = max(size, text_bytes) if isinstance(documents, TextDocuments) else round(size / share)
