@@ -24,9 +24,6 @@ BLOCKS = [block for path in USER_DOCS for block in blocks(path)]
 NOTEBOOKS = sorted((ROOT / "notebooks").iterdir())
 # The tables that README's examples make, in place of the demo's.
 TABLES = {"sequences": "output/pages"}
-YAML_FILES = {
-    block.body.partition("\n")[0].removeprefix("# "): block.body for block in BLOCKS if block.language == "yaml"
-}
 # Commands with these words are only checked: by --dry-run, and what only asks by test_docs.py. Other tests do the same.
 CHECKED = {
     "output/cbow": "train/test_trainer.py",
@@ -62,8 +59,9 @@ def write(folder):
     draw_pictures(folder, random)
     draw_digits(folder / "mnist", random)
     (folder / "conf").symlink_to(ROOT / "conf")
-    for name, body in YAML_FILES.items():
-        (folder / name).write_text(body)
+    for block in BLOCKS:
+        if block.language == "yaml":
+            (folder / block.body.partition("\n")[0].removeprefix("# ")).write_text(block.body)
 
 
 def draw_pictures(folder, random):
@@ -117,36 +115,28 @@ def draw_digits(folder, random):
 
 
 def commands(block):
-    """Return the arguments of a block's commands, where it is run."""
+    """Yield the arguments of the commands that are run for a block."""
     if block.skipped or block.language != "sh":
-        return []
-    for program, *_ in block.commands:
+        return
+    for program, *arguments in block.commands:
         assert program == "embedall", f"{program}: mark its block with <!-- not run: why -->"
-    return [arguments for _, *arguments in block.commands]
-
-
-def to_run(arguments):
-    """Return the commands that are run for one of a document's."""
-    kind, *rest = arguments
-    if not CHECKED.keys() & {*rest}:
-        return [arguments]
-    # A question about a table that is not there.
-    if kind not in (*kinds.names(), "pipeline"):
-        return []
-    return [[*arguments, *(["--dry-run"] if "--dry-run" not in rest else [])]]
+        if not CHECKED.keys() & {*arguments}:
+            yield arguments
+        elif arguments[0] in (*kinds.names(), "pipeline"):
+            yield [*arguments, *(["--dry-run"] if "--dry-run" not in arguments else [])]
+        # Else it asks about a table that is not there.
 
 
 def steps():
     """Yield what is run, in order: a command that stands in several documents once, and then the notebooks."""
-    ran = []
+    ran = set()
     for block in BLOCKS:
         if not block.skipped and block.language == "python":
             yield {"document": block.document, "code": block.body}
         for arguments in commands(block):
-            for command in to_run(arguments):
-                if command not in ran:
-                    ran.append(command)
-                    yield {"document": block.document, "command": command}
+            if tuple(arguments) not in ran:
+                ran.add(tuple(arguments))
+                yield {"document": block.document, "command": arguments}
     for path in NOTEBOOKS:
         table = TABLES.get(path.stem, f"output/{path.stem}")
         tables = "output/words output/pages output/nodes output/images output/latent"
