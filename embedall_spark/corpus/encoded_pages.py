@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import host_cache
+from embedall_spark.corpus.token_counter import TokenCounter
 from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
 from embedall_spark.corpus.vocabulary_index import string_buffers
 from embedall_spark.schemas import REJECTS
@@ -157,15 +158,15 @@ def write(page: Page) -> pa.RecordBatch:
 
 def encode(parts: list[Sequences], seen: int = 0, rejects: list[Reject] | None = None) -> Page:
     """Return sequences as a page: distinct tokens in the order of their first occurrence, and codes."""
-    chunks = pa.chunked_array([part.tokens for part in parts], pa.string()).dictionary_encode().chunks
-    tokens = chunks[-1].dictionary if chunks else pa.array([], pa.string())
-    codes = _joined([chunk.indices.to_numpy() for chunk in chunks], np.int32)
+    counter = TokenCounter(PAGE_TOKENS, PAGE_BYTES)
+    codes = _joined([counter.add(part.tokens) for part in parts], np.int32)
+    tokens, counts = counter.totals()
     return Page(
         ids=_joined([part.ids for part in parts], np.int64),
         lengths=_joined([np.diff(part.offsets) for part in parts], np.int32),
         codes=codes,
         tokens=tokens,
-        counts=np.bincount(codes, minlength=len(tokens)).astype(np.int64),
+        counts=counts,
         seen=seen,
         rejects=rejects or [],
     )

@@ -1,4 +1,4 @@
-"""Counts of distinct texts; nearly all of the counting is done before anything is shuffled."""
+"""Counts of distinct texts: each task counts its own, and what is shuffled are these counts in packed rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import functions as F
 
 from embedall_spark.corpus import hash_table
 from embedall_spark.corpus.vocabulary_index import string_buffers
@@ -17,13 +16,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
+    from embedall_spark.corpus.hash_table import Bytes, Ints, Longs, Words
+
     Batches = Iterable[pa.RecordBatch]
 
-# Limits of a task's table, together 180 MB: distinct texts, and bytes of them.
-_MAX_TOKENS, _MAX_BYTES = 1 << 22, 1 << 26
-_MIN_SLOTS = 1 << 12
+# What a task's table holds, together some 200 MB: distinct texts, and bytes of them.
+_MAX_TOKENS, _MAX_BYTES = 3 << 20, 1 << 26
 _ROWS = 1 << 16
+# A new table has slots for so many.
+_FEW = 1 << 12
 _ONCE = np.empty(0, np.int64)
+_PACKED = "bucket int, tokens binary, lengths binary, counts binary"
 
 
 def count_texts(texts: DataFrame) -> DataFrame:
@@ -45,51 +48,107 @@ def count(
         counter = TokenCounter(_MAX_TOKENS, _MAX_BYTES)
         for batch in batches:
             for texts, occurrences in texts_of(batch):
-                yield from counter.add(texts, occurrences)
-        yield from counter.flush()
+                if counter.is_full:
+                    yield from counter.pack()
+                counter.add(texts, occurrences)
+        yield from counter.pack()
 
-    partial_counts = rows.mapInArrow(count_in_task, "token string, count bigint")
-    return partial_counts.groupBy("token").agg(F.sum("count").alias("count"))
+    packed = rows.mapInArrow(count_in_task, _PACKED)
+    # A text's counts come into one partition, also where adaptive execution merges partitions.
+    return packed.repartition("bucket").sortWithinPartitions("bucket").mapInArrow(_merge, "token string, count bigint")
 
 
 class TokenCounter:
-    """Counts of texts in bounded memory: when the table is full, its counts are yielded and it starts empty again."""
+    """Counts of texts, and numbers for the distinct ones in the order of their first occurrence."""
 
     def __init__(self, tokens: int, size: int) -> None:
-        """Reserve room for ``tokens`` distinct texts, a power of two, of ``size`` bytes together."""
-        self._text = np.empty(size, np.uint8)
+        """Reserve room for ``tokens`` distinct texts of ``size`` bytes together; more is made where it is needed."""
+        self._text, self._room = np.empty(size, np.uint8), (tokens, size)
         self._offsets, self._counts = np.zeros(tokens + 1, np.int64), np.empty(tokens, np.int64)
-        self._size, self._slots = 0, self._empty_slots()
+        self._size, self._slots = 0, _empty_slots(_FEW)
 
-    def add(self, texts: pa.StringArray, occurrences: NDArray[np.int64] = _ONCE) -> Iterator[pa.RecordBatch]:
-        """Count texts, each once or as often as it occurs; yield rows (token, count) whenever the table is full."""
-        data, offsets = string_buffers(texts)
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many texts or bytes as room was reserved for."""
+        tokens, size = self._room
+        return self._size >= tokens or int(self._offsets[self._size]) >= size
+
+    def add(self, texts: pa.StringArray, occurrences: Longs = _ONCE) -> Ints:
+        """Count texts, each once or as often as it occurs, and return their numbers, int32 [n]."""
+        return self.add_bytes(*string_buffers(texts), occurrences)
+
+    def add_bytes(self, data: Bytes, offsets: Longs, occurrences: Longs) -> Ints:
+        """Do what add() does, with the texts' bytes one after the other, and int64 offsets that begin with 0."""
+        codes = np.empty(len(offsets) - 1, np.int32)
         done = 0
         while True:
             table = (self._slots, self._text, self._offsets, self._counts)
-            self._size, done = hash_table.count_texts(*table, self._size, data, offsets, occurrences, done)
-            if done == len(texts):
-                return
-            if self._size == len(self._slots) // 2 and self._size < len(self._counts):
-                self._slots = np.full(2 * len(self._slots), -1, np.int32)
+            self._size, done = hash_table.count_texts(*table, self._size, data, offsets, occurrences, codes, done)
+            if done == len(codes):
+                return codes
+            if self._size == hash_table.capacity(self._slots):
+                self._slots = _empty_slots(2 * self._size)
                 hash_table.build(self._slots, self._text, self._offsets[: self._size + 1])
-                continue
-            if not self._size:
-                # One text is longer than the whole buffer.
-                self._text = np.empty(len(data), np.uint8)
-            yield from self.flush()
+            elif self._size == len(self._counts):
+                room = np.empty(self._size, np.int64)
+                self._counts, self._offsets = np.append(self._counts, room), np.append(self._offsets, room)
+            else:
+                self._text = np.append(self._text, np.empty(len(self._text) + len(data), np.uint8))
+
+    def totals(self) -> tuple[pa.StringArray, Longs]:
+        """Return the distinct texts in the order of their numbers, and how often each occurs, int64 [n]."""
+        return _strings(self._text, self._offsets[: self._size + 1]), self._counts[: self._size].copy()
+
+    def pack(self) -> Iterator[pa.RecordBatch]:
+        """Yield all counts as rows of _PACKED, of each bucket one, and start empty again."""
+        ends = self._offsets[: self._size + 1]
+        buckets = np.empty(self._size, np.int32)
+        hash_table.buckets(self._text, ends, buckets)
+        order = np.argsort(buckets, kind="stable")
+        bounds = np.searchsorted(buckets[order], np.arange(hash_table.BUCKETS + 1))
+        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
+            rows = order[bounds[bucket] : bounds[bucket + 1]]
+            lengths = ends[rows + 1] - ends[rows]
+            text = np.empty(int(lengths.sum()), np.uint8)
+            hash_table.gather(self._text, ends, rows, np.append(0, np.cumsum(lengths)), text)
+            columns = (text, lengths.astype(np.int32), self._counts[rows])
+            values = [
+                pa.array([bucket], pa.int32()),
+                *(pa.array([column.tobytes()], pa.binary()) for column in columns),
+            ]
+            yield pa.RecordBatch.from_arrays(values, ["bucket", "tokens", "lengths", "counts"])
+        self._clear()
 
     def flush(self) -> Iterator[pa.RecordBatch]:
         """Yield all counts as rows (token, count), and start empty again."""
-        ends = self._offsets[: self._size + 1]
         for start in range(0, self._size, _ROWS):
             stop = min(start + _ROWS, self._size)
-            offsets = (ends[start : stop + 1] - ends[start]).astype(np.int32)
-            text = pa.py_buffer(self._text[ends[start] : ends[stop]].tobytes())
-            tokens = pa.StringArray.from_buffers(stop - start, pa.py_buffer(offsets), text)
-            counts = pa.array(self._counts[start:stop].copy())
-            yield pa.RecordBatch.from_arrays([tokens, counts], ["token", "count"])
-        self._size, self._slots = 0, self._empty_slots()
+            tokens, counts = _strings(self._text, self._offsets[start : stop + 1]), self._counts[start:stop].copy()
+            yield pa.RecordBatch.from_arrays([tokens, pa.array(counts)], ["token", "count"])
+        self._clear()
 
-    def _empty_slots(self) -> NDArray[np.int32]:
-        return np.full(min(_MIN_SLOTS, 2 * len(self._counts)), -1, np.int32)
+    def _clear(self) -> None:
+        self._size, self._slots = 0, _empty_slots(_FEW)
+
+
+def _merge(batches: Batches) -> Iterator[pa.RecordBatch]:
+    """Turn rows of _PACKED, in the order of their buckets, into rows (token, count)."""
+    counter, current = TokenCounter(1 << 18, 1 << 22), None
+    for batch in batches:
+        for row, bucket in enumerate(batch.column("bucket").to_pylist()):
+            if bucket != current and counter.is_full:
+                yield from counter.flush()
+            current = bucket
+            text, lengths, counts = (batch.column(name)[row].as_buffer() for name in ("tokens", "lengths", "counts"))
+            offsets = np.append(0, np.cumsum(np.frombuffer(lengths, np.int32), dtype=np.int64))
+            counter.add_bytes(np.frombuffer(text, np.uint8), offsets, np.frombuffer(counts, np.int64))
+    yield from counter.flush()
+
+
+def _strings(text: Bytes, offsets: Longs) -> pa.StringArray:
+    data = pa.py_buffer(text[offsets[0] : offsets[-1]].tobytes())
+    return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer((offsets - offsets[0]).astype(np.int32)), data)
+
+
+def _empty_slots(tokens: int) -> Words:
+    return np.zeros(hash_table.slots_size(tokens), np.uint64)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     from numpy.typing import NDArray
 
-    from embedall_spark.corpus.hash_table import Bytes, Ints, Longs
+    from embedall_spark.corpus.hash_table import Bytes, Ints, Longs, Words
 
 _ROWS = 65_536
 # One open index per folder, for the tasks that share a Python worker.
@@ -32,7 +32,7 @@ class VocabularyIndex:
         self.folder = folder
         self._text: Bytes = host_cache.mapped(folder / "text", np.uint8)
         self._offsets: Longs = host_cache.mapped(folder / "offsets", np.int64)
-        self._slots: Ints = host_cache.mapped(folder / "slots", np.int32)
+        self._slots: Words = host_cache.mapped(folder / "slots", np.uint64)
         self.counts: Longs = host_cache.mapped(folder / "counts", np.int64)
 
     @classmethod
@@ -44,7 +44,7 @@ class VocabularyIndex:
         Raises:
             BadData: the folder has no parquet files, or their ids are not 0, 1, 2 ... in the order of the files.
         """
-        copy, key = host_cache.make("lookup", folder, _write)
+        copy, key = host_cache.make("token-index", folder, _write)
         opened = _OPEN.get(folder)
         if opened is None or opened[0] != key:
             _OPEN[folder] = opened = (key, cls(copy))
@@ -120,10 +120,8 @@ def _write(filesystem: pafs.FileSystem, parts: list[str], folder: Path) -> None:
                         offsets.write((ends[1:] + end).data)
                         counts.write(batch.column("count").to_numpy())
                         size, end = size + len(ids), end + int(ends[-1])
-    # At most half full: a lookup of an absent token then takes 2.5 steps on average (Knuth, vol. 3, 6.4).
-    slots = np.memmap(folder / "slots", np.int32, "w+", shape=(1 << max(1, (2 * size - 1).bit_length()),))
-    slots[:] = -1
     text_bytes, ends = host_cache.mapped(folder / "text", np.uint8), host_cache.mapped(folder / "offsets", np.int64)
+    slots = np.memmap(folder / "slots", np.uint64, "w+", shape=(hash_table.slots_size(size),))
     hash_table.build(slots.view(np.ndarray), text_bytes, ends)
     slots.flush()
 

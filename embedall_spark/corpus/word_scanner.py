@@ -148,6 +148,11 @@ def copy_words(
                 continue
             start, characters = written, 0
             while index < end:
+                # Most characters: a letter in ASCII.
+                if data[index] < 0x80 and table[data[index]] & _CLASS == WORD:
+                    out[written] = data[index]
+                    written, index, characters = written + 1, index + 1, characters + 1
+                    continue
                 code, width = _decode(data, index)
                 kind = table[code] & _CLASS
                 if kind == OUTSIDE or (kind == JOINER and not _begins_word(data, index + width, end, table)):

@@ -133,16 +133,17 @@ def read_document(part: Part, encoding: str, max_bytes: int) -> Iterator[Lines]:
 def split_lines(block: bytes) -> pa.StringArray:
     """Return the lines of a block: what ends with LF, CR or both, and what stands after the last such end."""
     data = np.frombuffer(block, np.uint8)
-    drop = data == 10
-    ends = drop
+    feeds = np.flatnonzero(data == 10)
+    content, ends = block.replace(b"\n", b""), feeds
+    before = np.arange(len(feeds))
     if b"\r" in block:
-        returns = data == 13
-        ends = drop | (returns & np.append(~drop[1:], True))
-        drop = drop | returns
-    places = np.flatnonzero(ends)
-    content = data[~drop]
-    offsets = np.zeros(len(places) + 1, np.int32)
-    offsets[1:] = places + 1 - np.cumsum(drop)[places]
+        content = content.replace(b"\r", b"")
+        returns = np.flatnonzero(data == 13)
+        # A CR before an LF ends nothing by itself.
+        ends = np.union1d(feeds, returns[data[np.minimum(returns + 1, len(data) - 1)] != 10])
+        before = np.searchsorted(feeds, ends) + np.searchsorted(returns, ends)
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends - before
     if offsets[-1] < len(content):
         offsets = np.append(offsets, np.int32(len(content)))
     return pa.Array.from_buffers(pa.string(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(content)])

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedall_spark.corpus import token_counter
+from embedall_spark.corpus import hash_table, token_counter
 from embedall_spark.corpus.token_counter import TokenCounter
 
 
@@ -17,30 +17,43 @@ def texts(count: int, seed: int) -> list[str]:
     return [draw.choice([draw.choice(odd), str(min(int(draw.paretovariate(0.3)), 10**9))]) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("tokens", "size"), [(1 << 16, 1 << 20), (512, 1 << 20), (1 << 16, 5000), (1, 1)])
-def test_counts_whatever_the_room(tokens, size):
-    source = texts(20_000, 1)
-    table, actual, most = TokenCounter(tokens, size), Counter(), 0
+@pytest.mark.parametrize(("tokens", "size"), [(1 << 16, 1 << 20), (16, 16), (1, 1)])
+def test_numbers_by_first_occurrence_whatever_the_room(tokens, size):
+    source = [f"{text}{'longer than a key' * (len(text) % 3 == 0)}" for text in texts(20_000, 4)]
+    table, codes = TokenCounter(tokens, size), []
     for start in range(0, len(source), 3000):
-        column = pa.array(["left out", *source[start : start + 3000]])[1:]
-        for batch in [*table.add(column), *(table.flush() if start == 9000 else [])]:
-            most = max(most, batch.num_rows)
-            actual.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
-    for batch in table.flush():
-        most = max(most, batch.num_rows)
-        actual.update(dict(zip(batch.column("token").to_pylist(), batch.column("count").to_pylist(), strict=True)))
-    assert actual == Counter(source)
-    assert most <= tokens
+        codes += table.add(pa.array(["left out", *source[start : start + 3000]])[1:]).tolist()
+    distinct, counts = table.totals()
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(source))}
+    assert distinct.to_pylist() == list(numbers)
+    assert codes == [numbers[text] for text in source]
+    assert dict(zip(distinct.to_pylist(), counts.tolist(), strict=True)) == Counter(source)
+    assert table.is_full == (tokens < 1 << 16)
 
 
 def test_texts_that_count_several_times():
-    table, actual = TokenCounter(1 << 10, 1 << 10), Counter()
+    table = TokenCounter(1 << 10, 1 << 10)
     for texts_, times in ((["a", "b", "a"], [3, 1 << 40, 4]), (["b", "c"], [1, 0])):
-        for batch in table.add(pa.array(texts_), np.array(times)):
-            actual.update(dict(zip(*batch.to_pydict().values(), strict=True)))
-    for batch in table.flush():
-        actual.update(dict(zip(*batch.to_pydict().values(), strict=True)))
-    assert actual == {"a": 7, "b": (1 << 40) + 1, "c": 0}
+        table.add(pa.array(texts_), np.array(times))
+    (batch,) = table.flush()
+    assert batch.to_pydict() == {"token": ["a", "b", "c"], "count": [7, (1 << 40) + 1, 0]}
+    assert not list(table.flush())
+
+
+def test_packed_counts_are_merged_bucket_by_bucket():
+    packed, expected = [], Counter()
+    for seed in range(4):
+        source = [*texts(5000, seed), *(f"word {number}" for number in range(seed, 3000))]
+        table = TokenCounter(1 << 4, 1 << 4)
+        table.add(pa.array(source))
+        packed += table.pack()
+        expected.update(source)
+        assert len(table.totals()[0]) == 0
+    packed.sort(key=lambda batch: batch.column("bucket")[0].as_py())
+    assert packed[-1].column("bucket")[0].as_py() == hash_table.BUCKETS - 1
+    rows = [row for batch in token_counter._merge(iter(packed)) for row in batch.to_pylist()]
+    assert {row["token"]: row["count"] for row in rows} == expected
+    assert len(rows) == len(expected)
 
 
 def test_all_columns_of_a_table(spark):

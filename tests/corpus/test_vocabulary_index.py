@@ -75,9 +75,9 @@ def test_slices_large_strings_and_nothing(tmp_path):
 def test_collisions_in_a_table_with_one_free_slot():
     tokens = words(255, 5)
     text, offsets = vocabulary_index.string_buffers(pa.array(tokens))
-    slots = np.full(256, -1, np.int32)
+    slots = np.zeros(2 * 256, np.uint64)
     hash_table.build(slots, text, offsets)
-    assert sorted(slots.tolist()) == list(range(-1, 255))
+    assert sorted((slots[1::2] & 0xFFFFFFFF).tolist()) == list(range(256))
     queries, asked_offsets = vocabulary_index.string_buffers(pa.array([*tokens, "not there", ""]))
     actual = np.empty(257, np.int32)
     hash_table.lookup(slots, text, offsets, queries, asked_offsets, actual)
@@ -86,9 +86,11 @@ def test_collisions_in_a_table_with_one_free_slot():
 
 def test_hash_spreads_over_slots():
     # 50,000 keys in 65,536 slots: chi-square over 256 groups of neighboring slots, 255 degrees of freedom.
-    tokens = [f"{prefix}{number}" for prefix in ("a", "word_") for number in range(25_000)]
+    tokens = [f"{prefix}{number}" for prefix in ("a", "a_longer_word_") for number in range(25_000)]
     text, offsets = vocabulary_index.string_buffers(pa.array(tokens))
-    slots = [int(hash_table.hash_of(text, a, b)) % 65_536 for a, b in itertools.pairwise(offsets)]
+    table = np.zeros(2 * 65_536, np.uint64)
+    bounds = itertools.pairwise(offsets)
+    slots = [hash_table.first_slot(table, np.uint64(hash_table.key_of(text, a, b)), b - a) for a, b in bounds]
     seen = np.bincount(np.array(slots) // 256, minlength=256)
     assert ((seen - seen.mean()) ** 2 / seen.mean()).sum() < 255 + 5 * (2 * 255) ** 0.5
 
@@ -100,7 +102,7 @@ def test_one_copy_a_host_and_a_new_one_when_the_folder_changes(tmp_path):
     write(tmp_path / "v", ["a", "b", "cc"], parts=1)
     assert VocabularyIndex.open(folder).ids(pa.array(["cc", "a"])).tolist() == [2, 0]
     assert first.ids(pa.array(["cc", "a"])).tolist() == [-1, 0]
-    assert len(list(files.scratch("lookup").iterdir())) == 2
+    assert len(list(files.scratch("token-index").iterdir())) == 2
 
 
 def _open_size(folder: str) -> int:
@@ -111,7 +113,7 @@ def test_processes_share_one_copy(tmp_path):
     folder = write(tmp_path / "v", words(2000, 6))
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert pool.map(_open_size, [folder] * 8) == [2000] * 8
-    (home,) = files.scratch("lookup").iterdir()
+    (home,) = files.scratch("token-index").iterdir()
     assert sorted(path.name for path in home.iterdir()) == [".lock", "ready"]
 
 
@@ -122,7 +124,7 @@ def test_bad_folders(tmp_path):
     (tmp_path / "gap" / "part-00001-x.parquet").unlink()
     with pytest.raises(BadData, match="need ids 1, 2"):
         VocabularyIndex.open(folder)
-    home = next(path for path in files.scratch("lookup").iterdir())
+    home = next(path for path in files.scratch("token-index").iterdir())
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
