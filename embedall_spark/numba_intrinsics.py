@@ -55,7 +55,7 @@ def load_word(_: Any, data: Any, start: Any, stop: Any) -> Any:
         size, (first, last) = array.nitems, values[1:]
         word = ir.IntType(64)
         length = builder.sub(last, first)
-        result = cgutils.alloca_once_value(builder, word(0))
+        result = cgutils.alloca_once_value(builder, word(0))  # type: ignore[no-untyped-call]
         source = builder.gep(array.data, [first])
         whole = builder.icmp_signed("<=", builder.add(first, word(8)), size)
         with builder.if_else(whole) as (inside, at_the_end):
@@ -70,7 +70,7 @@ def load_word(_: Any, data: Any, start: Any, stop: Any) -> Any:
             with at_the_end:
                 # Nothing is read that is not the array's.
                 length = builder.select(builder.icmp_signed("<", length, word(8)), length, word(8))
-                cgutils.raw_memcpy(builder, result, source, length, 1)
+                cgutils.raw_memcpy(builder, result, source, length, 1)  # type: ignore[no-untyped-call]
         return builder.load(result)
 
     return types.uint64(data, types.int64, types.int64), build

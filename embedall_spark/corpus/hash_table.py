@@ -53,7 +53,7 @@ def hash_of(text: Bytes, start: int, stop: int) -> np.uint64:
 @njit(int64(_WORDS), nogil=True, cache=True)
 def capacity(slots: Words) -> int:
     """Return how many tokens a table takes: three quarters of its slots."""
-    return int64(slots.size // 8 * 3)
+    return slots.size // 8 * 3
 
 
 def slots_size(tokens: int) -> int:
