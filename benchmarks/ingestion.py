@@ -16,7 +16,7 @@ import common
 
 from embedall_spark import config as configs
 from embedall_spark import session
-from embedall_spark.corpus import blocks, encoded_pages, vocabulary
+from embedall_spark.corpus import blocking, blocks, encoded_pages, vocabulary
 from embedall_spark.kinds import words
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ingest(spark: SparkSession, work: Path, name: str, config: Config, megabytes
     words_counted = vocabulary.build(run, pages, config.vocabulary)
     number = blocks.block_count(vocabulary.total_tokens(words_counted))
     marks.append(time.perf_counter())
-    run.stage("blocks", lambda: blocks.from_pages(pages, run.stage_path("vocabulary"), number))
+    run.stage("blocks", lambda: blocking.from_pages(pages, run.stage_path("vocabulary"), number))
     marks.append(time.perf_counter())
     seconds = {stage: marks[at + 1] - marks[at] for at, stage in enumerate(("pages", "vocabulary", "blocks"))}
     return {"megabytes_per_second": megabytes / (marks[-1] - marks[0]), "seconds": seconds}

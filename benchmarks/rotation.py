@@ -20,7 +20,7 @@ import numpy as np
 
 from embedall_spark import config as configs
 from embedall_spark import session
-from embedall_spark.corpus import blocks, encoded_pages, vocabulary
+from embedall_spark.corpus import blocking, blocks, encoded_pages, vocabulary
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.kinds import words
 from embedall_spark.train import aligned_rows, plan, sgns, trainer, window_chunks, word2vec
@@ -106,7 +106,7 @@ def stages(work: Path, config: Config, slots: int) -> Corpus:
     pages = run.stage("pages", lambda: encoded_pages.from_documents(words.read(spark, config), config.tokens))
     counted = vocabulary.build(run, pages, config.vocabulary)
     folder, number = run.stage_path("vocabulary"), blocks.block_count(vocabulary.total_tokens(counted))
-    return Corpus(run.stage("blocks", lambda: blocks.from_pages(pages, folder, number)), counted, folder)
+    return Corpus(run.stage("blocks", lambda: blocking.from_pages(pages, folder, number)), counted, folder)
 
 
 def parts(folder: str) -> Facts:

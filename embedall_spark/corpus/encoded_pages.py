@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from embedall_spark import host_cache
+from embedall_spark.corpus.packed_ints import pack, unpack
 from embedall_spark.corpus.token_counter import TokenCounter
 from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
 from embedall_spark.corpus.vocabulary_index import string_buffers
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
     Batches = Iterable[pa.RecordBatch]
     Table = Callable[[Batches], Batches]
 
-# A page is a row of a stage's parquet files. Their writer buffers 100 rows before it first looks at their size, and
-# their reader reads as many at once: 100 of these pages are 128 MiB.
-PAGE_TOKENS = 1 << 18
+# Of a page, which is a row of a stage's parquet files. The more tokens it has, the fewer of them are new to it, and the
+# longer are the pieces of blocks that are cut from it.
+PAGE_TOKENS = 1 << 20
 # A page ends after the slice of input that fills it; Arrow's strings end at 2 GiB.
-PAGE_BYTES = 8 << 20
+PAGE_BYTES = 32 << 20
 _SLICE_BYTES = 1 << 20
 _MAX_REJECTS = 4096
 
@@ -48,11 +49,11 @@ _REFUSED = T.StructType([field for field in REJECTS if field.name != "run_id"])
 PAGES = T.StructType(
     [
         T.StructField("ids", T.BinaryType(), False, {"comment": "ids of the page's sequences, int64"}),
-        T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, int32"}),
-        T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, int32 indices into `tokens`"}),
+        T.StructField("lengths", T.BinaryType(), False, {"comment": "tokens in each sequence, packed"}),
+        T.StructField("codes", T.BinaryType(), False, {"comment": "all tokens in order, packed indices into `tokens`"}),
         T.StructField("tokens", T.BinaryType(), False, {"comment": "the page's distinct tokens in UTF-8, joined"}),
-        T.StructField("token_lengths", T.BinaryType(), False, {"comment": "bytes of each of these, int32"}),
-        T.StructField("counts", T.BinaryType(), False, {"comment": "how often each occurs, int64"}),
+        T.StructField("token_lengths", T.BinaryType(), False, {"comment": "bytes of each of these, packed"}),
+        T.StructField("counts", T.BinaryType(), False, {"comment": "how often each occurs, packed"}),
         T.StructField("seen", T.LongType(), False, {"comment": "documents or sequences read, refused ones included"}),
         T.StructField("rejects", T.ArrayType(_REFUSED, False), False, {"comment": "what was refused"}),
     ]
@@ -133,11 +134,11 @@ def read(batch: pa.RecordBatch) -> Iterator[Page]:
         row = {name: batch.column(name)[index] for name in batch.schema.names}
         refused = row["rejects"].as_py() if "rejects" in row else []
         yield Page(
-            ids=_ints(row.get("ids"), np.int64),
-            lengths=_ints(row.get("lengths"), np.int32),
-            codes=_ints(row.get("codes"), np.int32),
+            ids=np.frombuffer(row["ids"].as_buffer(), np.int64).copy() if "ids" in row else np.empty(0, np.int64),
+            lengths=_ints(row.get("lengths")),
+            codes=_ints(row.get("codes")),
             tokens=_tokens(row) if "tokens" in row else pa.array([], pa.string()),
-            counts=_ints(row.get("counts"), np.int64),
+            counts=_ints(row.get("counts"), np.int64).astype(np.int64),
             seen=row["seen"].as_py() if "seen" in row else 0,
             rejects=[Reject(**reject) for reject in refused],
         )
@@ -146,10 +147,10 @@ def read(batch: pa.RecordBatch) -> Iterator[Page]:
 def write(page: Page) -> pa.RecordBatch:
     """Return a page as a batch of PAGES with one row."""
     text, offsets = string_buffers(page.tokens)
-    lengths = np.diff(offsets).astype(np.int32)
-    parts: list[NDArray[Any]] = [page.ids, page.lengths, page.codes, text, lengths, page.counts]
+    lengths, codes, token_lengths, counts = map(pack, (page.lengths, page.codes, np.diff(offsets), page.counts))
+    parts = [page.ids.tobytes(), lengths, codes, text.tobytes(), token_lengths, counts]
     values = [
-        *[pa.array([part.tobytes()], pa.binary()) for part in parts],
+        *[pa.array([part], pa.binary()) for part in parts],
         pa.array([page.seen], pa.int64()),
         pa.array([[reject._asdict() for reject in page.rejects]], pa.list_(_REJECT)),
     ]
@@ -158,7 +159,7 @@ def write(page: Page) -> pa.RecordBatch:
 
 def encode(parts: list[Sequences], seen: int = 0, rejects: list[Reject] | None = None) -> Page:
     """Return sequences as a page: distinct tokens in the order of their first occurrence, and codes."""
-    counter = TokenCounter(PAGE_TOKENS, PAGE_BYTES)
+    counter = TokenCounter(PAGE_TOKENS // 4, PAGE_BYTES // 4)
     codes = _joined([counter.add(part.tokens) for part in parts], np.int32)
     tokens, counts = counter.totals()
     return Page(
@@ -273,7 +274,7 @@ def _flat(batch: pa.RecordBatch) -> Sequences:
 
 
 def _tokens(row: dict[str, Any]) -> pa.StringArray:
-    lengths = np.frombuffer(row["token_lengths"].as_buffer(), np.int32)
+    lengths = _ints(row["token_lengths"])
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), row["tokens"].as_buffer())
@@ -283,5 +284,5 @@ def _joined(arrays: list[NDArray[Any]], dtype: type[np.integer]) -> NDArray[Any]
     return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.empty(0, dtype)
 
 
-def _ints(scalar: pa.BinaryScalar | None, dtype: type[np.integer]) -> NDArray[Any]:
-    return np.empty(0, dtype) if scalar is None else np.frombuffer(scalar.as_buffer(), dtype).copy()
+def _ints(scalar: pa.BinaryScalar | None, plain: type[np.integer] = np.int32) -> NDArray[Any]:
+    return np.empty(0, plain) if scalar is None else unpack(scalar.as_buffer(), plain)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import row_numbers
 from embedall_spark.config import Section
-from embedall_spark.corpus import encoded_pages, token_counter
+from embedall_spark.corpus import encoded_pages, sequence_kernels, token_counter
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import BadData
 from embedall_spark.schemas import ENCODED, VOCABULARY, conform
@@ -88,13 +88,9 @@ def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], 
 
     Both are int32.
     """
-    tokens = index.ids(page.tokens)[page.codes]
-    included = tokens >= 0
-    # The number of included tokens before each position.
-    before = np.zeros(len(tokens) + 1, np.int64)
-    np.cumsum(included, out=before[1:])
-    ends = before[np.cumsum(page.lengths, dtype=np.int64)]
-    return tokens[included], np.diff(ends, prepend=0).astype(np.int32)
+    tokens, lengths = np.empty(len(page.codes), np.int32), np.empty(len(page.lengths), np.int32)
+    size = sequence_kernels.translate(index.ids(page.tokens), page.codes, page.lengths, tokens, lengths)
+    return tokens[:size], lengths
 
 
 def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, what: str) -> DataFrame:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import functions as F
 
 from embedall_spark.config import MOVABLE, Output, Section
-from embedall_spark.corpus import blocks, encoded_pages, increments, last_item_holdout, sessionize, vocabulary
+from embedall_spark.corpus import blocking, blocks, encoded_pages, increments, last_item_holdout, sessionize, vocabulary
 from embedall_spark.corpus.stories_config import StoriesConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.errors import BadData
@@ -157,7 +157,7 @@ def embed(run: Run, table: DataFrame, config: Config) -> DataFrame:
     stories = _sessionize(run, table, config)
     pages = _without_last_items(run, stories, config)
     items = vocabulary.build(run, pages, config.vocabulary, what="items")
-    sequences = blocks.build(run, pages, items)
+    sequences = blocking.build(run, pages, items)
     trained = trainer.train(run, sequences, items, run.stage_path("vocabulary"), train)
     return vectors_of(trained, "sequences", run.id, run.model_uri)
 

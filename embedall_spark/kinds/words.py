@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from embedall_spark import cluster_slots
 from embedall_spark.config import MOVABLE, InputPath, Output, Section
-from embedall_spark.corpus import blocks, corpus_estimate, encoded_pages, increments, phrases, vocabulary
+from embedall_spark.corpus import blocking, blocks, corpus_estimate, encoded_pages, increments, phrases, vocabulary
 from embedall_spark.corpus.phrases import PhrasesConfig
 from embedall_spark.corpus.tokenizer import TokensConfig
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -136,7 +136,7 @@ def embed(run: Run, documents: DataFrame | TextDocuments, config: Config) -> Dat
         pages, counts = phrases.join_phrases(run, pages, config.phrases), None
     counted = vocabulary.count(pages) if counts is None else counts
     words = vocabulary.assign_ids(run, "vocabulary", counted, config.vocabulary, what="words")
-    sequences = blocks.build(run, pages, words)
+    sequences = blocking.build(run, pages, words)
     vectors = _train(run, sequences, words, config.train, lambda vectors: _score(vectors, config))
     if config.train.max_n:
         trainer.write_ngrams(run, run.stage_path("vocabulary"), config.train, ngrams_table(config.output.table))
@@ -152,7 +152,7 @@ def embed_sequences(run: Run, sequences: DataFrame, words: VocabularyConfig, tra
     pages = run.stage("pages", lambda: encoded_pages.from_sequences(sequences))
     known = vocabulary.build(run, pages, words, what="words")
     ordered = train.workers == 1 and train.method == "sgns"
-    stored = blocks.build_in_order(run, pages) if ordered else blocks.build(run, pages, known)
+    stored = blocking.build_in_order(run, pages) if ordered else blocking.build(run, pages, known)
     return _train(run, stored, known, train)
 
 

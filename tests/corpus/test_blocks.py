@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedall_spark.corpus import blocks, encoded_pages
+from embedall_spark.corpus import blocking, blocks, encoded_pages, packed_ints
 from embedall_spark.corpus.blocks import Block
 from embedall_spark.randomness import mix
 from embedall_spark.schemas import ENCODED, SEQUENCES
@@ -62,7 +62,7 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
     data, folder = corpus(), write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame(data, SEQUENCES)
     partitioned = [encoded_pages.from_sequences(table.repartition(n)) for n in (1, 3, 7)]
-    actual = [rows(blocks.from_pages(pages, folder, 13)) for pages in partitioned]
+    actual = [rows(blocking.from_pages(pages, folder, 13)) for pages in partitioned]
     assert actual[0] == actual[1] == actual[2]
 
     vocab = {word: number for number, word in enumerate(WORDS)}
@@ -71,11 +71,11 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
     assert [row[0] for row in actual[0]] == sorted(expected)
     for number, ids, lengths, tokens, count in actual[0]:
         assert np.frombuffer(ids, np.int64).tolist() == [key for key, _ in expected[number]]
-        assert np.frombuffer(lengths, np.int32).tolist() == [len(words) for _, words in expected[number]]
-        assert np.frombuffer(tokens, np.int32).tolist() == [word for _, words in expected[number] for word in words]
-        assert count == len(tokens) // 4
+        assert packed_ints.unpack(lengths).tolist() == [len(words) for _, words in expected[number]]
+        assert packed_ints.unpack(tokens).tolist() == [word for _, words in expected[number] for word in words]
+        assert count == len(packed_ints.unpack(tokens))
 
-    table = blocks.from_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
+    table = blocking.from_encoded(spark.createDataFrame(encoded, ENCODED).repartition(2), 13)
     assert rows(table) == actual[0]
     rest = [words for _, words in encoded if len(words) > 1]
     assert blocks.total_size(table) == (sum(map(len, rest)), len(rest))
@@ -84,14 +84,14 @@ def test_same_blocks_from_any_partitioning(spark, tmp_path):
 
 def test_blocks_in_the_order_of_the_text(tmp_path, monkeypatch):
     data, folder = corpus(), write_vocabulary(tmp_path / "v")
-    monkeypatch.setattr(blocks, "_MIN_SIZE", 64)
+    monkeypatch.setattr(blocks, "MIN_SIZE", 64)
     schema = pa.schema({"id": pa.int64(), "tokens": pa.list_(pa.string())})
     half = len(data) // 2
     batches = [
         pa.RecordBatch.from_arrays(list(zip(*part, strict=True)), schema=schema) for part in (data[:half], data[half:])
     ]
     pages = encoded_pages._pages_of_sequences(iter(batches))
-    actual = [block for batch in blocks._cut_in_order(folder)(pages) for block in blocks.unpack(batch)]
+    actual = [block for batch in blocking._cut_in_order(folder)(pages) for block in blocks.unpack(batch)]
     assert [block.number for block in actual] == list(range(len(actual))) and len(actual) > 3
     encoded = [(key, [WORDS.index(word) for word in words if word in WORDS]) for key, words in data]
     expected = [(key, tokens) for key, tokens in encoded if len(tokens) > 1]
@@ -104,14 +104,15 @@ def test_blocks_in_the_order_of_the_text(tmp_path, monkeypatch):
 def test_nothing_to_train_on(spark, tmp_path):
     folder = write_vocabulary(tmp_path / "v")
     table = spark.createDataFrame([(1, ["w1"]), (2, []), (3, ["?", "w2"])], SEQUENCES)
-    actual = blocks.from_pages(encoded_pages.from_sequences(table), folder, 4)
+    actual = blocking.from_pages(encoded_pages.from_sequences(table), folder, 4)
     assert (actual.count(), blocks.total_size(actual)) == (0, (0, 0))
 
 
 def test_unpack_gives_writable_arrays_and_batches_stay_small():
     ids, lengths = np.arange(40), np.full(40, 100_000)
     source = Block(-1, ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(4_000_000, dtype=np.int32))
-    batches = list(blocks.pack(blocks._cut(source.ids, source.offsets, source.tokens, 10**6)))
+    pieces = blocking._cut(source.ids, source.offsets, source.tokens, 10**6)
+    batches = list(blocks.pack(blocks.unpack(pieces)))
     assert len(batches) > 1 and all(batch.nbytes < 2 * blocks._BATCH_BYTES for batch in batches)
     actual = [block for batch in batches for block in blocks.unpack(batch)]
     assert sorted(block.ids[0] for block in actual) == ids.tolist()
@@ -131,10 +132,10 @@ def test_merging_does_not_depend_on_the_pieces_order():
         tokens = np.array([draw.randrange(2) for _ in range(sum(lengths))], np.int32)
         ids = np.array([draw.randrange(5) for _ in lengths], np.int64)
         pieces.append(Block(3, ids, np.concatenate([[0], np.cumsum(lengths)]), tokens))
-    first = blocks._merge(pieces)
+    first = blocking._merge(pieces)
     for _ in range(5):
         draw.shuffle(pieces)
-        again = blocks._merge(pieces)
+        again = blocking._merge(pieces)
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from fake_run import FakeRun
 
-from embedall_spark.corpus import blocks, cooccurrence
+from embedall_spark.corpus import blocking, cooccurrence
 from embedall_spark.corpus.blocks import Block
 from embedall_spark.corpus.cooccurrence import CELLS, CooccurrenceConfig
 from embedall_spark.corpus.cooccurrence_counter import UNIT, CooccurrenceCounter
@@ -103,7 +103,7 @@ def test_table_and_minimum(spark, sequences, tmp_path):
     words = [(token, f"w{token}", 1) for token in range(TOKENS)]
     spark.createDataFrame(words, VOCABULARY).coalesce(1).write.parquet(f"{tmp_path}/vocabulary")
     encoded = spark.createDataFrame([(i, tokens.tolist()) for i, tokens in enumerate(sequences)], ENCODED)
-    table = blocks.from_encoded(encoded, 3)
+    table = blocking.from_encoded(encoded, 3)
     config = CooccurrenceConfig(distance_weighting=False, min_count=3, table=f"{tmp_path}/table", names=True)
     run = FakeRun(spark, tmp_path)
     cooccurrence.build(run, table, f"{tmp_path}/vocabulary", WINDOW, config)

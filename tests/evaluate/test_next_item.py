@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_run import FakeRun
 
-from embedall_spark.corpus import blocks, encoded_pages, last_item_holdout, vocabulary
+from embedall_spark.corpus import blocking, encoded_pages, last_item_holdout, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.evaluate import next_item, skipgram_ranking
 from embedall_spark.randomness import mix
@@ -49,7 +49,7 @@ class Prepared:
         self.held, kept = last_item_holdout.split(self.run, whole, SHARE, most, next_item.reach(config), SEED)
         self.items = vocabulary.build(self.run, kept, VocabularyConfig(min_count=3))
         self.folder = self.run.stage_path("vocabulary")
-        self.blocks = self.run.stage("blocks", lambda: blocks.from_pages(kept, self.folder, 3))
+        self.blocks = self.run.stage("blocks", lambda: blocking.from_pages(kept, self.folder, 3))
         self.names = [row.token for row in self.items.orderBy("id").collect()]
         self.counts = [row["count"] for row in self.items.orderBy("id").collect()]
         draw = np.random.default_rng(8)

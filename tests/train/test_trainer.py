@@ -12,7 +12,7 @@ from fake_run import FakeRun
 from gensim.models.fasttext import ft_ngram_hashes
 from pyspark.sql import functions as F
 
-from embedall_spark.corpus import blocks
+from embedall_spark.corpus import blocking, blocks
 from embedall_spark.errors import BadData, ResourceError, TrainingDiverged
 from embedall_spark.schemas import ENCODED, VOCABULARY
 from embedall_spark.train import checkpoint, ring, shard_io, trainer, word2vec
@@ -40,7 +40,7 @@ def write_corpus(spark, folder, rows):
     counts = np.bincount([token for _, tokens in rows for token in tokens], minlength=CLUSTERS * EACH)
     words = [(token, f"w{token}", int(count)) for token, count in enumerate(counts)]
     spark.createDataFrame(words, VOCABULARY).coalesce(1).write.parquet(f"{folder}/vocabulary")
-    blocks.from_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
+    blocking.from_encoded(spark.createDataFrame(rows, ENCODED), 6).write.parquet(f"{folder}/blocks")
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 from fake_run import FakeRun
 
 pytest.importorskip("triton")
-from embedall_spark.corpus import blocks
+from embedall_spark.corpus import blocking, blocks
 from embedall_spark.schemas import ENCODED, VOCABULARY
 from embedall_spark.train import shard_io, single_worker, slice_state, trainer
 from embedall_spark.train.config import TrainConfig
@@ -106,7 +106,7 @@ def test_several_devices_train_what_one_goes_on_with(spark, tmp_path, method):
     counts = np.bincount(sentences.ravel(), minlength=48)
     words = spark.createDataFrame([(token, f"w{token}", int(n)) for token, n in enumerate(counts)], VOCABULARY)
     words.coalesce(1).write.parquet(f"{tmp_path}/vocabulary")
-    sequences = blocks.from_encoded(spark.createDataFrame(rows, ENCODED), 2).cache()
+    sequences = blocking.from_encoded(spark.createDataFrame(rows, ENCODED), 2).cache()
     run, options = FakeRun(spark, tmp_path), {"method": method, "epochs": 1, "vector_size": 12, "window": 2}
     if method == "sgns":
         options |= {"sample": 0, "shrink_windows": False}
