@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 
 def ordered(rows: DataFrame, *order: Column | str) -> DataFrame:
     """Return rows in an order, with the columns part and position, which together are a row's place."""
+    return _placed(rows.orderBy(*order))
+
+
+def ordered_in_one_part(rows: DataFrame, *order: Column | str) -> DataFrame:
+    """Return what ordered() does, sorted by one task; ``order`` must tell all rows apart."""
+    return _placed(rows.coalesce(1).sortWithinPartitions(*order))
+
+
+def _placed(rows: DataFrame) -> DataFrame:
     # The low 33 bits of this id are the row's position in its partition, the others the partition's number.
-    placed = rows.orderBy(*order).withColumn("place", F.monotonically_increasing_id())
+    placed = rows.withColumn("place", F.monotonically_increasing_id())
     return placed.select(
         *rows.columns,
         F.shiftright("place", 33).alias("part"),

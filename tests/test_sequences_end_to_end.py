@@ -133,7 +133,7 @@ def test_the_same_table_whatever_the_files_and_partitions(spark, home, done, tmp
         assert bits(vectors) == bits(tables.read(spark, f"{home}/output/items"))
     figures = sequences.evaluate(run, vectors, settings)
     assert figures == {name: value for name, value in done.summary["metrics"].items() if "purity" not in name}
-    assert run.made == ["events", "pages", "holdout", "vocabulary-ordered", "vocabulary", "blocks"]
+    assert run.made == ["events", "pages", "holdout", "vocabulary-counts", "vocabulary", "blocks"]
 
 
 def test_baskets(spark, tmp_path):

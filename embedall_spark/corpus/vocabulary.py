@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import functions as F
 
-from embedall_spark import row_numbers
+from embedall_spark import committed_files, row_numbers
 from embedall_spark.config import Section
 from embedall_spark.corpus import encoded_pages, sequence_kernels, token_counter
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -19,13 +19,15 @@ from embedall_spark.schemas import ENCODED, VOCABULARY, conform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from embedall_spark.corpus.encoded_pages import Batches, Page, Table
     from embedall_spark.run_context import Run
 
 log = logging.getLogger(__name__)
 _MAX_SIZE = 2**31 - 1
+# Counts whose files are smaller, up to half a million tokens, are sorted by one task: Spark's jobs would take longer.
+_ONE_TASK_BYTES = 4 << 20
 
 
 class VocabularyConfig(Section):
@@ -67,9 +69,16 @@ def assign_ids(run: Run, stage: str, counted: DataFrame, config: VocabularyConfi
     Raises:
         BadData: as build().
     """
-    # The order is stored before ids are given: computed twice, it could differ among equal rows.
-    ordered = run.stage(f"{stage}-ordered", lambda: _ordered(counted, config.min_count))
-    return run.stage(stage, lambda: _numbered(ordered, counted, config, what))
+    counts = run.stage(
+        f"{stage}-counts", lambda: counted.where(F.col("count") >= config.min_count).select("token", "count")
+    )
+    stored = sum(info.size for info in committed_files.of(run.stage_path(f"{stage}-counts")))
+    if stored < _ONE_TASK_BYTES:
+        ordered = row_numbers.ordered_in_one_part(counts, *_order())
+        return run.stage(stage, lambda: _numbered(ordered, [(0, counts.count())], counted, config, what))
+    # The order is stored before ids are given: computed twice, it could be divided differently.
+    ordered = run.stage(f"{stage}-ordered", lambda: row_numbers.ordered(counts, *_order()))
+    return run.stage(stage, lambda: _numbered(ordered, row_numbers.part_sizes(ordered), counted, config, what))
 
 
 def total_tokens(vocabulary: DataFrame) -> int:
@@ -93,16 +102,18 @@ def encode_page(page: Page, index: VocabularyIndex) -> tuple[NDArray[np.int32], 
     return tokens[:size], lengths
 
 
-def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, what: str) -> DataFrame:
+def _numbered(
+    ordered: DataFrame, sizes: list[tuple[int, int]], counted: DataFrame, config: VocabularyConfig, what: str
+) -> DataFrame:
     """Return VOCABULARY from its parts; only the parts' sizes pass through the driver."""
-    sizes = row_numbers.part_sizes(ordered)
     size = sum(number for _, number in sizes)
     if config.max_final_vocab is not None and size > config.max_final_vocab:
         min_count = _count_at(ordered, sizes, config.max_final_vocab) + 1
         log.info("vocabulary: %s %s occur at least %d times; vocabulary.max_final_vocab raises this number to %d",
                  f"{size:,}", what, config.min_count, min_count)  # fmt: skip
         raised = config.model_copy(update={"min_count": min_count, "max_final_vocab": None})
-        return _numbered(ordered.where(F.col("count") >= min_count), counted, raised, what)
+        left = ordered.where(F.col("count") >= min_count)
+        return _numbered(left, row_numbers.part_sizes(left), counted, raised, what)
     if not size:
         raise BadData(_none_left(counted, config.min_count, what))
     included = min(size, config.max_vocabulary or size)
@@ -114,9 +125,11 @@ def _numbered(ordered: DataFrame, counted: DataFrame, config: VocabularyConfig, 
     limit = f"; the {included:,} most frequent are used" if included < size else ""
     log.info("vocabulary: %s %s occur at least %d times%s", f"{size:,}", what, config.min_count, limit)
     numbered = ordered.withColumn("id", row_numbers.number(sizes).cast("int"))
-    # The files are in the order of the ids, so that a reader need not sort.
-    placed = numbered.where(F.col("id") < included).repartitionById(sizes[-1][0] + 1, F.col("part").cast("int"))
-    return conform(placed.sortWithinPartitions("id"), VOCABULARY)
+    used = numbered.where(F.col("id") < included)
+    if sizes[-1][0] > 0:
+        # The files are in the order of the ids, so that a reader need not sort.
+        used = used.repartitionById(sizes[-1][0] + 1, F.col("part").cast("int")).sortWithinPartitions("id")
+    return conform(used, VOCABULARY)
 
 
 def _count_at(ordered: DataFrame, sizes: list[tuple[int, int]], index: int) -> int:
@@ -130,10 +143,8 @@ def _count_at(ordered: DataFrame, sizes: list[tuple[int, int]], index: int) -> i
     raise IndexError(index)
 
 
-def _ordered(counted: DataFrame, min_count: int) -> DataFrame:
-    """Return token, count, part, position; part and position together are the final order."""
-    included = counted.where(F.col("count") >= min_count).select("token", "count")
-    return row_numbers.ordered(included, F.col("count").desc(), "token")
+def _order() -> tuple[Column, Column]:
+    return F.col("count").desc(), F.col("token")
 
 
 def count(pages: DataFrame) -> DataFrame:
