@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_run import FakeRun
 
-from embedall_spark.corpus import blocking, encoded_pages, last_item_holdout, vocabulary
+from embedall_spark.corpus import blocking, encoded_pages, last_item_holdout, packed_ints, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
 from embedall_spark.evaluate import next_item, skipgram_ranking
 from embedall_spark.randomness import mix
@@ -142,6 +142,6 @@ def test_nothing_is_held_out(spark, tmp_path):
     table = encoded_pages.from_sequences(spark.createDataFrame([(1, ["a", "b", "a"]), (2, ["a"])], SEQUENCES))
     held, kept = last_item_holdout.split(run, table, 1.0, 10, 5, SEED)
     assert held.isEmpty()  # one's last item stands in its context, the other has no context
-    assert sum(row.counts[0] for row in kept.collect()) == 3
+    assert sum(packed_ints.unpack(row.counts)[0] for row in kept.collect()) == 3
     config = TrainConfig()
     assert next_item.evaluate(held, None, None, None, "", config) == {}
