@@ -106,3 +106,20 @@ def test_written_and_read_back():
     again.codes[0] = 1
     (less,) = encoded_pages.read(encoded_pages.write(page).select(["codes", "tokens", "token_lengths"]))
     assert less.codes.tolist() == page.codes.tolist() and len(less.ids) == len(less.counts) == less.seen == 0
+
+
+def test_a_page_of_an_earlier_version_is_read():
+    part = Sequences(np.array([7, -1]), np.array([0, 2, 3]), pa.array(["b", "a", "b"]))
+    page = encoded_pages.encode([part])
+    batch = encoded_pages.write(page)
+    plain = {
+        "lengths": page.lengths,
+        "codes": page.codes,
+        "token_lengths": np.array([1, 1], np.int32),
+        "counts": page.counts,
+    }
+    for name, values in plain.items():
+        column = pa.array([values.tobytes()], pa.binary())
+        batch = batch.set_column(batch.schema.get_field_index(name), name, column)
+    (again,) = encoded_pages.read(batch)
+    assert all(np.array_equal(a, b) for a, b in zip(page, again, strict=True))
