@@ -135,14 +135,14 @@ def _merge_runs(batches: Batches) -> Batches:
 def _joined_pieces(batch: pa.RecordBatch) -> Iterator[Block]:
     """Yield the pieces in rows of BLOCKS, those of one block that follow each other as one."""
     numbers = batch.column("block").to_numpy()
-    ids, _ = packed_ints.row_bytes(batch.column("ids"))
+    ids, places = packed_ints.row_bytes(batch.column("ids"))
     lengths, sequences = packed_ints.unpack_parts(batch.column("lengths"))
     tokens, ends = packed_ints.unpack_parts(batch.column("tokens"))
     for start, stop in pairwise(_run_bounds(numbers).tolist()):
         first, last = sequences[start], sequences[stop]
         yield Block(
             number=int(numbers[start]),
-            ids=ids.view(np.int64)[first:last],
+            ids=ids[places[start] : places[stop]].view(np.int64),
             offsets=blocks.offsets_of(lengths[first:last]),
             tokens=tokens[ends[start] : ends[stop]],
         )

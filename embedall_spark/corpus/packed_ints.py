@@ -60,7 +60,7 @@ def unpack_parts(column: pa.BinaryArray) -> tuple[Ints, Longs]:
     return values, bounds
 
 
-def binary_array(data: NDArray[Any], ends: Longs) -> pa.BinaryArray:
+def binary_array(data: NDArray[Any], ends: NDArray[np.integer]) -> pa.BinaryArray:
     """Return the bytes between each two neighboring ends as a row each."""
     buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(data)]
     return pa.BinaryArray.from_buffers(pa.binary(), len(ends) - 1, buffers)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numba import float64, int64, njit
 
+from embedall_spark.corpus import packed_ints
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -65,8 +67,10 @@ def cut_run(run: Entries, bounds: NDArray[np.int64], max_piece: int) -> pa.Recor
         pa.array(part),
         pa.array(edges[starts]),
         pa.array(weights[starts]),
-        _binaries(offsets, edges),
-        _binaries(np.zeros_like(offsets), weights[:0]) if equal else _binaries(offsets, weights),
+        packed_ints.binary_array(edges, offsets),
+        packed_ints.binary_array(weights[:0], np.zeros_like(offsets))
+        if equal
+        else packed_ints.binary_array(weights, offsets),
     ]
     return pa.RecordBatch.from_arrays(values, _NAMES)
 
@@ -128,8 +132,3 @@ def _count_up_to(edges: NDArray[np.int64], weights: NDArray[np.float64], edge: i
     """Return the number of sorted entries that are not above an entry."""
     first, stop = np.searchsorted(edges, edge), np.searchsorted(edges, edge, side="right")
     return int(first + np.searchsorted(weights[first:stop], weight, side="right"))
-
-
-def _binaries(offsets: NDArray[np.int32], values: NDArray[np.int64] | NDArray[np.float64]) -> pa.BinaryArray:
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)

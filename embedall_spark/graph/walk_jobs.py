@@ -191,7 +191,7 @@ def _blocks(walks: Walks, total: int, block_filter: BlockFilter, threads: int) -
 
         def draw(number: int) -> Block:
             ids, lengths, tokens = _share(walks, graph, number, total)
-            return Block(number, ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), tokens)
+            return Block(number, ids, blocks.offsets_of(lengths), tokens)
 
         with ThreadPoolExecutor(threads) as pool:
             for batch in batches:

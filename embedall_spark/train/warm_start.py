@@ -233,5 +233,4 @@ def around(block: Block, chosen: NDArray[np.bool_], window: int) -> Block:
     lengths = np.tile(np.diff(begins, append=len(near)), _PASSES)
     passes = np.repeat(np.arange(_PASSES), len(begins))
     ids = mix_arrays(np.tile(block.ids[sequence[near[begins]]], _PASSES), np.tile(near[begins], _PASSES), passes)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return block._replace(ids=ids, offsets=offsets, tokens=np.tile(block.tokens[near], _PASSES))
+    return block._replace(ids=ids, offsets=blocks.offsets_of(lengths), tokens=np.tile(block.tokens[near], _PASSES))

@@ -68,7 +68,7 @@ def unpack_block(stream: NDArray[np.int32]) -> Block:
     """Return a packed block."""
     number, count = stream[:2].tolist()
     ids, lengths = stream[2 : 2 + 2 * count].copy().view(np.int64), stream[2 + 2 * count : 2 + 3 * count]
-    return Block(number, ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), stream[2 + 3 * count :])
+    return Block(number, ids, blocks.offsets_of(lengths), stream[2 + 3 * count :])
 
 
 def _unpack_cells(stream: NDArray[np.int32]) -> Cells:
