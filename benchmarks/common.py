@@ -223,6 +223,7 @@ def proportional(root: int) -> tuple[int, int]:
 def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
     """Return analogy accuracy among the 30,000 most frequent words (3CosAdd), and Spearman on WS-353 and SimLex-999.
 
+    Analogies count together and as semantic and syntactic ones, whose sections' names begin with "gram".
     ``words`` are by falling frequency; the sets are those in gensim's package.
     """
     from gensim.test.utils import datapath
@@ -237,17 +238,18 @@ def quality(words: Sequence[str], vectors: NDArray[np.float32]) -> Quality:
         left, right, scores = (np.array(column) for column in zip(*rated, strict=True))
         figures[name] = float(spearmanr(scores, np.einsum("ij,ij->i", rows[left], rows[right])).statistic)
     rows = rows[:_AMONG]
-    indices = [
-        [place.get(word.lower(), _AMONG) for word in words]
-        for _, words in sets.questions(datapath("questions-words.txt"))
-    ]
-    questions = np.array([row for row in indices if max(row) < len(rows)])
-    right_answers = 0
-    for part in np.array_split(questions, len(questions) // 1000 + 1):
+    sections, questions = zip(*sets.questions(datapath("questions-words.txt")), strict=True)
+    indices = np.array([[place.get(word.lower(), _AMONG) for word in words] for words in questions])
+    used = indices.max(axis=1) < len(rows)
+    indices, syntactic = indices[used], np.char.startswith(sections, "gram")[used]
+    answers = []
+    for part in np.array_split(indices, len(indices) // 1000 + 1):
         scores = (rows[part[:, 1]] - rows[part[:, 0]] + rows[part[:, 2]]) @ rows.T
         np.put_along_axis(scores, part[:, :3], -9, axis=1)
-        right_answers += int((scores.argmax(axis=1) == part[:, 3]).sum())
-    return {"analogy": right_answers / len(questions), **figures}
+        answers.append(scores.argmax(axis=1) == part[:, 3])
+    right = np.concatenate(answers)
+    kinds = {"analogy": right, "semantic": right[~syntactic], "syntactic": right[syntactic]}
+    return {name: float(kind.mean()) for name, kind in kinds.items()} | figures
 
 
 def read_words(folder: str) -> pa.Table:

@@ -60,7 +60,7 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: s
     )  # fmt: skip
     if save is not None:
         # Without the rows of n-grams, which would be most of the file.
-        vectors = KeyedVectors(dim, len(model.wv))
+        vectors = KeyedVectors(dim)
         vectors.add_vectors(model.wv.index_to_key, model.wv.vectors)
         vectors.save(save)
     tokens = sum(model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key)

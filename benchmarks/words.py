@@ -75,7 +75,7 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
             folder = f"{work}/{name}-{dim}-{turn}"
             try:
                 if name == "ours":
-                    facts = ours(lines, folder, dim, epochs)
+                    facts = ours(lines, folder, dim, epochs, {})
                 else:
                     facts = peer(programs[name], lines, folder, dim, epochs)
             except RuntimeError as error:
@@ -96,7 +96,7 @@ def one_method(method: str, lines: Path, work: str, dim: int, epochs: int) -> di
     runs: Runs = defaultdict(list)
     runs["gensim"].append(peer(f"gensim-{method}", lines, f"{work}/gensim-{method}", dim, epochs))
     common.say(f"gensim {method} d={dim}", **runs["gensim"][-1])
-    runs["ours"].append(ours(lines, f"{work}/{method}", dim, epochs, method))
+    runs["ours"].append(ours(lines, f"{work}/{method}", dim, epochs, peers.METHODS[method]))
     common.say(f"ours {method} d={dim}", **runs["ours"][-1])
     return compare(runs, f"{method}_d{dim}")
 
@@ -104,7 +104,7 @@ def one_method(method: str, lines: Path, work: str, dim: int, epochs: int) -> di
 def quick(lines: Path, work: str) -> dict[str, float]:
     """Return ratios of steady rates, all in this process and one session; ours is that inside the worker."""
     runs: Runs = defaultdict(list)
-    summary = launch("words", None, settings(lines, f"{work}/ours", 100, QUICK_EPOCHS), Options(master=MASTER))
+    summary = launch("words", None, settings(lines, f"{work}/ours", 100, QUICK_EPOCHS, {}), Options(master=MASTER))
     runs["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
     common.say("ours", **runs["ours"][-1])
     runs["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
@@ -115,8 +115,8 @@ def quick(lines: Path, work: str) -> dict[str, float]:
     return compare(runs, "d100")
 
 
-def settings(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgns") -> list[str]:
-    """Return our configuration as overrides; no map, since the peers draw none."""
+def settings(lines: Path, folder: str, dim: int, epochs: int, options: Mapping[str, Any]) -> list[str]:
+    """Return our configuration as overrides, with further options of training; no map, since the peers draw none."""
     values = {
         "input.path": lines,
         "output.table": f"{folder}/words",
@@ -124,14 +124,14 @@ def settings(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgn
         "train.epochs": epochs,
         "train.threads": common.THREADS,
         "evaluate.map_words": 0,
-        **{f"train.{name}": value for name, value in peers.METHODS[method].items()},
+        **{f"train.{name}": value for name, value in options.items()},
     }
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def ours(lines: Path, folder: str, dim: int, epochs: int, method: str = "sgns") -> dict[str, Any]:
+def ours(lines: Path, folder: str, dim: int, epochs: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return figures of ``embedall words`` in a process of its own, from the text to the Delta table."""
-    overrides = [part for value in settings(lines, folder, dim, epochs, method) for part in ("--set", value)]
+    overrides = [part for value in settings(lines, folder, dim, epochs, options) for part in ("--set", value)]
     done = common.measured(common.embedall("words", "--master", MASTER, *overrides))
     table = common.read_words(f"{folder}/words")
     return {

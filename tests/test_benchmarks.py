@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = ["words", "rotation", "ingestion"]
+NAMES = ["words", "published", "rotation", "ingestion"]
 GRAPHS = ["walks", "nodes"]
 
 

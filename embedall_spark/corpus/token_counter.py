@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from embedall_spark.corpus import hash_table
+from embedall_spark.corpus import hash_table, packed_ints
 from embedall_spark.corpus.vocabulary_index import string_buffers
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def count(
         for batch in batches:
             for texts, occurrences in texts_of(batch):
                 if counter.is_full:
-                    yield from counter.pack()
+                    yield counter.pack()
                 counter.add(texts, occurrences)
-        yield from counter.pack()
+        yield counter.pack()
 
     packed = rows.mapInArrow(count_in_task, _PACKED)
     # A text's counts come into one partition, also where adaptive execution merges partitions.
@@ -99,25 +99,25 @@ class TokenCounter:
         """Return the distinct texts in the order of their numbers, and how often each occurs, int64 [n]."""
         return _strings(self._text, self._offsets[: self._size + 1]), self._counts[: self._size].copy()
 
-    def pack(self) -> Iterator[pa.RecordBatch]:
-        """Yield all counts as rows of _PACKED, of each bucket one, and start empty again."""
-        ends = self._offsets[: self._size + 1]
-        buckets = np.empty(self._size, np.int32)
+    def pack(self) -> pa.RecordBatch:
+        """Return all counts as rows of _PACKED, of each bucket one, and start empty again."""
+        ends, buckets = self._offsets[: self._size + 1], np.empty(self._size, np.int32)
         hash_table.buckets(self._text, ends, buckets)
         order = np.argsort(buckets, kind="stable")
-        bounds = np.searchsorted(buckets[order], np.arange(hash_table.BUCKETS + 1))
-        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
-            rows = order[bounds[bucket] : bounds[bucket + 1]]
-            lengths = ends[rows + 1] - ends[rows]
-            text = np.empty(int(lengths.sum()), np.uint8)
-            hash_table.gather(self._text, ends, rows, np.append(0, np.cumsum(lengths)), text)
-            columns = (text, lengths.astype(np.int32), self._counts[rows])
-            values = [
-                pa.array([bucket], pa.int32()),
-                *(pa.array([column.tobytes()], pa.binary()) for column in columns),
-            ]
-            yield pa.RecordBatch.from_arrays(values, ["bucket", "tokens", "lengths", "counts"])
+        numbers, starts = np.unique(buckets[order], return_index=True)
+        bounds = np.append(starts, self._size)
+        lengths = np.diff(ends)[order]
+        offsets = np.append(0, np.cumsum(lengths))
+        text = np.empty(int(offsets[-1]), np.uint8)
+        hash_table.gather(self._text, ends, order, offsets, text)
+        columns = [
+            pa.array(numbers),
+            packed_ints.binary_array(text, offsets[bounds]),
+            packed_ints.binary_array(lengths.astype(np.int32), 4 * bounds),
+            packed_ints.binary_array(self._counts[order], 8 * bounds),
+        ]
         self._clear()
+        return pa.RecordBatch.from_arrays(columns, ["bucket", "tokens", "lengths", "counts"])
 
     def flush(self) -> Iterator[pa.RecordBatch]:
         """Yield all counts as rows (token, count), and start empty again."""
