@@ -174,8 +174,8 @@ def _path_trainer(
 
     def train(number: int, stream: NDArray[np.int32], progress: float) -> tuple[int, float, float]:
         rate = plan.learning_rate(config, progress)
-        arguments = (stream, 0, len(stream), inputs, outputs, nothing, 0, rate, 1, paths, tuple(NO_NGRAMS[:2]))
-        pairs, loss, sampled = kernel(*arguments)[1:]
+        arguments = (stream, 0, len(stream), inputs, outputs, nothing, 0, rate, slice_.plan.threads)
+        pairs, loss, sampled = kernel(*arguments, paths, tuple(NO_NGRAMS[:2]))[1:]
         # Pairs are counted once, and their losses are sums over the nodes of all parts.
         return pairs if part == 0 else 0, loss, sampled / parts
 
@@ -206,6 +206,6 @@ def _kernel(slice_: Slice, vocabulary: VocabularyIndex) -> Callable[..., Any]:
     )  # fmt: skip
 
     def train(*arguments: Any) -> tuple[int, int, float, int]:
-        return kernel(*arguments, paths, (offsets, rows))
+        return kernel(*arguments[:-1], slice_.plan.threads, paths, (offsets, rows))
 
     return train

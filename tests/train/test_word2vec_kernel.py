@@ -1,6 +1,7 @@
 """CBOW, hierarchical softmax and n-grams against numpy, whose gradients are checked by finite differences."""
 
 import heapq
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -56,10 +57,14 @@ def test_the_path_to_the_only_token_has_no_turns():
 
 
 def targets(predicted, others, paths, hs, negative, batch_size):
-    """Output rows, labels and weights of a prediction of several tokens."""
+    """Output rows, sums of labels, and weights of a prediction of several tokens; each inner node comes once."""
     wanted = []
+    labels, weights = Counter(), Counter()
+    for node, code in (turn for token in predicted for turn in path(paths, token)) if hs else ():
+        labels[node] += 1 - code
+        weights[node] += 1
+    wanted += [("nodes", node, labels[node], weight) for node, weight in weights.items()]
     for number, token in enumerate(predicted):
-        wanted += [("nodes", node, 1 - code, 1) for node, code in path(paths, token)] if hs else []
         wanted += [("tokens", token, 1, 1)] if negative else []
         if negative and number % batch_size == 0:
             shared = predicted[number : number + batch_size]
@@ -75,10 +80,8 @@ def hidden_of(inputs, sources, mean):
 
 def loss_of(model, sources, wanted, mean):
     hidden = hidden_of(model["inputs"], sources, mean)
-    return -sum(
-        weight * np.log(sigmoid((2 * label - 1) * (hidden @ model[matrix][row])))
-        for matrix, row, label, weight in wanted
-    )
+    dots = [(hidden @ model[matrix][row], label, weight) for matrix, row, label, weight in wanted]
+    return -sum(label * np.log(sigmoid(dot)) + (weight - label) * np.log(sigmoid(-dot)) for dot, label, weight in dots)
 
 
 def step(model, sources, wanted, mean, alpha, slope=stepped):
@@ -90,7 +93,7 @@ def step(model, sources, wanted, mean, alpha, slope=stepped):
     )
     dots = [hidden @ model[matrix][row] for matrix, row, *_ in wanted]
     for dot, (matrix, row, label, weight) in zip(dots, wanted, strict=True):
-        change = alpha * weight * (label - slope(dot))
+        change = alpha * (label - weight * slope(dot))
         error += change * model[matrix][row]
         model[matrix][row] += change * hidden
     for source in sources:
@@ -126,8 +129,9 @@ def test_reference_gradient_by_finite_differences(counts):
             assert moves == pytest.approx(-factor * slope, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 16])
 @pytest.mark.parametrize(("cbow", "mean", "hs", "negative", "ngrams", "batch_size"), VARIANTS)
-def test_steps(counts, cbow, mean, hs, negative, ngrams, batch_size):
+def test_steps(counts, cbow, mean, hs, negative, ngrams, batch_size, threads):
     random = np.random.default_rng(1)
     model, paths = random_model(random), huffman.paths(counts)
     table = random.integers(TOKENS, size=7).astype(np.int32)
@@ -162,8 +166,9 @@ def test_steps(counts, cbow, mean, hs, negative, ngrams, batch_size):
     kernel = word2vec_kernel.kernel(DIM, negative, cbow=cbow, mean=mean, hs=hs, ngrams=ngrams, batch_size=batch_size)
     stream = np.array(stream, np.int32)
     arguments = tuple(paths if hs else huffman.NO_PATHS), (offsets, rows)
+    # A thread's copies of rows, without another thread, change nothing.
     end, predicted, loss, sampled = kernel(
-        stream, 0, len(stream), inputs, outputs, table, 4, np.float32(ALPHA), 1, *arguments
+        stream, 0, len(stream), inputs, outputs, table, 4, np.float32(ALPHA), threads, *arguments
     )
     assert (predicted, sampled) == (sum(n for _, n in losses), sum(n for _, n in losses[::64]))
     assert not negative or table[end] == next(drawing)
