@@ -281,7 +281,7 @@ def test_a_packed_environment_without_torch_is_shipped_and_runs_words(cluster, j
     pythons = {"PYSPARK_DRIVER_PYTHON": f"{tmp_path}/environment/bin/python", "PYSPARK_PYTHON": "./packed/bin/python"}
     done = subprocess.run(
         command, env=cluster.environment | pythons, cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True, text=True, check=False, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

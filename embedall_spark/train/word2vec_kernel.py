@@ -20,42 +20,21 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llvmlite import ir
 from numba import float32, float64, int8, int32, int64, njit, types
-from numba.core import cgutils
 
-from embedall_spark.train.aligned_rows import LINE as _LINE
-from embedall_spark.train.vector_instructions import (
-    LAST,
-    LONG,
-    MATH,
-    SCALE,
-    SHIFT,
-    SIGMOID,
-    TILE,
-    broadcast_lane,
-    element,
-    instructions,
-    lane_sums,
-    load,
-    multiply_add,
-    pointers,
-    prefetch_row,
-    store,
-    zeros,
-)
+from embedall_spark.train.row_instructions import add_rows, exchange_row, learn_rows, multiply_rows, sum_rows
+from embedall_spark.train.vector_instructions import LAST, MATH, SCALE, SHIFT, SIGMOID, prefetch_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FLOATS = ir.FloatType().as_pointer()
 _LOSS_EVERY = 64  # one of so many groups is used to estimate the loss
 _MAX_PREDICTED = 32  # contexts that are predicted at once; larger groups are cut
 _MAX_PATH = 96  # a Huffman tree of depth 91 needs counts whose sum exceeds 2^63
 # Of the rows of inner nodes near the root, and of a thread's copies of them twice: they fit into a core's cache.
 _NEAR_BYTES = 1 << 18
 # Learning rates of the steps along a row near the root, summed, that all threads together may take before each knows
-# of the others'. A hidden vector's squared length, some units, times a quarter of it is the part of the row's error that
+# of the others'. Times a quarter of a hidden vector's squared length (2 to 7), it is the part of the row's error that
 # these steps take off: threads that each took off most of it would overshoot together.
 _UNKNOWN_RATES = 1.2
 
@@ -65,6 +44,7 @@ _BYTES = types.Array(int8, 1, "C", readonly=True)
 _ROWS = float32[:, ::1]
 _RESULT = types.Tuple((int64, int64, float64, int64))  # type: ignore[no-untyped-call]
 _TUPLES = types.Tuple((_LONGS, _INTS, _BYTES)), types.Tuple((_LONGS, _INTS))  # type: ignore[no-untyped-call]
+_inlined: Callable[[Callable[..., Any]], Any] = njit(inline="always")
 _SIGNATURE = _RESULT(_INTS, int64, int64, _ROWS, _ROWS, _INTS, int64, float32, int32, *_TUPLES)
 
 
@@ -115,6 +95,67 @@ def _loss(dots: Any, labels: Any, weights: Any, count: Any) -> float:
     return loss
 
 
+@_inlined
+def _prefetch(
+    stream: Any, index: Any, flat_in: Any, flat_out: Any, negatives: Any, drawn: Any, offsets: Any, rows: Any,
+    tokens: Any, dim: Any, width: Any, negative: Any, cbow: Any, ngrams: Any,
+) -> None:  # fmt: skip
+    """Prefetch what the group at an index needs: its rows of inputs that are likely to be new, and targets of CBOW."""
+    token = stream[index + 1 + stream[index + 1]] if cbow else stream[index]
+    prefetch_row(flat_in, np.uint64(token) * np.uint64(dim), dim)
+    if cbow and negative > 0:
+        prefetch_row(flat_out, np.uint64(stream[index]) * np.uint64(width), dim)
+        for i in range(drawn + negative, min(drawn + 2 * negative, negatives.size)):
+            prefetch_row(flat_out, np.uint64(negatives[i]) * np.uint64(width), dim)
+    if ngrams:
+        for i in range(offsets[token], offsets[token + 1]):
+            prefetch_row(flat_in, np.uint64(tokens + rows[i]) * np.uint64(dim), dim)
+
+
+@_inlined
+def _add_path(
+    token: Any, targets: Any, paths: Any, flat: Any, nodes_from: Any, width: Any, dim: Any, addresses: Any,
+    labels: Any, weights: Any, node_of: Any, target_of: Any, followed: Any, copies: Any, limit: Any,
+) -> Any:  # fmt: skip
+    """Add the inner nodes of a token's path to the targets, those near the root once, and return their number."""
+    offsets, nodes, codes = paths
+    for step in range(offsets[token], offsets[token + 1]):
+        node = nodes[step]
+        place = node * width + nodes_from
+        address = flat.ctypes.data + 4 * place
+        if node < target_of.size:
+            target = target_of[node]
+            followed[node] += 1
+            if followed[node] == limit:
+                prefetch_row(flat, np.uint64(place), dim)
+            if target < targets and node_of[target] == node:
+                labels[target] += 1 - codes[step]
+                weights[target] += 1
+                continue
+            target_of[node] = targets
+            if copies.size:
+                shared, address = address, copies.ctypes.data + 4 * node * dim
+                if followed[node] > limit:
+                    # The merged rows lie behind all copies.
+                    exchange_row(shared, address, address + 2 * copies.size, dim)
+                    followed[node] = 1
+        else:
+            prefetch_row(flat, np.uint64(place), dim)
+        addresses[targets], node_of[targets] = address, node
+        labels[targets], weights[targets] = 1 - codes[step], 1
+        targets += 1
+    return targets
+
+
+@_inlined
+def _merge_all(copies: Any, flat: Any, nodes_from: Any, width: Any, dim: Any) -> None:
+    """Add what all copies have changed to the shared rows."""
+    for node in range(copies.shape[1]):
+        shared = flat.ctypes.data + 4 * (node * width + nodes_from)
+        address = copies.ctypes.data + 4 * node * dim
+        exchange_row(shared, address, address + 2 * copies.size, dim)
+
+
 @njit
 def _input_rows(matrix: Any, sources: Any, offsets: Any, rows: Any, first: Any, addresses: Any) -> Any:
     """Return the addresses of the tokens' rows and their n-grams' in an array with room for them, and their number."""
@@ -145,216 +186,71 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
     # _SIGNATURE has the types; mypy cannot follow them into compiled code.
     @njit(_SIGNATURE, nogil=True, cache=True, fastmath=MATH, error_model="numpy")
     def train(stream, start, stop, inputs, outputs, negatives, cursor, alpha, threads, paths, index_of_ngrams):  # type: ignore[no-untyped-def] # noqa
-        (offsets, nodes, codes), (ngram_offsets, ngram_rows) = paths, index_of_ngrams
+        ngram_offsets, ngram_rows = index_of_ngrams
         flat_in, flat_out = inputs.reshape(inputs.size), outputs.reshape(outputs.size)
-        tokens = outputs.shape[0]
-        near = min(most_near, tokens)
+        tokens, near = outputs.shape[0], min(most_near, outputs.shape[0])
         # Of each node near the root: its place among the targets, and the paths followed since its copy was merged.
         target_of, followed = np.zeros(near, np.int64), np.zeros(near, np.int64)
-        copied = near if threads > 1 else 0
         # The rows that a thread changes, and then what they were when they were merged.
-        copies = np.empty((2, copied, dim), np.float32)
-        copies[:] = outputs[:copied, width - dim :]
+        copies = np.empty((2, near if threads > 1 else 0, dim), np.float32)
+        copies[:] = outputs[: copies.shape[1], width - dim :]
         limit = max(1, np.int64(_UNKNOWN_RATES / (alpha * threads)))
         hidden, error = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
         addresses, sources, node_of = np.empty(room, np.int64), np.empty(256, np.int64), np.empty(room, np.int32)
         dots, labels, weights = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, np.float32)
         size, drawn = negatives.size, cursor % max(1, negatives.size)
-        predictions, sampled, loss, groups = 0, 0, 0.0, 0
-        index = start
+        predictions, sampled, loss, groups, index = 0, 0, 0.0, 0, start
         while index < stop:
             center, contexts = stream[index : index + 1], stream[index + 2 : index + 2 + stream[index + 1]]
             index += 2 + contexts.size
             if index < stop:
-                following = stream[index] if not cbow else stream[index + 1 + stream[index + 1]]
-                prefetch_row(flat_in, np.uint64(following) * np.uint64(dim), dim)
-                if ngrams:
-                    for i in range(ngram_offsets[following], ngram_offsets[following + 1]):
-                        prefetch_row(flat_in, np.uint64(tokens + ngram_rows[i]) * np.uint64(dim), dim)
+                _prefetch(
+                    stream, index, flat_in, flat_out, negatives, drawn, ngram_offsets, ngram_rows, tokens, dim, width,
+                    negative, cbow, ngrams,
+                )  # fmt: skip
             given = contexts if cbow else center
             sources, rows = _input_rows(inputs, given, ngram_offsets, ngram_rows, tokens, sources)
             scale = np.float32(1) / np.float32(rows)
             for begin in range(0, 1 if cbow else contexts.size, _MAX_PREDICTED):
                 predicted = center if cbow else contexts[begin : begin + _MAX_PREDICTED]
                 targets = 0
-                for number in range(predicted.size):
-                    token = predicted[number]
+                for number, token in enumerate(predicted):
                     if hs:
-                        for step in range(offsets[token], offsets[token + 1]):
-                            node = nodes[step]
-                            place = node * width + nodes_from
-                            address = flat_out.ctypes.data + 4 * place
-                            if node < near:
-                                target = target_of[node]
-                                followed[node] += 1
-                                if followed[node] == limit:
-                                    prefetch_row(flat_out, np.uint64(place), dim)
-                                if target < targets and node_of[target] == node:
-                                    labels[target] += 1 - codes[step]
-                                    weights[target] += 1
-                                    continue
-                                target_of[node] = targets
-                                if threads > 1:
-                                    shared, address = address, copies.ctypes.data + 4 * node * dim
-                                    if followed[node] > limit:
-                                        _exchange(shared, address, address + 4 * copied * dim, dim)
-                                        followed[node] = 1
-                            if node >= near:
-                                prefetch_row(flat_out, np.uint64(place), dim)
-                            addresses[targets], node_of[targets] = address, node
-                            labels[targets], weights[targets] = 1 - codes[step], 1
-                            targets += 1
+                        targets = _add_path(
+                            token, targets, paths, flat_out, nodes_from, width, dim, addresses, labels, weights,
+                            node_of, target_of, followed, copies, limit,
+                        )  # fmt: skip
                     if negative > 0:
                         addresses[targets] = flat_out.ctypes.data + 4 * token * width
                         labels[targets], weights[targets], node_of[targets] = 1, 1, -1
                         targets += 1
                         for _ in range(negative if number % batch_size == 0 else 0):
-                            token = negatives[drawn]
+                            noise = negatives[drawn]
                             drawn = drawn + 1 if drawn + 1 < size else 0
-                            addresses[targets] = flat_out.ctypes.data + 4 * token * width
+                            addresses[targets] = flat_out.ctypes.data + 4 * noise * width
                             # A negative that is to be predicted contributes nothing, as in word2vec.
                             labels[targets], weights[targets], node_of[targets] = 0, 0, -1
                             for other in predicted[number : number + batch_size]:
-                                weights[targets] += other != token
-                            prefetch_row(flat_out, np.uint64(token) * np.uint64(width), dim)
+                                weights[targets] += other != noise
+                            prefetch_row(flat_out, np.uint64(noise) * np.uint64(width), dim)
                             targets += weights[targets] > 0
                 hidden[:] = 0
-                _sum(hidden, sources, rows, dim)
+                sum_rows(hidden, sources, rows, dim)
                 if mean:
                     hidden *= scale
-                _dots(hidden, addresses, dots, targets, dim)
+                multiply_rows(hidden, addresses, dots, targets, dim)
                 predictions += predicted.size
                 if groups % _LOSS_EVERY == 0:
                     loss += _loss(dots, labels, weights, targets)
                     sampled += predicted.size
                 _steps(dots, labels, weights, targets, alpha)
                 error[:] = 0
-                _learn(hidden, error, addresses, dots, targets, dim)
+                learn_rows(hidden, error, addresses, dots, targets, dim)
                 if not mean:
                     error *= scale
-                _add(error, sources, rows, dim)
+                add_rows(error, sources, rows, dim)
             groups += 1
-        for node in range(copied):
-            address = copies.ctypes.data + 4 * node * dim
-            shared = flat_out.ctypes.data + 4 * (node * width + nodes_from)
-            _exchange(shared, address, address + 4 * copied * dim, dim)
+        _merge_all(copies, flat_out, nodes_from, width, dim)
         return np.int64(drawn), predictions, loss, sampled
 
     return train
-
-
-# From here on: vector instructions. A Python loop is unrolled; a loop of cgutils is a loop in the machine code too.
-
-
-def _for_rows(builder: Any, addresses: Any, count: Any, build: Callable[[Any, list[Any]], None]) -> None:
-    """Build the instructions for rows, TILE at a time and then one by one; ``build`` gets an index and the rows."""
-    whole = builder.sub(count, builder.urem(count, LONG(TILE)))
-    for begin, end, size in ((LONG(0), whole, TILE), (whole, count, 1)):
-        with cgutils.for_range_slice(builder, begin, end, LONG(size)) as (first, _):
-            places = (element(builder, addresses, builder.add(first, LONG(row))) for row in range(size))
-            build(first, [builder.inttoptr(place, _FLOATS) for place in places])
-
-
-def _for_lines(builder: Any, dim: Any) -> Any:
-    """Return the loop over the indices of a row's vectors."""
-    return cgutils.for_range_slice(builder, LONG(0), LONG(dim.literal_value), LONG(_LINE))
-
-
-@instructions
-def _sum(_: Any, hidden: Any, addresses: Any, count: Any, dim: Any) -> Any:
-    """Add rows to the hidden vector."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        total, rows, size, _ = pointers(context, builder, signature, values)
-
-        def add(_: Any, sources: list[Any]) -> None:
-            with _for_lines(builder, dim) as (k, _):
-                vector = load(builder, total, k)
-                for source in sources:
-                    vector = builder.fadd(vector, load(builder, source, k))
-                store(builder, vector, total, k)
-
-        _for_rows(builder, rows, size, add)
-        return context.get_dummy_value()
-
-    return types.void(hidden, addresses, types.int64, dim), build
-
-
-@instructions
-def _dots(_: Any, hidden: Any, addresses: Any, dots: Any, count: Any, dim: Any) -> Any:
-    """Write the dot products of the hidden vector with rows."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        vector, rows, results, size, _ = pointers(context, builder, signature, values)
-
-        def multiply(first: Any, targets: list[Any]) -> None:
-            totals = zeros(builder, len(targets))
-            with _for_lines(builder, dim) as (k, _):
-                part = load(builder, vector, k)
-                for total, target in zip(totals, targets, strict=True):
-                    builder.store(multiply_add(builder, part, load(builder, target, k), builder.load(total)), total)
-            store(builder, lane_sums(builder, [builder.load(total) for total in totals]), results, first)
-
-        _for_rows(builder, rows, size, multiply)
-        return context.get_dummy_value()
-
-    return types.void(hidden, addresses, dots, types.int64, dim), build
-
-
-@instructions
-def _learn(_: Any, hidden: Any, error: Any, addresses: Any, steps: Any, count: Any, dim: Any) -> Any:
-    """Add the steps times the rows to ``error``, and the steps times the hidden vector to the rows, one by one."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        vector, total, rows, factors, size, _ = pointers(context, builder, signature, values)
-
-        def learn(first: Any, targets: list[Any]) -> None:
-            indices = (builder.add(first, LONG(row)) for row in range(len(targets)))
-            each = [broadcast_lane(builder, element(builder, factors, index)) for index in indices]
-            with _for_lines(builder, dim) as (k, _):
-                part, change = load(builder, vector, k), load(builder, total, k)
-                for factor, target in zip(each, targets, strict=True):
-                    before = load(builder, target, k)
-                    change = multiply_add(builder, factor, before, change)
-                    store(builder, multiply_add(builder, factor, part, before), target, k)
-                store(builder, change, total, k)
-
-        _for_rows(builder, rows, size, learn)
-        return context.get_dummy_value()
-
-    return types.void(hidden, error, addresses, steps, types.int64, dim), build
-
-
-@instructions
-def _exchange(_: Any, shared: Any, copy: Any, merged: Any, dim: Any) -> Any:
-    """Add what a copy has changed since it was merged to the shared row, and copy that row again."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        rows = [builder.inttoptr(value, _FLOATS) for value in values[:3]]
-        with _for_lines(builder, dim) as (k, _):
-            before, changed, unchanged = (load(builder, row, k) for row in rows)
-            after = builder.fadd(before, builder.fsub(changed, unchanged))
-            for row in rows:
-                store(builder, after, row, k)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, dim), build
-
-
-@instructions
-def _add(_: Any, error: Any, addresses: Any, count: Any, dim: Any) -> Any:
-    """Add ``error`` to rows, one by one; a row that is named twice gets it twice."""
-
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        change, rows, size, _ = pointers(context, builder, signature, values)
-
-        def add(_: Any, targets: list[Any]) -> None:
-            with _for_lines(builder, dim) as (k, _):
-                part = load(builder, change, k)
-                for target in targets:
-                    store(builder, builder.fadd(load(builder, target, k), part), target, k)
-
-        _for_rows(builder, rows, size, add)
-        return context.get_dummy_value()
-
-    return types.void(error, addresses, types.int64, dim), build
