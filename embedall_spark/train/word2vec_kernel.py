@@ -96,23 +96,6 @@ def _loss(dots: Any, labels: Any, weights: Any, count: Any) -> float:
 
 
 @_inlined
-def _prefetch(
-    stream: Any, index: Any, flat_in: Any, flat_out: Any, negatives: Any, drawn: Any, offsets: Any, rows: Any,
-    tokens: Any, dim: Any, width: Any, negative: Any, cbow: Any, ngrams: Any,
-) -> None:  # fmt: skip
-    """Prefetch what the group at an index needs: its rows of inputs that are likely to be new, and targets of CBOW."""
-    token = stream[index + 1 + stream[index + 1]] if cbow else stream[index]
-    prefetch_row(flat_in, np.uint64(token) * np.uint64(dim), dim)
-    if cbow and negative > 0:
-        prefetch_row(flat_out, np.uint64(stream[index]) * np.uint64(width), dim)
-        for i in range(drawn + negative, min(drawn + 2 * negative, negatives.size)):
-            prefetch_row(flat_out, np.uint64(negatives[i]) * np.uint64(width), dim)
-    if ngrams:
-        for i in range(offsets[token], offsets[token + 1]):
-            prefetch_row(flat_in, np.uint64(tokens + rows[i]) * np.uint64(dim), dim)
-
-
-@_inlined
 def _add_path(
     token: Any, targets: Any, paths: Any, flat: Any, nodes_from: Any, width: Any, dim: Any, addresses: Any,
     labels: Any, weights: Any, node_of: Any, target_of: Any, followed: Any, copies: Any, limit: Any,
@@ -204,13 +187,13 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
             center, contexts = stream[index : index + 1], stream[index + 2 : index + 2 + stream[index + 1]]
             index += 2 + contexts.size
             if index < stop:
-                _prefetch(
-                    stream, index, flat_in, flat_out, negatives, drawn, ngram_offsets, ngram_rows, tokens, dim, width,
-                    negative, cbow, ngrams,
-                )  # fmt: skip
+                following = stream[index] if not cbow else stream[index + 1 + stream[index + 1]]
+                prefetch_row(flat_in, np.uint64(following) * np.uint64(dim), dim)
+                if ngrams:
+                    for i in range(ngram_offsets[following], ngram_offsets[following + 1]):
+                        prefetch_row(flat_in, np.uint64(tokens + ngram_rows[i]) * np.uint64(dim), dim)
             given = contexts if cbow else center
             sources, rows = _input_rows(inputs, given, ngram_offsets, ngram_rows, tokens, sources)
-            scale = np.float32(1) / np.float32(rows)
             for begin in range(0, 1 if cbow else contexts.size, _MAX_PREDICTED):
                 predicted = center if cbow else contexts[begin : begin + _MAX_PREDICTED]
                 targets = 0
@@ -237,7 +220,7 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
                 hidden[:] = 0
                 sum_rows(hidden, sources, rows, dim)
                 if mean:
-                    hidden *= scale
+                    hidden /= np.float32(rows)
                 multiply_rows(hidden, addresses, dots, targets, dim)
                 predictions += predicted.size
                 if groups % _LOSS_EVERY == 0:
@@ -247,7 +230,7 @@ def _compile(dim: int, negative: int, cbow: bool, mean: bool, hs: bool, ngrams: 
                 error[:] = 0
                 learn_rows(hidden, error, addresses, dots, targets, dim)
                 if not mean:
-                    error *= scale
+                    error /= np.float32(rows)
                 add_rows(error, sources, rows, dim)
             groups += 1
         _merge_all(copies, flat_out, nodes_from, width, dim)
