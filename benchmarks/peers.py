@@ -1,6 +1,7 @@
-"""The peers of words.py: gensim's and Spark MLlib's Word2Vec. ``peers.py NAME LINES DIM EPOCHS SAVE`` prints JSON.
+"""The peers of words.py: gensim's and Spark MLlib's Word2Vec.
 
-NAME is mllib, gensim, gensim with a method of METHODS, such as gensim-cbow, or the path of the program pWord2Vec.
+``peers.py NAME LINES DIM EPOCHS SAVE OPTIONS`` prints JSON.
+NAME is mllib, gensim or the path of the program pWord2Vec; OPTIONS are gensim's further ones, as JSON.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import common
 from embedall_spark import session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import SparkSession
 
 MLLIB_TOKENS = 200_000
 _MIN_COUNT = 5
 _MORE = 2
-METHODS = {
+# Ours, where gensim has others.
+_DEFAULTS = {"window": 5, "sample": 1e-3, "sg": 1, "hs": 0, "negative": 5}
+METHODS: dict[str, dict[str, float]] = {
     "sgns": {},
     "cbow": {"sg": 0},
     "hs": {"hs": 1, "negative": 0},
@@ -35,8 +40,11 @@ METHODS = {
 """Options of word2vec's methods under gensim's names, which are ours below ``train``."""
 
 
-def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: str = "sgns") -> dict[str, Any]:
-    """Train gensim's Word2Vec, or FastText, on a file; return words of the vocabulary per second of each epoch."""
+def gensim(lines: str, dim: int, epochs: int, save: str | None, options: Mapping[str, float]) -> dict[str, Any]:
+    """Train gensim's Word2Vec, or FastText, on a file; return words of the vocabulary per second of each epoch.
+
+    FastText's n-grams have their own default lengths, so that it is the one that is trained where an option gives them.
+    """
     from gensim.models import FastText, KeyedVectors, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 
@@ -54,9 +62,9 @@ def gensim(lines: str, dim: int, epochs: int, save: str | None = None, method: s
             self.seconds.append(time.perf_counter() - self.since)
 
     clock = Clock()
-    model = (FastText if "max_n" in METHODS[method] else Word2Vec)(
-        corpus_file=lines, vector_size=dim, window=5, sample=1e-3, min_count=_MIN_COUNT, workers=common.THREADS,
-        epochs=epochs, seed=1, callbacks=[clock], **{"sg": 1, "hs": 0, "negative": 5} | METHODS[method],
+    model = (FastText if "max_n" in options else Word2Vec)(
+        corpus_file=lines, vector_size=dim, min_count=_MIN_COUNT, workers=common.THREADS,
+        epochs=epochs, seed=1, callbacks=[clock], **_DEFAULTS | options,
     )  # fmt: skip
     if save is not None:
         # Without the rows of n-grams, which would be most of the file.
@@ -113,12 +121,12 @@ def mllib(spark: SparkSession, lines: str, dim: int, work: str, tokens: int = ML
     return {"words_per_second": [_MORE * frequent / (long - short)], "tokens": frequent}
 
 
-def main(name: str, lines: str, dim: str, epochs: str, save: str) -> None:
+def main(name: str, lines: str, dim: str, epochs: str, save: str, options: str) -> None:
     """Run one peer in this process and print what it figures."""
     if "/" in name:
         figures = pword2vec(name, lines, int(dim), int(epochs), save)
     elif name != "mllib":
-        figures = gensim(lines, int(dim), int(epochs), save, name.partition("-")[2] or "sgns")
+        figures = gensim(lines, int(dim), int(epochs), save, json.loads(options))
     else:
         spark = session.get("peers", master=f"local[{common.THREADS}]")
         figures = mllib(spark, lines, int(dim), str(Path(save).parent))

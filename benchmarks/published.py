@@ -16,6 +16,7 @@ import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 class Table(NamedTuple):
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = common.options(__doc__ or "")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which of them")
+    parser.add_argument("--gensim", action="store_true", help="train gensim with the same settings, too")
     options = parser.parse_args(arguments)
     ratios: dict[str, float] = {}
     if not common.absent("gensim"):
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if not options.quick:
                     common.announce(15)
                 for name in QUICK if options.quick else options.tables:
-                    ratios |= compare(name, words.ours(lines, f"{work}/{name}", *settings(TABLES[name])))
+                    ratios |= compare(name, lines, work, gensim=options.gensim)
     print(common.result("published", ratios, GOALS))
 
 
@@ -72,11 +74,23 @@ def settings(table: Table) -> tuple[int, int, Mapping[str, Any]]:
     return table.dim, table.epochs, {**peers.METHODS[table.method], **table.options}
 
 
-def compare(name: str, facts: Mapping[str, Any]) -> dict[str, float]:
-    """Print a run's figures, and return how far they are above the published ones."""
-    figures = TABLES[name].figures
-    common.say(name, **{key: facts[key] for key in ("seconds", "analogy", "semantic", "syntactic")}, published=figures)
-    return {f"{name}_{figure}_minus_published": facts[figure] - value for figure, value in figures.items()}
+def compare(name: str, lines: Path, work: str, *, gensim: bool) -> dict[str, float]:
+    """Train with a table's settings, and return how far its figures are above the published ones, and gensim's."""
+    table = TABLES[name]
+    us = words.ours(lines, f"{work}/{name}", *settings(table))
+    say(name, us, table)
+    ratios = {f"{name}_{figure}_minus_published": us[figure] - value for figure, value in table.figures.items()}
+    if gensim:
+        them = words.peer("gensim", lines, f"{work}/{name}-gensim", *settings(table))
+        say(f"gensim {name}", them, table)
+        ratios |= {f"{name}_{figure}_minus_gensim": us[figure] - them[figure] for figure in table.figures}
+    return ratios
+
+
+def say(what: str, facts: Mapping[str, Any], table: Table) -> None:
+    """Print a run's figures beside the published ones."""
+    shown = {key: facts[key] for key in ("seconds", "analogy", "semantic", "syntactic")}
+    common.say(what, **shown, published=table.figures)
 
 
 if __name__ == "__main__":

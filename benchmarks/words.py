@@ -5,6 +5,7 @@ Window 5, 5 negatives, sample 1e-3, min_count 5, 2 threads each. Rates are token
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -77,7 +78,7 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
                 if name == "ours":
                     facts = ours(lines, folder, dim, epochs, {})
                 else:
-                    facts = peer(programs[name], lines, folder, dim, epochs)
+                    facts = peer(programs[name], lines, folder, dim, epochs, {})
             except RuntimeError as error:
                 # The other parts are still worth having; what is missing meets no goal.
                 common.say(f"{name} d={dim}", failed=str(error))
@@ -94,7 +95,7 @@ def full(lines: Path, work: str, options: Any) -> dict[str, float]:
 def one_method(method: str, lines: Path, work: str, dim: int, epochs: int) -> dict[str, float]:
     """Return ratios of a further method, from one run of gensim and one of ours."""
     runs: Runs = defaultdict(list)
-    runs["gensim"].append(peer(f"gensim-{method}", lines, f"{work}/gensim-{method}", dim, epochs))
+    runs["gensim"].append(peer("gensim", lines, f"{work}/gensim-{method}", dim, epochs, peers.METHODS[method]))
     common.say(f"gensim {method} d={dim}", **runs["gensim"][-1])
     runs["ours"].append(ours(lines, f"{work}/{method}", dim, epochs, peers.METHODS[method]))
     common.say(f"ours {method} d={dim}", **runs["ours"][-1])
@@ -107,7 +108,7 @@ def quick(lines: Path, work: str) -> dict[str, float]:
     summary = launch("words", None, settings(lines, f"{work}/ours", 100, QUICK_EPOCHS, {}), Options(master=MASTER))
     runs["ours"].append({"words_per_second": rates(summary["folder"])["worker_words_per_second"]})
     common.say("ours", **runs["ours"][-1])
-    runs["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS))
+    runs["gensim"].append(peers.gensim(str(lines), 100, QUICK_EPOCHS, None, {}))
     common.say("gensim", **runs["gensim"][-1])
     spark = session.get("words")
     runs["mllib"].append(peers.mllib(spark, str(lines), 100, work, QUICK_MLLIB_TOKENS))
@@ -143,10 +144,11 @@ def ours(lines: Path, folder: str, dim: int, epochs: int, options: Mapping[str, 
     }
 
 
-def peer(name: str, lines: Path, folder: str, dim: int, epochs: int) -> dict[str, Any]:
+def peer(name: str, lines: Path, folder: str, dim: int, epochs: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return figures of a peer in a process of its own: gensim's from the text to its saved vectors, MLlib's rate."""
     script, saved = str(Path(__file__).with_name("peers.py")), f"{folder}.vectors"
-    done = common.measured(common.this_python(script, name, str(lines), str(dim), str(epochs), saved))
+    arguments = [name, str(lines), str(dim), str(epochs), saved, json.dumps(dict(options))]
+    done = common.measured(common.this_python(script, *arguments))
     if name == "mllib":
         return done.said
     from gensim.models import KeyedVectors

@@ -24,6 +24,7 @@ BASE = {
     "schemas",
     "config",
     "config_help",
+    "list_offsets",
     "randomness",
     "row_numbers",
     "credentials",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from embedall_spark import list_offsets
 from embedall_spark.corpus import blocks, encoded_pages, packed_ints, vocabulary
 from embedall_spark.corpus.blocks import BLOCKS, Block
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -68,7 +69,7 @@ def _cut_pages(folder: str, number: int) -> Table:
         for batch in batches:
             for page in encoded_pages.read(batch):
                 tokens, lengths = vocabulary.encode_page(page, index)
-                yield _cut(page.ids, blocks.offsets_of(lengths), tokens, number)
+                yield _cut(page.ids, list_offsets.from_lengths(lengths), tokens, number)
 
     return pieces
 
@@ -78,7 +79,7 @@ def _cut_in_order(folder: str) -> Table:
         index, number = VocabularyIndex.open(folder), 0
         for page in (page for batch in batches for page in encoded_pages.read(batch)):
             tokens, lengths = vocabulary.encode_page(page, index)
-            encoded = Block(-1, page.ids, blocks.offsets_of(lengths), tokens)
+            encoded = Block(-1, page.ids, list_offsets.from_lengths(lengths), tokens)
             sequences = blocks.take(encoded, np.flatnonzero(lengths > 1))
             bounds = np.flatnonzero(np.diff(sequences.offsets[:-1] // blocks.MIN_SIZE)) + 1
             for rows in np.split(np.arange(len(sequences.ids)), bounds):
@@ -93,8 +94,8 @@ def _cut_encoded(number: int) -> Table:
     def pieces(batches: Batches) -> Batches:
         for batch in batches:
             lists = batch.column("tokens")
-            lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-            yield _cut(batch.column("id").to_numpy(), blocks.offsets_of(lengths), lists.flatten().to_numpy(), number)
+            offsets = list_offsets.from_lengths(lists.value_lengths().to_numpy(zero_copy_only=False))
+            yield _cut(batch.column("id").to_numpy(), offsets, lists.flatten().to_numpy(), number)
 
     return pieces
 
@@ -106,7 +107,7 @@ def _cut(ids: NDArray[np.int64], offsets: NDArray[np.int64], tokens: NDArray[np.
     order = np.argsort(numbers, kind="stable")
     numbers, ordered = numbers[order], blocks.take(Block(-1, ids, offsets, tokens), rows[order])
     # A piece may be a single sequence, so that nothing is done for each of them here.
-    bounds = _run_bounds(numbers)
+    bounds = list_offsets.from_runs(numbers)
     ends = ordered.offsets[bounds]
     columns = [
         pa.array(numbers[bounds[:-1]]),
@@ -116,11 +117,6 @@ def _cut(ids: NDArray[np.int64], offsets: NDArray[np.int64], tokens: NDArray[np.
         pa.array(np.diff(ends)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=blocks.ARROW)
-
-
-def _run_bounds(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return where runs of equal numbers begin, and where the last one ends."""
-    return np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
 
 
 def _assemble(pieces: DataFrame) -> DataFrame:
@@ -138,12 +134,12 @@ def _joined_pieces(batch: pa.RecordBatch) -> Iterator[Block]:
     ids, places = packed_ints.row_bytes(batch.column("ids"))
     lengths, sequences = packed_ints.unpack_parts(batch.column("lengths"))
     tokens, ends = packed_ints.unpack_parts(batch.column("tokens"))
-    for start, stop in pairwise(_run_bounds(numbers).tolist()):
+    for start, stop in pairwise(list_offsets.from_runs(numbers).tolist()):
         first, last = sequences[start], sequences[stop]
         yield Block(
             number=int(numbers[start]),
             ids=ids[places[start] : places[stop]].view(np.int64),
-            offsets=blocks.offsets_of(lengths[first:last]),
+            offsets=list_offsets.from_lengths(lengths[first:last]),
             tokens=tokens[ends[start] : ends[stop]],
         )
 
@@ -173,7 +169,7 @@ def _merge(pieces: list[Block]) -> Block:
     joined = Block(
         pieces[0].number,
         np.concatenate([piece.ids for piece in pieces]),
-        blocks.offsets_of(np.concatenate([np.diff(piece.offsets) for piece in pieces])),
+        list_offsets.from_lengths(np.concatenate([np.diff(piece.offsets) for piece in pieces])),
         np.concatenate([piece.tokens for piece in pieces]),
     )
     lengths = np.diff(joined.offsets)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import list_offsets
 from embedall_spark.corpus import packed_ints, sequence_kernels
 
 if TYPE_CHECKING:
@@ -93,14 +94,14 @@ def unpack(batch: pa.RecordBatch) -> Iterator[Block]:
         yield Block(
             number=batch.column("block")[row].as_py(),
             ids=np.frombuffer(ids, np.int64).copy(),
-            offsets=offsets_of(packed_ints.unpack(lengths)),
+            offsets=list_offsets.from_lengths(packed_ints.unpack(lengths)),
             tokens=packed_ints.unpack(tokens),
         )
 
 
 def take(block: Block, order: NDArray[np.integer]) -> Block:
     """Return the sequences in the rows ``order``, in that order."""
-    offsets = offsets_of(np.diff(block.offsets)[order])
+    offsets = list_offsets.from_lengths(np.diff(block.offsets)[order])
     tokens = np.empty(offsets[-1], np.int32)
     sequence_kernels.take(block.tokens, block.offsets, order.astype(np.int64), offsets, tokens)
     return Block(block.number, block.ids[order], offsets, tokens)
@@ -129,10 +130,3 @@ def _batch(blocks: list[Block]) -> pa.RecordBatch:
         pa.array([len(block.tokens) for block in blocks], pa.int64()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ARROW)
-
-
-def offsets_of(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return where each sequence begins and where the last one ends, int64 [n + 1]."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets

@@ -16,7 +16,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import cluster_slots
+from embedall_spark import cluster_slots, list_offsets
 from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import BlockSource
@@ -168,8 +168,8 @@ def _cut(keys: NDArray[np.int64], counts: NDArray[np.int64], number: int) -> Bat
     block = (mix_arrays(keys).view(np.uint64) % np.uint64(number)).astype(np.uint16)
     order = np.argsort(block, kind="stable")
     keys, counts, block = keys[order], counts[order], block[order]
-    starts = _run_starts(block)
-    ends = [*starts[1:].tolist(), len(block)]
+    bounds = list_offsets.from_runs(block)
+    starts, ends = bounds[:-1], bounds[1:]
     step = max(1, _BATCH_BYTES * len(starts) // max(1, 16 * len(block)))
     for first in range(0, len(starts), step):
         parts = [slice(start, end) for start, end in zip(starts[first : first + step], ends[first:], strict=False)]
@@ -202,7 +202,7 @@ def _add_up(block: int, keys: NDArray[np.int64], counts: NDArray[np.int64], min_
     """Yield a block of CELLS from its pieces, in the random order of the keys' hashes; nothing if no cell is left."""
     hashes = mix_arrays(keys)
     order = np.argsort(hashes)
-    starts = _run_starts(hashes[order])
+    starts = list_offsets.from_runs(hashes[order])[:-1]
     sums = np.add.reduceat(counts[order], starts) / UNIT
     cells = keys[order[starts]]
     if min_count > 0:
@@ -211,11 +211,6 @@ def _add_up(block: int, keys: NDArray[np.int64], counts: NDArray[np.int64], min_
         columns = [(cells >> 32).astype(np.int32), (cells & 0xFFFFFFFF).astype(np.int32), sums.astype(np.float32)]
         arrays = [pa.array([block], pa.int32()), *(pa.array([column.tobytes()], pa.binary()) for column in columns)]
         yield pa.RecordBatch.from_arrays([*arrays, pa.array([len(cells)])], CELLS.names)
-
-
-def _run_starts(values: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return where each run of equal values begins, int64."""
-    return np.flatnonzero(np.concatenate([np.ones(min(1, len(values)), np.bool_), values[1:] != values[:-1]]))
 
 
 def _unpacked(folder: str | None, symmetric: bool) -> Table:

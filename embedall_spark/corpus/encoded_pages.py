@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import host_cache
+from embedall_spark import host_cache, list_offsets
 from embedall_spark.corpus.packed_ints import pack, unpack
 from embedall_spark.corpus.token_counter import TokenCounter
 from embedall_spark.corpus.tokenizer import EMPTY, NO_TOKEN, Reject, Sequences, TokensConfig, tokenize
@@ -268,9 +268,7 @@ def _flat(batch: pa.RecordBatch) -> Sequences:
     """Return a batch of SEQUENCES as flat sequences."""
     lists = batch.column("tokens")
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return Sequences(batch.column("id").to_numpy(), offsets, lists.flatten())
+    return Sequences(batch.column("id").to_numpy(), list_offsets.from_lengths(lengths), lists.flatten())
 
 
 def _tokens(row: dict[str, Any]) -> pa.StringArray:

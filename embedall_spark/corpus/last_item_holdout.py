@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import list_offsets
 from embedall_spark.corpus import encoded_pages
 from embedall_spark.corpus.encoded_pages import PAGES
 from embedall_spark.randomness import mix_arrays
@@ -68,7 +69,7 @@ def _last_items(bound: int, reach: int, seed: int) -> Table:
                 hashes, rows = _choose(page, bound, reach, seed)
                 ends = np.cumsum(page.lengths, dtype=np.int64)[rows] - 1
                 counts = np.minimum(page.lengths[rows] - 1, reach)
-                offsets = np.concatenate([[0], np.cumsum(counts)])
+                offsets = list_offsets.from_lengths(counts)
                 inside = np.repeat(ends - counts - offsets[:-1], counts) + np.arange(offsets[-1])
                 context, answers = (page.tokens.take(pa.array(page.codes[indices])) for indices in (inside, ends))
                 lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), context)

@@ -16,6 +16,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from embedall_spark import list_offsets
 from embedall_spark.config import Section
 from embedall_spark.corpus import encoded_pages
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -163,7 +164,7 @@ def _join(page: Page, accepted: VocabularyIndex, delimiter: str) -> Page:
     joined = pc.binary_join_element_wise(*_halves(page, distinct[is_phrase]), delimiter)
     spelled = pa.concat_arrays([page.tokens, joined]).dictionary_encode()
     used, recoded = np.unique(spelled.indices.to_numpy()[codes[remains]], return_inverse=True)
-    before = np.concatenate([[0], np.cumsum(remains)])
+    before = list_offsets.from_lengths(remains)
     lengths = np.diff(before[np.cumsum(page.lengths, dtype=np.int64)], prepend=0)
     return page._replace(
         lengths=lengths.astype(np.int32),

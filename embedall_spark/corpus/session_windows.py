@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedall_spark import list_offsets
 from embedall_spark.randomness import mix_arrays
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class SessionWindows:
         if not len(rows):
             return
         lengths = windows.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = list_offsets.from_lengths(lengths)
         indices = np.repeat(windows.starts[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         tokens = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(indices)))
         ids = mix_arrays(windows.groups[rows], windows.sessions[rows], windows.numbers[rows])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from embedall_spark import list_offsets
 from embedall_spark.corpus import hash_table, packed_ints
 from embedall_spark.corpus.vocabulary_index import string_buffers
 
@@ -104,14 +105,14 @@ class TokenCounter:
         ends, buckets = self._offsets[: self._size + 1], np.empty(self._size, np.int32)
         hash_table.buckets(self._text, ends, buckets)
         order = np.argsort(buckets, kind="stable")
-        numbers, starts = np.unique(buckets[order], return_index=True)
-        bounds = np.append(starts, self._size)
+        buckets = buckets[order]
+        bounds = list_offsets.from_runs(buckets)
         lengths = np.diff(ends)[order]
-        offsets = np.append(0, np.cumsum(lengths))
+        offsets = list_offsets.from_lengths(lengths)
         text = np.empty(int(offsets[-1]), np.uint8)
         hash_table.gather(self._text, ends, order, offsets, text)
         columns = [
-            pa.array(numbers),
+            pa.array(buckets[bounds[:-1]]),
             packed_ints.binary_array(text, offsets[bounds]),
             packed_ints.binary_array(lengths.astype(np.int32), 4 * bounds),
             packed_ints.binary_array(self._counts[order], 8 * bounds),
@@ -140,7 +141,7 @@ def _merge(batches: Batches) -> Iterator[pa.RecordBatch]:
                 yield from counter.flush()
             current = bucket
             text, lengths, counts = (batch.column(name)[row].as_buffer() for name in ("tokens", "lengths", "counts"))
-            offsets = np.append(0, np.cumsum(np.frombuffer(lengths, np.int32), dtype=np.int64))
+            offsets = list_offsets.from_lengths(np.frombuffer(lengths, np.int32))
             counter.add_bytes(np.frombuffer(text, np.uint8), offsets, np.frombuffer(counts, np.int64))
     yield from counter.flush()
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from embedall_spark import list_offsets
 from embedall_spark.config import Section
 from embedall_spark.corpus import short_text
 from embedall_spark.randomness import mix_arrays
@@ -212,4 +213,4 @@ def _sequences(
     ids, owners = np.repeat(ids, pieces), np.repeat(owners, pieces)
     numbers = np.arange(len(owners)) - np.searchsorted(owners, owners, side="left")
     ids = np.where(numbers == 0, ids, mix_arrays(ids, numbers))
-    return Sequences(ids, np.concatenate([[0], np.cumsum(lengths)]), tokens)
+    return Sequences(ids, list_offsets.from_lengths(lengths), tokens)

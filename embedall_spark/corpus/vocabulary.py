@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import functions as F
 
-from embedall_spark import committed_files, row_numbers
+from embedall_spark import committed_files, list_offsets, row_numbers
 from embedall_spark.config import Section
 from embedall_spark.corpus import encoded_pages, sequence_kernels, token_counter
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
@@ -170,7 +170,7 @@ def _encoded(folder: str) -> Table:
         for batch in batches:
             for page in encoded_pages.read(batch):
                 tokens, lengths = encode_page(page, index)
-                offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+                offsets = list_offsets.from_lengths(lengths).astype(np.int32)
                 columns = [pa.array(page.ids), pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens))]
                 yield pa.RecordBatch.from_arrays(columns, names=["id", "tokens"])
 

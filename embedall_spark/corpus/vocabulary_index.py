@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedall_spark import host_cache
+from embedall_spark import host_cache, list_offsets
 from embedall_spark.corpus import hash_table
 from embedall_spark.errors import BadData
 
@@ -77,8 +77,7 @@ class VocabularyIndex:
         rows = np.ascontiguousarray(ids, np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.size):
             raise IndexError(f"ids must be in 0..{self.size - 1}, found {rows.min()}..{rows.max()}")
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(self._offsets[rows + 1] - self._offsets[rows], out=offsets[1:])
+        offsets = list_offsets.from_lengths(self._offsets[rows + 1] - self._offsets[rows])
         if offsets[-1] >= 2**31:
             raise ValueError(f"{len(rows)} tokens have {offsets[-1]} bytes, over 2 GiB; pass fewer ids at a time")
         text = np.empty(offsets[-1], np.uint8)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from embedall_spark import list_offsets
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.evaluate import cooccurrence_baseline, skipgram_ranking
 from embedall_spark.evaluate.questions import Questions
@@ -114,7 +115,7 @@ def _coder(folder: str) -> Callable[[Batches], Batches]:
         for batch in batches:
             lookup = lookup or VocabularyIndex.open(folder)
             lists = batch.column("context")
-            offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
+            offsets = list_offsets.from_lengths(lists.value_lengths().to_numpy(zero_copy_only=False))
             context = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(lookup.ids(lists.flatten())))
             answers = pa.array(lookup.ids(batch.column("answer")))
             yield pa.RecordBatch.from_arrays([context, answers], names=["context", "answer"])

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import functions as F
 
-from embedall_spark import randomness
+from embedall_spark import list_offsets, randomness
 from embedall_spark.config import MOVABLE, OutputPath, Section
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import BLOCKS, Block, BlockSource
@@ -191,7 +191,7 @@ def _blocks(walks: Walks, total: int, block_filter: BlockFilter, threads: int) -
 
         def draw(number: int) -> Block:
             ids, lengths, tokens = _share(walks, graph, number, total)
-            return Block(number, ids, blocks.offsets_of(lengths), tokens)
+            return Block(number, ids, list_offsets.from_lengths(lengths), tokens)
 
         with ThreadPoolExecutor(threads) as pool:
             for batch in batches:
@@ -218,7 +218,7 @@ def _rows(walks: Walks, total: int, vertices: str | None) -> Table:
         for batch in batches:
             for number in batch.column("id").to_pylist():
                 ids, lengths, tokens = _share(walks, graph, number, total)
-                offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+                offsets = list_offsets.from_lengths(lengths).astype(np.int32)
                 values = pa.array(tokens) if names is None else names.tokens(tokens)
                 lists = pa.ListArray.from_arrays(pa.array(offsets), values)
                 yield pa.RecordBatch.from_arrays([pa.array(ids), lists], ["id", "tokens"])

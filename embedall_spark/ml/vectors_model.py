@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files, host_cache
+from embedall_spark import files, host_cache, list_offsets
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.errors import ConfigError
 from embedall_spark.ml.persistence import Saved
@@ -168,7 +168,7 @@ def _mean(location: str, d: int, sentences: pa.ListArray) -> pa.ListArray:
     """Return the mean vectors of sentences as MLlib computes them: the sum over known tokens by the number of all."""
     index, matrix = VocabularyIndex.open(location), _matrix(location, d)
     lengths = sentences.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    ends = list_offsets.from_lengths(lengths)
     tokens = sentences.flatten()
     ids = index.ids(tokens if not tokens.null_count else tokens.fill_null(""))
     if tokens.null_count:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pyarrow as pa
+from pyspark.sql import functions as F
 
 from embedall_spark import randomness
 from embedall_spark.corpus import cooccurrence
+from embedall_spark.corpus.cooccurrence import Cells
 from embedall_spark.corpus.ngrams import NO_NGRAMS
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
 from embedall_spark.train import glove_kernel, plan, shard_io, window_chunks
@@ -16,11 +17,11 @@ from embedall_spark.train import glove_kernel, plan, shard_io, window_chunks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
     from torch import Tensor
 
-    from embedall_spark.corpus.cooccurrence import Cells
     from embedall_spark.train.config import TrainConfig
     from embedall_spark.train.slice_state import ProgressFile, Slice, WorkerStats
 
@@ -67,9 +68,34 @@ def weights(rows: Matrix, config: TrainConfig) -> Matrix:
     return rows[:, : glove_kernel.half_length(config.vector_size)]
 
 
+def shuffle(cells: DataFrame, slice_: Slice) -> DataFrame:
+    """Return a slice's blocks in one partition and in a random order; of symmetric counts, each block twice.
+
+    Column ``side`` then tells which order of its pairs is meant. With both orders of a pair at one place, or with one
+    order of blocks in all epochs, analogies are a point worse: see docs/log.md, 2026-11-30.
+    """
+    plan, config = slice_.plan, slice_.config
+    if plan.slices > 1:
+        in_slice = plan.block_filter(slice_.epoch, slice_.index, config.seed)(np.arange(plan.corpus.blocks))
+        cells = cells.where(F.col("block").isin(np.flatnonzero(in_slice).tolist()))
+    keys = ["block"]
+    if config.glove.cooccurrence.symmetric:
+        cells, keys = cells.withColumn("side", F.explode(F.array(F.lit(0), F.lit(1)))), ["block", "side"]
+    order = F.xxhash64(*keys, F.lit(config.seed), F.lit(slice_.epoch))
+    return cells.repartition(1).sortWithinPartitions(order, *keys)
+
+
 def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Cells]:
-    """Yield the blocks in a batch of CELLS; of symmetric counts, each cell in both orders."""
-    return cooccurrence.unpack(batch, config.glove.cooccurrence.symmetric)
+    """Yield the blocks in a batch of CELLS; of symmetric counts each cell in both orders, or in one after shuffle()."""
+    if "side" not in batch.schema.names:
+        yield from cooccurrence.unpack(batch, config.glove.cooccurrence.symmetric)
+        return
+    for side, cells in zip(batch.column("side").to_pylist(), cooccurrence.unpack(batch, False), strict=True):
+        # Row is the more frequent token in about half of the cells of each side.
+        swapped = (cells.rows ^ cells.columns) & 1 != side
+        rows, columns = np.where(swapped, cells.columns, cells.rows), np.where(swapped, cells.rows, cells.columns)
+        kept = np.flatnonzero(rows != columns) if side else slice(None)
+        yield Cells(cells.number, rows[kept], columns[kept], cells.counts[kept])
 
 
 def streams(cells: DataFrame, slice_: Slice) -> DataFrame:

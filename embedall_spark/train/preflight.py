@@ -200,7 +200,12 @@ def costs(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str,
         sizes = plans.epoch_sizes(corpus, config, plan.threads, plan.episodes, plan.slices)
         # With n-grams, every word is the mean of some 17 rows; measured, see docs/log.md.
         seconds = sum(cost.seconds(sizes).values()) * (2 if config.max_n else 1)
-    disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes) if config.workers > 1 else 0
+    disk = 0
+    if config.workers > 1:
+        disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
+    elif config.method == "glove":
+        # One worker's cells are shuffled, a slice at a time.
+        disk = plans.spool_bytes(corpus, config, kind) // -(-corpus.tokens // config.slice_tokens)
     needs: dict[str, float] = {
         "seconds": round(seconds * config.epochs),
         "worker_memory_bytes": memory_bytes(corpus, config),

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import functions as F
-
 from embedall_spark import devices
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex
-from embedall_spark.train import methods, slice_state, slice_worker, subwords
+from embedall_spark.train import glove, methods, slice_state, slice_worker, subwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 
 def run(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
     """Return the job that trains a slice in one task; REPORT rows."""
-    order = _order(sequences, slice_)
-    blocks_ = sequences.repartition(1).sortWithinPartitions(*order) if order else sequences.coalesce(1)
     profile = devices.training_profile(sequences.sparkSession, slice_.plan.device)
-    return blocks_.mapInArrow(_task(slice_), slice_state.REPORT, profile=profile)
+    return _in_order(sequences, slice_).mapInArrow(_task(slice_), slice_state.REPORT, profile=profile)
 
 
-def _order(sequences: DataFrame, slice_: slice_state.Slice) -> list[Column | str]:
-    """Return what blocks are sorted by, which costs a shuffle; nothing: they come as Spark reads them."""
-    if slice_.config.method == "glove" and slice_.plan.slices == 1:
-        # A block has each cell in both orders. In the same order of blocks in every epoch, analogies are a point worse.
-        # Slices have other blocks in each epoch.
-        return [F.xxhash64("block", F.lit(slice_.config.seed), F.lit(slice_.epoch)), "block"]
+def _in_order(sequences: DataFrame, slice_: slice_state.Slice) -> DataFrame:
+    """Return the blocks in one partition."""
+    if slice_.config.method == "glove":
+        return glove.shuffle(sequences, slice_)
     if slice_.plan.threads == 1 and slice_.plan.device == "cpu":
         # Repeatable: the order of the blocks must not depend on Spark's partitions.
-        # Blocks in the order of a text have their numbers several times, so that ids decide; cells have none.
-        return [column for column in ("block", "ids") if column in sequences.columns]
-    return []
+        # Blocks in the order of a text have their numbers several times, so that ids decide.
+        return sequences.repartition(1).sortWithinPartitions("block", "ids")
+    return sequences.coalesce(1)
 
 
 def _task(slice_: slice_state.Slice) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from embedall_spark import files
+from embedall_spark import files, list_offsets
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.vocabulary_index import VocabularyIndex, ids_in
 from embedall_spark.errors import BadData, ConfigError
@@ -233,4 +233,5 @@ def around(block: Block, chosen: NDArray[np.bool_], window: int) -> Block:
     lengths = np.tile(np.diff(begins, append=len(near)), _PASSES)
     passes = np.repeat(np.arange(_PASSES), len(begins))
     ids = mix_arrays(np.tile(block.ids[sequence[near[begins]]], _PASSES), np.tile(near[begins], _PASSES), passes)
-    return block._replace(ids=ids, offsets=blocks.offsets_of(lengths), tokens=np.tile(block.tokens[near], _PASSES))
+    tokens = np.tile(block.tokens[near], _PASSES)
+    return block._replace(ids=ids, offsets=list_offsets.from_lengths(lengths), tokens=tokens)

@@ -1,6 +1,8 @@
 """GloVe through the trainer: what it learns, with one worker and with two, after a kill, and its options."""
 
 import shutil
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from train.test_trainer import CLUSTERS, EACH, purity, sentences, train, write_c
 from train.test_warm_start import saved
 
 from embedall_spark import config as configs
+from embedall_spark.corpus.cooccurrence import CELLS
 from embedall_spark.errors import ConfigError
 from embedall_spark.kinds import sequences, words
 from embedall_spark.schemas import vectors_of
-from embedall_spark.train import checkpoint
+from embedall_spark.train import checkpoint, glove
+from embedall_spark.train import plan as plans
 from embedall_spark.train.config import TrainConfig
 
 
@@ -56,6 +60,32 @@ def test_any_partitioning_gives_the_same_bits_also_after_a_kill(spark, corpus, a
     shutil.rmtree(tmp_path / "checkpoints/0011-0000")
     _, again, _ = train(spark, corpus, tmp_path, config(), sequences=shuffled)
     assert np.array_equal(vectors, again)
+
+
+def test_a_slice_has_each_block_once_for_each_order_of_its_pairs(spark):
+    random = np.random.default_rng(3)
+    blocks, expected = [], Counter()
+    for number in range(9):
+        rows, columns = np.sort(random.integers(40, size=(2, 50)).astype(np.int32), axis=0)
+        counts = random.random(50).astype(np.float32)
+        blocks.append((number, *(bytearray(column.tobytes()) for column in (rows, columns, counts)), 50))
+        for row, column, count in zip(rows, columns, counts, strict=True):
+            expected.update({(row, column, count), (column, row, count)})
+    options = config(slice_tokens=1000)
+    plan = plans.make_plan(plans.Corpus(40, 3000, 3000.0, 9), options, 1)
+    assert plan.slices == 3
+    found, orders = Counter(), []
+    for epoch in (0, 1):
+        for index in range(3):
+            slice_ = SimpleNamespace(plan=plan, config=options, epoch=epoch, index=index)
+            shuffled = glove.shuffle(spark.createDataFrame(blocks, CELLS), slice_)
+            (batch,) = shuffled.toArrow().combine_chunks().to_batches()
+            orders.append(list(zip(batch["block"].to_pylist(), batch["side"].to_pylist(), strict=True)))
+            for cells in glove.unpack(batch, options):
+                found.update(zip(cells.rows, cells.columns, cells.counts, strict=True))
+    assert sorted(orders[0] + orders[1] + orders[2]) == [(number, side) for number in range(9) for side in (0, 1)]
+    assert orders[:3] != orders[3:]
+    assert found == expected + expected
 
 
 def test_two_workers(spark, corpus, alone, tmp_path):

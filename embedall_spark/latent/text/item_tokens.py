@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 from pyspark.sql import functions as F
 
+from embedall_spark import list_offsets
 from embedall_spark.config import Section
 from embedall_spark.corpus.tokenizer import TokensConfig, tokenize
 
@@ -128,5 +129,5 @@ def _tokens(text: pa.StringArray, config: TokensConfig) -> pa.ListArray:
     lengths = np.diff(sequences.offsets)
     if len(first):
         counts[sequences.ids[first]] = np.add.reduceat(lengths, first)
-    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    ends = list_offsets.from_lengths(counts).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), sequences.tokens)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
+from embedall_spark import list_offsets
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.latent.fit import covariance
 from embedall_spark.schemas import from_arrow
@@ -234,7 +235,7 @@ def word_arrays(batch: pa.RecordBatch) -> tuple[NDArray[np.float64], NDArray[np.
     weights = batch["weights"].flatten().to_numpy()
     lengths = pc.list_value_length(batch["weights"]).to_numpy(zero_copy_only=False)
     matrix = batch["values"].flatten().to_numpy().reshape(len(weights), -1)
-    return weights, matrix, np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    return weights, matrix, list_offsets.from_lengths(lengths)[:-1]
 
 
 def weighted_means(

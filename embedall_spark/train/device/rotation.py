@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from embedall_spark import devices
+from embedall_spark import devices, list_offsets
 from embedall_spark.corpus import blocks
 from embedall_spark.corpus.blocks import Block
 from embedall_spark.corpus.cooccurrence import Cells
@@ -68,7 +68,7 @@ def unpack_block(stream: NDArray[np.int32]) -> Block:
     """Return a packed block."""
     number, count = stream[:2].tolist()
     ids, lengths = stream[2 : 2 + 2 * count].copy().view(np.int64), stream[2 + 2 * count : 2 + 3 * count]
-    return Block(number, ids, blocks.offsets_of(lengths), stream[2 + 3 * count :])
+    return Block(number, ids, list_offsets.from_lengths(lengths), stream[2 + 3 * count :])
 
 
 def _unpack_cells(stream: NDArray[np.int32]) -> Cells:
