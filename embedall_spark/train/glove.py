@@ -78,11 +78,11 @@ def shuffle(cells: DataFrame, slice_: Slice) -> DataFrame:
     if plan.slices > 1:
         in_slice = plan.block_filter(slice_.epoch, slice_.index, config.seed)(np.arange(plan.corpus.blocks))
         cells = cells.where(F.col("block").isin(np.flatnonzero(in_slice).tolist()))
-    keys = ["block"]
+    cells, keys = cells.repartition(1), ["block"]
     if config.glove.cooccurrence.symmetric:
+        # After the shuffle, which moves each block once.
         cells, keys = cells.withColumn("side", F.explode(F.array(F.lit(0), F.lit(1)))), ["block", "side"]
-    order = F.xxhash64(*keys, F.lit(config.seed), F.lit(slice_.epoch))
-    return cells.repartition(1).sortWithinPartitions(order, *keys)
+    return cells.sortWithinPartitions(F.xxhash64(*keys, F.lit(config.seed), F.lit(slice_.epoch)), *keys)
 
 
 def unpack(batch: pa.RecordBatch, config: TrainConfig) -> Iterator[Cells]:

@@ -204,8 +204,8 @@ def costs(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str,
     if config.workers > 1:
         disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
     elif config.method == "glove":
-        # One worker's cells are shuffled, a slice at a time.
-        disk = plans.spool_bytes(corpus, config, kind) // -(-corpus.tokens // config.slice_tokens)
+        # One worker's cells are shuffled and sorted, a slice at a time.
+        disk = min(plans.spool_bytes(corpus, config, kind), 12 * config.slice_tokens)
     needs: dict[str, float] = {
         "seconds": round(seconds * config.epochs),
         "worker_memory_bytes": memory_bytes(corpus, config),
