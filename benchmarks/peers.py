@@ -41,10 +41,7 @@ METHODS: dict[str, dict[str, float]] = {
 
 
 def gensim(lines: str, dim: int, epochs: int, save: str | None, options: Mapping[str, float]) -> dict[str, Any]:
-    """Train gensim's Word2Vec, or FastText, on a file; return words of the vocabulary per second of each epoch.
-
-    FastText's n-grams have their own default lengths, so that it is the one that is trained where an option gives them.
-    """
+    """Train gensim's Word2Vec, or FastText where the options have ``max_n``; return words per second of each epoch."""
     from gensim.models import FastText, KeyedVectors, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 

@@ -81,11 +81,10 @@ def _cut_in_order(folder: str) -> Table:
             tokens, lengths = vocabulary.encode_page(page, index)
             encoded = Block(-1, page.ids, list_offsets.from_lengths(lengths), tokens)
             sequences = blocks.take(encoded, np.flatnonzero(lengths > 1))
-            bounds = np.flatnonzero(np.diff(sequences.offsets[:-1] // blocks.MIN_SIZE)) + 1
-            for rows in np.split(np.arange(len(sequences.ids)), bounds):
-                if len(rows):
-                    yield blocks.take(sequences, rows)._replace(number=number)
-                    number += 1
+            bounds = list_offsets.from_runs(sequences.offsets[:-1] // blocks.MIN_SIZE)
+            for start, stop in pairwise(bounds.tolist()):
+                yield blocks.take(sequences, np.arange(start, stop))._replace(number=number)
+                number += 1
 
     return lambda batches: blocks.pack(consecutive(batches))
 

@@ -258,10 +258,8 @@ def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     sizes = pc.fill_null(pc.binary_length(batch.column("text")), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     # A row belongs to the slice that its first byte falls in.
     owners = (np.cumsum(sizes) - sizes) // _SLICE_BYTES
-    bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), batch.num_rows]
-    for start, stop in pairwise(bounds):
-        if stop > start:
-            yield batch.slice(start, stop - start)
+    for start, stop in pairwise(list_offsets.from_runs(owners).tolist()):
+        yield batch.slice(start, stop - start)
 
 
 def _flat(batch: pa.RecordBatch) -> Sequences:
@@ -273,8 +271,7 @@ def _flat(batch: pa.RecordBatch) -> Sequences:
 
 def _tokens(row: dict[str, Any]) -> pa.StringArray:
     lengths = _ints(row["token_lengths"])
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
+    offsets = list_offsets.from_lengths(lengths).astype(np.int32)
     return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), row["tokens"].as_buffer())
 
 

@@ -197,7 +197,7 @@ class SessionWindows:
         seeds = np.full(len(windows.starts), self._seed, np.int64)
         hashes = mix_arrays(seeds, windows.groups, windows.sessions, windows.numbers).view(np.uint64)
         order = np.lexsort((hashes, windows.parts))
-        return order[np.flatnonzero(np.diff(windows.parts[order], prepend=-1))]
+        return order[list_offsets.from_runs(windows.parts[order])[:-1]]
 
     def _sequences(self, windows: _Windows, rows: NDArray[np.int64], items: pa.StringArray) -> Iterator[pa.RecordBatch]:
         """Yield windows as a batch of SEQUENCES, without those that are too short."""

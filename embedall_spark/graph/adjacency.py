@@ -10,7 +10,7 @@ from pydantic import Field
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from embedall_spark import files
+from embedall_spark import files, list_offsets
 from embedall_spark.config import Section
 from embedall_spark.corpus import token_counter, vocabulary
 from embedall_spark.corpus.vocabulary import VocabularyConfig
@@ -175,8 +175,8 @@ def _rows(pieces: Batches) -> Iterator[pa.RecordBatch]:
 
 
 def _row(part: int, edges: NDArray[np.int64], weights: NDArray[np.float64]) -> pa.RecordBatch:
-    first = np.flatnonzero(np.diff(edges >> 32, prepend=-1))
-    vertices, degrees = edges[first] >> 32, np.diff(first, append=len(edges))
+    bounds = list_offsets.from_runs(edges >> 32)
+    vertices, degrees = edges[bounds[:-1]] >> 32, np.diff(bounds)
     lightest, heaviest = float(weights.min()), float(weights.max())
     neighbors = (edges & 0xFFFFFFFF).astype(np.int32)
     binaries = [array.astype(np.int32).tobytes() for array in (vertices, degrees, neighbors)]

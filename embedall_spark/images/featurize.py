@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from embedall_spark import devices, extras
+from embedall_spark import devices, extras, list_offsets
 from embedall_spark.config import MOVABLE, Section
 from embedall_spark.errors import BadData, ConfigError
 from embedall_spark.images import backbones, image_reader
@@ -276,7 +276,7 @@ def _to_batch(rows: list[_Row], model: Model, normalize: bool) -> pa.RecordBatch
     for index in np.flatnonzero(embedded)[~features.finite]:
         problems[index] = f"{_NOT_FINITE}: {rows[index].id}"
     embedded[embedded] = features.finite
-    ends = np.concatenate([[0], np.cumsum(embedded) * model.size]).astype(np.int32)
+    ends = (list_offsets.from_lengths(embedded) * model.size).astype(np.int32)
     norms = np.zeros(len(rows))
     norms[embedded] = features.norms[features.finite]
     digests = [row.digest if problem is None else None for row, problem in zip(rows, problems, strict=True)]

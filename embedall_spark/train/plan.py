@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 _PAIRS_PER_ROW_AND_EPISODE = 64
 _FEWEST = 4  # episodes, however slow the network is: fewer cost quality
 MOST_TOKEN_COPIES = 8
+"""Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
+CELL_BYTES = 12
+"""Of a cell of GloVe in a spool or a shuffle: row, column and count."""
 PARTS = 2
 """Of an output shard. They go round the ring one after the other, so that one is trained while another is sent.
 
 The rows of a shard take turns, so that both parts have equally much work: row r is row r // 2 of part r % 2. Parts are
 counted through all shards: part p belongs to shard p // 2."""
-"""Workers up to which the tokens for all of them, four bytes each, are less than their streams of windows."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def imbalance(corpus: Corpus, config: TrainConfig) -> str | None:
 def spool_bytes(corpus: Corpus, config: TrainConfig, device: Literal["cpu", "cuda"] = "cpu") -> int:
     """Return the estimated bytes of windows, cells or, on GPUs, tokens that a worker receives in an epoch."""
     if config.method == "glove":
-        return 12 * corpus.tokens // config.workers
+        return CELL_BYTES * corpus.tokens // config.workers
     if device == "cuda" and config.workers <= MOST_TOKEN_COPIES:
         return 5 * corpus.tokens
     each = mean_contexts(config)

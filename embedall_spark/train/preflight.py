@@ -205,7 +205,7 @@ def costs(spark: SparkSession, corpus: Corpus, config: TrainConfig) -> dict[str,
         disk = min(plans.spool_bytes(corpus, config, kind), config.spool_bytes)
     elif config.method == "glove":
         # One worker's cells are shuffled and sorted, a slice at a time.
-        disk = min(plans.spool_bytes(corpus, config, kind), 12 * config.slice_tokens)
+        disk = min(plans.spool_bytes(corpus, config, kind), plans.CELL_BYTES * config.slice_tokens)
     needs: dict[str, float] = {
         "seconds": round(seconds * config.epochs),
         "worker_memory_bytes": memory_bytes(corpus, config),
